@@ -1,0 +1,12 @@
+//! The graph every stage speaks about: types, values, nodes, constant data.
+//!
+//! `ir` knows no other module. A [`Graph`] holds nodes in topological order; its
+//! invariants are listed in [`verify`] and checked there. Start reading at [`graph`].
+
+pub mod graph;
+pub mod host_tensor;
+pub mod types;
+
+pub use graph::{Attr, Attrs, Graph, Node, NodeId, Operand, Source, Value, ValueId};
+pub use host_tensor::HostTensor;
+pub use types::{DType, Dim, Shape, TensorType};

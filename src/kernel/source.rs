@@ -1,0 +1,60 @@
+//! What the kernel layer hands on: CUDA text with everything needed to launch it.
+
+use serde::{Deserialize, Serialize};
+
+/// A GPU architecture NVRTC can build for, such as `sm_90a`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Arch {
+    /// Compute capability times ten: 75, 80, 86, 87, 89, 90, 100, 120.
+    pub sm: u32,
+    /// Whether the architecture-specific features (`a`) are on.
+    pub specific: bool,
+}
+
+/// One way to solve a region's kernel problem, as data. Ordered by predicted time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Variant {
+    /// Template stem, such as `gemm_mma`.
+    pub template: String,
+    /// Named knobs, such as `tile_m = 64`; what they mean is the template's own business.
+    pub knobs: std::collections::BTreeMap<String, i64>,
+    /// Analytic time on the arch's reference device, in microseconds.
+    pub predicted_us: f64,
+}
+
+/// A rendered kernel. Rendering is deterministic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// Name of the `extern "C"` entry; made of template, ops and tile, never of model names.
+    pub name: String,
+    /// Whole translation unit, prelude included.
+    pub text: String,
+    pub template: &'static str,
+    pub launch: Launch,
+    /// Kernel parameters in order.
+    pub params: Vec<Param>,
+    /// Bytes of scratch memory the kernel needs beside its operands; zeroed once at load.
+    pub workspace_bytes: usize,
+}
+
+/// Launch geometry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    /// Dynamic shared memory.
+    pub smem_bytes: u32,
+}
+
+/// One kernel parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Param {
+    /// Pointer to input number `i` of the region.
+    Input(usize),
+    /// Pointer to output number `i` of the region.
+    Output(usize),
+    /// Pointer to the workspace.
+    Workspace,
+    /// A 32-bit dim argument with its value.
+    Dim(i32),
+}

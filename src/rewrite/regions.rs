@@ -1,0 +1,88 @@
+//! What rewriting hands to the kernel layer: a graph cut into regions.
+
+use crate::ir::{Graph, HostTensor, TensorType};
+
+/// Names a tensor in device memory; prints as `t7`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TensorId(pub u32);
+
+/// A tensor that exists in device memory while the engine runs.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    pub ty: TensorType,
+    /// Name of the ONNX value, for people.
+    pub name: String,
+    pub source: TensorSource,
+}
+
+#[derive(Clone, Debug)]
+pub enum TensorSource {
+    /// Input number `i` of the model.
+    Input(usize),
+    /// Constant data, folded on the host.
+    Weight(HostTensor),
+    /// Output number `result` of region number `region`.
+    Region { region: usize, result: usize },
+}
+
+/// The nodes that become one kernel.
+///
+/// The body keeps the nodes as a graph of core ops, so its meaning is the meaning of that
+/// graph: the reference interpreter runs it as it is, and the kernel layer derives its tile
+/// expression from it. `inputs[i]` is the tensor behind `body.inputs[i]`, `outputs[i]` the
+/// tensor that `body.outputs[i]` becomes. Scalar constants live inside the body as weights.
+#[derive(Clone, Debug)]
+pub struct Region {
+    pub body: Graph,
+    pub inputs: Vec<TensorId>,
+    pub outputs: Vec<TensorId>,
+    /// Which `kernel` declaration of the rule files accepted the region.
+    pub kind: RegionKind,
+    /// Rules that took part, in order of application, each once.
+    pub rules: Vec<RuleUse>,
+    /// Analytic lower bound of the time, in microseconds.
+    pub bound_us: f64,
+}
+
+/// Shape of a region, by what its main loop is. `match` on this has no `_` arm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RegionKind {
+    /// No reduction: maps, views and index selections.
+    Pointwise,
+    /// Reductions over the trailing axes and pointwise work on the same rows.
+    Row,
+    /// One reduction over any axes, with pointwise work before and after.
+    Reduce,
+    /// One matrix product with views before and pointwise work after.
+    Dot,
+    /// One convolution or pooling with views before and pointwise work after.
+    Window,
+    /// Two matrix products with a row normalisation between them.
+    Attention,
+    /// One op that only the indexed kernel computes.
+    Other,
+}
+
+/// A rule and where it is written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleUse {
+    pub name: String,
+    /// File below `rules/` and line, as `vertical/epilogue.rules:4`.
+    pub place: String,
+}
+
+/// A graph cut into regions, in an order in which they can run.
+#[derive(Clone, Debug, Default)]
+pub struct FusedGraph {
+    pub tensors: Vec<Tensor>,
+    pub regions: Vec<Region>,
+    /// Names and tensors of the model's inputs and outputs, in the model's order.
+    pub inputs: Vec<(String, TensorId)>,
+    pub outputs: Vec<(String, TensorId)>,
+}
+
+impl FusedGraph {
+    pub fn tensor(&self, id: TensorId) -> &Tensor {
+        &self.tensors[id.0 as usize]
+    }
+}
