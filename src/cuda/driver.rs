@@ -1,0 +1,305 @@
+//! Context, stream and event.
+//!
+//! Every object keeps its [`Context`] alive and makes it current before it calls the
+//! driver, so they may be used from any thread.
+
+use std::ptr;
+use std::sync::Arc;
+
+use cudarc::driver::sys;
+
+use super::error::{CudaError, check};
+use super::memory::{DeviceMemory, PinnedMemory, span};
+use super::probe::{self, DeviceInfo};
+
+/// The primary context of one device.
+#[derive(Debug)]
+pub struct Context {
+    handle: sys::CUcontext,
+    device: sys::CUdevice,
+    info: DeviceInfo,
+}
+
+// SAFETY: a context handle may be made current on any thread, and on several at once.
+unsafe impl Send for Context {}
+// SAFETY: as above; the fields never change after construction.
+unsafe impl Sync for Context {}
+
+impl Context {
+    /// Opens device `ordinal`.
+    ///
+    /// # Errors
+    /// Without a driver or such a device, and where the driver refuses.
+    pub fn new(ordinal: usize) -> Result<Arc<Self>, CudaError> {
+        probe::init()?;
+        let device = probe::device_handle(ordinal)?;
+        let info = probe::describe(ordinal)?;
+        let mut handle: sys::CUcontext = ptr::null_mut();
+        // SAFETY: the device handle comes from the driver; released once, in `drop`.
+        check("cuDevicePrimaryCtxRetain", unsafe {
+            sys::cuDevicePrimaryCtxRetain(&raw mut handle, device)
+        })?;
+        Ok(Arc::new(Context { handle, device, info }))
+    }
+
+    pub fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    /// Makes this context current on the calling thread.
+    pub(super) fn bind(&self) -> Result<(), CudaError> {
+        // SAFETY: the context is retained for as long as `self` lives.
+        check("cuCtxSetCurrent", unsafe { sys::cuCtxSetCurrent(self.handle) })
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: undoes the one retain of `new`; every other object kept an `Arc` to us.
+        let released = check("cuDevicePrimaryCtxRelease", unsafe {
+            sys::cuDevicePrimaryCtxRelease_v2(self.device)
+        });
+        warn_on_drop(released);
+    }
+}
+
+/// A queue of device work, independent of the default stream.
+#[derive(Debug)]
+pub struct Stream {
+    pub(super) context: Arc<Context>,
+    pub(super) handle: sys::CUstream,
+}
+
+// SAFETY: the driver locks streams itself; a handle is not bound to a thread.
+unsafe impl Send for Stream {}
+
+impl Stream {
+    pub fn new(context: &Arc<Context>) -> Result<Self, CudaError> {
+        context.bind()?;
+        let mut handle: sys::CUstream = ptr::null_mut();
+        let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
+        // SAFETY: the pointer is to a live handle; destroyed once, in `drop`.
+        check("cuStreamCreate", unsafe {
+            sys::cuStreamCreate(&raw mut handle, flags)
+        })?;
+        Ok(Stream {
+            context: Arc::clone(context),
+            handle,
+        })
+    }
+
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// Waits until everything queued so far is done; reports faults of kernels too.
+    pub fn synchronize(&self) -> Result<(), CudaError> {
+        self.context.bind()?;
+        // SAFETY: the stream is live.
+        check("cuStreamSynchronize", unsafe {
+            sys::cuStreamSynchronize(self.handle)
+        })
+    }
+
+    /// Queues a copy of `len` bytes of `from` at `from_offset` to `to` at `to_offset`.
+    ///
+    /// `from` must stay unchanged until [`Stream::synchronize`].
+    pub fn upload(
+        &self,
+        to: &DeviceMemory,
+        to_offset: usize,
+        from: &PinnedMemory,
+        from_offset: usize,
+        len: usize,
+    ) -> Result<(), CudaError> {
+        span("upload", to_offset, len, to.len())?;
+        span("upload", from_offset, len, from.len())?;
+        if len == 0 {
+            return Ok(());
+        }
+        self.context.bind()?;
+        // SAFETY: both ranges were checked against their buffers, which are live.
+        check("cuMemcpyHtoDAsync", unsafe {
+            sys::cuMemcpyHtoDAsync_v2(
+                to.address() + to_offset as u64,
+                from.pointer().add(from_offset).cast_const().cast(),
+                len,
+                self.handle,
+            )
+        })
+    }
+
+    /// Queues a copy from the device; `to` holds the bytes after [`Stream::synchronize`].
+    pub fn download(
+        &self,
+        to: &mut PinnedMemory,
+        to_offset: usize,
+        from: &DeviceMemory,
+        from_offset: usize,
+        len: usize,
+    ) -> Result<(), CudaError> {
+        span("download", from_offset, len, from.len())?;
+        span("download", to_offset, len, to.len())?;
+        if len == 0 {
+            return Ok(());
+        }
+        self.context.bind()?;
+        // SAFETY: both ranges were checked against their buffers, which are live.
+        check("cuMemcpyDtoHAsync", unsafe {
+            sys::cuMemcpyDtoHAsync_v2(
+                to.pointer().add(to_offset).cast(),
+                from.address() + from_offset as u64,
+                len,
+                self.handle,
+            )
+        })
+    }
+
+    /// Queues setting `len` bytes at `offset` to `byte`.
+    pub fn fill(&self, memory: &DeviceMemory, offset: usize, len: usize, byte: u8) -> Result<(), CudaError> {
+        span("fill", offset, len, memory.len())?;
+        if len == 0 {
+            return Ok(());
+        }
+        self.context.bind()?;
+        // SAFETY: the range was checked against the buffer, which is live.
+        check("cuMemsetD8Async", unsafe {
+            sys::cuMemsetD8Async(memory.address() + offset as u64, byte, len, self.handle)
+        })
+    }
+
+    /// Copies ordinary host bytes to the device and waits for it.
+    pub fn upload_now(&self, to: &DeviceMemory, offset: usize, bytes: &[u8]) -> Result<(), CudaError> {
+        span("upload", offset, bytes.len(), to.len())?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.context.bind()?;
+        // SAFETY: the range was checked; pageable memory is read before the call returns
+        // or, at the latest, before the synchronisation below.
+        check("cuMemcpyHtoDAsync", unsafe {
+            sys::cuMemcpyHtoDAsync_v2(
+                to.address() + offset as u64,
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                self.handle,
+            )
+        })?;
+        self.synchronize()
+    }
+
+    /// Copies device bytes into ordinary host memory and waits for it.
+    pub fn download_now(
+        &self,
+        bytes: &mut [u8],
+        from: &DeviceMemory,
+        offset: usize,
+    ) -> Result<(), CudaError> {
+        span("download", offset, bytes.len(), from.len())?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.context.bind()?;
+        // SAFETY: the range was checked, and `bytes` stays borrowed until the copy is done.
+        check("cuMemcpyDtoHAsync", unsafe {
+            sys::cuMemcpyDtoHAsync_v2(
+                bytes.as_mut_ptr().cast(),
+                from.address() + offset as u64,
+                bytes.len(),
+                self.handle,
+            )
+        })?;
+        self.synchronize()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // Work in flight may still use buffers that are dropped after us.
+        warn_on_drop(self.synchronize());
+        // SAFETY: destroys the handle made in `new`, once.
+        warn_on_drop(check("cuStreamDestroy", unsafe {
+            sys::cuStreamDestroy_v2(self.handle)
+        }));
+    }
+}
+
+/// A point in a stream whose time can be taken.
+#[derive(Debug)]
+pub struct Event {
+    context: Arc<Context>,
+    handle: sys::CUevent,
+}
+
+// SAFETY: event handles are not bound to a thread.
+unsafe impl Send for Event {}
+
+impl Event {
+    pub fn new(context: &Arc<Context>) -> Result<Self, CudaError> {
+        context.bind()?;
+        let mut handle: sys::CUevent = ptr::null_mut();
+        let flags = sys::CUevent_flags::CU_EVENT_DEFAULT as u32;
+        // SAFETY: the pointer is to a live handle; destroyed once, in `drop`.
+        check("cuEventCreate", unsafe {
+            sys::cuEventCreate(&raw mut handle, flags)
+        })?;
+        Ok(Event {
+            context: Arc::clone(context),
+            handle,
+        })
+    }
+
+    /// Marks the current end of `stream`.
+    pub fn record(&self, stream: &Stream) -> Result<(), CudaError> {
+        self.context.bind()?;
+        // SAFETY: both handles are live and of the same context.
+        check("cuEventRecord", unsafe {
+            sys::cuEventRecord(self.handle, stream.handle)
+        })
+    }
+
+    pub fn synchronize(&self) -> Result<(), CudaError> {
+        self.context.bind()?;
+        // SAFETY: the event is live.
+        check("cuEventSynchronize", unsafe {
+            sys::cuEventSynchronize(self.handle)
+        })
+    }
+
+    /// Microseconds from `start` to `self`; both must have been reached.
+    pub fn elapsed_us(&self, start: &Event) -> Result<f64, CudaError> {
+        type Elapsed = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> sys::CUresult;
+        self.context.bind()?;
+        // The bindings of CUDA 13 only know `_v2`, which drivers before 12.8 lack; the
+        // plain symbol is in every driver.
+        // SAFETY: the signature is that of the driver's header.
+        let elapsed = unsafe { sys::culib().get::<Elapsed>(b"cuEventElapsedTime\0") }.map_err(|_| {
+            CudaError::MissingSymbol {
+                name: "cuEventElapsedTime",
+            }
+        })?;
+        let mut milliseconds = 0f32;
+        // SAFETY: the pointer is to a live float and both events are live.
+        check("cuEventElapsedTime", unsafe {
+            elapsed(&raw mut milliseconds, start.handle, self.handle)
+        })?;
+        Ok(f64::from(milliseconds) * 1e3)
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        warn_on_drop(self.context.bind());
+        // SAFETY: destroys the handle made in `new`, once.
+        warn_on_drop(check("cuEventDestroy", unsafe {
+            sys::cuEventDestroy_v2(self.handle)
+        }));
+    }
+}
+
+/// Destructors cannot return errors; after a kernel fault they all fail, so only log.
+pub(super) fn warn_on_drop(result: Result<(), CudaError>) {
+    if let Err(error) = result {
+        tracing::debug!("while releasing CUDA objects: {error}");
+    }
+}
