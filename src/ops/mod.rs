@@ -13,11 +13,18 @@
 //! 4. `cargo test --test ops NAME`: its samples are checked against its own inference,
 //!    lowering and reference. There is no test to write.
 
+pub mod activation;
+pub mod build;
+pub mod evaluate;
+pub mod infer;
+pub mod narrow;
+pub mod samples;
+
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use crate::ir::{Attr, Attrs, Graph, HostTensor, Operand, TensorType, ValueId};
-use crate::tile::TileFn;
+use crate::tile::{Expr, ExprId, TileCtx, TileFn};
 
 /// An operator.
 pub struct OpDef {
@@ -39,6 +46,28 @@ pub struct OpDef {
     pub samples: SamplesFn,
     /// How closely generated code must follow `eval`.
     pub tolerance: Tolerance,
+}
+
+impl OpDef {
+    /// The expression of one element of a result; `None` for ops that have none of their own.
+    pub fn tile(&self, ctx: &mut TileCtx<'_, '_>) -> Option<ExprId> {
+        match &self.lower {
+            Lowering::Map(_) => Some(self.tile_map(ctx)),
+            Lowering::Tile(_, tile) => Some(tile(ctx)),
+            Lowering::Expand(_) | Lowering::Host(_) => None,
+        }
+    }
+
+    fn tile_map(&self, ctx: &mut TileCtx<'_, '_>) -> ExprId {
+        let args = (0..ctx.operands.len()).map(|n| ctx.read_broadcast(n)).collect();
+        let attrs = ctx.body.intern_attrs(ctx.attrs);
+        ctx.body.add(Expr::Map {
+            op: self.name,
+            attrs,
+            args,
+            dtype: ctx.result.dtype,
+        })
+    }
 }
 
 /// An ONNX operator and the opset range (inclusive) in which it has this form.
@@ -181,7 +210,8 @@ pub struct InferCtx<'a> {
     pub operands: &'a [Option<TensorType>],
 }
 
-/// Reference meaning. ONNX forms use [`eval_by_expansion`].
+/// Reference meaning. ONNX forms use [`evaluate::BY_EXPANSION`]: they are evaluated by
+/// expanding them with their operands as constants.
 pub type EvalFn = fn(&EvalCtx<'_>) -> Result<Vec<Datum>, OpError>;
 
 pub struct EvalCtx<'a> {
@@ -344,6 +374,12 @@ pub fn emit(
     Ok(graph.node(node).results.clone())
 }
 
+/// Attribute the importer adds to ONNX forms: the version of the operator's domain.
+pub const OPSET: &str = "opset";
+
+/// The newest opset known; assumed where a node does not say.
+pub const NEWEST_OPSET: i64 = 28;
+
 /// Attributes with absent ones filled in from the op's declaration.
 ///
 /// # Errors
@@ -352,7 +388,7 @@ pub fn with_defaults(def: &OpDef, mut attrs: Attrs) -> Result<Attrs, OpError> {
     if let Some(name) = attrs
         .0
         .keys()
-        .find(|name| !def.attrs.iter().any(|attr| attr.name == name.as_str()))
+        .find(|name| *name != OPSET && !def.attrs.iter().any(|attr| attr.name == name.as_str()))
     {
         return Err(OpError::unsupported(format!(
             "attribute `{name}` of `{}`",
@@ -446,7 +482,7 @@ pub fn all() -> impl Iterator<Item = &'static OpDef> {
 }
 
 /// The files of the table. A new family is listed here.
-static FAMILIES: &[&[&OpDef]] = &[];
+static FAMILIES: &[&[&OpDef]] = &[activation::OPS];
 
 struct Table {
     by_name: HashMap<&'static str, &'static OpDef>,

@@ -1,0 +1,152 @@
+//! What expansions build with: constants and the commonest core ops by a method each.
+
+use super::evaluate::{filled, scalar};
+use super::{AttrDef, AttrDefault, AttrKind, ExpandCtx, OpError};
+use crate::ir::{Attr, Attrs, DType, HostTensor, ValueId};
+
+/// An attribute list entry with an integer default.
+pub const fn int_attr(name: &'static str, default: i64) -> AttrDef {
+    AttrDef {
+        name,
+        kind: AttrKind::Int,
+        default: AttrDefault::Int(default),
+    }
+}
+
+/// An attribute list entry with a float default.
+pub const fn float_attr(name: &'static str, default: f64) -> AttrDef {
+    AttrDef {
+        name,
+        kind: AttrKind::Float,
+        default: AttrDefault::Float(default),
+    }
+}
+
+/// An attribute list entry with a string default.
+pub const fn str_attr(name: &'static str, default: &'static str) -> AttrDef {
+    AttrDef {
+        name,
+        kind: AttrKind::Str,
+        default: AttrDefault::Str(default),
+    }
+}
+
+/// An attribute that may be absent.
+pub const fn optional_attr(name: &'static str, kind: AttrKind) -> AttrDef {
+    AttrDef {
+        name,
+        kind,
+        default: AttrDefault::Absent,
+    }
+}
+
+/// An attribute that must be given.
+pub const fn required_attr(name: &'static str, kind: AttrKind) -> AttrDef {
+    AttrDef {
+        name,
+        kind,
+        default: AttrDefault::Required,
+    }
+}
+
+impl ExpandCtx<'_> {
+    /// Type dims and kind of a value of the graph.
+    pub fn dims_of(&self, value: ValueId) -> Vec<usize> {
+        self.graph.ty(value).dims()
+    }
+
+    pub fn dtype_of(&self, value: ValueId) -> DType {
+        self.graph.ty(value).dtype
+    }
+
+    /// A scalar constant.
+    pub fn scalar(&mut self, dtype: DType, value: f64) -> ValueId {
+        self.weight(scalar(dtype, value))
+    }
+
+    /// A constant of one value.
+    pub fn filled(&mut self, dtype: DType, dims: &[usize], value: f64) -> ValueId {
+        self.weight(filled(dtype, dims, value))
+    }
+
+    /// An op without attributes.
+    ///
+    /// # Errors
+    /// If the operand types do not fit.
+    pub fn plain(&mut self, op: &'static str, operands: &[ValueId]) -> Result<ValueId, OpError> {
+        self.emit(op, operands, Attrs::new())
+    }
+
+    /// `value` under other dims; itself where they are its own.
+    ///
+    /// # Errors
+    /// If the counts differ.
+    pub fn reshape(&mut self, value: ValueId, dims: &[usize]) -> Result<ValueId, OpError> {
+        if self.dims_of(value) == dims {
+            return Ok(value);
+        }
+        // A constant is reshaped for free, and stays a constant for expansions that ask for one.
+        if let Some(data) = self.constant_of(value)
+            && data.n_elements() == dims.iter().product::<usize>()
+        {
+            let reshaped = data.reshaped(dims);
+            return Ok(self.weight(reshaped));
+        }
+        let dims = dims
+            .iter()
+            .map(|&extent| i64::try_from(extent).expect("extents fit in i64"))
+            .collect();
+        self.emit("reshape", &[value], Attrs::new().with("shape", Attr::Ints(dims)))
+    }
+
+    /// `value` with axes in another order; itself where the order is its own.
+    ///
+    /// # Errors
+    /// If `perm` is not a permutation.
+    pub fn transpose(&mut self, value: ValueId, perm: &[usize]) -> Result<ValueId, OpError> {
+        if perm.iter().copied().eq(0..perm.len()) {
+            return Ok(value);
+        }
+        let perm = perm
+            .iter()
+            .map(|&axis| i64::try_from(axis).expect("axes fit in i64"))
+            .collect();
+        self.emit("transpose", &[value], Attrs::new().with("perm", Attr::Ints(perm)))
+    }
+
+    /// `value` converted to another kind; itself where it is of that kind.
+    ///
+    /// # Errors
+    /// If the kinds have no conversion.
+    pub fn cast(&mut self, value: ValueId, to: DType) -> Result<ValueId, OpError> {
+        if self.dtype_of(value) == to {
+            return Ok(value);
+        }
+        self.emit("cast", &[value], Attrs::new().with("to", Attr::DType(to)))
+    }
+
+    /// `value` repeated to `dims`; itself where they are its own.
+    ///
+    /// # Errors
+    /// If it does not broadcast to `dims`.
+    pub fn expand(&mut self, value: ValueId, dims: &[usize]) -> Result<ValueId, OpError> {
+        if self.dims_of(value) == dims {
+            return Ok(value);
+        }
+        let shape = super::samples::ints_attr(dims);
+        self.emit("expand", &[value], Attrs::new().with("shape", shape))
+    }
+
+    /// A reduction over `axes`, which keeps them as extents of one.
+    ///
+    /// # Errors
+    /// If the kind has no such reduction.
+    pub fn reduce(&mut self, op: &'static str, value: ValueId, axes: &[usize]) -> Result<ValueId, OpError> {
+        let axes = super::samples::ints_attr(axes);
+        self.emit(op, &[value], Attrs::new().with("axes", axes))
+    }
+
+    fn constant_of(&self, value: ValueId) -> Option<&HostTensor> {
+        self.graph.weight(value)
+    }
+}
