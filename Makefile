@@ -1,0 +1,41 @@
+# Everything below runs on a machine with Rust, Python 3 with pip, and a C++ compiler.
+# NVRTC, the CUDA run-time compiler, comes as a wheel into .nvrtc/ and needs no GPU.
+
+NVRTC_VERSION := 13.0.88
+NVRTC := .nvrtc/installed-$(NVRTC_VERSION)
+PYTHON ?= python3
+BIN := target/release/rtrt-codegen
+
+.PHONY: demo test check bless nvrtc gpu clean
+
+demo: nvrtc
+	cargo build --release
+	sh benches/demo.sh $(BIN)
+
+# host and nvrtc tiers; the gpu tier prints as ignored unless RTRT_TEST_GPU=1
+test: nvrtc
+	cargo test
+
+check: nvrtc
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo check --no-default-features --features runtime
+	cargo test
+	cargo doc --no-deps
+
+# Rewrites expectations; read the diff before committing.
+bless: nvrtc
+	RTRT_BLESS=1 INSTA_UPDATE=always cargo test
+
+gpu: nvrtc
+	RTRT_TEST_GPU=1 cargo test
+
+nvrtc: $(NVRTC)
+
+$(NVRTC):
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .nvrtc nvidia-cuda-nvrtc==$(NVRTC_VERSION)
+	touch $@
+
+clean:
+	cargo clean
+	rm -rf .nvrtc
