@@ -23,6 +23,7 @@ extern "C" __global__ void __launch_bounds__(128) rtrt_axpy(
 fn source(text: &str) -> Source {
     Source {
         name: "rtrt_axpy".to_owned(),
+        header: String::new(),
         text: text.to_owned(),
         template: "test",
         launch: Launch {

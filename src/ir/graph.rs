@@ -133,6 +133,8 @@ pub struct Node {
     pub results: Vec<ValueId>,
     /// Names of the ONNX nodes this node came from, for people. Never used in code or paths.
     pub origin: Vec<String>,
+    /// Names of the rewrite rules that made this node, in order of application, each once.
+    pub rules: Vec<String>,
 }
 
 /// Where a value comes from.
@@ -213,6 +215,7 @@ impl Graph {
             attrs,
             results,
             origin,
+            rules: Vec::new(),
         });
         id
     }

@@ -27,6 +27,9 @@ pub struct Variant {
 pub struct Source {
     /// Name of the `extern "C"` entry; made of template, ops and tile, never of model names.
     pub name: String,
+    /// Comment lines that go before `text` for people: ONNX nodes, region, variant, template.
+    /// Not compiled and not part of any key, so that equal kernels of repeated layers are one.
+    pub header: String,
     /// Whole translation unit, prelude included.
     pub text: String,
     pub template: &'static str,

@@ -14,11 +14,25 @@
 //!    lowering and reference. There is no test to write.
 
 pub mod activation;
+pub mod attention;
 pub mod build;
+pub mod cast;
+pub mod control;
+pub mod conv;
+pub mod elementwise;
 pub mod evaluate;
+pub mod index;
 pub mod infer;
+pub mod matmul;
 pub mod narrow;
+pub mod normalize;
+pub mod pool;
+pub mod quantize;
+pub mod recurrent;
+pub mod reduce;
 pub mod samples;
+pub mod shape;
+pub mod views;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -482,7 +496,23 @@ pub fn all() -> impl Iterator<Item = &'static OpDef> {
 }
 
 /// The files of the table. A new family is listed here.
-static FAMILIES: &[&[&OpDef]] = &[activation::OPS];
+static FAMILIES: &[&[&OpDef]] = &[
+    activation::OPS,
+    attention::OPS,
+    cast::OPS,
+    control::OPS,
+    conv::OPS,
+    elementwise::OPS,
+    index::OPS,
+    matmul::OPS,
+    normalize::OPS,
+    pool::OPS,
+    quantize::OPS,
+    recurrent::OPS,
+    reduce::OPS,
+    shape::OPS,
+    views::OPS,
+];
 
 struct Table {
     by_name: HashMap<&'static str, &'static OpDef>,

@@ -1,0 +1,5 @@
+//! Attention and rotary embeddings.
+
+use super::OpDef;
+
+pub static OPS: &[&OpDef] = &[];

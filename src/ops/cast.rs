@@ -1,0 +1,5 @@
+//! Conversions between element kinds.
+
+use super::OpDef;
+
+pub static OPS: &[&OpDef] = &[];

@@ -1,0 +1,5 @@
+//! Ops that select elements by position or by data: concat, pad, gather, resize.
+
+use super::OpDef;
+
+pub static OPS: &[&OpDef] = &[];

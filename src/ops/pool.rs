@@ -1,0 +1,5 @@
+//! Pooling windows.
+
+use super::OpDef;
+
+pub static OPS: &[&OpDef] = &[];

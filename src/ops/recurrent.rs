@@ -1,0 +1,5 @@
+//! LSTM, GRU and RNN, unrolled over time.
+
+use super::OpDef;
+
+pub static OPS: &[&OpDef] = &[];
