@@ -1,1 +1,303 @@
-//! (under construction)
+//! The engine: everything a GPU needs to execute one model, as data.
+//!
+//! Builder and runtime meet here and share nothing else. An [`Engine`] holds one
+//! [`Program`] per architecture, the weights, and blobs (cubins and their sources). It
+//! carries no host code. [`format`] describes the file byte by byte; [`validate`] proves
+//! every number of an untrusted file before anything is given to a device.
+
+pub mod error;
+pub mod format;
+pub mod validate;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ir::{DType, TensorType};
+
+pub use error::EngineError;
+pub use format::{load, read, save, write};
+
+/// Alignment of every tensor in every memory, and of every blob in the file.
+pub const ALIGNMENT: usize = 256;
+
+/// A model compiled for one binding of its dynamic dims.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Engine {
+    pub header: Header,
+    /// Contents of [`Header::blobs`], in order.
+    pub blobs: Vec<Vec<u8>>,
+}
+
+/// What the file says in front of its blobs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    /// Name and version of the builder.
+    pub producer: String,
+    /// Name of the model's graph, for people.
+    pub model: String,
+    /// Element kind activations are stored in, such as `f16`.
+    pub precision: String,
+    /// Version of NVRTC that made the cubins.
+    pub nvrtc: String,
+    pub inputs: Vec<Binding>,
+    pub outputs: Vec<Binding>,
+    /// Blob of all weights; [`Memory::Weights`] is its content.
+    pub weights: usize,
+    /// One per architecture.
+    pub programs: Vec<Program>,
+    pub blobs: Vec<Blob>,
+}
+
+/// A named input or output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Binding {
+    pub name: String,
+    #[serde(with = "dtype_name")]
+    pub dtype: DType,
+    pub dims: Vec<usize>,
+}
+
+impl Binding {
+    pub fn ty(&self) -> TensorType {
+        TensorType::new(self.dtype, &self.dims)
+    }
+}
+
+/// A blob's place in the file and its digest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Blob {
+    pub offset: u64,
+    pub len: u64,
+    /// SHA-256 of the content, in hex.
+    pub sha256: String,
+}
+
+/// The launches of one execution on one architecture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Program {
+    /// NVRTC's spelling, such as `sm_90a`.
+    pub arch: String,
+    pub kernels: Vec<Kernel>,
+    /// In execution order.
+    pub launches: Vec<Launch>,
+    /// Where each input of the header is written before the first launch.
+    pub inputs: Vec<Place>,
+    /// Where each output of the header is after the last launch.
+    pub outputs: Vec<Place>,
+    pub arena_bytes: usize,
+    /// The largest sum of live tensors at any launch: no arena can be smaller.
+    pub arena_lower_bound_bytes: usize,
+    /// Scratch memory, zeroed when a context is made and left zero where a kernel counts on it.
+    pub workspace_bytes: usize,
+}
+
+/// A compiled kernel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kernel {
+    /// C name of the entry.
+    pub name: String,
+    pub template: String,
+    /// Knobs of the variant, as `tile_m=64 tile_n=64`.
+    pub variant: String,
+    /// Blob with the cubin.
+    pub cubin: usize,
+    /// Blob with the CUDA text.
+    pub source: usize,
+    /// Registers per thread.
+    pub registers: u32,
+    /// Local memory per thread.
+    pub local_bytes: u32,
+    pub static_smem_bytes: u32,
+}
+
+/// One launch of a kernel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Launch {
+    /// Index into [`Program::kernels`].
+    pub kernel: usize,
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    /// Dynamic shared memory.
+    pub smem_bytes: u32,
+    pub args: Vec<Arg>,
+    /// ONNX nodes the launch computes.
+    pub nodes: Vec<String>,
+    /// Rules that shaped it, as `name (file:line)`.
+    pub rules: Vec<String>,
+    pub predicted_us: f64,
+    /// Median of the tuner's measurements, where it measured.
+    pub measured_us: Option<f64>,
+}
+
+/// A kernel argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Arg {
+    Pointer(Place),
+    I32(i32),
+}
+
+/// A span of one of the engine's memories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    pub memory: Memory,
+    pub offset: usize,
+    pub len: usize,
+}
+
+/// The memories a launch may touch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Memory {
+    /// Activations, inputs and outputs; one per execution context.
+    Arena,
+    /// Constant data; uploaded once, shared by contexts.
+    Weights,
+    /// Kernels' scratch memory; one per execution context.
+    Workspace,
+}
+
+impl Engine {
+    pub fn weights(&self) -> &[u8] {
+        &self.blobs[self.header.weights]
+    }
+
+    /// The program for a device of compute capability `sm` (times ten): the exact
+    /// architecture, its `a` form first, else the newest older one of the same major
+    /// version, whose cubins the device still executes. Tegra devices share binaries with none.
+    pub fn program_for(&self, sm: u32) -> Option<&Program> {
+        let candidates = self.header.programs.iter().filter_map(|program| {
+            let (own, specific) = arch_number(&program.arch)?;
+            let tegra = TEGRA.contains(&own) || TEGRA.contains(&sm);
+            let runs = own == sm || (!specific && !tegra && own < sm && own / 10 == sm / 10);
+            runs.then_some(((own, specific), program))
+        });
+        candidates.max_by_key(|(rank, _)| *rank).map(|(_, program)| program)
+    }
+}
+
+/// Compute capabilities (times ten) of integrated devices.
+const TEGRA: [u32; 2] = [87, 110];
+
+/// `sm_90a` as `(90, true)`.
+pub fn arch_number(name: &str) -> Option<(u32, bool)> {
+    let digits = name.strip_prefix("sm_")?;
+    let (digits, specific) = match digits.strip_suffix('a') {
+        Some(digits) => (digits, true),
+        None => (digits, false),
+    };
+    Some((digits.parse().ok()?, specific))
+}
+
+/// Element kinds are written by name.
+mod dtype_name {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::ir::DType;
+
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde's `with` passes a reference"
+    )]
+    pub fn serialize<S: Serializer>(dtype: &DType, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(dtype.name())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DType, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        DType::from_name(&name).ok_or_else(|| D::Error::custom(format!("no element kind is named `{name}`")))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    fn program(arch: &str) -> Program {
+        let arena = |offset, len| Place {
+            memory: Memory::Arena,
+            offset,
+            len,
+        };
+        Program {
+            arch: arch.to_owned(),
+            kernels: vec![Kernel {
+                name: "rtrt_add".to_owned(),
+                template: "pointwise".to_owned(),
+                variant: "vec=4".to_owned(),
+                cubin: 1,
+                source: 2,
+                registers: 16,
+                local_bytes: 0,
+                static_smem_bytes: 0,
+            }],
+            launches: vec![Launch {
+                kernel: 0,
+                grid: [1, 1, 1],
+                block: [128, 1, 1],
+                smem_bytes: 0,
+                args: vec![
+                    Arg::Pointer(arena(0, 16)),
+                    Arg::Pointer(Place {
+                        memory: Memory::Weights,
+                        offset: 0,
+                        len: 16,
+                    }),
+                    Arg::Pointer(arena(256, 16)),
+                    Arg::I32(4),
+                ],
+                nodes: vec!["Add_0".to_owned()],
+                rules: vec!["lower_map (lower.rules:3)".to_owned()],
+                predicted_us: 1.5,
+                measured_us: None,
+            }],
+            inputs: vec![arena(0, 16)],
+            outputs: vec![arena(256, 16)],
+            arena_bytes: 512,
+            arena_lower_bound_bytes: 512,
+            workspace_bytes: 0,
+        }
+    }
+
+    /// A small engine with one launch on each arch.
+    pub fn example(archs: &[&str]) -> Engine {
+        let binding = |name: &str| Binding {
+            name: name.to_owned(),
+            dtype: DType::F32,
+            dims: vec![4],
+        };
+        let blobs = vec![vec![7; 16], b"\x7fELF and so on".to_vec(), b"// text".to_vec()];
+        Engine {
+            header: Header {
+                producer: "rtrt-codegen test".to_owned(),
+                model: "example".to_owned(),
+                precision: "f32".to_owned(),
+                nvrtc: "13.0".to_owned(),
+                inputs: vec![binding("x")],
+                outputs: vec![binding("y")],
+                weights: 0,
+                programs: archs.iter().map(|arch| program(arch)).collect(),
+                blobs: format::blob_table(&blobs),
+            },
+            blobs,
+        }
+    }
+
+    #[test]
+    fn a_device_gets_its_own_program_or_an_older_one_of_its_family() {
+        let engine = example(&["sm_80", "sm_86", "sm_90a", "sm_90"]);
+        let arch = |sm| engine.program_for(sm).map(|program| program.arch.as_str());
+        assert_eq!(arch(80), Some("sm_80"));
+        assert_eq!(arch(89), Some("sm_86"));
+        assert_eq!(arch(87), None);
+        assert_eq!(arch(90), Some("sm_90a"));
+        assert_eq!(arch(100), None);
+        assert_eq!(arch(75), None);
+    }
+}

@@ -1,0 +1,195 @@
+//! Proofs about an engine before a device sees it.
+//!
+//! Every index is in range, every span lies within its memory, every launch fits the
+//! limits that all supported architectures share, and inputs and outputs are as large as
+//! their types say. Cubins themselves are code for the GPU and cannot be proved.
+
+use super::{ALIGNMENT, Arg, Binding, Engine, EngineError, Launch, Memory, Place, Program, arch_number};
+use crate::ir::host_tensor::checked_bytes;
+
+/// Largest grid extents CUDA allows.
+const MAX_GRID: [u32; 3] = [i32::MAX as u32, 65_535, 65_535];
+const MAX_BLOCK: [u32; 3] = [1024, 1024, 64];
+const MAX_THREADS: u32 = 1024;
+/// Most dynamic shared memory of any supported architecture.
+const MAX_SMEM_BYTES: u32 = 227 * 1024;
+/// Bytes of kernel parameters that every driver accepts.
+const MAX_ARGS: usize = 512;
+
+/// Checks everything the runtime relies on.
+///
+/// # Errors
+/// The first thing that does not hold.
+pub fn validate(engine: &Engine) -> Result<(), EngineError> {
+    let header = &engine.header;
+    if header.blobs.len() != engine.blobs.len() || header.weights >= engine.blobs.len() {
+        return invalid("the weights blob is missing");
+    }
+    for binding in header.inputs.iter().chain(&header.outputs) {
+        binding_bytes(binding)?;
+    }
+    for program in &header.programs {
+        Checker { engine, program }
+            .check()
+            .map_err(|reason| EngineError::Invalid(format!("program {}: {reason}", program.arch)))?;
+    }
+    Ok(())
+}
+
+fn invalid<T>(reason: impl Into<String>) -> Result<T, EngineError> {
+    Err(EngineError::Invalid(reason.into()))
+}
+
+fn binding_bytes(binding: &Binding) -> Result<usize, EngineError> {
+    match checked_bytes(binding.dtype, &binding.dims) {
+        Some(bytes) => Ok(bytes),
+        None => invalid(format!("`{}` is larger than memory", binding.name)),
+    }
+}
+
+struct Checker<'a> {
+    engine: &'a Engine,
+    program: &'a Program,
+}
+
+impl Checker<'_> {
+    fn check(&self) -> Result<(), String> {
+        if arch_number(&self.program.arch).is_none() {
+            return Err("the architecture has no number".to_owned());
+        }
+        for (number, kernel) in self.program.kernels.iter().enumerate() {
+            if kernel.cubin.max(kernel.source) >= self.engine.blobs.len() {
+                return Err(format!("kernel {number} names a blob that is not there"));
+            }
+        }
+        for (number, launch) in self.program.launches.iter().enumerate() {
+            self.check_launch(launch)
+                .map_err(|reason| format!("launch {number}: {reason}"))?;
+        }
+        let header = &self.engine.header;
+        self.check_bindings("input", &header.inputs, &self.program.inputs, true)?;
+        self.check_bindings("output", &header.outputs, &self.program.outputs, false)
+    }
+
+    fn check_bindings(
+        &self,
+        what: &str,
+        bindings: &[Binding],
+        places: &[Place],
+        written: bool,
+    ) -> Result<(), String> {
+        if bindings.len() != places.len() {
+            return Err(format!("{} places for {} {what}s", places.len(), bindings.len()));
+        }
+        for (binding, place) in bindings.iter().zip(places) {
+            self.check_place(place)
+                .map_err(|reason| format!("{what} `{}`: {reason}", binding.name))?;
+            let bytes = binding_bytes(binding).map_err(|error| error.to_string())?;
+            if place.len != bytes {
+                return Err(format!(
+                    "{what} `{}` takes {bytes} bytes but has {}",
+                    binding.name, place.len
+                ));
+            }
+            if written && place.memory != Memory::Arena {
+                return Err(format!("{what} `{}` is outside the arena", binding.name));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_launch(&self, launch: &Launch) -> Result<(), String> {
+        if launch.kernel >= self.program.kernels.len() {
+            return Err(format!("kernel {} is not there", launch.kernel));
+        }
+        let within = |extents: [u32; 3], most: [u32; 3]| {
+            extents
+                .iter()
+                .zip(most)
+                .all(|(&extent, most)| (1..=most).contains(&extent))
+        };
+        let n_threads: u32 = launch
+            .block
+            .iter()
+            .copied()
+            .try_fold(1, u32::checked_mul)
+            .unwrap_or(u32::MAX);
+        if !within(launch.grid, MAX_GRID)
+            || !within(launch.block, MAX_BLOCK)
+            || n_threads > MAX_THREADS
+            || launch.smem_bytes > MAX_SMEM_BYTES
+        {
+            return Err(format!(
+                "grid {:?}, block {:?} or {} bytes of shared memory exceed what any device allows",
+                launch.grid, launch.block, launch.smem_bytes
+            ));
+        }
+        if launch.args.len() > MAX_ARGS {
+            return Err(format!("{} arguments", launch.args.len()));
+        }
+        for (number, arg) in launch.args.iter().enumerate() {
+            if let Arg::Pointer(place) = arg {
+                self.check_place(place)
+                    .map_err(|reason| format!("argument {number}: {reason}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_place(&self, place: &Place) -> Result<(), String> {
+        let size = match place.memory {
+            Memory::Arena => self.program.arena_bytes,
+            Memory::Weights => self.engine.weights().len(),
+            Memory::Workspace => self.program.workspace_bytes,
+        };
+        let fits = place.offset.checked_add(place.len).is_some_and(|end| end <= size);
+        if !fits || !place.offset.is_multiple_of(ALIGNMENT) {
+            return Err(format!(
+                "{} bytes at {} do not fit {:?} of {size} bytes",
+                place.len, place.offset, place.memory
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::example;
+    use super::*;
+
+    /// Applies one change to a valid engine and expects a complaint that contains `words`.
+    fn refuses(words: &str, change: impl FnOnce(&mut Program)) {
+        let mut engine = example(&["sm_87"]);
+        change(&mut engine.header.programs[0]);
+        let error = validate(&engine).expect_err(words).to_string();
+        assert!(error.contains(words), "{error}");
+    }
+
+    #[test]
+    fn the_example_is_valid() {
+        validate(&example(&["sm_87"])).unwrap();
+    }
+
+    #[test]
+    fn spans_outside_their_memory_are_refused() {
+        refuses("argument 1", |program| {
+            program.launches[0].args[1] = Arg::Pointer(Place {
+                memory: Memory::Weights,
+                offset: 0,
+                len: 17,
+            });
+        });
+        refuses("do not fit", |program| program.arena_bytes = 256);
+        refuses("input `x`", |program| program.inputs[0].offset = usize::MAX - 255);
+        refuses("takes 16 bytes", |program| program.outputs[0].len = 12);
+    }
+
+    #[test]
+    fn impossible_launches_are_refused() {
+        refuses("exceed", |program| program.launches[0].block = [1024, 2, 1]);
+        refuses("exceed", |program| program.launches[0].grid = [0, 1, 1]);
+        refuses("kernel 9", |program| program.launches[0].kernel = 9);
+        refuses("blob", |program| program.kernels[0].cubin = 3);
+    }
+}
