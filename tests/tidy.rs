@@ -21,7 +21,10 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("rewrite", &["ir", "tile", "ops", "reference"]),
     ("kernel", &["ir", "tile", "ops", "rewrite"]),
     ("compile", &["kernel", "cuda"]),
-    ("tune", &["ir", "ops", "reference", "rewrite", "kernel", "compile", "cuda"]),
+    (
+        "tune",
+        &["ir", "ops", "reference", "rewrite", "kernel", "compile", "cuda"],
+    ),
     ("plan", &["ir", "rewrite", "kernel", "compile", "tune", "engine"]),
     ("engine", &["ir"]),
     ("runtime", &["ir", "engine", "cuda"]),
@@ -31,8 +34,10 @@ const KNOWS: &[(&str, &[&str])] = &[
 const FREE: &[&str] = &["lib", "main", "cli", "pipeline"];
 
 fn rust_files(folder: &Path, into: &mut Vec<PathBuf>) {
-    let mut entries: Vec<PathBuf> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     entries.sort();
     for path in entries {
         if path.is_dir() {
@@ -52,7 +57,14 @@ fn sources() -> Vec<(String, PathBuf, String)> {
         .into_iter()
         .map(|path| {
             let below = path.strip_prefix(&root).unwrap();
-            let module = below.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned();
+            let module = below
+                .iter()
+                .next()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .trim_end_matches(".rs")
+                .to_owned();
             let text = fs::read_to_string(&path).unwrap();
             (module, below.to_owned(), text)
         })
@@ -68,7 +80,10 @@ fn named_modules(text: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for line in text.lines().map(code) {
         for after in line.split("crate::").skip(1) {
-            let name: String = after.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            let name: String = after
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                .collect();
             names.insert(name);
         }
     }
@@ -84,7 +99,10 @@ fn modules_know_only_what_comes_before_them() {
             continue;
         }
         let Some(allowed) = table.get(module.as_str()) else {
-            wrong.push(format!("{}: module `{module}` is not in the table", path.display()));
+            wrong.push(format!(
+                "{}: module `{module}` is not in the table",
+                path.display()
+            ));
             continue;
         };
         for name in named_modules(&text) {
@@ -103,7 +121,10 @@ fn only_cuda_is_unsafe() {
         .into_iter()
         .filter(|(module, _, text)| {
             module != "cuda"
-                && text.lines().map(code).any(|line| line.contains("unsafe {") || line.contains("unsafe fn"))
+                && text
+                    .lines()
+                    .map(code)
+                    .any(|line| line.contains("unsafe {") || line.contains("unsafe fn"))
         })
         .map(|(_, path, _)| path.display().to_string())
         .collect();
@@ -132,7 +153,8 @@ fn templates_hold_no_assembly_and_no_conditional_compilation() {
         }
         for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
             let code = code(line);
-            if code.contains("asm(") || code.contains("asm volatile") || code.trim_start().starts_with("#if") {
+            if code.contains("asm(") || code.contains("asm volatile") || code.trim_start().starts_with("#if")
+            {
                 wrong.push(format!("{}:{}", path.file_name().unwrap().display(), number + 1));
             }
         }

@@ -3,5 +3,13 @@
 pub mod facts;
 pub mod regions;
 pub mod rule_ast;
+pub mod rule_check;
+pub mod rule_error;
+pub mod rule_lexer;
+pub mod rule_parser;
+pub mod rule_set;
+pub mod rule_terms;
 
 pub use regions::{FusedGraph, Region, RegionKind, RuleUse, Tensor, TensorId, TensorSource};
+pub use rule_error::RuleErrors;
+pub use rule_set::{RuleOptions, RuleSet};

@@ -161,8 +161,33 @@ pub struct Rule {
     pub lets: Vec<Let>,
     /// All must hold.
     pub conditions: Vec<Expr>,
-    /// `test x: f32[2,3], y: i64[3]`: operand types of pinned instances.
-    pub tests: Vec<Vec<(Name, TensorType)>>,
+    /// `test x: f32[2,3], c: f32[] = 0.5, p = [1, 0]`: pinned instances.
+    pub tests: Vec<Vec<TestEntry>>,
+}
+
+/// What a variable of the left side stands for in a pinned instance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TestEntry {
+    pub name: Name,
+    pub value: TestValue,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum TestValue {
+    /// `x: f32[2,3]`: an input of this type.
+    Input(TensorType),
+    /// `w: const f32[2,3]`: a drawn constant; `c: f32[] = 0.5` a given one.
+    Constant(TensorType, Option<Expr>),
+    /// `xs: {f32[2], f32[3]}`: inputs of a variadic variable.
+    Inputs(Vec<TensorType>),
+    /// `b: none`: an absent operand.
+    Absent,
+    /// `p = [1, 0]`: an attribute value.
+    Attr(Expr),
+    /// `a = {group=2, strides=[1, 1]}`: all attributes of an op.
+    Attrs(Vec<(Name, Expr)>),
+    /// `f = leaky_relu{alpha=0.5}`: the op of a family.
+    Op(Name, Vec<(Name, Expr)>),
 }
 
 /// `let p = compose(q, r)`: a name for an attribute value.
@@ -216,7 +241,7 @@ pub enum Term {
         span: Span,
     },
     /// `x..`: all remaining operands (left); `t(x)..`: `t` for each value of a variadic
-    /// variable (right).
+    /// variable (right), or all remaining operands match `t` and `x` collects them (left).
     Each(Box<Term>),
     /// `0.5`, or on the right `scalar(expr)`: a constant. On the left it matches a constant
     /// all of whose elements equal it; on the right it has no dims and the kind of its
