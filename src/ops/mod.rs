@@ -123,6 +123,8 @@ pub struct Operands {
     pub optional: &'static [&'static str],
     /// Whether the last named operand may repeat.
     pub variadic: bool,
+    /// Whether the two operands may change places; rules are then tried both ways.
+    pub commutative: bool,
 }
 
 impl Operands {
@@ -131,6 +133,17 @@ impl Operands {
             required,
             optional: &[],
             variadic: false,
+            commutative: false,
+        }
+    }
+
+    /// Two operands that may change places.
+    pub const fn commutative(required: &'static [&'static str; 2]) -> Self {
+        Operands {
+            required,
+            optional: &[],
+            variadic: false,
+            commutative: true,
         }
     }
 
@@ -139,6 +152,7 @@ impl Operands {
             required,
             optional,
             variadic: false,
+            commutative: false,
         }
     }
 
@@ -147,6 +161,7 @@ impl Operands {
             required,
             optional: &[],
             variadic: true,
+            commutative: false,
         }
     }
 }
