@@ -52,7 +52,7 @@ pub fn run(graph: &Graph, inputs: &[HostTensor]) -> Result<Vec<HostTensor>, Refe
 /// # Errors
 /// If inputs are missing or a node fails.
 pub fn run_data(graph: &Graph, inputs: Vec<Datum>) -> Result<Vec<Datum>, ReferenceError> {
-    Frame::new(graph, inputs, None)?.run()
+    Frame::new(graph, inputs, Around::Nothing)?.run()
 }
 
 /// Evaluates one op on data. ONNX forms are expanded with these operands as constants.
@@ -67,6 +67,24 @@ pub fn eval_node(
 ) -> Result<Vec<Datum>, OpError> {
     eval_with(def, attrs, operands, n_results, &|body, data| {
         run_data(body, data.to_vec()).map_err(innermost)
+    })
+}
+
+/// Like [`eval_node`], for a node whose bodies capture values: `captured` knows these by name.
+///
+/// # Errors
+/// If operands, attributes or a body do not fit the op.
+pub fn eval_captured(
+    def: &'static OpDef,
+    attrs: &Attrs,
+    operands: &[Option<Datum>],
+    n_results: usize,
+    captured: &dyn Fn(&str) -> Option<Datum>,
+) -> Result<Vec<Datum>, OpError> {
+    eval_with(def, attrs, operands, n_results, &|body, data| {
+        Frame::new(body, data.to_vec(), Around::Captured(captured))
+            .and_then(Frame::run)
+            .map_err(innermost)
     })
 }
 
@@ -150,21 +168,35 @@ struct Frame<'a> {
     last_use: Vec<usize>,
     /// Values by name, for captures of subgraphs; empty where no node has one.
     names: HashMap<&'a str, ValueId>,
-    parent: Option<&'a Frame<'a>>,
+    around: Around<'a>,
+}
+
+/// Where a graph finds what it captures.
+#[derive(Clone, Copy)]
+enum Around<'a> {
+    Nothing,
+    Frame(&'a Frame<'a>),
+    Captured(&'a dyn Fn(&str) -> Option<Datum>),
+}
+
+impl Around<'_> {
+    fn captured(self, name: &str) -> Option<Datum> {
+        match self {
+            Around::Nothing => None,
+            Around::Frame(frame) => frame.captured(name),
+            Around::Captured(find) => find(name),
+        }
+    }
 }
 
 impl<'a> Frame<'a> {
-    fn new(
-        graph: &'a Graph,
-        inputs: Vec<Datum>,
-        parent: Option<&'a Frame<'a>>,
-    ) -> Result<Self, ReferenceError> {
+    fn new(graph: &'a Graph, inputs: Vec<Datum>, around: Around<'a>) -> Result<Self, ReferenceError> {
         let mut frame = Frame {
             graph,
             data: vec![None; graph.values.len()],
             last_use: Vec::new(),
             names: names(graph),
-            parent,
+            around,
         };
         frame.last_use = frame.find_last_uses();
         frame.bind(inputs)?;
@@ -179,7 +211,7 @@ impl<'a> Frame<'a> {
         for &input in &self.graph.inputs {
             let capture = self.graph.captures.iter().find(|(own, _)| *own == input);
             let datum = match capture {
-                Some((_, name)) => self.parent.and_then(|parent| parent.captured(name)),
+                Some((_, name)) => self.around.captured(name),
                 None => given.next(),
             };
             self.data[input.0 as usize] = Some(datum.ok_or(ReferenceError::InputCount { expected, found })?);
@@ -213,7 +245,7 @@ impl<'a> Frame<'a> {
         let def = lookup(node.op).ok_or_else(|| OpError::unsupported(format!("op `{}`", node.op)))?;
         let operands = self.operands(node)?;
         eval_with(def, &node.attrs, &operands, node.results.len(), &|body, data| {
-            Frame::new(body, data.to_vec(), Some(self))
+            Frame::new(body, data.to_vec(), Around::Frame(self))
                 .and_then(Frame::run)
                 .map_err(innermost)
         })
@@ -243,7 +275,7 @@ impl<'a> Frame<'a> {
     fn captured(&self, name: &str) -> Option<Datum> {
         match self.names.get(name) {
             Some(&value) => self.datum(value),
-            None => self.parent?.captured(name),
+            None => self.around.captured(name),
         }
     }
 
@@ -254,7 +286,7 @@ impl<'a> Frame<'a> {
             for value in node.operands.iter().flatten() {
                 last[value.0 as usize] = position;
             }
-            for body in bodies(node) {
+            for body in node.bodies() {
                 self.keep_captures(body, position, &mut last);
             }
             for value in &node.results {
@@ -273,7 +305,7 @@ impl<'a> Frame<'a> {
                 last[value.0 as usize] = position;
             }
         }
-        for inner in body.nodes.iter().flat_map(bodies) {
+        for inner in body.nodes.iter().flat_map(Node::bodies) {
             self.keep_captures(inner, position, last);
         }
     }
@@ -312,7 +344,7 @@ impl<'a> Frame<'a> {
 }
 
 fn names(graph: &Graph) -> HashMap<&str, ValueId> {
-    if graph.nodes.iter().all(|node| bodies(node).next().is_none()) {
+    if graph.nodes.iter().all(|node| node.bodies().next().is_none()) {
         return HashMap::new();
     }
     let named = (0..).map(ValueId).zip(&graph.values);
@@ -320,20 +352,6 @@ fn names(graph: &Graph) -> HashMap<&str, ValueId> {
         .filter(|(_, value)| !value.name.is_empty())
         .map(|(id, value)| (value.name.as_str(), id))
         .collect()
-}
-
-fn bodies(node: &Node) -> impl Iterator<Item = &Graph> {
-    node.attrs.0.values().filter_map(|attr| match attr {
-        Attr::Graph(body) => Some(body.as_ref()),
-        Attr::Int(_)
-        | Attr::Float(_)
-        | Attr::Str(_)
-        | Attr::Ints(_)
-        | Attr::Floats(_)
-        | Attr::Strs(_)
-        | Attr::DType(_)
-        | Attr::Tensor(_) => None,
-    })
 }
 
 fn describe(datum: &Datum) -> String {

@@ -137,6 +137,23 @@ pub struct Node {
     pub rules: Vec<String>,
 }
 
+impl Node {
+    /// The subgraphs among its attributes, by attribute name.
+    pub fn bodies(&self) -> impl Iterator<Item = &Graph> {
+        self.attrs.0.values().filter_map(|attr| match attr {
+            Attr::Graph(body) => Some(body.as_ref()),
+            Attr::Int(_)
+            | Attr::Float(_)
+            | Attr::Str(_)
+            | Attr::Ints(_)
+            | Attr::Floats(_)
+            | Attr::Strs(_)
+            | Attr::DType(_)
+            | Attr::Tensor(_) => None,
+        })
+    }
+}
+
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {

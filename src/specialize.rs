@@ -1,1 +1,0 @@
-//! Binds symbolic dims, folds what is constant, and expands ONNX forms into core ops.

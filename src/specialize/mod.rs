@@ -1,0 +1,54 @@
+//! Turns a graph of ONNX forms with symbolic dims into a static graph of core ops.
+//!
+//! [`bind`] gives every input its dims. [`specialize`] then walks the nodes in order into a new
+//! graph: forms are expanded as soon as the types of their operands are known, what depends
+//! on constants alone is evaluated by the reference and becomes a weight, control flow with
+//! constant conditions disappears, and dead nodes are dropped at the end. The result holds no
+//! symbol, no ONNX form and no untyped value. Start reading at [`specialize`].
+
+pub mod bindings;
+mod control;
+mod error;
+mod fold;
+mod scope;
+mod tidy;
+mod unroll;
+mod walk;
+
+pub use bindings::{BindError, Bindings, bind, bind_inputs};
+pub use error::{Problem, SpecializeError};
+
+use crate::ir::{Graph, TensorType};
+use walk::Walk;
+
+/// Specialises `graph` for one set of input dims.
+///
+/// # Errors
+/// If the bindings are not this graph's, or some nodes cannot be lowered; these are all
+/// reported together.
+pub fn specialize(graph: &Graph, bindings: &Bindings) -> Result<Graph, SpecializeError> {
+    if bindings.types().len() != graph.inputs.len() {
+        return Err(SpecializeError::Bind(BindError::Count {
+            expected: graph.inputs.len(),
+            found: bindings.types().len(),
+        }));
+    }
+    let mut walk = Walk::new(&graph.name);
+    let inputs = add_inputs(&mut walk.target, graph, bindings.types());
+    let outputs = walk.inline(graph, inputs, None);
+    walk.finish(graph, &outputs)
+}
+
+fn add_inputs(target: &mut Graph, graph: &Graph, types: &[TensorType]) -> Vec<scope::Known> {
+    graph
+        .inputs
+        .iter()
+        .zip(types)
+        .map(|(&input, ty)| {
+            scope::Known::Tensor(target.add_input(&graph.value(input).name, Some(ty.clone())))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

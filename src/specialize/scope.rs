@@ -1,0 +1,99 @@
+//! What is known of the values of a graph while it is walked.
+
+use std::collections::HashMap;
+
+use crate::ir::{Graph, Node, Source, ValueId};
+use crate::ops::Datum;
+
+/// What a value of the original graph has become.
+#[derive(Clone, Debug)]
+pub(super) enum Known {
+    /// A value of the graph under construction; a constant where that is a weight.
+    Tensor(ValueId),
+    /// A constant that is no tensor. It lives only between folded nodes.
+    Constant(Datum),
+    /// Its node could not be lowered, which has been reported.
+    Failed,
+}
+
+/// The values of one graph, inside those of the graphs around it.
+pub(super) struct Scope<'a> {
+    known: Vec<Option<Known>>,
+    /// Values by name, for the captures of subgraphs; empty where no node has one.
+    names: HashMap<&'a str, ValueId>,
+    parent: Option<&'a Scope<'a>>,
+}
+
+impl<'a> Scope<'a> {
+    /// Starts with `inputs` (captures left out) and the weights, which `target` now holds.
+    /// `None` where the inputs are not as many as the graph has.
+    pub fn new(
+        graph: &'a Graph,
+        inputs: Vec<Known>,
+        parent: Option<&'a Scope<'a>>,
+        target: &mut Graph,
+    ) -> Option<Self> {
+        let mut scope = Scope {
+            known: vec![None; graph.values.len()],
+            names: names(graph),
+            parent,
+        };
+        let mut given = inputs.into_iter();
+        for &input in &graph.inputs {
+            let capture = graph.captures.iter().find(|(own, _)| *own == input);
+            let known = match capture {
+                Some((_, name)) => parent.and_then(|parent| parent.captured(name)),
+                None => given.next(),
+            };
+            scope.set(input, known?);
+        }
+        if given.next().is_some() {
+            return None;
+        }
+        for (id, value) in (0..).map(ValueId).zip(&graph.values) {
+            if let Source::Weight(data) = &value.source {
+                scope.set(id, Known::Tensor(target.add_weight(&value.name, data.clone())));
+            }
+        }
+        Some(scope)
+    }
+
+    pub fn set(&mut self, value: ValueId, known: Known) {
+        self.known[value.0 as usize] = Some(known);
+    }
+
+    /// What `value` has become. A value nothing defines counts as failed.
+    pub fn get(&self, value: ValueId) -> Known {
+        self.known[value.0 as usize].clone().unwrap_or(Known::Failed)
+    }
+
+    /// The operands of `node`; `None` where one could not be lowered.
+    pub fn operands(&self, node: &Node) -> Option<Vec<Option<Known>>> {
+        node.operands
+            .iter()
+            .map(|operand| match operand.map(|value| self.get(value)) {
+                Some(Known::Failed) => None,
+                known => Some(known),
+            })
+            .collect()
+    }
+
+    /// The value a subgraph calls `name`: of this graph, else of those around it.
+    pub fn captured(&self, name: &str) -> Option<Known> {
+        match self.names.get(name) {
+            Some(&value) => Some(self.get(value)),
+            None => self.parent?.captured(name),
+        }
+    }
+}
+
+fn names(graph: &Graph) -> HashMap<&str, ValueId> {
+    if graph.nodes.iter().all(|node| node.bodies().next().is_none()) {
+        return HashMap::new();
+    }
+    let named = (0..).map(ValueId).zip(&graph.values);
+    named
+        .filter(|(_, value)| !value.name.is_empty())
+        .map(|(id, value)| (value.name.as_str(), id))
+        .collect()
+}

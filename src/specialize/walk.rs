@@ -1,0 +1,204 @@
+//! Walks nodes in order and lowers each into the graph under construction.
+
+use super::error::{Problem, SpecializeError};
+use super::scope::{Known, Scope};
+use super::{fold, tidy};
+use crate::ir::{Attr, Graph, Node, Operand};
+use crate::ops::{self, Datum, Lowering, NEWEST_OPSET, OPSET, OpDef, OpError};
+use crate::reference;
+
+/// The graph under construction, and what went wrong so far.
+pub(super) struct Walk {
+    pub target: Graph,
+    pub problems: Vec<Problem>,
+}
+
+/// What a node's results have become, or why it has none.
+pub(super) type Lowered = Result<Vec<Known>, OpError>;
+
+impl Walk {
+    pub fn new(name: &str) -> Self {
+        Walk {
+            target: Graph::new(name),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Lowers all of `graph`, with `inputs` for its inputs that are no captures, and says what
+    /// its outputs have become.
+    pub fn inline(&mut self, graph: &Graph, inputs: Vec<Known>, parent: Option<&Scope<'_>>) -> Vec<Known> {
+        let Some(mut scope) = Scope::new(graph, inputs, parent, &mut self.target) else {
+            self.problems.push(Problem {
+                subject: format!("graph `{}`", graph.name),
+                reason: OpError::invalid("its inputs are not as many as it is given, or one is undefined"),
+            });
+            return vec![Known::Failed; graph.outputs.len()];
+        };
+        for node in &graph.nodes {
+            let results = self.visit(node, &scope);
+            for (&value, known) in node.results.iter().zip(results) {
+                self.name(&known, &graph.value(value).name);
+                scope.set(value, known);
+            }
+        }
+        graph.outputs.iter().map(|&output| scope.get(output)).collect()
+    }
+
+    /// Lists the outputs and drops what they do not need.
+    pub fn finish(mut self, graph: &Graph, outputs: &[Known]) -> Result<Graph, SpecializeError> {
+        for (known, name) in outputs.iter().zip(&graph.output_names) {
+            match known {
+                Known::Tensor(value) => self.target.add_output(name, *value),
+                Known::Constant(_) => self.problems.push(Problem {
+                    subject: format!("output `{name}`"),
+                    reason: OpError::unsupported("it is a sequence or an optional, not a tensor"),
+                }),
+                Known::Failed => {}
+            }
+        }
+        if !self.problems.is_empty() {
+            return Err(SpecializeError::Nodes(self.problems));
+        }
+        if self.target.outputs.len() != graph.outputs.len() {
+            let reason = OpError::invalid("an output has no value");
+            let subject = format!("graph `{}`", graph.name);
+            return Err(SpecializeError::Nodes(vec![Problem { subject, reason }]));
+        }
+        Ok(tidy::tidy(&self.target))
+    }
+
+    fn visit(&mut self, node: &Node, scope: &Scope<'_>) -> Vec<Known> {
+        let failed = vec![Known::Failed; node.results.len()];
+        let Some(operands) = scope.operands(node) else {
+            return failed;
+        };
+        match self.lower(node, &operands, scope) {
+            Ok(results) if results.len() >= node.results.len() => results,
+            Ok(results) => {
+                let (found, expected) = (results.len(), node.results.len());
+                let reason = OpError::unsupported(format!("{expected} results, only {found} are computed"));
+                self.problems.push(Problem::at_node(node, reason));
+                failed
+            }
+            Err(reason) => {
+                self.problems.push(Problem::at_node(node, reason));
+                failed
+            }
+        }
+    }
+
+    fn lower(&mut self, node: &Node, operands: &[Option<Known>], scope: &Scope<'_>) -> Lowered {
+        let def = ops::lookup(node.op)
+            .ok_or_else(|| OpError::unsupported(format!("no op is named `{}`", node.op)))?;
+        match &def.lower {
+            Lowering::Host(reason) => match node.op {
+                "If" => self.lower_if(node, def, reason, operands, scope),
+                "Loop" => self.lower_loop(node, def, reason, operands, scope),
+                "Scan" => self.lower_scan(node, def, reason, operands, scope),
+                _ => self.evaluate(node, def, reason, operands),
+            },
+            Lowering::Map(_) | Lowering::Tile(..) | Lowering::Expand(_) => match values(operands) {
+                Some(values) => self.emit(node, def, values),
+                // Sequences only pass through ops that mean nothing to generated code.
+                None => self.evaluate(node, def, "sequences and optionals must be constants", operands),
+            },
+        }
+    }
+
+    /// Evaluates a node that generated code cannot express: all operands must be constants.
+    fn evaluate(
+        &mut self,
+        node: &Node,
+        def: &'static OpDef,
+        reason: &str,
+        operands: &[Option<Known>],
+    ) -> Lowered {
+        let Some(data) = self.constants(operands) else {
+            return Err(OpError::unsupported(reason));
+        };
+        let results = reference::eval_node(def, &node.attrs, &data, node.results.len())?;
+        Ok(self.known(results))
+    }
+
+    /// Adds a node, expanded into core ops, and folds what of it is constant.
+    fn emit(&mut self, node: &Node, def: &'static OpDef, operands: Vec<Operand>) -> Lowered {
+        let mut attrs = node.attrs.clone();
+        let opset = match attrs.0.remove(OPSET) {
+            Some(Attr::Int(version)) => version,
+            _ => NEWEST_OPSET,
+        };
+        let n_results = node.results.len();
+        let origin = &node.origin;
+        self.append(|target| ops::emit(target, def.name, operands, attrs, n_results, opset, origin))
+    }
+
+    /// Lets `build` append nodes, folds those that are constant; undoes all if it fails.
+    pub fn append(
+        &mut self,
+        build: impl FnOnce(&mut Graph) -> Result<Vec<crate::ir::ValueId>, OpError>,
+    ) -> Lowered {
+        let (n_nodes, n_values) = (self.target.nodes.len(), self.target.values.len());
+        let results = build(&mut self.target)
+            .and_then(|results| fold::fold_from(&mut self.target, n_nodes).map(|()| results));
+        match results {
+            Ok(results) => Ok(results.into_iter().map(Known::Tensor).collect()),
+            Err(error) => {
+                self.target.nodes.truncate(n_nodes);
+                self.target.values.truncate(n_values);
+                Err(error)
+            }
+        }
+    }
+
+    /// The constant a known value is, if it is one.
+    pub fn constant(&self, known: &Known) -> Option<Datum> {
+        match known {
+            Known::Tensor(value) => self.target.weight(*value).cloned().map(Datum::Tensor),
+            Known::Constant(datum) => Some(datum.clone()),
+            Known::Failed => None,
+        }
+    }
+
+    /// All operands as constants, if all are.
+    pub fn constants(&self, operands: &[Option<Known>]) -> Option<Vec<Option<Datum>>> {
+        operands
+            .iter()
+            .map(|operand| match operand {
+                Some(known) => self.constant(known).map(Some),
+                None => Some(None),
+            })
+            .collect()
+    }
+
+    /// Constants as values of the graph under construction.
+    pub fn known(&mut self, data: Vec<Datum>) -> Vec<Known> {
+        data.into_iter()
+            .map(|datum| match datum {
+                Datum::Tensor(tensor) => Known::Tensor(self.target.add_weight("", tensor)),
+                Datum::Sequence(_) | Datum::Optional(_) => Known::Constant(datum),
+            })
+            .collect()
+    }
+
+    /// Names a value after the one it stands for, unless it has a name.
+    fn name(&mut self, known: &Known, name: &str) {
+        if let Known::Tensor(value) = known {
+            let own = &mut self.target.value_mut(*value).name;
+            if own.is_empty() {
+                name.clone_into(own);
+            }
+        }
+    }
+}
+
+/// Operands as values of the graph under construction; `None` where one is no tensor.
+fn values(operands: &[Option<Known>]) -> Option<Vec<Operand>> {
+    operands
+        .iter()
+        .map(|operand| match operand {
+            Some(Known::Tensor(value)) => Some(Some(*value)),
+            Some(Known::Constant(_) | Known::Failed) => None,
+            None => Some(None),
+        })
+        .collect()
+}
