@@ -8,6 +8,8 @@ pub mod runtime;
 #[cfg(feature = "builder")]
 pub mod compile;
 #[cfg(feature = "builder")]
+pub mod io;
+#[cfg(feature = "builder")]
 pub mod kernel;
 #[cfg(feature = "builder")]
 pub mod onnx;
