@@ -6,6 +6,9 @@ pub mod ir;
 pub mod runtime;
 
 #[cfg(feature = "builder")]
+#[doc(hidden)]
+pub mod cli;
+#[cfg(feature = "builder")]
 pub mod compile;
 #[cfg(feature = "builder")]
 pub mod io;
@@ -15,6 +18,8 @@ pub mod kernel;
 pub mod onnx;
 #[cfg(feature = "builder")]
 pub mod ops;
+#[cfg(feature = "builder")]
+pub mod pipeline;
 #[cfg(feature = "builder")]
 pub mod plan;
 #[cfg(feature = "builder")]

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `rtrt-codegen` program; everything it does is in [`rtrt_codegen::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rtrt_codegen::cli::main()
+}

@@ -97,8 +97,6 @@ struct Scope {
     value_prefix: String,
     /// Goes before names of nodes, for people.
     origin_prefix: String,
-    /// The body, for messages.
-    place: String,
 }
 
 struct Importer<'m> {
@@ -148,12 +146,11 @@ impl<'m> Importer<'m> {
         let place = format!("graph `{}`", proto.name);
         let order = order::sorted(&proto.node, order::given_names(proto), &place)?;
         self.check_depth(&place)?;
-        let inherited = self.levels.last().and(Some(())).map(|()| self.scope().call.clone());
+        let outer = self.levels.last().and_then(|level| level.scopes.last());
         let scope = Scope {
             opsets: opsets.clone(),
-            call: inherited.flatten(),
+            call: outer.and_then(|scope| scope.call.clone()),
             origin_prefix: origin.to_owned(),
-            place,
             ..Scope::default()
         };
         self.levels.push(Level {
@@ -481,17 +478,25 @@ impl<'m> Importer<'m> {
     fn call(&mut self, node: &'m NodeProto, function: &'m FunctionProto) -> Result<(), ImportError> {
         let place = format!("function `{}`", function.name);
         if node.input.len() > function.input.len() || node.output.len() > function.output.len() {
-            return Err(failure(node, format!("{place} has {} inputs and {} outputs, the call has {} and {}",
-                function.input.len(), function.output.len(), node.input.len(), node.output.len())));
+            return Err(failure(
+                node,
+                format!(
+                    "{place} has {} inputs and {} outputs, the call has {} and {}",
+                    function.input.len(),
+                    function.output.len(),
+                    node.input.len(),
+                    node.output.len()
+                ),
+            ));
         }
         let order = order::sorted(&function.node, function.input.iter().map(String::as_str), &place)?;
         self.check_depth(&place)?;
-        let scope = self.call_scope(node, function, place)?;
+        let scope = self.call_scope(node, function)?;
         self.level().scopes.push(scope);
         self.nodes(&function.node, &order)?;
         let mut results = Vec::with_capacity(node.output.len());
         for output in &function.output[..node.output.len()] {
-            results.push(self.operand(output, || self_place(function))?);
+            results.push(self.operand(output, || place.clone())?);
         }
         self.level().scopes.pop();
         for (name, value) in node.output.iter().zip(results).filter(|(name, _)| !name.is_empty()) {
@@ -500,7 +505,7 @@ impl<'m> Importer<'m> {
         Ok(())
     }
 
-    fn call_scope(&mut self, node: &NodeProto, function: &FunctionProto, place: String) -> Result<Scope, ImportError> {
+    fn call_scope(&mut self, node: &NodeProto, function: &FunctionProto) -> Result<Scope, ImportError> {
         let mut given = self.operands(node)?;
         given.resize(function.input.len(), None);
         let defaults = function.attribute_proto.iter().cloned();
@@ -515,7 +520,6 @@ impl<'m> Importer<'m> {
             call: Some(call),
             value_prefix: format!("call{}/", self.n_calls),
             origin_prefix: format!("{}{}/", self.scope().origin_prefix, order::label(node)),
-            place,
         })
     }
 
@@ -536,10 +540,6 @@ impl<'m> Importer<'m> {
             self.bind(name, Some(value));
         }
     }
-}
-
-fn self_place(function: &FunctionProto) -> String {
-    format!("function `{}`", function.name)
 }
 
 fn check_arity(def: &OpDef, operands: &[Operand]) -> Result<(), String> {
