@@ -20,7 +20,11 @@ pub enum PipelineError {
     Reference(#[from] ReferenceError),
     #[error("input `{name}` is {found}, the model declares {declared}")]
     #[diagnostic(code(pipeline::input))]
-    InputType { name: String, found: String, declared: String },
+    InputType {
+        name: String,
+        found: String,
+        declared: String,
+    },
 }
 
 impl PipelineError {
@@ -47,7 +51,11 @@ pub fn ports(graph: &Graph) -> Vec<Port> {
         name: value.name.clone(),
         dtype: value.ty.as_ref().map(|ty| ty.dtype),
     };
-    graph.inputs.iter().map(|&input| port(graph.value(input))).collect()
+    graph
+        .inputs
+        .iter()
+        .map(|&input| port(graph.value(input)))
+        .collect()
 }
 
 /// Runs a model on the reference interpreter.
@@ -67,7 +75,9 @@ fn check_input(value: &crate::ir::Value, data: &HostTensor) -> Result<(), Pipeli
     let dims = declared.shape.0.iter().map(crate::ir::Dim::known);
     let fits = declared.dtype == data.dtype()
         && declared.rank() == data.dims().len()
-        && dims.zip(data.dims()).all(|(declared, &found)| declared.is_none_or(|declared| declared == found));
+        && dims
+            .zip(data.dims())
+            .all(|(declared, &found)| declared.is_none_or(|declared| declared == found));
     if fits {
         return Ok(());
     }

@@ -39,7 +39,12 @@ pub struct CompileArgs {
     #[arg(long, value_name = "ARCH")]
     pub arch: String,
     /// Where the engine goes; the model's name with `.engine` unless given.
-    #[arg(short = 'o', long = "output", visible_alias = "saveEngine", value_name = "FILE")]
+    #[arg(
+        short = 'o',
+        long = "output",
+        visible_alias = "saveEngine",
+        value_name = "FILE"
+    )]
     pub output: Option<PathBuf>,
     #[command(flatten)]
     pub build: BuildArgs,

@@ -65,7 +65,11 @@ impl Failure {
             }
             None => {
                 let _ = match self.report.code() {
-                    Some(code) => writeln!(text, "{kind}: {code}\n  {}", self.report.to_string().replace('\n', "\n  ")),
+                    Some(code) => writeln!(
+                        text,
+                        "{kind}: {code}\n  {}",
+                        self.report.to_string().replace('\n', "\n  ")
+                    ),
                     None => writeln!(text, "{kind}: {}", self.report),
                 };
                 if let Some(help) = self.report.help() {

@@ -30,9 +30,14 @@ struct Reply {
 pub fn serve(path: &Path, run: impl Fn(&Case) -> Result<(), Failure>) -> Result<(), Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::failed(format!("cannot read `{}`: {error}", path.display())))?;
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let case: Case = serde_json::from_str(line)
-            .map_err(|error| Failure::usage(format!("line {} of `{}`: {error}", number + 1, path.display())))?;
+    for (number, line) in text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+    {
+        let case: Case = serde_json::from_str(line).map_err(|error| {
+            Failure::usage(format!("line {} of `{}`: {error}", number + 1, path.display()))
+        })?;
         let reply = reply(panic::catch_unwind(AssertUnwindSafe(|| run(&case))));
         out::line(&serde_json::to_string(&reply).expect("a reply is a number and a text"))?;
     }
@@ -71,6 +76,9 @@ mod tests {
     #[test]
     fn a_panic_is_a_reply() {
         let text = reply(panic::catch_unwind(|| panic!("broken {}", "promise")));
-        assert_eq!((text.exit, text.message.as_str()), (PANICKED, "panicked: broken promise"));
+        assert_eq!(
+            (text.exit, text.message.as_str()),
+            (PANICKED, "panicked: broken promise")
+        );
     }
 }

@@ -25,7 +25,9 @@ const STACK_BYTES: usize = 256 << 20;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log();
-    let worker = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || dispatch(cli.command));
+    let worker = std::thread::Builder::new()
+        .stack_size(STACK_BYTES)
+        .spawn(move || dispatch(cli.command));
     let outcome = match worker.map(std::thread::JoinHandle::join) {
         Ok(Ok(outcome)) => outcome,
         // The panic has been reported by the hook; 101 is what the main thread would exit with.
@@ -57,5 +59,9 @@ fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("RTRT_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     // Fails only where a subscriber is set already, which then serves as well.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .try_init();
 }

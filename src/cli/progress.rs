@@ -21,7 +21,11 @@ impl Progress {
             bar.set_style(style);
             bar
         });
-        Progress { bar, started: Instant::now(), quiet }
+        Progress {
+            bar,
+            started: Instant::now(),
+            quiet,
+        }
     }
 
     /// A stage begins; `n_steps` is zero where it has no countable steps.
@@ -33,7 +37,10 @@ impl Progress {
                 bar.set_message(name.to_owned());
             }
             None if self.quiet => {}
-            None if n_steps > 0 => eprintln!("[{:7.2}s] {name}: {n_steps}", self.started.elapsed().as_secs_f64()),
+            None if n_steps > 0 => eprintln!(
+                "[{:7.2}s] {name}: {n_steps}",
+                self.started.elapsed().as_secs_f64()
+            ),
             None => eprintln!("[{:7.2}s] {name}", self.started.elapsed().as_secs_f64()),
         }
     }

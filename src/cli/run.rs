@@ -14,7 +14,9 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         return manifest::serve(path, |case| run_case(args, case).map(|_| ()));
     }
     let (Some(model), Some(inputs), Some(outputs)) = (&args.model, &args.inputs, &args.outputs) else {
-        return Err(Failure::usage("run needs a model, `--inputs` and `--outputs`, or `--manifest`"));
+        return Err(Failure::usage(
+            "run needs a model, `--inputs` and `--outputs`, or `--manifest`",
+        ));
     };
     let case = Case {
         model: model.clone(),
@@ -23,7 +25,9 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     };
     let results = run_case(args, &case)?;
     match args.top {
-        Some(n_entries) => results.iter().try_for_each(|(name, tensor)| print_top(name, tensor, n_entries)),
+        Some(n_entries) => results
+            .iter()
+            .try_for_each(|(name, tensor)| print_top(name, tensor, n_entries)),
         None => Ok(()),
     }
 }
@@ -49,8 +53,11 @@ fn print_top(name: &str, tensor: &HostTensor, n_entries: usize) -> Result<(), Fa
     for (row, values) in values.chunks_exact(row_length).enumerate() {
         let mut order: Vec<usize> = (0..row_length).collect();
         order.sort_by(|&a, &b| values[b].total_cmp(&values[a]).then(a.cmp(&b)));
-        let entries: Vec<String> =
-            order.iter().take(n_entries).map(|&entry| format!("{entry} ({:.4})", values[entry])).collect();
+        let entries: Vec<String> = order
+            .iter()
+            .take(n_entries)
+            .map(|&entry| format!("{entry} ({:.4})", values[entry]))
+            .collect();
         out::line(&format!("{name}[{row}]: {}", entries.join(", ")))?;
     }
     Ok(())

@@ -22,12 +22,18 @@ fn split_entries(text: &str) -> Vec<&str> {
         }
     }
     entries.push(&text[start..]);
-    entries.into_iter().map(str::trim).filter(|entry| !entry.is_empty()).collect()
+    entries
+        .into_iter()
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
+        .collect()
 }
 
 fn parse_entry(entry: &str) -> Result<(String, Vec<usize>), String> {
     let Some((name, dims)) = entry.rsplit_once(':') else {
-        return Err(format!("`{entry}` is not `name:1x3x224x224` or `name:[1,3,224,224]`"));
+        return Err(format!(
+            "`{entry}` is not `name:1x3x224x224` or `name:[1,3,224,224]`"
+        ));
     };
     let dims = dims.trim();
     if dims == "scalar" || dims == "[]" {
@@ -40,7 +46,9 @@ fn parse_entry(entry: &str) -> Result<(String, Vec<usize>), String> {
     let dims: Result<Vec<usize>, String> = inner
         .split(separator)
         .map(|part| {
-            part.trim().parse().map_err(|_| format!("`{part}` in `{entry}` is not a dim: expected a whole number"))
+            part.trim()
+                .parse()
+                .map_err(|_| format!("`{part}` in `{entry}` is not a dim: expected a whole number"))
         })
         .collect();
     Ok((name.to_owned(), dims?))

@@ -17,7 +17,10 @@ impl Aside {
     ///
     /// # Errors
     /// If the folder cannot be written, or `content` fails.
-    pub fn write(path: &Path, content: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> io::Result<Self> {
+    pub fn write(
+        path: &Path,
+        content: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let folder = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             Some(_) | None => Path::new("."),
@@ -51,7 +54,10 @@ impl Aside {
 ///
 /// # Errors
 /// If the folder cannot be written, or `content` fails; nothing is left then.
-pub fn write_aside(path: &Path, content: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> io::Result<()> {
+pub fn write_aside(
+    path: &Path,
+    content: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> io::Result<()> {
     Aside::write(path, content)?.keep()
 }
 

@@ -46,7 +46,8 @@ pub fn into_portable(tensor: &HostTensor) -> HostTensor {
     if to == tensor.dtype() {
         return tensor.clone();
     }
-    let mut bits = HostTensor::from_bytes(to, tensor.dims(), tensor.bytes()).expect("a kind travels at its own size");
+    let mut bits =
+        HostTensor::from_bytes(to, tensor.dims(), tensor.bytes()).expect("a kind travels at its own size");
     if width(tensor.dtype()) < 8 {
         let mask = (1u8 << width(tensor.dtype())) - 1;
         bits.bytes_mut().iter_mut().for_each(|byte| *byte &= mask);
@@ -64,22 +65,32 @@ pub fn into_kind(tensor: HostTensor, wanted: Option<DType>) -> Result<HostTensor
         None => Ok(tensor),
         Some(wanted) if wanted == found => Ok(tensor),
         Some(wanted) if portable(wanted) == found => Ok(from_portable(&tensor, wanted)),
-        Some(wanted) if portable(wanted) != wanted => {
-            Err(format!("is {found}, expected {wanted} or its bits as {}", portable(wanted)))
-        }
+        Some(wanted) if portable(wanted) != wanted => Err(format!(
+            "is {found}, expected {wanted} or its bits as {}",
+            portable(wanted)
+        )),
         Some(wanted) => Err(format!("is {found}, expected {wanted}")),
     }
 }
 
-#[expect(clippy::cast_possible_wrap, clippy::cast_sign_loss, reason = "bits are moved, not numbers")]
+#[expect(
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "bits are moved, not numbers"
+)]
 fn from_portable(bits: &HostTensor, to: DType) -> HostTensor {
-    let mut tensor = HostTensor::from_bytes(to, bits.dims(), bits.bytes()).expect("a kind travels at its own size");
+    let mut tensor =
+        HostTensor::from_bytes(to, bits.dims(), bits.bytes()).expect("a kind travels at its own size");
     let unused = 8 - width(to);
     if unused > 0 {
         for byte in tensor.bytes_mut() {
             let high = *byte << unused;
             // Signed integers are held with their sign in all higher bits.
-            *byte = if to.is_signed_int() { (high as i8 >> unused) as u8 } else { high >> unused };
+            *byte = if to.is_signed_int() {
+                (high as i8 >> unused) as u8
+            } else {
+                high >> unused
+            };
         }
     }
     tensor

@@ -34,7 +34,11 @@ pub enum IoError {
     Array { place: String, reason: String },
     #[error("`{}` has no array `{name}`; it has {}", path.display(), quoted(found))]
     #[diagnostic(code(io::missing))]
-    Missing { path: PathBuf, name: String, found: Vec<String> },
+    Missing {
+        path: PathBuf,
+        name: String,
+        found: Vec<String>,
+    },
     #[error("`{}` holds neither `{stem}.pb` nor `{stem}.npy`", folder.display())]
     #[diagnostic(code(io::missing))]
     NoFile { folder: PathBuf, stem: String },
@@ -64,7 +68,11 @@ pub struct Port {
 /// If a file is missing, damaged, or of a kind other than its port's.
 pub fn read_inputs(path: &Path, ports: &[Port]) -> Result<Vec<HostTensor>, IoError> {
     if path.is_dir() {
-        return ports.iter().enumerate().map(|(position, port)| read_numbered(path, position, port)).collect();
+        return ports
+            .iter()
+            .enumerate()
+            .map(|(position, port)| read_numbered(path, position, port))
+            .collect();
     }
     npz::read(path, ports)
 }
@@ -87,7 +95,10 @@ pub fn write_outputs(path: &Path, names: &[String], tensors: &[HostTensor]) -> R
 
 fn read_numbered(folder: &Path, position: usize, port: &Port) -> Result<HostTensor, IoError> {
     let stem = format!("input_{position}");
-    let (pb, npy) = (folder.join(format!("{stem}.pb")), folder.join(format!("{stem}.npy")));
+    let (pb, npy) = (
+        folder.join(format!("{stem}.pb")),
+        folder.join(format!("{stem}.npy")),
+    );
     let (tensor, place) = if pb.is_file() {
         (onnx::read_tensor(&pb)?, pb)
     } else if npy.is_file() {
@@ -95,7 +106,10 @@ fn read_numbered(folder: &Path, position: usize, port: &Port) -> Result<HostTens
             path: npy.clone(),
             source,
         })?;
-        (npy::read(&bytes).map_err(|reason| array_error(&npy, reason))?, npy)
+        (
+            npy::read(&bytes).map_err(|reason| array_error(&npy, reason))?,
+            npy,
+        )
     } else {
         return Err(IoError::NoFile {
             folder: folder.to_path_buf(),
@@ -126,7 +140,11 @@ fn write_folder(folder: &Path, tensors: &[HostTensor]) -> std::io::Result<()> {
 fn quoted(names: &[String]) -> String {
     match names {
         [] => "none".to_owned(),
-        names => names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+        names => names
+            .iter()
+            .map(|name| format!("`{name}`"))
+            .collect::<Vec<_>>()
+            .join(", "),
     }
 }
 
@@ -145,7 +163,9 @@ mod tests {
     fn every_kind_survives_both_forms() {
         let folder = tempfile::tempdir().unwrap();
         for dtype in DType::ALL {
-            let codes: Vec<u8> = (0u8..6).map(|code| if dtype == DType::Bool { code % 2 } else { code }).collect();
+            let codes: Vec<u8> = (0u8..6)
+                .map(|code| if dtype == DType::Bool { code % 2 } else { code })
+                .collect();
             let mut tensor = HostTensor::zeros(dtype, &[2, 3]);
             for (element, code) in tensor.bytes_mut().chunks_exact_mut(dtype.size_bytes()).zip(codes) {
                 element[0] = match dtype {
@@ -162,7 +182,11 @@ mod tests {
             let plain = folder.path().join(dtype.name());
             write_outputs(&plain, &names, std::slice::from_ref(&tensor)).unwrap();
             std::fs::rename(plain.join("output_0.npy"), plain.join("input_0.npy")).unwrap();
-            assert_eq!(read_inputs(&plain, &[port("x", dtype)]).unwrap(), [tensor], "{dtype} through npy");
+            assert_eq!(
+                read_inputs(&plain, &[port("x", dtype)]).unwrap(),
+                [tensor],
+                "{dtype} through npy"
+            );
         }
     }
 
@@ -187,7 +211,12 @@ mod tests {
         let message = |ports: &[Port]| read_inputs(&npz, ports).unwrap_err().to_string();
         assert!(message(&[port("x", DType::I64)]).ends_with("has no array `x`; it has `a`"));
         assert!(message(&[port("a", DType::F32)]).ends_with("is i64, expected f32"));
-        let missing = read_inputs(folder.path(), &[port("x", DType::F32)]).unwrap_err().to_string();
-        assert!(missing.ends_with("holds neither `input_0.pb` nor `input_0.npy`"), "{missing}");
+        let missing = read_inputs(folder.path(), &[port("x", DType::F32)])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            missing.ends_with("holds neither `input_0.pb` nor `input_0.npy`"),
+            "{missing}"
+        );
     }
 }

@@ -17,7 +17,11 @@ pub fn read(bytes: &[u8]) -> Result<HostTensor, String> {
         return Err("is an array of records, expected numbers".to_owned());
     };
     let dtype = dtype(&kind)?;
-    let dims: Option<Vec<usize>> = file.shape().iter().map(|&extent| usize::try_from(extent).ok()).collect();
+    let dims: Option<Vec<usize>> = file
+        .shape()
+        .iter()
+        .map(|&extent| usize::try_from(extent).ok())
+        .collect();
     let dims = dims.ok_or_else(|| "has a dim that does not fit in memory".to_owned())?;
     let order = file.order();
     let data = file.into_inner();
@@ -28,7 +32,10 @@ pub fn read(bytes: &[u8]) -> Result<HostTensor, String> {
     let mut tensor = HostTensor::from_bytes(dtype, &stored_dims, data)
         .ok_or_else(|| format!("says {dtype}{dims:?}, but holds {} bytes", data.len()))?;
     if kind.endianness() == Endianness::Big {
-        tensor.bytes_mut().chunks_exact_mut(dtype.size_bytes()).for_each(<[u8]>::reverse);
+        tensor
+            .bytes_mut()
+            .chunks_exact_mut(dtype.size_bytes())
+            .for_each(<[u8]>::reverse);
     }
     Ok(match order {
         Order::C => tensor,
@@ -128,14 +135,21 @@ mod tests {
             bytes.extend_from_slice(&value.to_be_bytes());
         }
         let tensor = read(&bytes).unwrap();
-        assert_eq!((tensor.dims(), tensor.as_slice::<i16>()), ([2, 3].as_slice(), [1, 2, 3, 4, 5, 6].as_slice()));
+        assert_eq!(
+            (tensor.dims(), tensor.as_slice::<i16>()),
+            ([2, 3].as_slice(), [1, 2, 3, 4, 5, 6].as_slice())
+        );
     }
 
     #[test]
     fn missing_bytes_and_other_elements_are_refused() {
         let bytes = header("<f4", Order::C, &[1 << 40]);
         assert!(read(&bytes).unwrap_err().contains("holds 0 bytes"));
-        assert!(read(&header("<U3", Order::C, &[0])).unwrap_err().contains("expected numbers"));
+        assert!(
+            read(&header("<U3", Order::C, &[0]))
+                .unwrap_err()
+                .contains("expected numbers")
+        );
         assert!(read(b"\x93NUMPY").unwrap_err().contains("no npy array"));
     }
 }

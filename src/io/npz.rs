@@ -24,10 +24,17 @@ pub fn read(path: &Path, ports: &[Port]) -> Result<Vec<HostTensor>, IoError> {
         path: path.to_path_buf(),
         reason: error.to_string(),
     })?;
-    ports.iter().map(|port| read_one(&mut archive, path, port)).collect()
+    ports
+        .iter()
+        .map(|port| read_one(&mut archive, path, port))
+        .collect()
 }
 
-fn read_one(archive: &mut ZipArchive<BufReader<File>>, path: &Path, port: &Port) -> Result<HostTensor, IoError> {
+fn read_one(
+    archive: &mut ZipArchive<BufReader<File>>,
+    path: &Path,
+    port: &Port,
+) -> Result<HostTensor, IoError> {
     let array_error = |reason: String| IoError::Array {
         place: format!("array `{}` of `{}`", port.name, path.display()),
         reason,
@@ -35,8 +42,11 @@ fn read_one(archive: &mut ZipArchive<BufReader<File>>, path: &Path, port: &Port)
     let bytes = match entry(archive, &format!("{}.npy", port.name)) {
         Ok(bytes) => bytes,
         Err(ZipError::FileNotFound) => {
-            let mut found: Vec<String> =
-                archive.file_names().filter_map(|name| name.strip_suffix(".npy")).map(str::to_owned).collect();
+            let mut found: Vec<String> = archive
+                .file_names()
+                .filter_map(|name| name.strip_suffix(".npy"))
+                .map(str::to_owned)
+                .collect();
             found.sort();
             return Err(IoError::Missing {
                 path: path.to_path_buf(),

@@ -10,8 +10,12 @@ use crate::ops::{AttrKind, OpError};
 /// # Errors
 /// If the number is none of ONNX's.
 pub fn kind_of(attribute: &AttributeProto) -> Result<AttributeType, OpError> {
-    let kind = AttributeType::try_from(attribute.r#type)
-        .map_err(|_| OpError::unsupported(format!("attribute `{}` of unknown kind {}", attribute.name, attribute.r#type)))?;
+    let kind = AttributeType::try_from(attribute.r#type).map_err(|_| {
+        OpError::unsupported(format!(
+            "attribute `{}` of unknown kind {}",
+            attribute.name, attribute.r#type
+        ))
+    })?;
     if kind != AttributeType::Undefined {
         return Ok(kind);
     }
@@ -25,9 +29,16 @@ pub fn kind_of(attribute: &AttributeProto) -> Result<AttributeType, OpError> {
         (!attribute.ints.is_empty(), AttributeType::Ints),
         (!attribute.strings.is_empty(), AttributeType::Strings),
     ];
-    filled.into_iter().find(|(is_filled, _)| *is_filled).map(|(_, kind)| kind).ok_or_else(|| {
-        OpError::invalid(format!("attribute `{}` has neither kind nor value", attribute.name))
-    })
+    filled
+        .into_iter()
+        .find(|(is_filled, _)| *is_filled)
+        .map(|(_, kind)| kind)
+        .ok_or_else(|| {
+            OpError::invalid(format!(
+                "attribute `{}` has neither kind nor value",
+                attribute.name
+            ))
+        })
 }
 
 /// An attribute that needs neither other files nor other graphs, as the op declares it.
@@ -39,14 +50,20 @@ pub fn plain(attribute: &AttributeProto, wanted: AttrKind) -> Result<Attr, OpErr
     Ok(match (wanted, found) {
         (AttrKind::Int, AttributeType::Int) => Attr::Int(attribute.i.unwrap_or(0)),
         (AttrKind::Float, AttributeType::Float) => Attr::Float(attribute.f.unwrap_or(0.0).into()),
-        (AttrKind::Str, AttributeType::String) => Attr::Str(text(attribute, attribute.s.as_deref().unwrap_or(b""))?),
+        (AttrKind::Str, AttributeType::String) => {
+            Attr::Str(text(attribute, attribute.s.as_deref().unwrap_or(b""))?)
+        }
         (AttrKind::Ints, AttributeType::Ints) => Attr::Ints(attribute.ints.clone()),
         (AttrKind::Floats, AttributeType::Floats) => {
             Attr::Floats(attribute.floats.iter().map(|&value| value.into()).collect())
         }
-        (AttrKind::Strs, AttributeType::Strings) => {
-            Attr::Strs(attribute.strings.iter().map(|bytes| text(attribute, bytes)).collect::<Result<_, _>>()?)
-        }
+        (AttrKind::Strs, AttributeType::Strings) => Attr::Strs(
+            attribute
+                .strings
+                .iter()
+                .map(|bytes| text(attribute, bytes))
+                .collect::<Result<_, _>>()?,
+        ),
         (AttrKind::DType, AttributeType::Int | AttributeType::TypeProto) => Attr::DType(dtype(attribute)?),
         (
             AttrKind::Int
@@ -77,7 +94,10 @@ fn dtype(attribute: &AttributeProto) -> Result<DType, OpError> {
         },
         None => {
             let code = attribute.i.unwrap_or(0);
-            i32::try_from(code).map_err(|_| format!("unknown element type {code}")).and_then(types::dtype).map_err(refuse)
+            i32::try_from(code)
+                .map_err(|_| format!("unknown element type {code}"))
+                .and_then(types::dtype)
+                .map_err(refuse)
         }
     }
 }

@@ -33,7 +33,10 @@ impl fmt::Display for Unsupported {
                 what,
             } => {
                 let domain = if domain.is_empty() { "ai.onnx" } else { domain };
-                write!(f, "node `{name}`, op `{op_type}` of `{domain}` opset {opset}: {what}")
+                write!(
+                    f,
+                    "node `{name}`, op `{op_type}` of `{domain}` opset {opset}: {what}"
+                )
             }
             Unsupported::Value { name, what } => write!(f, "value `{name}`: {what}"),
         }
@@ -59,7 +62,10 @@ pub enum ImportError {
     #[diagnostic(code(onnx::no_opset))]
     NoOpset,
     #[error("opset {version} of `ai.onnx` is newer than {newest}, the newest known")]
-    #[diagnostic(code(onnx::new_opset), help("export the model with `opset_version={newest}` or older"))]
+    #[diagnostic(
+        code(onnx::new_opset),
+        help("export the model with `opset_version={newest}` or older")
+    )]
     NewOpset { version: i64, newest: i64 },
     #[error("{0}")]
     #[diagnostic(code(onnx::invalid))]
@@ -110,7 +116,11 @@ impl ImportError {
 
 /// `a -> b -> a`.
 fn cycle_text(nodes: &[String]) -> String {
-    let quoted: Vec<String> = nodes.iter().chain(nodes.first()).map(|node| format!("`{node}`")).collect();
+    let quoted: Vec<String> = nodes
+        .iter()
+        .chain(nodes.first())
+        .map(|node| format!("`{node}`"))
+        .collect();
     quoted.join(" -> ")
 }
 

@@ -40,7 +40,12 @@ impl Section<'_> {
         let mut file = self.file;
         file.seek(SeekFrom::Start(self.offset))
             .and_then(|_| file.read_exact(into))
-            .map_err(|error| OpError::invalid(format!("external data `{}` cannot be read: {error}", self.location)))
+            .map_err(|error| {
+                OpError::invalid(format!(
+                    "external data `{}` cannot be read: {error}",
+                    self.location
+                ))
+            })
     }
 }
 
@@ -54,7 +59,11 @@ struct Place<'a> {
 impl ExternalFiles {
     pub fn beside(folder: &Path) -> Self {
         // A bare file name has the empty folder, which does not resolve.
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let folder = if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            folder
+        };
         ExternalFiles {
             folder: Some(folder.to_path_buf()),
             open: BTreeMap::new(),
@@ -108,12 +117,15 @@ impl ExternalFiles {
 
     fn open_file(&self, location: &str) -> Result<OpenFile, OpError> {
         let path = self.safe_path(location)?;
-        let unreadable =
-            |error: std::io::Error| OpError::invalid(format!("external data `{location}` cannot be opened: {error}"));
+        let unreadable = |error: std::io::Error| {
+            OpError::invalid(format!("external data `{location}` cannot be opened: {error}"))
+        };
         let file = File::open(path).map_err(unreadable)?;
         let metadata = file.metadata().map_err(unreadable)?;
         if !metadata.is_file() {
-            return Err(OpError::invalid(format!("external data `{location}` is not a plain file")));
+            return Err(OpError::invalid(format!(
+                "external data `{location}` is not a plain file"
+            )));
         }
         Ok(OpenFile {
             file,
@@ -135,8 +147,9 @@ impl ExternalFiles {
             )));
         }
         let resolve = |path: &Path| {
-            path.canonicalize()
-                .map_err(|error| OpError::invalid(format!("external data `{location}` cannot be opened: {error}")))
+            path.canonicalize().map_err(|error| {
+                OpError::invalid(format!("external data `{location}` cannot be opened: {error}"))
+            })
         };
         let (root, path) = (resolve(folder)?, resolve(&folder.join(location))?);
         if !path.starts_with(&root) {
@@ -149,11 +162,18 @@ impl ExternalFiles {
 }
 
 fn parse(entries: &[StringStringEntryProto]) -> Result<Place<'_>, OpError> {
-    let entry = |key: &str| entries.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
+    let entry = |key: &str| {
+        entries
+            .iter()
+            .find(|entry| entry.key == key)
+            .map(|entry| entry.value.as_str())
+    };
     let number = |key: &str| match entry(key) {
         None => Ok(None),
         Some(text) => text.parse::<u64>().map(Some).map_err(|_| {
-            OpError::invalid(format!("`{key}` of its external data is `{text}`, expected a whole number"))
+            OpError::invalid(format!(
+                "`{key}` of its external data is `{text}`, expected a whole number"
+            ))
         }),
     };
     let Some(location) = entry("location") else {
@@ -184,7 +204,9 @@ mod tests {
         let entries = entries(pairs);
         let mut files = ExternalFiles::beside(folder);
         let mut bytes = vec![0; n_bytes];
-        let section = files.locate(&entries, n_bytes).map_err(|error| error.to_string())?;
+        let section = files
+            .locate(&entries, n_bytes)
+            .map_err(|error| error.to_string())?;
         section.read(&mut bytes).map_err(|error| error.to_string())?;
         Ok(bytes)
     }
@@ -196,11 +218,23 @@ mod tests {
         std::fs::write(folder.path().join("sub/w.bin"), [0, 1, 2, 3, 4, 5]).unwrap();
         let place = [("location", "./sub/w.bin"), ("offset", "2"), ("length", "3")];
         assert_eq!(read(folder.path(), &place, 3), Ok(vec![2, 3, 4]));
-        assert!(read(folder.path(), &place, 4).unwrap_err().contains("takes 4 bytes"));
-        assert!(read(folder.path(), &place[..2], 5).unwrap_err().contains("has 6 bytes"));
+        assert!(
+            read(folder.path(), &place, 4)
+                .unwrap_err()
+                .contains("takes 4 bytes")
+        );
+        assert!(
+            read(folder.path(), &place[..2], 5)
+                .unwrap_err()
+                .contains("has 6 bytes")
+        );
         let far = [("location", "sub/w.bin"), ("offset", "18446744073709551615")];
         assert!(read(folder.path(), &far, 2).unwrap_err().contains("has 6 bytes"));
-        assert!(read(folder.path(), &[("location", "sub")], 0).unwrap_err().contains("not a plain file"));
+        assert!(
+            read(folder.path(), &[("location", "sub")], 0)
+                .unwrap_err()
+                .contains("not a plain file")
+        );
     }
 
     #[test]
@@ -211,7 +245,13 @@ mod tests {
         std::fs::create_dir(&folder).unwrap();
         std::os::unix::fs::symlink("../secret", folder.join("link")).unwrap();
         let absolute = outer.path().join("secret");
-        for location in ["../secret", "a/../../secret", absolute.to_str().unwrap(), "link", ""] {
+        for location in [
+            "../secret",
+            "a/../../secret",
+            absolute.to_str().unwrap(),
+            "link",
+            "",
+        ] {
             let error = read(&folder, &[("location", location)], 4).unwrap_err();
             assert!(error.contains("not safe"), "{location}: {error}");
         }

@@ -41,7 +41,11 @@ pub fn import_model(model: &ModelProto, folder: Option<&Path>) -> Result<Model, 
         });
     }
     let mut importer = Importer {
-        functions: model.functions.iter().map(|function| (function_key(function), function)).collect(),
+        functions: model
+            .functions
+            .iter()
+            .map(|function| (function_key(function), function))
+            .collect(),
         files: folder.map_or_else(ExternalFiles::none, ExternalFiles::beside),
         ir_version: model.ir_version,
         levels: Vec::new(),
@@ -58,7 +62,9 @@ pub fn import_model(model: &ModelProto, folder: Option<&Path>) -> Result<Model, 
         graph: imported,
         opsets,
         ir_version: model.ir_version,
-        producer: format!("{} {}", model.producer_name, model.producer_version).trim().to_owned(),
+        producer: format!("{} {}", model.producer_name, model.producer_version)
+            .trim()
+            .to_owned(),
         n_nodes: importer.n_nodes,
     })
 }
@@ -69,7 +75,10 @@ fn domain_of(domain: &str) -> &str {
 }
 
 fn opsets(imports: &[OperatorSetIdProto]) -> Opsets {
-    imports.iter().map(|import| (domain_of(&import.domain).to_owned(), import.version)).collect()
+    imports
+        .iter()
+        .map(|import| (domain_of(&import.domain).to_owned(), import.version))
+        .collect()
 }
 
 type FunctionKey<'m> = (&'m str, &'m str, &'m str);
@@ -116,18 +125,28 @@ impl<'m> Importer<'m> {
 
     fn scope(&self) -> &Scope {
         let level = self.levels.last().expect("a graph is being imported");
-        level.scopes.last().expect("every level has the scope of its graph")
+        level
+            .scopes
+            .last()
+            .expect("every level has the scope of its graph")
     }
 
     fn bind(&mut self, name: &str, value: Operand) {
-        let scope = self.level().scopes.last_mut().expect("every level has the scope of its graph");
+        let scope = self
+            .level()
+            .scopes
+            .last_mut()
+            .expect("every level has the scope of its graph");
         scope.names.insert(name.to_owned(), value);
     }
 
     /// Notes inputs and outputs of the model that are no tensors.
     fn check_interface(&mut self, graph: &GraphProto) {
         let initializers = order::initializer_names(graph);
-        let inputs = graph.input.iter().filter(|input| !initializers.contains(input.name.as_str()));
+        let inputs = graph
+            .input
+            .iter()
+            .filter(|input| !initializers.contains(input.name.as_str()));
         for value in inputs.chain(&graph.output) {
             let what = match types::value_type(&value.name, value.r#type.as_ref()) {
                 ValueType::Tensor(_) => continue,
@@ -183,7 +202,10 @@ impl<'m> Importer<'m> {
             self.weight(&initializer.name, data)?;
         }
         for initializer in &proto.sparse_initializer {
-            let name = initializer.values.as_ref().map_or("", |values| values.name.as_str());
+            let name = initializer
+                .values
+                .as_ref()
+                .map_or("", |values| values.name.as_str());
             let data = sparse::read(initializer, &mut self.files);
             self.weight(name, data)?;
         }
@@ -216,7 +238,11 @@ impl<'m> Importer<'m> {
     /// Inputs that have no initializer; one that has is a weight.
     fn inputs(&mut self, proto: &GraphProto) {
         let initializers = order::initializer_names(proto);
-        for input in proto.input.iter().filter(|input| !initializers.contains(input.name.as_str())) {
+        for input in proto
+            .input
+            .iter()
+            .filter(|input| !initializers.contains(input.name.as_str()))
+        {
             let ty = match types::value_type(&input.name, input.r#type.as_ref()) {
                 ValueType::Tensor(ty) => ty,
                 ValueType::Compound(_) | ValueType::Unsupported(_) => None,
@@ -236,10 +262,16 @@ impl<'m> Importer<'m> {
     fn node(&mut self, node: &'m NodeProto) -> Result<(), ImportError> {
         self.n_nodes += 1;
         if self.n_nodes > MAX_NODES {
-            return Err(ImportError::Invalid(format!("the model unfolds to more than {MAX_NODES} nodes")));
+            return Err(ImportError::Invalid(format!(
+                "the model unfolds to more than {MAX_NODES} nodes"
+            )));
         }
         let domain = domain_of(&node.domain);
-        if let Some(function) = self.functions.get(&(domain, &node.op_type, &node.overload)).copied() {
+        if let Some(function) = self
+            .functions
+            .get(&(domain, &node.op_type, &node.overload))
+            .copied()
+        {
             return self.call(node, function);
         }
         let opset = self.opset(domain)?;
@@ -280,8 +312,15 @@ impl<'m> Importer<'m> {
         if def.name.starts_with(|first: char| first.is_ascii_uppercase()) {
             attrs = attrs.with(OPSET, Attr::Int(opset));
         }
-        let used = node.output.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
-        let names: Vec<String> = node.output[..used].iter().map(|name| self.value_name(name)).collect();
+        let used = node
+            .output
+            .iter()
+            .rposition(|name| !name.is_empty())
+            .map_or(0, |last| last + 1);
+        let names: Vec<String> = node.output[..used]
+            .iter()
+            .map(|name| self.value_name(name))
+            .collect();
         let results: Vec<_> = names.iter().map(|name| (name.as_str(), None)).collect();
         let origin = vec![format!("{}{}", self.scope().origin_prefix, order::label(node))];
         let graph = &mut self.level().graph;
@@ -309,10 +348,11 @@ impl<'m> Importer<'m> {
         if name.is_empty() {
             return Ok(None);
         }
-        self.resolve(self.levels.len() - 1, name).ok_or_else(|| ImportError::Undefined {
-            user: user(),
-            name: name.to_owned(),
-        })
+        self.resolve(self.levels.len() - 1, name)
+            .ok_or_else(|| ImportError::Undefined {
+                user: user(),
+                name: name.to_owned(),
+            })
     }
 
     /// Like [`Self::operand`], for what may not be absent.
@@ -332,8 +372,12 @@ impl<'m> Importer<'m> {
         if scopes.len() > 1 || level == 0 {
             return None;
         }
-        let operand = self.resolve(level - 1, name)?.map(|outer| self.capture(level, outer));
-        self.levels[level].scopes[0].names.insert(name.to_owned(), operand);
+        let operand = self
+            .resolve(level - 1, name)?
+            .map(|outer| self.capture(level, outer));
+        self.levels[level].scopes[0]
+            .names
+            .insert(name.to_owned(), operand);
         Some(operand)
     }
 
@@ -373,7 +417,10 @@ impl<'m> Importer<'m> {
             return Err(failure(node, "expected one attribute and one output".to_owned()));
         };
         let Some(attribute) = self.actual(attribute) else {
-            return Err(failure(node, format!("the call gives no attribute `{}`", attribute.ref_attr_name)));
+            return Err(failure(
+                node,
+                format!("the call gives no attribute `{}`", attribute.ref_attr_name),
+            ));
         };
         match self.constant_data(&attribute) {
             Ok(data) => self.weight(output, Ok(data)),
@@ -394,7 +441,10 @@ impl<'m> Importer<'m> {
             AttributeType::Floats => Ok(HostTensor::from_f32(&[attribute.floats.len()], &attribute.floats)),
             AttributeType::Int => Ok(scalar(crate::ir::DType::I64, attribute.i.unwrap_or(0))),
             AttributeType::Ints => Ok(HostTensor::from_i64(&[attribute.ints.len()], &attribute.ints)),
-            kind => Err(OpError::unsupported(format!("attribute `{}` of kind {kind:?}", attribute.name))),
+            kind => Err(OpError::unsupported(format!(
+                "attribute `{}` of kind {kind:?}",
+                attribute.name
+            ))),
         }
     }
 
@@ -402,12 +452,20 @@ impl<'m> Importer<'m> {
         match (&attribute.t, &attribute.sparse_tensor) {
             (Some(dense), _) => tensor::read(dense, &mut self.files),
             (None, Some(sparse)) => sparse::read(sparse, &mut self.files),
-            (None, None) => Err(OpError::invalid(format!("attribute `{}` holds no tensor", attribute.name))),
+            (None, None) => Err(OpError::invalid(format!(
+                "attribute `{}` holds no tensor",
+                attribute.name
+            ))),
         }
     }
 
     /// Attributes of a node as `def` declares them; `None` where some are not supported.
-    fn attrs(&mut self, node: &'m NodeProto, def: &'static OpDef, opset: i64) -> Result<Option<Attrs>, ImportError> {
+    fn attrs(
+        &mut self,
+        node: &'m NodeProto,
+        def: &'static OpDef,
+        opset: i64,
+    ) -> Result<Option<Attrs>, ImportError> {
         let mut attrs = Attrs::new();
         let n_before = self.unsupported.len();
         for written in &node.attribute {
@@ -455,7 +513,10 @@ impl<'m> Importer<'m> {
 
     fn body(&mut self, node: &NodeProto, written: &'m AttributeProto) -> Result<Attr, ImportError> {
         let Some(body) = written.g.as_deref() else {
-            return Err(failure(node, format!("attribute `{}` holds no graph", written.name)));
+            return Err(failure(
+                node,
+                format!("attribute `{}` holds no graph", written.name),
+            ));
         };
         let (opsets, prefix) = (self.scope().opsets.clone(), self.scope().origin_prefix.clone());
         let origin = format!("{prefix}{}/", order::label(node));
@@ -499,7 +560,12 @@ impl<'m> Importer<'m> {
             results.push(self.operand(output, || place.clone())?);
         }
         self.level().scopes.pop();
-        for (name, value) in node.output.iter().zip(results).filter(|(name, _)| !name.is_empty()) {
+        for (name, value) in node
+            .output
+            .iter()
+            .zip(results)
+            .filter(|(name, _)| !name.is_empty())
+        {
             self.bind(name, value);
         }
         Ok(())
@@ -509,8 +575,14 @@ impl<'m> Importer<'m> {
         let mut given = self.operands(node)?;
         given.resize(function.input.len(), None);
         let defaults = function.attribute_proto.iter().cloned();
-        let written = node.attribute.iter().filter_map(|attribute| self.actual(attribute));
-        let call = defaults.chain(written).map(|attribute| (attribute.name.clone(), attribute)).collect();
+        let written = node
+            .attribute
+            .iter()
+            .filter_map(|attribute| self.actual(attribute));
+        let call = defaults
+            .chain(written)
+            .map(|attribute| (attribute.name.clone(), attribute))
+            .collect();
         let mut versions = self.scope().opsets.clone();
         versions.extend(opsets(&function.opset_import));
         self.n_calls += 1;
@@ -544,7 +616,9 @@ impl<'m> Importer<'m> {
 
 fn check_arity(def: &OpDef, operands: &[Operand]) -> Result<(), String> {
     let declared = &def.operands;
-    if let Some(position) = (0..declared.required.len()).find(|&position| operands.get(position).is_none_or(Option::is_none)) {
+    if let Some(position) =
+        (0..declared.required.len()).find(|&position| operands.get(position).is_none_or(Option::is_none))
+    {
         let variadic_and_empty = declared.variadic && position + 1 == declared.required.len();
         if !variadic_and_empty {
             return Err(format!("input `{}` is missing", declared.required[position]));
@@ -552,7 +626,10 @@ fn check_arity(def: &OpDef, operands: &[Operand]) -> Result<(), String> {
     }
     let most = declared.required.len() + declared.optional.len();
     if operands.len() > most && !declared.variadic {
-        return Err(format!("expected at most {most} inputs, found {}", operands.len()));
+        return Err(format!(
+            "expected at most {most} inputs, found {}",
+            operands.len()
+        ));
     }
     Ok(())
 }

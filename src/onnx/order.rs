@@ -30,14 +30,26 @@ pub fn sorted<'a>(
     let producers = producers(nodes, given, place)?;
     let needs: Vec<BTreeSet<usize>> = nodes
         .iter()
-        .map(|node| uses(node).into_iter().filter_map(|name| producers.get(name).copied().flatten()).collect())
+        .map(|node| {
+            uses(node)
+                .into_iter()
+                .filter_map(|name| producers.get(name).copied().flatten())
+                .collect()
+        })
         .collect();
-    if needs.iter().enumerate().all(|(position, needs)| needs.last().is_none_or(|&last| last < position)) {
+    if needs
+        .iter()
+        .enumerate()
+        .all(|(position, needs)| needs.last().is_none_or(|&last| last < position))
+    {
         return Ok((0..nodes.len()).collect());
     }
     kahn(&needs).map_err(|waiting| ImportError::Cycle {
         place: place.to_owned(),
-        nodes: cycle(&needs, &waiting).into_iter().map(|position| label(&nodes[position]).to_owned()).collect(),
+        nodes: cycle(&needs, &waiting)
+            .into_iter()
+            .map(|position| label(&nodes[position]).to_owned())
+            .collect(),
     })
 }
 
@@ -69,7 +81,12 @@ fn producers<'a>(
 
 /// Names a node reads, those its subgraphs take from outside included.
 fn uses(node: &NodeProto) -> HashSet<&str> {
-    let mut names: HashSet<&str> = node.input.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+    let mut names: HashSet<&str> = node
+        .input
+        .iter()
+        .map(String::as_str)
+        .filter(|name| !name.is_empty())
+        .collect();
     for body in bodies(node) {
         names.extend(free_names(body));
     }
@@ -77,14 +94,20 @@ fn uses(node: &NodeProto) -> HashSet<&str> {
 }
 
 fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
-    node.attribute.iter().flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs))
+    node.attribute
+        .iter()
+        .flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs))
 }
 
 /// Names a subgraph uses without defining them.
 fn free_names(body: &GraphProto) -> HashSet<&str> {
     let mut names: HashSet<&str> = body.node.iter().flat_map(uses).collect();
     names.extend(body.output.iter().map(|output| output.name.as_str()));
-    for name in given_names(body).chain(body.node.iter().flat_map(|node| node.output.iter().map(String::as_str))) {
+    for name in given_names(body).chain(
+        body.node
+            .iter()
+            .flat_map(|node| node.output.iter().map(String::as_str)),
+    ) {
         names.remove(name);
     }
     names
@@ -97,13 +120,26 @@ pub fn given_names(graph: &GraphProto) -> impl Iterator<Item = &str> {
     inputs
         .filter(move |name| !initializers.contains(name))
         .chain(graph.initializer.iter().map(|tensor| tensor.name.as_str()))
-        .chain(graph.sparse_initializer.iter().filter_map(|sparse| Some(sparse.values.as_ref()?.name.as_str())))
+        .chain(
+            graph
+                .sparse_initializer
+                .iter()
+                .filter_map(|sparse| Some(sparse.values.as_ref()?.name.as_str())),
+        )
 }
 
 /// Names of a graph's initializers.
 pub fn initializer_names(graph: &GraphProto) -> HashSet<&str> {
-    let sparse = graph.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_ref());
-    graph.initializer.iter().chain(sparse).map(|tensor| tensor.name.as_str()).collect()
+    let sparse = graph
+        .sparse_initializer
+        .iter()
+        .filter_map(|sparse| sparse.values.as_ref());
+    graph
+        .initializer
+        .iter()
+        .chain(sparse)
+        .map(|tensor| tensor.name.as_str())
+        .collect()
 }
 
 /// Kahn's algorithm, the earliest ready node first; on failure, the nodes that never get ready.
@@ -115,7 +151,9 @@ fn kahn(needs: &[BTreeSet<usize>]) -> Result<Vec<usize>, BTreeSet<usize>> {
             users[producer].push(position);
         }
     }
-    let mut ready: BTreeSet<usize> = (0..needs.len()).filter(|&position| n_missing[position] == 0).collect();
+    let mut ready: BTreeSet<usize> = (0..needs.len())
+        .filter(|&position| n_missing[position] == 0)
+        .collect();
     let mut order = Vec::with_capacity(needs.len());
     while let Some(position) = ready.pop_first() {
         order.push(position);
@@ -129,7 +167,9 @@ fn kahn(needs: &[BTreeSet<usize>]) -> Result<Vec<usize>, BTreeSet<usize>> {
     if order.len() == needs.len() {
         return Ok(order);
     }
-    Err((0..needs.len()).filter(|&position| n_missing[position] > 0).collect())
+    Err((0..needs.len())
+        .filter(|&position| n_missing[position] > 0)
+        .collect())
 }
 
 /// One cycle among `waiting`, each node followed by one that uses it.
@@ -165,7 +205,11 @@ mod tests {
 
     #[test]
     fn nodes_move_only_where_they_must() {
-        let nodes = [node("c", &["b"], &["c"]), node("a", &["x"], &["a"]), node("b", &["a"], &["b"])];
+        let nodes = [
+            node("c", &["b"], &["c"]),
+            node("a", &["x"], &["a"]),
+            node("b", &["a"], &["b"]),
+        ];
         assert_eq!(sorted(&nodes, ["x"].into_iter(), "graph").unwrap(), [1, 2, 0]);
         let good = [node("a", &["x"], &["a"]), node("b", &["a", "outer"], &["b"])];
         assert_eq!(sorted(&good, ["x"].into_iter(), "graph").unwrap(), [0, 1]);
@@ -179,7 +223,9 @@ mod tests {
             node("second", &["q"], &["r"]),
             node("after", &["r"], &["s"]),
         ];
-        let error = sorted(&nodes, ["x"].into_iter(), "graph `g`").unwrap_err().to_string();
+        let error = sorted(&nodes, ["x"].into_iter(), "graph `g`")
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, "graph `g` has a cycle: `second` -> `first` -> `second`");
     }
 
@@ -201,7 +247,9 @@ mod tests {
     #[test]
     fn a_name_is_defined_once() {
         let nodes = [node("a", &["x"], &["y"]), node("b", &["x"], &["y"])];
-        let error = sorted(&nodes, ["x"].into_iter(), "graph `g`").unwrap_err().to_string();
+        let error = sorted(&nodes, ["x"].into_iter(), "graph `g`")
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, "value `y` is defined twice in graph `g`");
     }
 }

@@ -44,15 +44,20 @@ pub fn read(sparse: &SparseTensorProto, files: &mut ExternalFiles) -> Result<Hos
 /// Row-major positions, each inside `dims`.
 fn places(indices: &HostTensor, dims: &[usize]) -> Result<Vec<usize>, OpError> {
     if indices.dtype() != DType::I64 {
-        return Err(OpError::invalid(format!("sparse indices are {}, expected i64", indices.dtype())));
+        return Err(OpError::invalid(format!(
+            "sparse indices are {}, expected i64",
+            indices.dtype()
+        )));
     }
-    let outside = |index: &[i64]| OpError::invalid(format!("sparse index {index:?} is outside of dims {dims:?}"));
+    let outside =
+        |index: &[i64]| OpError::invalid(format!("sparse index {index:?} is outside of dims {dims:?}"));
     let n_elements: usize = dims.iter().product();
     match *indices.dims() {
         [_] => {
             let linear = |&index: &i64| usize::try_from(index).ok().filter(|&place| place < n_elements);
             let all = indices.as_slice::<i64>().iter();
-            all.map(|index| linear(index).ok_or_else(|| outside(&[*index]))).collect()
+            all.map(|index| linear(index).ok_or_else(|| outside(&[*index])))
+                .collect()
         }
         [_, rank] if rank == dims.len() && rank > 0 => indices
             .as_slice::<i64>()
@@ -68,10 +73,15 @@ fn places(indices: &HostTensor, dims: &[usize]) -> Result<Vec<usize>, OpError> {
 }
 
 fn place(index: &[i64], dims: &[usize]) -> Option<usize> {
-    index.iter().zip(dims).try_fold(0, |place, (&coordinate, &extent)| {
-        let coordinate = usize::try_from(coordinate).ok().filter(|&coordinate| coordinate < extent)?;
-        Some(place * extent + coordinate)
-    })
+    index
+        .iter()
+        .zip(dims)
+        .try_fold(0, |place, (&coordinate, &extent)| {
+            let coordinate = usize::try_from(coordinate)
+                .ok()
+                .filter(|&coordinate| coordinate < extent)?;
+            Some(place * extent + coordinate)
+        })
 }
 
 #[cfg(test)]
@@ -107,7 +117,11 @@ mod tests {
 
     #[test]
     fn places_outside_are_refused() {
-        for sparse in [sparse(&[1, 6], &[2]), sparse(&[0, 3, 1, 2], &[2, 2]), sparse(&[-1, 2], &[2])] {
+        for sparse in [
+            sparse(&[1, 6], &[2]),
+            sparse(&[0, 3, 1, 2], &[2, 2]),
+            sparse(&[-1, 2], &[2]),
+        ] {
             let error = read(&sparse, &mut ExternalFiles::none()).unwrap_err().to_string();
             assert!(error.contains("outside"), "{error}");
         }

@@ -20,7 +20,9 @@ pub fn read(tensor: &TensorProto, files: &mut ExternalFiles) -> Result<HostTenso
     let dtype = types::dtype(tensor.data_type).map_err(OpError::Unsupported)?;
     let dims = dims(&tensor.dims)?;
     if checked_bytes(dtype, &dims).is_none() {
-        return Err(OpError::invalid(format!("dims {dims:?} of {dtype} are too large")));
+        return Err(OpError::invalid(format!(
+            "dims {dims:?} of {dtype} are too large"
+        )));
     }
     if tensor.segment.is_some() {
         return Err(OpError::unsupported("a tensor in segments"));
@@ -119,13 +121,19 @@ fn from_stored(dtype: DType, dims: &[usize], stored: &[u8]) -> Result<HostTensor
         }
     }
     if dtype == DType::Bool {
-        data.bytes_mut().iter_mut().for_each(|element| *element = u8::from(*element != 0));
+        data.bytes_mut()
+            .iter_mut()
+            .for_each(|element| *element = u8::from(*element != 0));
     }
     Ok(data)
 }
 
 /// One element of a packed kind as it is held on the host; higher bits of `code` are ignored.
-#[expect(clippy::cast_possible_wrap, clippy::cast_sign_loss, reason = "bits are moved, not numbers")]
+#[expect(
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "bits are moved, not numbers"
+)]
 fn widen(dtype: DType, code: u8) -> u8 {
     match dtype {
         DType::I4 => ((code << 4) as i8 >> 4) as u8,
@@ -210,7 +218,10 @@ mod tests {
         };
         assert_eq!(bytes_of(&raw(22, &[3], &[0x8f, 0x07])), [0xff, 0xf8, 0x07]);
         assert_eq!(bytes_of(&raw(21, &[3], &[0x8f, 0x07])), [0x0f, 0x08, 0x07]);
-        assert_eq!(bytes_of(&raw(26, &[5], &[0b11_10_01_00, 0b10])), [0, 1, 0xfe, 0xff, 0xfe]);
+        assert_eq!(
+            bytes_of(&raw(26, &[5], &[0b11_10_01_00, 0b10])),
+            [0, 1, 0xfe, 0xff, 0xfe]
+        );
         let typed = TensorProto {
             int32_data: vec![0x8f, 0x07],
             ..proto(22, &[3])
@@ -229,13 +240,17 @@ mod tests {
 
     #[test]
     fn sizes_that_do_not_fit_are_told() {
-        let message = |tensor: &TensorProto| read(tensor, &mut ExternalFiles::none()).unwrap_err().to_string();
+        let message =
+            |tensor: &TensorProto| read(tensor, &mut ExternalFiles::none()).unwrap_err().to_string();
         let short = TensorProto {
             raw_data: Some(vec![0; 8].into()),
             ..proto(1, &[3])
         };
         assert_eq!(message(&short), "f32[3] takes 12 bytes, found 8");
-        assert_eq!(message(&proto(1, &[1 << 40])), format!("f32[{}] has {} elements, found 0", 1u64 << 40, 1u64 << 40));
+        assert_eq!(
+            message(&proto(1, &[1 << 40])),
+            format!("f32[{}] has {} elements, found 0", 1u64 << 40, 1u64 << 40)
+        );
         assert!(message(&proto(1, &[i64::MAX, 4])).contains("too large"));
         assert!(message(&proto(1, &[-1])).contains("negative"));
         assert_eq!(message(&proto(99, &[])), "not supported: unknown element type 99");

@@ -54,9 +54,18 @@ pub fn value_type(name: &str, ty: Option<&TypeProto>) -> ValueType {
             (0, _) => ValueType::Tensor(None),
             (code, shape) => match dtype(code) {
                 Err(what) => ValueType::Unsupported(what),
-                Ok(dtype) => ValueType::Tensor(shape.as_ref().map(|shape| TensorType {
-                    dtype,
-                    shape: Shape(shape.dim.iter().enumerate().map(|(axis, dim)| extent(name, axis, dim)).collect()),
+                Ok(dtype) => ValueType::Tensor(shape.as_ref().map(|shape| {
+                    TensorType {
+                        dtype,
+                        shape: Shape(
+                            shape
+                                .dim
+                                .iter()
+                                .enumerate()
+                                .map(|(axis, dim)| extent(name, axis, dim))
+                                .collect(),
+                        ),
+                    }
                 })),
             },
         },
@@ -80,7 +89,9 @@ fn extent(name: &str, axis: usize, dim: &DimensionProto) -> Dim {
     let unnamed = || Dim::Symbol(format!("{name}_dim{axis}"));
     match &dim.value {
         // Exporters write -1 for a dim they do not know.
-        Some(DimensionValue::Value(extent)) => usize::try_from(*extent).map_or_else(|_| unnamed(), Dim::Known),
+        Some(DimensionValue::Value(extent)) => {
+            usize::try_from(*extent).map_or_else(|_| unnamed(), Dim::Known)
+        }
         Some(DimensionValue::Param(symbol)) if !symbol.is_empty() => Dim::Symbol(symbol.clone()),
         Some(DimensionValue::Param(_)) | None => unnamed(),
     }
