@@ -17,6 +17,7 @@ pub mod activation;
 pub mod attention;
 pub mod build;
 pub mod cast;
+pub mod compare;
 pub mod control;
 pub mod conv;
 pub mod elementwise;
@@ -24,6 +25,7 @@ pub mod evaluate;
 pub mod index;
 pub mod infer;
 pub mod matmul;
+pub mod moves;
 pub mod narrow;
 pub mod normalize;
 pub mod pool;
@@ -515,6 +517,7 @@ static FAMILIES: &[&[&OpDef]] = &[
     activation::OPS,
     attention::OPS,
     cast::OPS,
+    compare::OPS,
     control::OPS,
     conv::OPS,
     elementwise::OPS,

@@ -1,0 +1,374 @@
+// The scalar functions that `Lowering::Map` texts of the op table call: `rt_<op>(..)`.
+//
+// Plain CUDA C++ without headers, so that NVRTC and g++ (behind an emulating prelude) both
+// take it. The prelude before this file declares the sized integer types. Kinds narrower than
+// 32-bit floats are computed as `float`, so functions exist for float, double, bool and the
+// integers. An op's meaning is its `eval` in src/ops; this file must agree with it.
+
+#ifndef RT_DEV
+#define RT_DEV __device__ __forceinline__
+#endif
+
+// A parameter of type `rt_as<T>` takes part in no deduction: attributes convert to T.
+template <typename T>
+struct rt_identity {
+  using type = T;
+};
+template <typename T>
+using rt_as = typename rt_identity<T>::type;
+
+// A function of one float, from CUDA's own of either width.
+#define RT_FLOAT1(name, single_precision, double_precision)              \
+  RT_DEV float rt_##name(float x) { return single_precision(x); }        \
+  RT_DEV double rt_##name(double x) { return double_precision(x); }
+
+// ---- arithmetic (src/ops/elementwise.rs)
+
+template <typename T>
+RT_DEV T rt_add(T a, T b) {
+  return static_cast<T>(a + b);
+}
+template <typename T>
+RT_DEV T rt_sub(T a, T b) {
+  return static_cast<T>(a - b);
+}
+template <typename T>
+RT_DEV T rt_mul(T a, T b) {
+  return static_cast<T>(a * b);
+}
+template <typename T>
+RT_DEV T rt_neg(T x) {
+  return static_cast<T>(-x);
+}
+
+// Integer division by zero yields zero, as in the reference.
+template <typename T>
+RT_DEV T rt_div(T a, T b) {
+  return b == T(0) ? T(0) : static_cast<T>(a / b);
+}
+RT_DEV float rt_div(float a, float b) { return a / b; }
+RT_DEV double rt_div(double a, double b) { return a / b; }
+
+template <typename T>
+RT_DEV T rt_mod_trunc(T a, T b) {
+  return b == T(0) ? T(0) : static_cast<T>(a % b);
+}
+RT_DEV float rt_mod_trunc(float a, float b) { return fmodf(a, b); }
+RT_DEV double rt_mod_trunc(double a, double b) { return fmod(a, b); }
+
+template <typename T>
+RT_DEV T rt_mod_floor(T a, T b) {
+  const T rest = rt_mod_trunc(a, b);
+  const bool other_sign = (rest < T(0)) != (b < T(0));
+  return rest != T(0) && other_sign ? static_cast<T>(rest + b) : rest;
+}
+
+// By squaring. A negative exponent leaves only the powers of 1 and -1.
+template <typename T>
+RT_DEV T rt_pow(T base, T exponent) {
+  if (exponent < T(0)) {
+    const T sign = exponent % T(2) == T(0) ? T(1) : base;
+    return base == T(1) ? T(1) : (base == static_cast<T>(-1) ? sign : T(0));
+  }
+  T power = 1;
+  while (exponent > T(0)) {
+    if (exponent & T(1)) {
+      power = static_cast<T>(power * base);
+    }
+    base = static_cast<T>(base * base);
+    exponent = static_cast<T>(exponent >> 1);
+  }
+  return power;
+}
+RT_DEV float rt_pow(float base, float exponent) { return powf(base, exponent); }
+RT_DEV double rt_pow(double base, double exponent) { return pow(base, exponent); }
+
+// `x != x` holds for NaN alone, which both keep.
+template <typename T>
+RT_DEV T rt_min(T a, T b) {
+  return a < b || a != a ? a : b;
+}
+template <typename T>
+RT_DEV T rt_max(T a, T b) {
+  return a > b || a != a ? a : b;
+}
+template <typename T>
+RT_DEV T rt_clamp(T x, rt_as<T> low, rt_as<T> high) {
+  const T above = x < low ? low : x;
+  return above > high ? high : above;
+}
+
+template <typename T>
+RT_DEV T rt_abs(T x) {
+  return x < T(0) ? static_cast<T>(-x) : x;
+}
+RT_DEV float rt_abs(float x) { return fabsf(x); }
+RT_DEV double rt_abs(double x) { return fabs(x); }
+
+template <typename T>
+RT_DEV T rt_sign(T x) {
+  return x > T(0) ? T(1) : (x < T(0) ? static_cast<T>(-1) : x);
+}
+
+template <typename T>
+RT_DEV T rt_prelu(T x, T slope) {
+  return x < T(0) ? static_cast<T>(slope * x) : x;
+}
+
+RT_FLOAT1(floor, floorf, floor)
+RT_FLOAT1(ceil, ceilf, ceil)
+RT_FLOAT1(round, rintf, rint)
+RT_FLOAT1(exp, expf, exp)
+RT_FLOAT1(log, logf, log)
+RT_FLOAT1(sqrt, sqrtf, sqrt)
+RT_FLOAT1(rsqrt, rsqrtf, rsqrt)
+RT_FLOAT1(erf, erff, erf)
+RT_FLOAT1(sin, sinf, sin)
+RT_FLOAT1(cos, cosf, cos)
+RT_FLOAT1(tan, tanf, tan)
+RT_FLOAT1(asin, asinf, asin)
+RT_FLOAT1(acos, acosf, acos)
+RT_FLOAT1(atan, atanf, atan)
+RT_FLOAT1(sinh, sinhf, sinh)
+RT_FLOAT1(cosh, coshf, cosh)
+RT_FLOAT1(tanh, tanhf, tanh)
+RT_FLOAT1(asinh, asinhf, asinh)
+RT_FLOAT1(acosh, acoshf, acosh)
+RT_FLOAT1(atanh, atanhf, atanh)
+RT_DEV float rt_reciprocal(float x) { return 1.0f / x; }
+RT_DEV double rt_reciprocal(double x) { return 1.0 / x; }
+
+// ---- comparison, logic, bits, selection (src/ops/compare.rs)
+
+template <typename T>
+RT_DEV bool rt_equal(T a, T b) {
+  return a == b;
+}
+template <typename T>
+RT_DEV bool rt_less(T a, T b) {
+  return a < b;
+}
+template <typename T>
+RT_DEV bool rt_less_equal(T a, T b) {
+  return a <= b;
+}
+template <typename T>
+RT_DEV bool rt_greater(T a, T b) {
+  return a > b;
+}
+template <typename T>
+RT_DEV bool rt_greater_equal(T a, T b) {
+  return a >= b;
+}
+
+RT_DEV bool rt_and(bool a, bool b) { return a && b; }
+RT_DEV bool rt_or(bool a, bool b) { return a || b; }
+RT_DEV bool rt_xor(bool a, bool b) { return a != b; }
+RT_DEV bool rt_not(bool x) { return !x; }
+
+template <typename T>
+RT_DEV T rt_bit_and(T a, T b) {
+  return static_cast<T>(a & b);
+}
+template <typename T>
+RT_DEV T rt_bit_or(T a, T b) {
+  return static_cast<T>(a | b);
+}
+template <typename T>
+RT_DEV T rt_bit_xor(T a, T b) {
+  return static_cast<T>(a ^ b);
+}
+template <typename T>
+RT_DEV T rt_bit_not(T x) {
+  return static_cast<T>(~x);
+}
+
+// Shifting by the width of the kind or more leaves nothing.
+template <typename T>
+RT_DEV T rt_shift_left(T a, T b) {
+  return b >= T(8 * sizeof(T)) ? T(0) : static_cast<T>(a << b);
+}
+template <typename T>
+RT_DEV T rt_shift_right(T a, T b) {
+  return b >= T(8 * sizeof(T)) ? T(0) : static_cast<T>(a >> b);
+}
+
+template <typename T>
+RT_DEV bool rt_is_nan(T x) {
+  return x != x;
+}
+// Only infinities and NaN differ from themselves by something that is not zero.
+template <typename T>
+RT_DEV bool rt_is_inf(T x, bool detect_negative, bool detect_positive) {
+  const bool infinite = x == x && x - x != T(0);
+  return infinite && (x < T(0) ? detect_negative : detect_positive);
+}
+
+template <typename T>
+RT_DEV T rt_where(bool cond, T a, T b) {
+  return cond ? a : b;
+}
+
+// ---- conversion (src/ops/cast.rs). Floats narrower than 32 bits stay `float` in registers and
+// round when they are stored.
+
+template <typename T>
+RT_DEV double rt_cast_f64(T x) {
+  return static_cast<double>(x);
+}
+template <typename T>
+RT_DEV float rt_cast_f32(T x) {
+  return static_cast<float>(x);
+}
+template <typename T>
+RT_DEV float rt_cast_f16(T x) {
+  return static_cast<float>(x);
+}
+template <typename T>
+RT_DEV float rt_cast_bf16(T x) {
+  return static_cast<float>(x);
+}
+template <typename T>
+RT_DEV float rt_cast_f8e4m3(T x) {
+  return static_cast<float>(x);
+}
+template <typename T>
+RT_DEV float rt_cast_f8e4m3fnuz(T x) {
+  return static_cast<float>(x);
+}
+template <typename T>
+RT_DEV float rt_cast_f8e5m2(T x) {
+  return static_cast<float>(x);
+}
+template <typename T>
+RT_DEV float rt_cast_f8e5m2fnuz(T x) {
+  return static_cast<float>(x);
+}
+template <typename T>
+RT_DEV float rt_cast_f8e8m0(T x) {
+  return static_cast<float>(x);
+}
+template <typename T>
+RT_DEV float rt_cast_f4e2m1(T x) {
+  return static_cast<float>(x);
+}
+template <typename T>
+RT_DEV int64_t rt_cast_i64(T x) {
+  return static_cast<int64_t>(x);
+}
+template <typename T>
+RT_DEV int32_t rt_cast_i32(T x) {
+  return static_cast<int32_t>(x);
+}
+// A float becomes a narrow integer through a wide one, so that low bits are kept.
+template <typename T>
+RT_DEV int16_t rt_cast_i16(T x) {
+  return static_cast<int16_t>(static_cast<int64_t>(x));
+}
+template <typename T>
+RT_DEV int8_t rt_cast_i8(T x) {
+  return static_cast<int8_t>(static_cast<int64_t>(x));
+}
+template <typename T>
+RT_DEV int8_t rt_cast_i4(T x) {
+  return static_cast<int8_t>(static_cast<int8_t>(static_cast<uint8_t>(rt_cast_i8(x)) << 4) >> 4);
+}
+template <typename T>
+RT_DEV int8_t rt_cast_i2(T x) {
+  return static_cast<int8_t>(static_cast<int8_t>(static_cast<uint8_t>(rt_cast_i8(x)) << 6) >> 6);
+}
+template <typename T>
+RT_DEV uint64_t rt_cast_u64(T x) {
+  return static_cast<uint64_t>(x);
+}
+template <typename T>
+RT_DEV uint32_t rt_cast_u32(T x) {
+  return static_cast<uint32_t>(static_cast<int64_t>(x));
+}
+template <typename T>
+RT_DEV uint16_t rt_cast_u16(T x) {
+  return static_cast<uint16_t>(static_cast<int64_t>(x));
+}
+template <typename T>
+RT_DEV uint8_t rt_cast_u8(T x) {
+  return static_cast<uint8_t>(static_cast<int64_t>(x));
+}
+template <typename T>
+RT_DEV uint8_t rt_cast_u4(T x) {
+  return static_cast<uint8_t>(rt_cast_u8(x) & 0xf);
+}
+template <typename T>
+RT_DEV uint8_t rt_cast_u2(T x) {
+  return static_cast<uint8_t>(rt_cast_u8(x) & 0x3);
+}
+template <typename T>
+RT_DEV bool rt_cast_bool(T x) {
+  return x != T(0);
+}
+
+// ---- activations (src/ops/activation.rs)
+
+template <typename T>
+RT_DEV T rt_relu(T x) {
+  return x < T(0) ? T(0) : x;
+}
+template <typename T>
+RT_DEV T rt_leaky_relu(T x, rt_as<T> alpha) {
+  return x < T(0) ? alpha * x : x;
+}
+template <typename T>
+RT_DEV T rt_thresholded_relu(T x, rt_as<T> alpha) {
+  return x > alpha ? x : T(0);
+}
+RT_FLOAT1(expm1, expm1f, expm1)
+RT_FLOAT1(log1p, log1pf, log1p)
+template <typename T>
+RT_DEV T rt_elu(T x, rt_as<T> alpha) {
+  return x < T(0) ? alpha * rt_expm1(x) : x;
+}
+template <typename T>
+RT_DEV T rt_selu(T x, rt_as<T> alpha, rt_as<T> gamma) {
+  return gamma * (x <= T(0) ? alpha * rt_expm1(x) : x);
+}
+template <typename T>
+RT_DEV T rt_celu(T x, rt_as<T> alpha) {
+  return x < T(0) ? alpha * rt_expm1(x / alpha) : x;
+}
+template <typename T>
+RT_DEV T rt_sigmoid(T x) {
+  return T(1) / (T(1) + rt_exp(-x));
+}
+// max(x, 0) + log(1 + exp(-|x|)) does not overflow; NaN passes through the first term.
+template <typename T>
+RT_DEV T rt_softplus(T x) {
+  return rt_relu(x) + rt_log1p(rt_exp(-rt_abs(x)));
+}
+template <typename T>
+RT_DEV T rt_softsign(T x) {
+  return x / (T(1) + rt_abs(x));
+}
+template <typename T>
+RT_DEV T rt_hard_sigmoid(T x, rt_as<T> alpha, rt_as<T> beta) {
+  return rt_clamp(alpha * x + beta, T(0), T(1));
+}
+template <typename T>
+RT_DEV T rt_hard_swish(T x) {
+  return x * rt_clamp(x / T(6) + T(0.5), T(0), T(1));
+}
+template <typename T>
+RT_DEV T rt_gelu_none(T x) {
+  return T(0.5) * x * (T(1) + rt_erf(x * T(0.70710678118654752)));
+}
+template <typename T>
+RT_DEV T rt_gelu_tanh(T x) {
+  const T inner = T(0.79788456080286536) * (x + T(0.044715) * x * x * x);
+  return T(0.5) * x * (T(1) + rt_tanh(inner));
+}
+template <typename T>
+RT_DEV T rt_mish(T x) {
+  return x * rt_tanh(rt_softplus(x));
+}
+template <typename T>
+RT_DEV T rt_swish(T x, rt_as<T> alpha) {
+  return x * rt_sigmoid(alpha * x);
+}
