@@ -115,12 +115,16 @@ fn modules_know_only_what_comes_before_them() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+/// Files outside `cuda` that may hold an `unsafe` block: the `gemm` crate takes raw pointers.
+const UNSAFE_FILES: &[&str] = &["ops/product.rs"];
+
 #[test]
 fn only_cuda_is_unsafe() {
     let wrong: Vec<String> = sources()
         .into_iter()
-        .filter(|(module, _, text)| {
+        .filter(|(module, path, text)| {
             module != "cuda"
+                && !UNSAFE_FILES.contains(&path.to_str().unwrap())
                 && text
                     .lines()
                     .map(code)

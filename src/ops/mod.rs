@@ -24,16 +24,19 @@ pub mod elementwise;
 pub mod evaluate;
 pub mod index;
 pub mod infer;
+pub mod lanes;
 pub mod matmul;
 pub mod moves;
 pub mod narrow;
 pub mod normalize;
 pub mod pool;
+pub mod product;
 pub mod quantize;
 pub mod recurrent;
 pub mod reduce;
 pub mod samples;
 pub mod shape;
+pub mod softmax;
 pub mod views;
 
 use std::collections::HashMap;
@@ -529,6 +532,7 @@ static FAMILIES: &[&[&OpDef]] = &[
     recurrent::OPS,
     reduce::OPS,
     shape::OPS,
+    softmax::OPS,
     views::OPS,
 ];
 

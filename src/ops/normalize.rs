@@ -1,5 +1,209 @@
-//! Softmax and the normalisations.
+//! Normalisation: standardising over axes, root-mean-square scaling, batch statistics.
+//!
+//! The ONNX forms in [`super::normalize_forms`] add scales and biases as maps around these.
 
-use super::OpDef;
+use super::build::{float_attr, required_attr};
+use super::evaluate::{from_values, map, one, to_vec};
+use super::lanes::Lanes;
+use super::reduce::{axes, divided_by_count, extents_of, replaced, tile_axes};
+use super::samples::{Draw, float_for, ints_attr, sample};
+use super::{
+    AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind, Tolerance, infer,
+};
+use crate::ir::{Attr, Attrs, TensorType};
+use crate::tile::{ExprId, ReduceOp, TileCtx};
 
-pub static OPS: &[&OpDef] = &[];
+/// `(x - mean) / sqrt(variance + epsilon)` over `axes`; the variance is that of the population.
+pub static STANDARDIZE: OpDef = OpDef {
+    name: "standardize",
+    onnx: &[],
+    operands: Operands::exactly(&["x"]),
+    attrs: &[required_attr("axes", AttrKind::Ints), float_attr("epsilon", 1e-5)],
+    infer: infer_over_axes,
+    eval: |ctx| over_axes(ctx, standardize),
+    lower: Lowering::Tile(TileKind::Reduce, tile_standardize),
+    samples: draw_over_axes,
+    tolerance: Tolerance::Accumulated,
+};
+
+/// `x / sqrt(mean(x * x) + epsilon)` over `axes`.
+pub static RMS_STANDARDIZE: OpDef = OpDef {
+    name: "rms_standardize",
+    onnx: &[],
+    operands: Operands::exactly(&["x"]),
+    attrs: &[required_attr("axes", AttrKind::Ints), float_attr("epsilon", 1e-5)],
+    infer: infer_over_axes,
+    eval: |ctx| over_axes(ctx, rms_standardize),
+    lower: Lowering::Tile(TileKind::Reduce, tile_rms_standardize),
+    samples: draw_over_axes,
+    tolerance: Tolerance::Accumulated,
+};
+
+/// `(x - mean) / sqrt(variance + epsilon) * scale + bias`, with statistics per channel (axis 1).
+pub static BATCH_NORM: OpDef = OpDef {
+    name: "batch_norm",
+    onnx: &[],
+    operands: Operands::exactly(&["x", "scale", "bias", "mean", "variance"]),
+    attrs: &[float_attr("epsilon", 1e-5)],
+    infer: infer_batch_norm,
+    eval: batch_norm,
+    lower: Lowering::Tile(TileKind::Map, tile_batch_norm),
+    samples: draw_batch_norm,
+    tolerance: Tolerance::Close,
+};
+
+pub static OPS: &[&OpDef] = &[&STANDARDIZE, &RMS_STANDARDIZE, &BATCH_NORM];
+
+fn infer_over_axes(ctx: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {
+    axes(ctx.attrs, ctx.ty(0)?.rank())?;
+    infer::float(ctx.attrs, "epsilon")?;
+    infer::float_unary(ctx)
+}
+
+fn infer_batch_norm(ctx: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {
+    ctx.expect_operands(5..=5)?;
+    let x = ctx.ty(0)?;
+    infer::expect_kind(x.dtype, "a float kind", crate::ir::DType::is_float)?;
+    let dims = ctx.dims(0)?;
+    // A vector counts as a batch of one channel.
+    let channels = dims.get(1).copied().unwrap_or(1);
+    for n in 1..5 {
+        if ctx.dims(n)? != [channels] {
+            return Err(OpError::invalid(format!(
+                "operand {n} must hold one number for each of {channels} channels, found `{}`",
+                ctx.ty(n)?
+            )));
+        }
+    }
+    Ok(vec![x.clone()])
+}
+
+fn over_axes(ctx: &EvalCtx<'_>, f: fn(&mut [f64], f64)) -> Result<Vec<Datum>, OpError> {
+    let x = ctx.tensor(0)?;
+    let axes = axes(ctx.attrs, x.dims().len())?;
+    let epsilon = infer::float(ctx.attrs, "epsilon")?;
+    let values = Lanes::new(x.dims(), &axes).update(&to_vec::<f64>(x), |lane| f(lane, epsilon));
+    one(from_values(x.dtype(), x.dims(), &values))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "lanes are far shorter than 2^53")]
+fn mean_of(lane: &[f64], f: impl Fn(f64) -> f64) -> f64 {
+    lane.iter().map(|&value| f(value)).sum::<f64>() / lane.len() as f64
+}
+
+fn standardize(lane: &mut [f64], epsilon: f64) {
+    let mean = mean_of(lane, |x| x);
+    let variance = mean_of(lane, |x| (x - mean) * (x - mean));
+    let factor = 1.0 / (variance + epsilon).sqrt();
+    for value in lane {
+        *value = (*value - mean) * factor;
+    }
+}
+
+fn rms_standardize(lane: &mut [f64], epsilon: f64) {
+    let factor = 1.0 / (mean_of(lane, |x| x * x) + epsilon).sqrt();
+    for value in lane {
+        *value *= factor;
+    }
+}
+
+fn batch_norm(ctx: &EvalCtx<'_>) -> Result<Vec<Datum>, OpError> {
+    let x = ctx.tensor(0)?;
+    let epsilon = infer::float(ctx.attrs, "epsilon")?;
+    let mut column = vec![1; x.dims().len().max(2) - 1];
+    column[0] = x.dims().get(1).copied().unwrap_or(1);
+    let statistic = |n: usize| Ok::<_, OpError>(ctx.tensor(n)?.reshaped(&column));
+    let (scale, bias, mean, variance) = (statistic(1)?, statistic(2)?, statistic(3)?, statistic(4)?);
+    one(map(
+        [x, &scale, &bias, &mean, &variance],
+        &x.ty(),
+        |[x, scale, bias, mean, variance]: [f64; 5]| (x - mean) / (variance + epsilon).sqrt() * scale + bias,
+    ))
+}
+
+/// `1 / sqrt(x + epsilon)`.
+fn tile_rsqrt(ctx: &mut TileCtx<'_, '_>, x: ExprId) -> ExprId {
+    let dtype = ctx.result.dtype;
+    let epsilon = infer::float(ctx.attrs, "epsilon").expect("infer() checked the epsilon");
+    let epsilon = ctx.body.constant(dtype, epsilon);
+    let sum = ctx.body.map("add", &[x, epsilon], dtype);
+    ctx.body.map("rsqrt", &[sum], dtype)
+}
+
+fn tile_standardize(ctx: &mut TileCtx<'_, '_>) -> ExprId {
+    let axes = tile_axes(ctx);
+    let (at, dtype) = (ctx.at, ctx.result.dtype);
+    let extents = extents_of(ctx, 0, &axes);
+    let sum = ctx.reduce(ReduceOp::Sum, &extents, dtype, |ctx, inner| {
+        ctx.read(0, &replaced(at, &axes, inner))
+    });
+    let mean = divided_by_count(ctx, sum, &axes);
+    let sum = ctx.reduce(ReduceOp::Sum, &extents, dtype, |ctx, inner| {
+        let x = ctx.read(0, &replaced(at, &axes, inner));
+        let centred = ctx.body.map("sub", &[x, mean], dtype);
+        ctx.body.map("mul", &[centred, centred], dtype)
+    });
+    let variance = divided_by_count(ctx, sum, &axes);
+    let factor = tile_rsqrt(ctx, variance);
+    let x = ctx.read(0, at);
+    let centred = ctx.body.map("sub", &[x, mean], dtype);
+    ctx.body.map("mul", &[centred, factor], dtype)
+}
+
+fn tile_rms_standardize(ctx: &mut TileCtx<'_, '_>) -> ExprId {
+    let axes = tile_axes(ctx);
+    let (at, dtype) = (ctx.at, ctx.result.dtype);
+    let extents = extents_of(ctx, 0, &axes);
+    let sum = ctx.reduce(ReduceOp::Sum, &extents, dtype, |ctx, inner| {
+        let x = ctx.read(0, &replaced(at, &axes, inner));
+        ctx.body.map("mul", &[x, x], dtype)
+    });
+    let mean = divided_by_count(ctx, sum, &axes);
+    let factor = tile_rsqrt(ctx, mean);
+    let x = ctx.read(0, at);
+    ctx.body.map("mul", &[x, factor], dtype)
+}
+
+fn tile_batch_norm(ctx: &mut TileCtx<'_, '_>) -> ExprId {
+    let dtype = ctx.result.dtype;
+    let channel = [ctx.at.get(1).cloned().unwrap_or_default()];
+    let at = ctx.at;
+    let x = ctx.read(0, at);
+    let [scale, bias, mean, variance] = [1, 2, 3, 4].map(|n| ctx.read(n, &channel));
+    let centred = ctx.body.map("sub", &[x, mean], dtype);
+    let factor = tile_rsqrt(ctx, variance);
+    let factor = ctx.body.map("mul", &[factor, scale], dtype);
+    let scaled = ctx.body.map("mul", &[centred, factor], dtype);
+    ctx.body.map("add", &[scaled, bias], dtype)
+}
+
+fn draw_over_axes(seed: u64) -> Option<Sample> {
+    let mut draw = Draw::for_seed(seed)?;
+    let (dims, axes) = match seed {
+        0 => (vec![3, 257], vec![1]),
+        1 => (vec![2, 4, 3, 5], vec![2, 3]),
+        _ => {
+            let dims = draw.dims(1..=4);
+            let first = draw.below(dims.len());
+            let axes = (first..dims.len()).collect();
+            (dims, axes)
+        }
+    };
+    let x = draw.floats(float_for(seed), &dims, -3.0, 3.0);
+    let attrs = Attrs::new()
+        .with("axes", ints_attr(&axes))
+        .with("epsilon", Attr::Float(1e-3));
+    sample(vec![x], attrs)
+}
+
+fn draw_batch_norm(seed: u64) -> Option<Sample> {
+    let mut draw = Draw::for_seed(seed)?;
+    let (dims, dtype) = (draw.dims(2..=5), float_for(seed));
+    let x = draw.floats(dtype, &dims, -3.0, 3.0);
+    let [scale, bias, mean] = [(); 3].map(|()| draw.floats(dtype, &dims[1..2], -2.0, 2.0));
+    let variance = draw.floats(dtype, &dims[1..2], 0.1, 2.0);
+    sample(
+        vec![x, scale, bias, mean, variance],
+        Attrs::new().with("epsilon", Attr::Float(1e-3)),
+    )
+}
