@@ -82,7 +82,7 @@ fn infer_reshape(ctx: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {
     ctx.expect_operands(1..=1)?;
     let (dims, shape) = (ctx.dims(0)?, infer::sizes(ctx.attrs, "shape")?);
     let result = TensorType::new(ctx.dtype(0)?, &shape);
-    if shape.iter().product::<usize>() != dims.iter().product() {
+    if shape.iter().product::<usize>() != dims.iter().product::<usize>() {
         return Err(OpError::invalid(format!(
             "a tensor of dims {dims:?} cannot take dims {shape:?}"
         )));
