@@ -13,7 +13,9 @@ pub enum EngineError {
     },
     #[error("not an engine file: it does not begin with the engine magic")]
     NotAnEngine,
-    #[error("engine format version {found} is not known; this build reads version {known}: compile the model again")]
+    #[error(
+        "engine format version {found} is not known; this build reads version {known}: compile the model again"
+    )]
     Version { found: u32, known: u32 },
     #[error("the engine file is damaged: {0}")]
     Damaged(String),

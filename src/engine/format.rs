@@ -177,9 +177,7 @@ fn read_header(bytes: &[u8]) -> Result<(Header, usize), EngineError> {
 }
 
 fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
-    bytes
-        .try_into()
-        .expect("the caller took a slice of this length")
+    bytes.try_into().expect("the caller took a slice of this length")
 }
 
 /// Copies the blobs out, proving that they cover the file without holes.
@@ -224,12 +222,10 @@ fn read_blobs(bytes: &[u8], header: &Header, header_end: usize) -> Result<Vec<Ve
 
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("strings can always grow");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("strings can always grow");
+        text
+    })
 }
 
 #[cfg(test)]

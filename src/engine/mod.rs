@@ -178,7 +178,9 @@ impl Engine {
             let runs = own == sm || (!specific && !tegra && own < sm && own / 10 == sm / 10);
             runs.then_some(((own, specific), program))
         });
-        candidates.max_by_key(|(rank, _)| *rank).map(|(_, program)| program)
+        candidates
+            .max_by_key(|(rank, _)| *rank)
+            .map(|(_, program)| program)
     }
 }
 

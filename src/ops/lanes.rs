@@ -49,7 +49,11 @@ impl Lanes {
     }
 
     /// One value per lane.
-    pub fn fold<T: Copy + Sync, R: Send>(&self, values: &[T], f: impl Fn(&mut dyn Iterator<Item = T>) -> R + Sync) -> Vec<R> {
+    pub fn fold<T: Copy + Sync, R: Send>(
+        &self,
+        values: &[T],
+        f: impl Fn(&mut dyn Iterator<Item = T>) -> R + Sync,
+    ) -> Vec<R> {
         self.starts
             .par_iter()
             .with_min_len(64)
@@ -58,7 +62,11 @@ impl Lanes {
     }
 
     /// Rewrites every lane in place.
-    pub fn update<T: Copy + Default + Send + Sync>(&self, values: &[T], f: impl Fn(&mut [T]) + Sync) -> Vec<T> {
+    pub fn update<T: Copy + Default + Send + Sync>(
+        &self,
+        values: &[T],
+        f: impl Fn(&mut [T]) + Sync,
+    ) -> Vec<T> {
         if values.is_empty() {
             return Vec::new();
         }
@@ -109,6 +117,9 @@ mod tests {
 
     #[test]
     fn permuting_moves_axes() {
-        assert_eq!(permuted(&[1, 2, 3, 4, 5, 6], &[2, 3], &[1, 0]), [1, 4, 2, 5, 3, 6]);
+        assert_eq!(
+            permuted(&[1, 2, 3, 4, 5, 6], &[2, 3], &[1, 0]),
+            [1, 4, 2, 5, 3, 6]
+        );
     }
 }

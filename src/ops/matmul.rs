@@ -7,7 +7,9 @@ use rayon::prelude::*;
 use super::evaluate::{Number, from_values, one, to_vec};
 use super::product::{Element, Matrix, Threads, product};
 use super::samples::{Draw, sample};
-use super::{Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind, Tolerance, infer};
+use super::{
+    Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind, Tolerance, infer,
+};
 use crate::ir::{Attrs, DType, HostTensor, TensorType};
 use crate::tile::{ExprId, Extent, Index, ReduceOp, TileCtx};
 
@@ -104,7 +106,11 @@ impl Batched {
             return values;
         }
         // One matrix after the other where each can occupy all threads.
-        let threads = if self.pairs.len() < 4 { Threads::All } else { Threads::One };
+        let threads = if self.pairs.len() < 4 {
+            Threads::All
+        } else {
+            Threads::One
+        };
         let work = |(into, &(left, right)): (&mut [T], &(usize, usize))| {
             let a = Matrix::dense(&a[left * m * k..(left + 1) * m * k], k);
             let b = Matrix::dense(&b[right * k * n..(right + 1) * k * n], n);

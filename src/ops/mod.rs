@@ -20,6 +20,7 @@ pub mod cast;
 pub mod compare;
 pub mod control;
 pub mod conv;
+pub mod conv_eval;
 pub mod elementwise;
 pub mod evaluate;
 pub mod index;
@@ -38,6 +39,7 @@ pub mod samples;
 pub mod shape;
 pub mod softmax;
 pub mod views;
+pub mod window;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

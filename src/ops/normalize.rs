@@ -8,7 +8,8 @@ use super::lanes::Lanes;
 use super::reduce::{axes, divided_by_count, extents_of, replaced, tile_axes};
 use super::samples::{Draw, float_for, ints_attr, sample};
 use super::{
-    AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind, Tolerance, infer,
+    AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind, Tolerance,
+    infer,
 };
 use crate::ir::{Attr, Attrs, TensorType};
 use crate::tile::{ExprId, ReduceOp, TileCtx};

@@ -5,14 +5,45 @@ use gemm::Parallelism;
 /// Element types with a fast product.
 pub trait Element: Copy + Default + Send + Sync + 'static {
     const ONE: Self;
+
+    fn sum(a: Self, b: Self) -> Self;
+
+    fn widen(self) -> f64;
+
+    fn narrow(value: f64) -> Self;
 }
 
 impl Element for f32 {
     const ONE: Self = 1.0;
+
+    fn sum(a: Self, b: Self) -> Self {
+        a + b
+    }
+
+    fn widen(self) -> f64 {
+        f64::from(self)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "rounding is what narrowing means")]
+    fn narrow(value: f64) -> Self {
+        value as f32
+    }
 }
 
 impl Element for f64 {
     const ONE: Self = 1.0;
+
+    fn sum(a: Self, b: Self) -> Self {
+        a + b
+    }
+
+    fn widen(self) -> f64 {
+        self
+    }
+
+    fn narrow(value: f64) -> Self {
+        value
+    }
 }
 
 /// A matrix inside a slice; element `(i, j)` is at `i * row_stride + j * column_stride`.
@@ -44,7 +75,10 @@ impl<'a, T> Matrix<'a, T> {
 
     fn expect_holds(&self, rows: usize, columns: usize) {
         let last = (rows - 1) * self.row_stride + (columns - 1) * self.column_stride;
-        assert!(last < self.data.len(), "a {rows}x{columns} matrix lies within its slice");
+        assert!(
+            last < self.data.len(),
+            "a {rows}x{columns} matrix lies within its slice"
+        );
     }
 }
 
@@ -60,7 +94,14 @@ pub enum Threads {
 ///
 /// # Panics
 /// If a matrix does not lie within its slice.
-pub fn product<T: Element>(a: Matrix<'_, T>, b: Matrix<'_, T>, n: usize, k: usize, into: &mut [T], threads: Threads) {
+pub fn product<T: Element>(
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+    n: usize,
+    k: usize,
+    into: &mut [T],
+    threads: Threads,
+) {
     if into.is_empty() {
         return;
     }
@@ -111,13 +152,37 @@ mod tests {
 
     #[test]
     fn products_of_dense_and_transposed_matrices() {
-        let (a, b) = ([1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0f32, 0.0, 2.0, -1.0, 1.0, 3.0]);
+        let (a, b) = (
+            [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0],
+            [1.0f32, 0.0, 2.0, -1.0, 1.0, 3.0],
+        );
         let mut into = [9.0f32; 4];
-        product(Matrix::dense(&a, 3), Matrix::dense(&b, 2), 2, 3, &mut into, Threads::All);
+        product(
+            Matrix::dense(&a, 3),
+            Matrix::dense(&b, 2),
+            2,
+            3,
+            &mut into,
+            Threads::All,
+        );
         assert_eq!(into, [8.0, 7.0, 20.0, 13.0]);
-        product(Matrix::dense(&a, 3), Matrix::transposed(&b, 3), 2, 3, &mut into, Threads::One);
+        product(
+            Matrix::dense(&a, 3),
+            Matrix::transposed(&b, 3),
+            2,
+            3,
+            &mut into,
+            Threads::One,
+        );
         assert_eq!(into, [7.0, 10.0, 16.0, 19.0]);
-        product(Matrix::dense(&a[..0], 0), Matrix::dense(&b[..0], 2), 2, 0, &mut into, Threads::One);
+        product(
+            Matrix::dense(&a[..0], 0),
+            Matrix::dense(&b[..0], 2),
+            2,
+            0,
+            &mut into,
+            Threads::One,
+        );
         assert_eq!(into, [0.0; 4]);
     }
 }

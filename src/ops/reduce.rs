@@ -7,7 +7,8 @@ use super::evaluate::{Number, from_values, one, to_vec};
 use super::lanes::Lanes;
 use super::samples::{Draw, ints_attr, sample};
 use super::{
-    AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind, Tolerance, infer,
+    AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind, Tolerance,
+    infer,
 };
 use crate::ir::{Attr, Attrs, DType, TensorType};
 use crate::tile::{Cond, Expr, ExprId, Extent, Index, ReduceOp, TileCtx};
@@ -55,7 +56,11 @@ pub static REDUCE_MAX: OpDef = OpDef {
     infer: infer_extreme,
     eval: |ctx| extreme(ctx, true),
     lower: Lowering::Tile(TileKind::Reduce, |ctx| {
-        let op = if ctx.result.dtype == DType::Bool { ReduceOp::Or } else { ReduceOp::Max };
+        let op = if ctx.result.dtype == DType::Bool {
+            ReduceOp::Or
+        } else {
+            ReduceOp::Max
+        };
         tile_reduction(ctx, op)
     }),
     tolerance: Tolerance::Exact,
@@ -68,7 +73,11 @@ pub static REDUCE_MIN: OpDef = OpDef {
     infer: infer_extreme,
     eval: |ctx| extreme(ctx, false),
     lower: Lowering::Tile(TileKind::Reduce, |ctx| {
-        let op = if ctx.result.dtype == DType::Bool { ReduceOp::And } else { ReduceOp::Min };
+        let op = if ctx.result.dtype == DType::Bool {
+            ReduceOp::And
+        } else {
+            ReduceOp::Min
+        };
         tile_reduction(ctx, op)
     }),
     tolerance: Tolerance::Exact,
@@ -79,13 +88,11 @@ pub static REDUCE_MIN: OpDef = OpDef {
 pub static ARG_MAX: OpDef = OpDef {
     name: "arg_max",
 
-
     eval: |ctx| arg_extreme(ctx, true),
     lower: Lowering::Tile(TileKind::Reduce, |ctx| {
         let last = ctx.attrs.int("last") == Some(1);
         tile_arg(ctx, ReduceOp::ArgMax { last })
     }),
-
 
     ..ARG_EXTREME
 };
@@ -185,9 +192,13 @@ fn fold(
     int: fn(i64, i64) -> i64,
 ) -> Result<Vec<Datum>, OpError> {
     if ctx.tensor(0)?.dtype().is_float() {
-        fold_as(ctx, |lane: &mut dyn Iterator<Item = f64>| lane.fold(float_start, float))
+        fold_as(ctx, |lane: &mut dyn Iterator<Item = f64>| {
+            lane.fold(float_start, float)
+        })
     } else {
-        fold_as(ctx, |lane: &mut dyn Iterator<Item = i64>| lane.fold(int_start, int))
+        fold_as(ctx, |lane: &mut dyn Iterator<Item = i64>| {
+            lane.fold(int_start, int)
+        })
     }
 }
 
@@ -250,7 +261,10 @@ pub fn extreme_of(dtype: DType, largest: bool) -> f64 {
     if dtype.is_float() {
         return if largest { f64::INFINITY } else { f64::NEG_INFINITY };
     }
-    #[expect(clippy::cast_precision_loss, reason = "constants saturate when they are written")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "constants saturate when they are written"
+    )]
     let value = int_extreme_of(dtype, largest) as f64;
     value
 }
@@ -278,7 +292,9 @@ fn arg_extreme(ctx: &EvalCtx<'_>, largest: bool) -> Result<Vec<Datum>, OpError> 
     let lanes = Lanes::new(x.dims(), &[axis]);
     let positions = if x.dtype().is_float() {
         lanes.fold(&to_vec::<f64>(x), |lane| {
-            first_where(lane, |old, new| replaces(old, new, largest) || (last && new == old))
+            first_where(lane, |old, new| {
+                replaces(old, new, largest) || (last && new == old)
+            })
         })
     } else {
         lanes.fold(&to_vec::<i64>(x), |lane| {
@@ -353,7 +369,9 @@ fn tile_reduction(ctx: &mut TileCtx<'_, '_>, op: ReduceOp) -> ExprId {
     let axes = tile_axes(ctx);
     let (at, dtype) = (ctx.at, ctx.result.dtype);
     let extents = extents_of(ctx, 0, &axes);
-    ctx.reduce(op, &extents, dtype, |ctx, inner| ctx.read(0, &replaced(at, &axes, inner)))
+    ctx.reduce(op, &extents, dtype, |ctx, inner| {
+        ctx.read(0, &replaced(at, &axes, inner))
+    })
 }
 
 fn tile_mean(ctx: &mut TileCtx<'_, '_>) -> ExprId {
@@ -402,7 +420,11 @@ fn tile_cum_sum(ctx: &mut TileCtx<'_, '_>) -> ExprId {
         let value = ctx.read(0, &replaced(at, &axes, inner));
         let zero = ctx.body.constant(dtype, 0.0);
         let own = &at[axes[0]];
-        let distance = if reverse { inner[0].minus(own) } else { own.minus(&inner[0]) };
+        let distance = if reverse {
+            inner[0].minus(own)
+        } else {
+            own.minus(&inner[0])
+        };
         // Built directly: whether the condition holds depends on two variables of one extent.
         ctx.body.add(Expr::Select {
             conds: vec![Cond {
