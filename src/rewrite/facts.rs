@@ -97,6 +97,12 @@ impl Bindings {
         self.entries.push((name.to_owned(), binding));
     }
 
+    /// Forgets the latest meaning of a name, and returns it.
+    pub fn take(&mut self, name: &str) -> Option<Binding> {
+        let position = self.entries.iter().rposition(|(known, _)| known == name)?;
+        Some(self.entries.remove(position).1)
+    }
+
     /// Number of names, to come back to with [`Bindings::truncate`].
     pub fn len(&self) -> usize {
         self.entries.len()

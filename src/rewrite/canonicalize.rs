@@ -1,0 +1,236 @@
+//! Applies `~>` rules to a graph until none matches: the steps before the e-graph.
+//!
+//! Phases run in order (canonical, recognize, algebra, layout), each with the rules of the
+//! earlier ones, so that what one phase leaves is brought into canonical form again. A rule
+//! fires only if the replacement has the type of what it replaces. Constants are folded as
+//! they appear where they are small, and all of them at the end.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::rc::Rc;
+
+use rustc_hash::FxHashSet;
+
+use super::construct::{Marks, construct};
+use super::match_graph::{Match, depth, find, heads};
+use super::rule_ast::{Arrow, Phase, Rule};
+use super::rule_set::RuleSet;
+use super::work_graph::WorkGraph;
+use crate::ir::{Graph, Node, NodeId, ValueId};
+
+/// How often each rule fired, by name.
+pub type Fired = BTreeMap<String, usize>;
+
+/// `graph` in the form that the e-graph starts from.
+pub fn canonicalize(graph: &Graph, rules: &RuleSet) -> Graph {
+    canonicalize_counting(graph, rules).0
+}
+
+/// As [`canonicalize`], with what fired.
+pub fn canonicalize_counting(graph: &Graph, rules: &RuleSet) -> (Graph, Fired) {
+    let mut rewriter = Rewriter {
+        work: WorkGraph::new(super::compact::compact(graph)),
+        fired: Fired::new(),
+    };
+    let phases = [Phase::Canonical, Phase::Recognize, Phase::Algebra, Phase::Layout];
+    for phase in phases {
+        let active: Vec<&Rule> = phases
+            .iter()
+            .take_while(|earlier| **earlier <= phase)
+            .flat_map(|earlier| rules.rules.iter().filter(move |rule| rule.header.phase == *earlier))
+            .filter(|rule| rule.arrow == Arrow::Replace)
+            .collect();
+        rewriter.run(&active, phase);
+    }
+    rewriter.fold_all();
+    (rewriter.work.finish(), rewriter.fired)
+}
+
+struct Rewriter {
+    work: WorkGraph,
+    fired: Fired,
+}
+
+impl Rewriter {
+    /// Applies `rules` until none matches, at most a bounded number of times.
+    fn run(&mut self, rules: &[&Rule], phase: Phase) {
+        let reach = rules.iter().map(|rule| depth(&rule.left)).max().unwrap_or(0);
+        let mut by_op = RulesByOp { rules, found: HashMap::new() };
+        let mut queue = Queue::default();
+        for id in self.work.node_ids() {
+            queue.push(id);
+        }
+        let mut fuel = 1000 + 50 * self.work.graph.nodes.len();
+        while let Some(id) = queue.pop() {
+            let first_new = self.work.graph.nodes.len();
+            if !self.work.is_alive(id) || !self.step(id, &by_op.of(self.work.graph.node(id).op)) {
+                continue;
+            }
+            fuel -= 1;
+            if fuel == 0 {
+                let most = self.fired.iter().max_by_key(|(_, count)| **count);
+                tracing::warn!(phase = phase.name(), ?most, "rewriting was cut short");
+                return;
+            }
+            let mut changed = self.work.take_changed();
+            changed.extend(self.work.node_ids().skip(first_new));
+            self.requeue(changed, reach, &mut queue);
+        }
+    }
+
+    /// Folds the node, or applies the first rule that matches it.
+    fn step(&mut self, id: NodeId, rules: &[&Rule]) -> bool {
+        if self.work.fold(id, is_small) {
+            return true;
+        }
+        let [result] = self.work.graph.node(id).results[..] else {
+            return false;
+        };
+        rules.iter().any(|rule| self.apply(rule, result))
+    }
+
+    fn apply(&mut self, rule: &Rule, root: ValueId) -> bool {
+        let Some(found) = find(&self.work, rule, root) else {
+            return false;
+        };
+        let marks = self.marks(rule, &found);
+        let ty = self.work.graph.ty(root).clone();
+        let n_nodes = self.work.graph.nodes.len();
+        let built = construct(&mut self.work, &rule.right, &found.bindings, ty.dtype, &marks);
+        let accepted = built.filter(|&new| new != root && *self.work.graph.ty(new) == ty);
+        if let Some(new) = accepted {
+            self.work.replace(root, new);
+            *self.fired.entry(rule.header.name.text.clone()).or_default() += 1;
+        }
+        self.sweep(n_nodes);
+        accepted.is_some()
+    }
+
+    /// Removes nodes from number `first` on that nothing reads.
+    fn sweep(&mut self, first: usize) {
+        let ids: Vec<NodeId> = self.work.node_ids().skip(first).collect();
+        for id in ids.into_iter().rev() {
+            let result = self.work.graph.node(id).results[0];
+            self.work.remove_if_unused(result);
+        }
+    }
+
+    /// New nodes come from where the matched ones came from, and by the same rules.
+    fn marks(&self, rule: &Rule, found: &Match) -> Marks {
+        let nodes = || found.nodes.iter().rev().map(|&id| self.work.graph.node(id));
+        let name = &rule.header.name.text;
+        Marks {
+            origin: union(nodes().flat_map(|node| &node.origin)),
+            rules: union(nodes().flat_map(|node| &node.rules).chain([name])),
+        }
+    }
+
+    /// Queues `changed` and what reads it, as far down as a left side can look up.
+    fn requeue(&self, changed: Vec<NodeId>, reach: usize, queue: &mut Queue) {
+        let mut seen: FxHashSet<NodeId> = changed.iter().copied().collect();
+        let mut level = changed;
+        for _ in 0..reach {
+            let mut next = Vec::new();
+            for id in level {
+                if !self.work.is_alive(id) {
+                    continue;
+                }
+                queue.push(id);
+                let readers = self.work.graph.node(id).results.iter().flat_map(|&result| self.work.users(result));
+                next.extend(readers.copied().filter(|&reader| seen.insert(reader)));
+            }
+            level = next;
+        }
+    }
+
+    /// Folds everything over weights that does not grow them out of proportion.
+    fn fold_all(&mut self) {
+        let order = topological(&self.work.graph);
+        for id in order {
+            if self.work.is_alive(id) {
+                self.work.fold(id, is_worth_storing);
+            }
+        }
+    }
+}
+
+/// Constants folded as they appear, so that conditions can look at them. Repetition is not:
+/// rules remove it where the reader broadcasts.
+fn is_small(node: &Node, operand_bytes: usize, result_bytes: usize) -> bool {
+    let repeats = matches!(node.op, "expand" | "tile") && result_bytes > operand_bytes;
+    operand_bytes <= 1 << 20 && result_bytes <= 1 << 18 && !(repeats && result_bytes > 4096)
+}
+
+/// Constants stored in the engine rather than computed in each run.
+fn is_worth_storing(_: &Node, operand_bytes: usize, result_bytes: usize) -> bool {
+    result_bytes <= (2 * operand_bytes).max(16 << 20)
+}
+
+/// Ids of the nodes, operands before users.
+fn topological(graph: &Graph) -> Vec<NodeId> {
+    let mut order = Vec::with_capacity(graph.nodes.len());
+    let mut done = vec![false; graph.nodes.len()];
+    for root in 0..graph.nodes.len() {
+        let mut pending = vec![root];
+        while let Some(&node) = pending.last() {
+            if done[node] {
+                pending.pop();
+                continue;
+            }
+            let before = pending.len();
+            let operands = graph.nodes[node].operands.iter().flatten();
+            let makers = operands.filter_map(|&operand| graph.producer(operand));
+            pending.extend(makers.map(|(id, _)| id.0 as usize).filter(|&id| !done[id]));
+            if pending.len() == before {
+                done[node] = true;
+                order.push(NodeId(u32::try_from(node).expect("graphs have under 2^32 nodes")));
+            }
+        }
+    }
+    order
+}
+
+/// Every name once, in order of first appearance.
+fn union<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut union: Vec<String> = Vec::new();
+    for name in names {
+        if !union.contains(name) {
+            union.push(name.clone());
+        }
+    }
+    union
+}
+
+/// The rules that may match nodes of an op, found once per op.
+struct RulesByOp<'a> {
+    rules: &'a [&'a Rule],
+    found: HashMap<&'static str, Rc<[&'a Rule]>>,
+}
+
+impl<'a> RulesByOp<'a> {
+    fn of(&mut self, op: &'static str) -> Rc<[&'a Rule]> {
+        let rules = self.rules;
+        let found = self.found.entry(op);
+        Rc::clone(found.or_insert_with(|| rules.iter().copied().filter(|rule| heads(rule, op)).collect()))
+    }
+}
+
+/// Nodes to look at, each at most once at a time, first come first served.
+#[derive(Default)]
+struct Queue {
+    nodes: VecDeque<NodeId>,
+    waiting: FxHashSet<NodeId>,
+}
+
+impl Queue {
+    fn push(&mut self, id: NodeId) {
+        if self.waiting.insert(id) {
+            self.nodes.push_back(id);
+        }
+    }
+
+    fn pop(&mut self) -> Option<NodeId> {
+        let id = self.nodes.pop_front()?;
+        self.waiting.remove(&id);
+        Some(id)
+    }
+}

@@ -1,0 +1,83 @@
+//! Leaves out what the outputs do not need, and puts the rest in topological order.
+
+use crate::ir::{Graph, NodeId, Source, ValueId};
+
+/// The part of `graph` that its outputs depend on. Inputs all stay, in their order.
+pub fn compact(graph: &Graph) -> Graph {
+    let mut compactor = Compactor {
+        from: graph,
+        to: Graph::new(&graph.name),
+        moved: vec![None; graph.values.len()],
+    };
+    for &input in &graph.inputs {
+        let value = graph.value(input);
+        let moved = compactor.to.add_input(&value.name, value.ty.clone());
+        compactor.moved[input.0 as usize] = Some(moved);
+    }
+    for (&output, name) in graph.outputs.iter().zip(&graph.output_names) {
+        let moved = compactor.value(output);
+        compactor.to.add_output(name, moved);
+    }
+    for (own, outer) in &graph.captures {
+        let moved = compactor.value(*own);
+        compactor.to.captures.push((moved, outer.clone()));
+    }
+    compactor.to
+}
+
+struct Compactor<'a> {
+    from: &'a Graph,
+    to: Graph,
+    moved: Vec<Option<ValueId>>,
+}
+
+impl Compactor<'_> {
+    /// Moves a value after everything it depends on. Works on a stack: graphs are deep.
+    fn value(&mut self, root: ValueId) -> ValueId {
+        let mut pending = vec![root];
+        while let Some(&value) = pending.last() {
+            if self.moved[value.0 as usize].is_some() {
+                pending.pop();
+                continue;
+            }
+            match &self.from.value(value).source {
+                Source::Node(node, _) => {
+                    let before = pending.len();
+                    let operands = self.from.node(*node).operands.iter().rev().flatten();
+                    pending.extend(operands.filter(|operand| self.moved[operand.0 as usize].is_none()));
+                    if pending.len() == before {
+                        self.node(*node);
+                    }
+                }
+                Source::Weight(data) => {
+                    let name = &self.from.value(value).name;
+                    self.moved[value.0 as usize] = Some(self.to.add_weight(name, data.clone()));
+                }
+                Source::Input(_) => unreachable!("compact() moved every input first"),
+            }
+        }
+        self.moved[root.0 as usize].expect("the loop ends when the root is moved")
+    }
+
+    fn node(&mut self, id: NodeId) {
+        let node = self.from.node(id);
+        let operands = node
+            .operands
+            .iter()
+            .map(|operand| operand.map(|value| self.moved[value.0 as usize].expect("operands were moved first")))
+            .collect();
+        let results: Vec<_> = node
+            .results
+            .iter()
+            .map(|&result| {
+                let value = self.from.value(result);
+                (value.name.as_str(), value.ty.clone())
+            })
+            .collect();
+        let moved = self.to.add_node(node.op, operands, node.attrs.clone(), &results, node.origin.clone());
+        self.to.nodes[moved.0 as usize].rules.clone_from(&node.rules);
+        for (&result, &copy) in node.results.iter().zip(&self.to.nodes[moved.0 as usize].results) {
+            self.moved[result.0 as usize] = Some(copy);
+        }
+    }
+}
