@@ -5,7 +5,9 @@
 
 pub mod graph;
 pub mod host_tensor;
+pub mod text;
 pub mod types;
+pub mod verify;
 
 pub use graph::{Attr, Attrs, Graph, Node, NodeId, Operand, Source, Value, ValueId};
 pub use host_tensor::HostTensor;
