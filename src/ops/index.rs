@@ -70,7 +70,6 @@ pub static TILE: OpDef = OpDef {
 /// the end; generated code limits others to the axis, the reference refuses them.
 pub static GATHER: OpDef = OpDef {
     name: "gather",
-    onnx: &[OnnxOp::new("Gather")],
     samples: sample_gather,
     ..GATHER_BASE
 };
@@ -78,7 +77,6 @@ pub static GATHER: OpDef = OpDef {
 /// Elements of `x` at their own coordinates, but for `axis`, which `index` gives.
 pub static GATHER_ELEMENTS: OpDef = OpDef {
     name: "gather_elements",
-    onnx: &[OnnxOp::new("GatherElements")],
     infer: infer_gather_elements,
     eval: eval_gather_elements,
     lower: Lowering::Tile(TileKind::Index, tile_gather_elements),

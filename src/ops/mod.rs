@@ -14,6 +14,7 @@
 //!    lowering and reference. There is no test to write.
 
 pub mod activation;
+pub mod arithmetic_forms;
 pub mod attention;
 pub mod build;
 pub mod cast;
@@ -24,6 +25,7 @@ pub mod conv_eval;
 pub mod elementwise;
 pub mod evaluate;
 pub mod index;
+pub mod index_forms;
 pub mod infer;
 pub mod lanes;
 pub mod matmul;
@@ -38,6 +40,7 @@ pub mod reduce;
 pub mod samples;
 pub mod shape;
 pub mod softmax;
+pub mod view_forms;
 pub mod views;
 pub mod window;
 
@@ -520,6 +523,7 @@ pub fn all() -> impl Iterator<Item = &'static OpDef> {
 /// The files of the table. A new family is listed here.
 static FAMILIES: &[&[&OpDef]] = &[
     activation::OPS,
+    arithmetic_forms::OPS,
     attention::OPS,
     cast::OPS,
     compare::OPS,
@@ -527,6 +531,7 @@ static FAMILIES: &[&[&OpDef]] = &[
     conv::OPS,
     elementwise::OPS,
     index::OPS,
+    index_forms::OPS,
     matmul::OPS,
     normalize::OPS,
     pool::OPS,
@@ -535,6 +540,7 @@ static FAMILIES: &[&[&OpDef]] = &[
     reduce::OPS,
     shape::OPS,
     softmax::OPS,
+    view_forms::OPS,
     views::OPS,
 ];
 
