@@ -1,7 +1,10 @@
 //! What expansions build with: constants and the commonest core ops by a method each.
 
 use super::evaluate::{filled, scalar};
-use super::{AttrDef, AttrDefault, AttrKind, ExpandCtx, OpError};
+use super::{
+    AttrDef, AttrDefault, AttrKind, ExpandCtx, Lowering, OpDef, OpError, Operands, Tolerance, evaluate,
+    infer, samples,
+};
 use crate::ir::{Attr, Attrs, DType, HostTensor, ValueId};
 
 /// An attribute list entry with an integer default.
@@ -48,6 +51,19 @@ pub const fn required_attr(name: &'static str, kind: AttrKind) -> AttrDef {
         default: AttrDefault::Required,
     }
 }
+
+/// What ONNX forms have in common: types, meaning and code are those of their expansion.
+pub const FORM: OpDef = OpDef {
+    name: "",
+    onnx: &[],
+    operands: Operands::exactly(&["x"]),
+    attrs: &[],
+    infer: infer::BY_EXPANSION,
+    eval: evaluate::BY_EXPANSION,
+    lower: Lowering::Host("an op that only expands"),
+    samples: samples::NONE,
+    tolerance: Tolerance::Close,
+};
 
 impl ExpandCtx<'_> {
     /// Type dims and kind of a value of the graph.
@@ -97,6 +113,33 @@ impl ExpandCtx<'_> {
             .map(|&extent| i64::try_from(extent).expect("extents fit in i64"))
             .collect();
         self.emit("reshape", &[value], Attrs::new().with("shape", Attr::Ints(dims)))
+    }
+
+    /// A vector along axis `axis` of a tensor of rank `rank`, as a shape that broadcasts.
+    ///
+    /// # Errors
+    /// If `value` has more than one axis.
+    pub fn along_axis(&mut self, value: ValueId, axis: usize, rank: usize) -> Result<ValueId, OpError> {
+        let mut dims = vec![1; rank.saturating_sub(axis).max(1)];
+        dims[0] = self.dims_of(value).iter().product();
+        self.reshape(value, &dims)
+    }
+
+    /// An op of two operands.
+    ///
+    /// # Errors
+    /// If the operand types do not fit.
+    pub fn binary(&mut self, op: &'static str, a: ValueId, b: ValueId) -> Result<ValueId, OpError> {
+        self.plain(op, &[a, b])
+    }
+
+    /// An op of `value` and a number of its kind.
+    ///
+    /// # Errors
+    /// If the kind has no such op.
+    pub fn with_number(&mut self, op: &'static str, value: ValueId, number: f64) -> Result<ValueId, OpError> {
+        let number = self.scalar(self.dtype_of(value), number);
+        self.plain(op, &[value, number])
     }
 
     /// `value` with axes in another order; itself where the order is its own.

@@ -22,6 +22,7 @@ pub mod compare;
 pub mod control;
 pub mod conv;
 pub mod conv_eval;
+pub mod conv_forms;
 pub mod elementwise;
 pub mod evaluate;
 pub mod index;
@@ -29,14 +30,18 @@ pub mod index_forms;
 pub mod infer;
 pub mod lanes;
 pub mod matmul;
+pub mod matmul_forms;
 pub mod moves;
 pub mod narrow;
 pub mod normalize;
+pub mod normalize_forms;
 pub mod pool;
+pub mod pool_forms;
 pub mod product;
 pub mod quantize;
 pub mod recurrent;
 pub mod reduce;
+pub mod reduce_forms;
 pub mod samples;
 pub mod shape;
 pub mod softmax;
@@ -529,15 +534,20 @@ static FAMILIES: &[&[&OpDef]] = &[
     compare::OPS,
     control::OPS,
     conv::OPS,
+    conv_forms::OPS,
     elementwise::OPS,
     index::OPS,
     index_forms::OPS,
     matmul::OPS,
+    matmul_forms::OPS,
     normalize::OPS,
+    normalize_forms::OPS,
     pool::OPS,
+    pool_forms::OPS,
     quantize::OPS,
     recurrent::OPS,
     reduce::OPS,
+    reduce_forms::OPS,
     shape::OPS,
     softmax::OPS,
     view_forms::OPS,
