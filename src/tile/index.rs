@@ -310,6 +310,33 @@ impl Index {
         Some(stride)
     }
 
+    /// Quotients and remainders of one index put together again:
+    /// `k*d*(x / d) + k*(x mod d) = k*x`, wherever both occur.
+    #[must_use]
+    pub fn recombined(&self, vars: &Vars) -> Index {
+        let mut whole = self.clone();
+        while let Some(next) = whole.recombined_once(vars) {
+            whole = next;
+        }
+        whole
+    }
+
+    fn recombined_once(&self, vars: &Vars) -> Option<Index> {
+        self.terms.iter().find_map(|(atom, factor)| {
+            let Atom::Mod(inner, divisor) = atom else {
+                return None;
+            };
+            let quotient = inner.div(divisor, vars).times(&factor.times(divisor));
+            let found = quotient.constant == 0
+                && !quotient.terms.is_empty()
+                && quotient.terms.iter().all(|term| self.terms.contains(term));
+            found.then(|| {
+                let remainder = Index::atom(atom.clone()).times(factor);
+                self.minus(&quotient).minus(&remainder).plus(&inner.times(factor))
+            })
+        })
+    }
+
     fn add_term(&mut self, atom: Atom, coefficient: Extent) {
         match self.terms.binary_search_by(|(own, _)| own.cmp(&atom)) {
             Ok(position) => {
@@ -428,7 +455,7 @@ pub fn linearize(coordinates: &[Index], dims: &[Extent]) -> Index {
 /// Coordinates in a tensor of extents `dims` of the element at row-major `position`.
 pub fn delinearize(position: &Index, dims: &[Extent], vars: &Vars) -> Vec<Index> {
     let mut coordinates = vec![Index::zero(); dims.len()];
-    let mut rest = position.clone();
+    let mut rest = position.recombined(vars);
     for axis in (1..dims.len()).rev() {
         coordinates[axis] = rest.modulo(&dims[axis], vars);
         rest = rest.div(&dims[axis], vars);
@@ -481,8 +508,20 @@ mod tests {
         let column = Index::var(vars.fresh(Extent::known(768)));
         let parts = delinearize(&column, &sizes(&[12, 64]), &vars);
         assert_eq!(linearize(&parts, &sizes(&[12, 64])).range(&vars), Some((0, 767)));
+        assert_eq!(linearize(&parts, &sizes(&[12, 64])).recombined(&vars), column);
         assert_eq!(parts[0].range(&vars), Some((0, 11)));
         assert_eq!(parts[1].range(&vars), Some((0, 63)));
+    }
+
+    #[test]
+    fn a_flat_position_survives_any_reshape() {
+        let mut vars = Vars::default();
+        let position = Index::var(vars.fresh(Extent::known(2 * 3 * 4 * 5)));
+        let coordinates = delinearize(&position, &sizes(&[2, 3, 4, 5]), &vars);
+        let flat = linearize(&coordinates, &sizes(&[2, 3, 4, 5]));
+        assert_eq!(flat.recombined(&vars), position);
+        let other = delinearize(&flat, &sizes(&[6, 20]), &vars);
+        assert_eq!(linearize(&other, &sizes(&[6, 20])).recombined(&vars), position);
     }
 
     #[test]

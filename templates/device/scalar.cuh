@@ -1,13 +1,10 @@
 // The scalar functions that `Lowering::Map` texts of the op table call: `rt_<op>(..)`.
 //
 // Plain CUDA C++ without headers, so that NVRTC and g++ (behind an emulating prelude) both
-// take it. The prelude before this file declares the sized integer types. Kinds narrower than
-// 32-bit floats are computed as `float`, so functions exist for float, double, bool and the
-// integers. An op's meaning is its `eval` in src/ops; this file must agree with it.
-
-#ifndef RT_DEV
-#define RT_DEV __device__ __forceinline__
-#endif
+// take it. The prelude before this file declares the sized integer types and RT_DEV. Kinds
+// narrower than 32-bit floats are computed as `float`, so functions exist for float, double, bool
+// and the integers; casts are in convert.cuh. An op's meaning is its `eval` in src/ops; this file
+// must agree with it.
 
 // A parameter of type `rt_as<T>` takes part in no deduction: attributes convert to T.
 template <typename T>
@@ -207,103 +204,6 @@ RT_DEV bool rt_is_inf(T x, bool detect_negative, bool detect_positive) {
 template <typename T>
 RT_DEV T rt_where(bool cond, T a, T b) {
   return cond ? a : b;
-}
-
-// ---- conversion (src/ops/cast.rs). Floats narrower than 32 bits stay `float` in registers and
-// round when they are stored.
-
-template <typename T>
-RT_DEV double rt_cast_f64(T x) {
-  return static_cast<double>(x);
-}
-template <typename T>
-RT_DEV float rt_cast_f32(T x) {
-  return static_cast<float>(x);
-}
-template <typename T>
-RT_DEV float rt_cast_f16(T x) {
-  return static_cast<float>(x);
-}
-template <typename T>
-RT_DEV float rt_cast_bf16(T x) {
-  return static_cast<float>(x);
-}
-template <typename T>
-RT_DEV float rt_cast_f8e4m3(T x) {
-  return static_cast<float>(x);
-}
-template <typename T>
-RT_DEV float rt_cast_f8e4m3fnuz(T x) {
-  return static_cast<float>(x);
-}
-template <typename T>
-RT_DEV float rt_cast_f8e5m2(T x) {
-  return static_cast<float>(x);
-}
-template <typename T>
-RT_DEV float rt_cast_f8e5m2fnuz(T x) {
-  return static_cast<float>(x);
-}
-template <typename T>
-RT_DEV float rt_cast_f8e8m0(T x) {
-  return static_cast<float>(x);
-}
-template <typename T>
-RT_DEV float rt_cast_f4e2m1(T x) {
-  return static_cast<float>(x);
-}
-template <typename T>
-RT_DEV int64_t rt_cast_i64(T x) {
-  return static_cast<int64_t>(x);
-}
-template <typename T>
-RT_DEV int32_t rt_cast_i32(T x) {
-  return static_cast<int32_t>(x);
-}
-// A float becomes a narrow integer through a wide one, so that low bits are kept.
-template <typename T>
-RT_DEV int16_t rt_cast_i16(T x) {
-  return static_cast<int16_t>(static_cast<int64_t>(x));
-}
-template <typename T>
-RT_DEV int8_t rt_cast_i8(T x) {
-  return static_cast<int8_t>(static_cast<int64_t>(x));
-}
-template <typename T>
-RT_DEV int8_t rt_cast_i4(T x) {
-  return static_cast<int8_t>(static_cast<int8_t>(static_cast<uint8_t>(rt_cast_i8(x)) << 4) >> 4);
-}
-template <typename T>
-RT_DEV int8_t rt_cast_i2(T x) {
-  return static_cast<int8_t>(static_cast<int8_t>(static_cast<uint8_t>(rt_cast_i8(x)) << 6) >> 6);
-}
-template <typename T>
-RT_DEV uint64_t rt_cast_u64(T x) {
-  return static_cast<uint64_t>(x);
-}
-template <typename T>
-RT_DEV uint32_t rt_cast_u32(T x) {
-  return static_cast<uint32_t>(static_cast<int64_t>(x));
-}
-template <typename T>
-RT_DEV uint16_t rt_cast_u16(T x) {
-  return static_cast<uint16_t>(static_cast<int64_t>(x));
-}
-template <typename T>
-RT_DEV uint8_t rt_cast_u8(T x) {
-  return static_cast<uint8_t>(static_cast<int64_t>(x));
-}
-template <typename T>
-RT_DEV uint8_t rt_cast_u4(T x) {
-  return static_cast<uint8_t>(rt_cast_u8(x) & 0xf);
-}
-template <typename T>
-RT_DEV uint8_t rt_cast_u2(T x) {
-  return static_cast<uint8_t>(rt_cast_u8(x) & 0x3);
-}
-template <typename T>
-RT_DEV bool rt_cast_bool(T x) {
-  return x != T(0);
 }
 
 // ---- activations (src/ops/activation.rs)

@@ -1,0 +1,200 @@
+//! Printing one expression for several neighbouring elements.
+//!
+//! A *lane* variable counts the elements. What does not depend on it is computed once; loads
+//! whose address grows by one with it become one wide access; the rest is a short unrolled
+//! loop. A load under a condition that all lanes share keeps that condition around its wide
+//! access, so that concatenated operands are read only where they are meant.
+
+use std::collections::BTreeMap;
+
+use super::cuda_expr::Printer;
+use super::cuda_types::value_type;
+use super::free_vars::values_in;
+use super::rebuild::operands;
+use crate::tile::{Atom, Cond, Expr, ExprId, Extent, Index, VarId};
+
+/// The variable that tells neighbouring elements apart, and how many there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lane {
+    pub var: VarId,
+    pub width: usize,
+}
+
+/// Conditions of the `Select`s above a load, and whether its branch is the `then` one.
+type Path = Vec<(Vec<Cond>, bool)>;
+
+/// Every way a load is reached; `None` once a condition differs between lanes.
+type Reaches = BTreeMap<ExprId, Option<Vec<Path>>>;
+
+impl Printer<'_> {
+    /// Appends statements that evaluate `roots` for all lanes; answers with the name of an
+    /// array of `lane.width` values for each root.
+    pub fn lanes(&mut self, lane: Lane, roots: &[ExprId]) -> Vec<String> {
+        let loads = self.shared_work(lane, roots);
+        let outputs: Vec<String> = roots
+            .iter()
+            .map(|&root| {
+                let name = self.fresh("y");
+                let ty = value_type(self.body.dtype(root));
+                self.line(&format!("{ty} {name}[{}];", lane.width));
+                name
+            })
+            .collect();
+        self.line("#pragma unroll");
+        let counter = self.fresh("lane");
+        self.bind(lane.var, &counter);
+        self.open(&format!("for (int {counter} = 0; {counter} < {}; ++{counter}) {{", lane.width));
+        for (load, array) in loads {
+            self.preset(load, &format!("{array}[{counter}]"));
+        }
+        for (&root, output) in roots.iter().zip(&outputs) {
+            let value = self.value(root);
+            self.line(&format!("{output}[{counter}] = {value};"));
+        }
+        self.close();
+        outputs
+    }
+
+    /// Computes what the lanes share, and reads what they can read together: answers with the
+    /// array that each wide load went to.
+    pub fn shared_work(&mut self, lane: Lane, roots: &[ExprId]) -> Vec<(ExprId, String)> {
+        let mut reaches = Reaches::new();
+        for &root in roots {
+            self.reach(lane, root, Some(&Path::new()), &mut reaches);
+        }
+        reaches
+            .into_iter()
+            .filter_map(|(load, paths)| Some((load, self.wide_load(lane, load, &paths?))))
+            .collect()
+    }
+
+    /// Finds the wide loads below `id`. `path` is `None` below a condition that lanes do not
+    /// share.
+    fn reach(&mut self, lane: Lane, id: ExprId, path: Option<&Path>, found: &mut Reaches) {
+        if self.known(id).is_some() {
+            return;
+        }
+        if !self.free.has(id, lane.var) {
+            if path.is_some_and(Vec::is_empty) {
+                self.value(id);
+            }
+            return;
+        }
+        let body = self.body;
+        match body.expr(id) {
+            Expr::Load { input, index, .. } if self.is_wide(lane, *input, index) => {
+                let known = found.entry(id).or_insert_with(|| Some(Vec::new()));
+                match (path, known) {
+                    (Some(path), Some(paths)) if !paths.contains(path) => paths.push(path.clone()),
+                    (Some(_), _) => {}
+                    (None, known) => *known = None,
+                }
+            }
+            Expr::Select {
+                conds,
+                then,
+                otherwise,
+            } => {
+                let mut values = Vec::new();
+                conds.iter().for_each(|cond| values_in(&cond.index, &mut values));
+                for &value in &values {
+                    self.reach(lane, value, path, found);
+                }
+                let shared = values.is_empty()
+                    && conds
+                        .iter()
+                        .all(|cond| !self.free.of_index(&cond.index).contains(&lane.var));
+                for (branch, taken) in [(*then, true), (*otherwise, false)] {
+                    let below = path.filter(|_| shared).map(|path| {
+                        let mut below = path.clone();
+                        below.push((conds.clone(), taken));
+                        below
+                    });
+                    self.reach(lane, branch, below.as_ref(), found);
+                }
+            }
+            // Inside a reduction the address also depends on its variables.
+            Expr::Reduce { .. } => {}
+            expr => {
+                for operand in operands(expr) {
+                    self.reach(lane, operand, path, found);
+                }
+            }
+        }
+    }
+
+    /// Whether lanes read neighbouring elements from an aligned address.
+    fn is_wide(&self, lane: Lane, input: u32, index: &[Index]) -> bool {
+        let position = self.position(input, index);
+        position.stride_of(lane.var) == Some(Extent::known(1)) && is_aligned(&position, lane)
+    }
+
+    fn wide_load(&mut self, lane: Lane, load: ExprId, paths: &[Path]) -> String {
+        let Expr::Load { input, index, dtype } = self.body.expr(load) else {
+            unreachable!("only loads are collected");
+        };
+        let (operand, ty) = (self.operand(*input), value_type(*dtype));
+        let first = without(&self.position(*input, index), lane.var);
+        let array = self.fresh("v");
+        let guarded = !paths.iter().any(Vec::is_empty);
+        let start = if guarded { " = {}" } else { "" };
+        self.line(&format!("{ty} {array}[{}]{start};", lane.width));
+        if guarded {
+            let test = self.any_path(paths);
+            self.open(&format!("if ({test}) {{"));
+        }
+        let position = self.index(&first);
+        self.line(&format!(
+            "rt_load<{}>({array}, {} + {});",
+            lane.width,
+            operand.name,
+            parenthesized(&position)
+        ));
+        if guarded {
+            self.close();
+        }
+        array
+    }
+
+    fn any_path(&mut self, paths: &[Path]) -> String {
+        let tests: Vec<String> = paths
+            .iter()
+            .map(|path| {
+                let steps: Vec<String> = path
+                    .iter()
+                    .map(|(conds, taken)| {
+                        let test = self.conditions(conds);
+                        if *taken { test } else { format!("!({test})") }
+                    })
+                    .collect();
+                steps.join(" && ")
+            })
+            .collect();
+        match tests.as_slice() {
+            [one] => one.clone(),
+            many => {
+                let many: Vec<String> = many.iter().map(|test| format!("({test})")).collect();
+                many.join(" || ")
+            }
+        }
+    }
+}
+
+/// `text` as an operand of `+`.
+fn parenthesized(text: &str) -> String {
+    if text.contains('-') { format!("({text})") } else { text.to_owned() }
+}
+
+/// `index` at value zero of `var`, which occurs as a term only.
+pub fn without(index: &Index, var: VarId) -> Index {
+    let mut rest = index.clone();
+    rest.terms.retain(|(atom, _)| *atom != Atom::Var(var));
+    rest
+}
+
+/// Whether the first lane's position is a multiple of the number of lanes.
+pub fn is_aligned(position: &Index, lane: Lane) -> bool {
+    let width = i64::try_from(lane.width).expect("vectors are short");
+    let rest = without(position, lane.var);
+    rest.constant % width == 0 && rest.terms.iter().all(|(_, coefficient)| coefficient.scale % width == 0)
+}

@@ -1,0 +1,72 @@
+//! Device code that never varies, as text that goes before a kernel.
+
+/// A file of `templates/device`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Section {
+    pub name: &'static str,
+    pub text: &'static str,
+}
+
+/// Types and everything that needs assembly. Tests replace this section to run on the CPU.
+pub const PRELUDE: Section = Section {
+    name: "prelude",
+    text: include_str!("../../templates/device/prelude.cuh"),
+};
+pub const CONVERT: Section = Section {
+    name: "convert",
+    text: include_str!("../../templates/device/convert.cuh"),
+};
+pub const SCALAR: Section = Section {
+    name: "scalar",
+    text: include_str!("../../templates/device/scalar.cuh"),
+};
+pub const INDEX: Section = Section {
+    name: "index",
+    text: include_str!("../../templates/device/index.cuh"),
+};
+pub const VECTOR: Section = Section {
+    name: "vector",
+    text: include_str!("../../templates/device/vector.cuh"),
+};
+pub const REDUCE: Section = Section {
+    name: "reduce",
+    text: include_str!("../../templates/device/reduce.cuh"),
+};
+
+/// What every kernel of this crate begins with.
+pub const COMMON: &[Section] = &[PRELUDE, CONVERT, SCALAR, INDEX, VECTOR, REDUCE];
+
+/// `sections` in order and then `kernel`, each under a line that names it.
+pub fn translation_unit(sections: &[Section], kernel: &str) -> String {
+    let mut text = String::new();
+    for section in sections {
+        text.push_str(&banner(section.name));
+        text.push_str(section.text);
+        text.push('\n');
+    }
+    text.push_str(&banner("kernel"));
+    text.push_str(kernel);
+    text
+}
+
+/// The line above a section.
+pub fn banner(name: &str) -> String {
+    format!("// ==== {name}\n")
+}
+
+/// The kernel itself, without the sections before it.
+pub fn kernel_part(text: &str) -> &str {
+    text.split_once(&banner("kernel")).map_or(text, |(_, kernel)| kernel)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_follows_its_sections() {
+        let text = translation_unit(COMMON, "void f();\n");
+        assert_eq!(kernel_part(&text), "void f();\n");
+        assert!(text.find(&banner("convert")) < text.find(&banner("scalar")));
+    }
+}

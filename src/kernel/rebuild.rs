@@ -1,0 +1,207 @@
+//! Copies of expressions with variables replaced, and the canonical naming of reductions.
+//!
+//! Each read of a reduced tensor at other coordinates makes reductions over fresh variables.
+//! [`canonical`] renames bound variables by how deep they nest, so that reductions which
+//! compute the same become one expression.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::free_vars::values_in;
+use crate::tile::{Atom, Body, Cond, Expr, ExprId, Extent, Index, VarId};
+
+/// Copies expressions of one body into another, replacing variables by indices over the
+/// variables of the new body.
+pub struct Rebuild<'a> {
+    from: &'a Body,
+    pub into: Body,
+    pub vars: BTreeMap<VarId, Index>,
+    done: HashMap<ExprId, ExprId>,
+    /// Bound variables of the new body by nesting height, position and extent; `None` keeps
+    /// the names that `vars` gives.
+    bound: Option<BTreeMap<(usize, usize, Extent), VarId>>,
+    heights: HashMap<ExprId, usize>,
+}
+
+impl<'a> Rebuild<'a> {
+    /// `into` holds the variables that `vars` speaks of.
+    pub fn new(from: &'a Body, into: Body, vars: BTreeMap<VarId, Index>) -> Self {
+        Rebuild {
+            from,
+            into,
+            vars,
+            done: HashMap::new(),
+            bound: None,
+            heights: HashMap::new(),
+        }
+    }
+
+    /// The copy of `id`.
+    pub fn expr(&mut self, id: ExprId) -> ExprId {
+        if let Some(&done) = self.done.get(&id) {
+            return done;
+        }
+        let copy = self.copy(id);
+        self.done.insert(id, copy);
+        copy
+    }
+
+    fn copy(&mut self, id: ExprId) -> ExprId {
+        let expr = match self.from.expr(id).clone() {
+            same @ (Expr::Const(_) | Expr::Acc { .. }) => same,
+            Expr::Load { input, index, dtype } => Expr::Load {
+                input,
+                index: index.iter().map(|one| self.index(one)).collect(),
+                dtype,
+            },
+            Expr::Map {
+                op,
+                attrs,
+                args,
+                dtype,
+            } => Expr::Map {
+                op,
+                attrs: self.into.intern_attrs(self.from.attrs(attrs)),
+                args: args.into_iter().map(|arg| self.expr(arg)).collect(),
+                dtype,
+            },
+            Expr::IndexValue(index) => Expr::IndexValue(self.index(&index)),
+            Expr::Select {
+                conds,
+                then,
+                otherwise,
+            } => {
+                let conds = conds
+                    .iter()
+                    .map(|cond| Cond {
+                        index: self.index(&cond.index),
+                        extent: cond.extent.clone(),
+                    })
+                    .collect();
+                let (then, otherwise) = (self.expr(then), self.expr(otherwise));
+                return self.into.select(conds, then, otherwise);
+            }
+            Expr::Reduce {
+                op,
+                vars,
+                body,
+                dtype,
+            } => {
+                let vars = self.bind(id, &vars);
+                Expr::Reduce {
+                    op,
+                    vars,
+                    body: self.expr(body),
+                    dtype,
+                }
+            }
+        };
+        self.into.add(expr)
+    }
+
+    /// The copy of `index`, in normal form again.
+    pub fn index(&mut self, index: &Index) -> Index {
+        let mut result = Index::known(index.constant);
+        for (atom, coefficient) in &index.terms {
+            let replaced = match atom {
+                Atom::Var(var) => self.var(*var),
+                Atom::Div(inner, divisor) => self.index(inner).div(divisor, &self.into.vars),
+                Atom::Mod(inner, divisor) => self.index(inner).modulo(divisor, &self.into.vars),
+                Atom::Clamp(inner, extent) => self.index(inner).clamped(extent, &self.into.vars),
+                Atom::Value(id) => Index::atom(Atom::Value(self.expr(*id))),
+            };
+            result = result.plus(&replaced.times(coefficient));
+        }
+        result
+    }
+
+    fn var(&mut self, var: VarId) -> Index {
+        if let Some(index) = self.vars.get(&var) {
+            return index.clone();
+        }
+        let fresh = Index::var(self.into.vars.fresh(self.from.vars.extent(var).clone()));
+        self.vars.insert(var, fresh.clone());
+        fresh
+    }
+
+    /// Variables of the new body for those that reduction `id` binds.
+    fn bind(&mut self, id: ExprId, vars: &[VarId]) -> Vec<VarId> {
+        let height = self.height(id);
+        let mut bound = Vec::with_capacity(vars.len());
+        for (position, &var) in vars.iter().enumerate() {
+            let extent = self.from.vars.extent(var).clone();
+            let known = match (&mut self.bound, self.vars.get(&var)) {
+                (Some(table), _) => *table
+                    .entry((height, position, extent.clone()))
+                    .or_insert_with(|| self.into.vars.fresh(extent)),
+                (None, Some(index)) => lone_var(index)
+                    .expect("variables that reductions bind are renamed, never computed"),
+                (None, None) => self.into.vars.fresh(extent),
+            };
+            self.vars.insert(var, Index::var(known));
+            bound.push(known);
+        }
+        bound
+    }
+
+    /// How many reductions nest in `id`, itself included.
+    fn height(&mut self, id: ExprId) -> usize {
+        if let Some(&known) = self.heights.get(&id) {
+            return known;
+        }
+        let expr = self.from.expr(id);
+        let below = operands(expr)
+            .into_iter()
+            .map(|operand| self.height(operand))
+            .max()
+            .unwrap_or(0);
+        let height = below + usize::from(matches!(expr, Expr::Reduce { .. }));
+        self.heights.insert(id, height);
+        height
+    }
+}
+
+/// The variable an index consists of, if it is one alone.
+pub fn lone_var(index: &Index) -> Option<VarId> {
+    match index.terms.as_slice() {
+        [(Atom::Var(var), one)] if index.constant == 0 && one.as_known() == Some(1) => Some(*var),
+        _ => None,
+    }
+}
+
+/// Every expression that `expr` is made of directly, those inside its indices included.
+pub fn operands(expr: &Expr) -> Vec<ExprId> {
+    let mut found = Vec::new();
+    match expr {
+        Expr::Const(_) | Expr::Acc { .. } => {}
+        Expr::Load { index, .. } => index.iter().for_each(|one| values_in(one, &mut found)),
+        Expr::IndexValue(index) => values_in(index, &mut found),
+        Expr::Map { args, .. } => found.extend(args),
+        Expr::Select {
+            conds,
+            then,
+            otherwise,
+        } => {
+            conds.iter().for_each(|cond| values_in(&cond.index, &mut found));
+            found.extend([*then, *otherwise]);
+        }
+        Expr::Reduce { body, .. } => found.push(*body),
+    }
+    found
+}
+
+/// `body` with reductions renamed so that equal ones are one expression, and unused
+/// expressions dropped. Variables in `kept` keep their numbers if they are the first ones.
+pub fn canonical(body: &Body, kept: &[VarId], roots: &[ExprId]) -> (Body, Vec<ExprId>) {
+    let mut into = Body::new();
+    let vars = kept
+        .iter()
+        .map(|&var| {
+            let copy = into.vars.fresh(body.vars.extent(var).clone());
+            (var, Index::var(copy))
+        })
+        .collect();
+    let mut rebuild = Rebuild::new(body, into, vars);
+    rebuild.bound = Some(BTreeMap::new());
+    let roots = roots.iter().map(|&root| rebuild.expr(root)).collect();
+    (rebuild.into, roots)
+}

@@ -1,0 +1,151 @@
+//! A region's body as expressions over a template's own variables.
+
+use super::compose::Composer;
+use super::cuda_expr::Operand;
+use super::cuda_types::storage_type;
+use super::cuda_vector::Lane;
+use super::error::KernelError;
+use super::rebuild::canonical;
+use super::source::Param;
+use super::spec::KernelSpec;
+use crate::ir::TensorType;
+use crate::tile::index::delinearize;
+use crate::tile::{Body, ExprId, Extent, Index, VarId};
+
+/// One expression per output, over variables of the element.
+#[derive(Clone, Debug)]
+pub struct Composed {
+    pub body: Body,
+    /// Variables of the element that is computed, the first ones of the body.
+    pub vars: Vec<VarId>,
+    pub outputs: Vec<ExprId>,
+}
+
+/// Composes every output of `spec` at the coordinates that `at` gives for its dims; `extents`
+/// are those of the variables that `at` is handed.
+///
+/// # Errors
+/// If an op of the body has no generated code.
+pub fn compose_at(
+    spec: &KernelSpec,
+    extents: &[usize],
+    at: impl Fn(&Body, &[VarId], &[usize]) -> Vec<Index>,
+) -> Result<Composed, KernelError> {
+    let mut body = Body::new();
+    let vars: Vec<VarId> = extents
+        .iter()
+        .map(|&extent| body.vars.fresh(Extent::from(extent)))
+        .collect();
+    let mut composer = Composer::new(&spec.body);
+    let mut outputs = Vec::with_capacity(spec.body.outputs.len());
+    for &output in &spec.body.outputs {
+        let coordinates = at(&body, &vars, &spec.body.ty(output).dims());
+        outputs.push(composer.value(&mut body, output, &coordinates)?);
+    }
+    let (body, outputs) = canonical(&body, &vars, &outputs);
+    Ok(Composed { body, vars, outputs })
+}
+
+/// Composes over row-major positions `width * vars[0] + vars[1]` of the outputs, which all
+/// have the same number of elements.
+///
+/// # Errors
+/// As [`compose_at`].
+pub fn compose_flat(spec: &KernelSpec, width: usize) -> Result<(Composed, Lane), KernelError> {
+    let n_elements = spec.output_types().first().map_or(0, TensorType::n_elements);
+    let composed = compose_at(spec, &[n_elements / width, width], |body, vars, dims| {
+        let position = Index::var(vars[0])
+            .times(&Extent::from(width))
+            .plus(&lane_index(vars[1], width));
+        delinearize(&position, &extents(dims), &body.vars)
+    })?;
+    let lane = Lane {
+        var: composed.vars[1],
+        width,
+    };
+    Ok((composed, lane))
+}
+
+/// A lane of one element is always zero.
+pub fn lane_index(var: VarId, width: usize) -> Index {
+    if width == 1 { Index::zero() } else { Index::var(var) }
+}
+
+pub fn extents(dims: &[usize]) -> Vec<Extent> {
+    dims.iter().copied().map(Extent::from).collect()
+}
+
+/// The region's inputs as operands `in0`, `in1`, ..
+pub fn operands(spec: &KernelSpec) -> Vec<Operand> {
+    spec.input_types()
+        .iter()
+        .enumerate()
+        .map(|(position, ty)| Operand {
+            name: format!("in{position}"),
+            dims: extents(&ty.dims()),
+            dtype: ty.dtype,
+        })
+        .collect()
+}
+
+/// The region's outputs as operands `out0`, `out1`, ..
+pub fn results(spec: &KernelSpec) -> Vec<Operand> {
+    spec.output_types()
+        .iter()
+        .enumerate()
+        .map(|(position, ty)| Operand {
+            name: format!("out{position}"),
+            dims: extents(&ty.dims()),
+            dtype: ty.dtype,
+        })
+        .collect()
+}
+
+/// Parameter declarations of a kernel over the region's tensors, and what to pass.
+pub fn signature(spec: &KernelSpec) -> (Vec<String>, Vec<Param>) {
+    let (inputs, outputs) = (operands(spec), results(spec));
+    let declared = inputs
+        .iter()
+        .map(|input| format!("const {}* __restrict__ {}", storage_type(input.dtype), input.name))
+        .chain(
+            outputs
+                .iter()
+                .map(|output| format!("{}* __restrict__ {}", storage_type(output.dtype), output.name)),
+        )
+        .collect();
+    let passed = (0..inputs.len())
+        .map(Param::Input)
+        .chain((0..outputs.len()).map(Param::Output))
+        .collect();
+    (declared, passed)
+}
+
+/// Bytes read and written when every operand crosses memory once.
+pub fn operand_bytes(spec: &KernelSpec) -> f64 {
+    let types = [spec.input_types(), spec.output_types()].concat();
+    #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+    let bytes = types.iter().map(TensorType::n_bytes).sum::<usize>() as f64;
+    bytes
+}
+
+/// `rtrt_<template>_<ops>_<dtype>_<tile>`: what the kernel does, in C++ letters.
+pub fn kernel_name(spec: &KernelSpec, template: &str, tile: &str) -> String {
+    const MAX_OPS: usize = 5;
+    let ops = spec.ops();
+    let mut words: Vec<&str> = ops
+        .iter()
+        .copied()
+        .filter(|op| !matches!(*op, "cast" | "expand" | "reshape") || ops.len() == 1)
+        .collect();
+    if words.is_empty() {
+        words.push("copy");
+    }
+    let more = words.len().saturating_sub(MAX_OPS);
+    words.truncate(MAX_OPS);
+    let mut name = format!("rtrt_{template}_{}", words.join("_"));
+    if more > 0 {
+        name.push_str(&format!("_and{more}"));
+    }
+    let dtype = spec.output_types().first().map_or("none", |ty| ty.dtype.name());
+    format!("{name}_{dtype}_{tile}")
+}

@@ -1,0 +1,190 @@
+//! The problem a region poses, without anything that only people care about.
+//!
+//! Regions of repeated layers pose equal problems: their [`KernelSpec::key`] is equal, and
+//! so are their variants, sources and measurements. Names and origins are kept apart, for
+//! the comment above the kernel.
+
+use std::fmt::Write as _;
+
+use sha2::{Digest, Sha256};
+
+use crate::ir::{Attr, Graph, HostTensor, Operand, Source, TensorType, ValueId};
+use crate::rewrite::{FusedGraph, Region, RegionKind};
+
+/// What a build decides for every kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelOptions {
+    /// Whether `f32` matrix products may round their operands to TF32.
+    pub tf32: bool,
+}
+
+/// A kernel problem.
+#[derive(Clone, Debug)]
+pub struct KernelSpec {
+    pub kind: RegionKind,
+    /// The region's body: core ops on typed values, in the order of the region.
+    pub body: Graph,
+    pub options: KernelOptions,
+}
+
+/// The problem of region number `region`.
+pub fn spec(fused: &FusedGraph, region: usize, options: &KernelOptions) -> KernelSpec {
+    KernelSpec::of_region(&fused.regions[region], *options)
+}
+
+impl KernelSpec {
+    pub fn of_region(region: &Region, options: KernelOptions) -> Self {
+        KernelSpec {
+            kind: region.kind,
+            body: region.body.clone(),
+            options,
+        }
+    }
+
+    /// Equal for equal problems, as 64 hexadecimal digits.
+    pub fn key(&self) -> String {
+        let text = format!("{:?} {:?}\n{}", self.kind, self.options, self.text());
+        let mut key = String::new();
+        for byte in Sha256::digest(text.as_bytes()) {
+            write!(key, "{byte:02x}").expect("writing to a string succeeds");
+        }
+        key
+    }
+
+    pub fn input_types(&self) -> Vec<TensorType> {
+        self.body
+            .inputs
+            .iter()
+            .map(|&value| self.body.ty(value).clone())
+            .collect()
+    }
+
+    pub fn output_types(&self) -> Vec<TensorType> {
+        self.body
+            .outputs
+            .iter()
+            .map(|&value| self.body.ty(value).clone())
+            .collect()
+    }
+
+    /// The body in canonical text: one line per node, values named by their place in it.
+    pub fn text(&self) -> String {
+        let namer = Namer::of(&self.body);
+        let mut text = String::from("(");
+        let inputs: Vec<String> = self
+            .body
+            .inputs
+            .iter()
+            .map(|&value| format!("{}: {}", namer.name(&self.body, value), self.body.ty(value)))
+            .collect();
+        writeln!(text, "{})", inputs.join(", ")).expect("writing to a string succeeds");
+        for line in node_lines(&self.body, &namer) {
+            writeln!(text, "{line}").expect("writing to a string succeeds");
+        }
+        let outputs: Vec<String> = self
+            .body
+            .outputs
+            .iter()
+            .map(|&value| namer.name(&self.body, value))
+            .collect();
+        write!(text, "return {}", outputs.join(", ")).expect("writing to a string succeeds");
+        text
+    }
+
+    /// Names of the ops of the body, in order.
+    pub fn ops(&self) -> Vec<&'static str> {
+        self.body.nodes.iter().map(|node| node.op).collect()
+    }
+}
+
+/// `%0 = add(a, b): f32[2,3]`, one line per node.
+fn node_lines(graph: &Graph, namer: &Namer) -> Vec<String> {
+    graph
+        .nodes
+        .iter()
+        .map(|node| {
+            let results: Vec<String> = node.results.iter().map(|&value| namer.name(graph, value)).collect();
+            let operands: Vec<String> = node
+                .operands
+                .iter()
+                .map(|&operand: &Operand| operand.map_or("_".to_owned(), |value| namer.name(graph, value)))
+                .collect();
+            let types: Vec<String> = node
+                .results
+                .iter()
+                .map(|&value| graph.ty(value).to_string())
+                .collect();
+            let attrs: Vec<String> = node
+                .attrs
+                .0
+                .iter()
+                .map(|(name, attr)| format!("{name}={}", attr_text(attr)))
+                .collect();
+            let attrs = if attrs.is_empty() {
+                String::new()
+            } else {
+                format!("[{}]", attrs.join(", "))
+            };
+            format!(
+                "{} = {}{attrs}({}): {}",
+                results.join(", "),
+                node.op,
+                operands.join(", "),
+                types.join(", ")
+            )
+        })
+        .collect()
+}
+
+/// Names of values by their role and place, so that equal bodies have equal texts.
+struct Namer {
+    names: Vec<String>,
+}
+
+impl Namer {
+    fn of(graph: &Graph) -> Self {
+        let mut names = vec![String::new(); graph.values.len()];
+        for (position, &input) in graph.inputs.iter().enumerate() {
+            names[input.0 as usize] = format!("in{position}");
+        }
+        let results = graph.nodes.iter().flat_map(|node| &node.results);
+        for (position, value) in results.enumerate() {
+            names[value.0 as usize] = format!("%{position}");
+        }
+        Namer { names }
+    }
+
+    fn name(&self, graph: &Graph, value: ValueId) -> String {
+        match &graph.value(value).source {
+            Source::Weight(data) => tensor_text(data),
+            Source::Input(_) | Source::Node(..) => self.names[value.0 as usize].clone(),
+        }
+    }
+}
+
+fn tensor_text(data: &HostTensor) -> String {
+    if data.n_elements() == 1 {
+        let value = crate::ops::evaluate::to_vec::<f64>(data)[0];
+        return format!("{value:?}:{}", data.ty());
+    }
+    let digest = Sha256::digest(data.bytes());
+    let mut text = String::new();
+    for byte in &digest[..8] {
+        write!(text, "{byte:02x}").expect("writing to a string succeeds");
+    }
+    format!("#{text}:{}", data.ty())
+}
+
+fn attr_text(attr: &Attr) -> String {
+    match attr {
+        Attr::Int(value) => value.to_string(),
+        Attr::Float(value) => format!("{value:?}"),
+        Attr::Str(value) => value.clone(),
+        Attr::Ints(values) => format!("{values:?}").replace(' ', ""),
+        Attr::Floats(values) => format!("{values:?}").replace(' ', ""),
+        Attr::Strs(values) => format!("{values:?}").replace(' ', ""),
+        Attr::DType(dtype) => dtype.name().to_owned(),
+        Attr::Tensor(data) => tensor_text(data),
+        Attr::Graph(graph) => format!("graph of {} nodes", graph.nodes.len()),
+    }
+}

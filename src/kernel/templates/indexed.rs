@@ -1,0 +1,140 @@
+//! `indexed`: one thread per element evaluates the whole term. Right for every region.
+
+use serde::Serialize;
+
+use super::{Template, field_names, fill, knob, variant};
+use crate::ir::TensorType;
+use crate::kernel::cuda_expr::{Operand, Printer, index_type};
+use crate::kernel::device::{Device, NODE_US};
+use crate::kernel::error::KernelError;
+use crate::kernel::prelude::{COMMON, translation_unit};
+use crate::kernel::region_body::{
+    Composed, compose_flat, kernel_name, operand_bytes, operands, results, signature,
+};
+use crate::kernel::source::{Arch, Launch, Source, Variant};
+use crate::kernel::spec::KernelSpec;
+use crate::tile::{Body, Expr, ExprId};
+
+pub static TEMPLATE: Template = Template {
+    name: "indexed",
+    text: include_str!("../../../templates/indexed.cu.tera"),
+    variants,
+    render,
+    fields: || field_names(&IndexedContext::default()),
+};
+
+#[derive(Clone, Debug, Default, Serialize)]
+struct IndexedContext {
+    name: String,
+    params: Vec<String>,
+    threads: usize,
+    index_type: &'static str,
+    n_elements: usize,
+    body: String,
+}
+
+const THREADS: usize = 128;
+
+fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
+    let Ok((composed, _)) = compose_flat(spec, 1) else {
+        return Vec::new();
+    };
+    if !same_count(&spec.output_types()) {
+        return Vec::new();
+    }
+    let us = predicted_us(spec, &composed, Device::of(arch));
+    vec![variant(TEMPLATE.name, &[("threads", THREADS)], us)]
+}
+
+/// Whether all outputs have the same number of elements, so that one thread can own one of
+/// each.
+pub fn same_count(outputs: &[TensorType]) -> bool {
+    outputs.windows(2).all(|pair| pair[0].n_elements() == pair[1].n_elements())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+fn predicted_us(spec: &KernelSpec, composed: &Composed, device: &Device) -> f64 {
+    let n_elements = spec.output_types().first().map_or(0, TensorType::n_elements) as f64;
+    let per_element: f64 = composed.outputs.iter().map(|&output| work(&composed.body, output)).sum();
+    // A term without reuse costs about four instructions, and a load hits L1 at best.
+    let rate = f64::from(device.n_sms) * device.clock_ghz * 1e3 * 32.0;
+    let latency = per_element * 4e-3;
+    let fill = device.fill(n_elements / THREADS as f64, THREADS as f64);
+    NODE_US + latency + (n_elements * per_element / rate).max(device.memory_us(operand_bytes(spec)) * 1.5) / fill
+}
+
+/// Scalar steps to evaluate a term, loops multiplied out.
+pub fn work(body: &Body, id: ExprId) -> f64 {
+    let mut costs: Vec<f64> = Vec::new();
+    for (_, expr) in body.exprs() {
+        let below: f64 = crate::kernel::rebuild::operands(expr)
+            .into_iter()
+            .map(|operand| costs[operand.0 as usize])
+            .sum();
+        #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+        let repeats: f64 = match expr {
+            Expr::Reduce { vars, .. } => vars
+                .iter()
+                .filter_map(|&var| body.vars.extent(var).as_known())
+                .map(|extent| extent as f64)
+                .product(),
+            _ => 1.0,
+        };
+        costs.push((below + 1.0) * repeats);
+    }
+    costs[id.0 as usize]
+}
+
+fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, KernelError> {
+    let threads = knob(&TEMPLATE, variant, "threads")?;
+    if !same_count(&spec.output_types()) {
+        return Err(KernelError::NotAccepted {
+            template: TEMPLATE.name,
+            reason: "outputs have different numbers of elements".to_owned(),
+        });
+    }
+    let (composed, _) = compose_flat(spec, 1)?;
+    let (inputs, outputs) = (operands(spec), results(spec));
+    let all: Vec<Operand> = inputs.iter().chain(&outputs).cloned().collect();
+    let mut printer = Printer::new(&composed.body, &all);
+    printer.bind(composed.vars[0], "i");
+    for (output, &root) in outputs.iter().zip(&composed.outputs) {
+        let value = printer.value(root);
+        let ty = crate::kernel::cuda_types::storage_type(output.dtype);
+        printer.line(&format!("{}[i] = rt_put<{ty}>({value});", output.name));
+    }
+    let n_elements = spec.output_types().first().map_or(0, TensorType::n_elements);
+    let (params, passed) = signature(spec);
+    let name = kernel_name(spec, TEMPLATE.name, &format!("t{threads}"));
+    let text = fill(
+        &TEMPLATE,
+        &IndexedContext {
+            name: name.clone(),
+            params,
+            threads,
+            index_type: index_type(&all),
+            n_elements,
+            body: printer.finish()?,
+        },
+    )?;
+    Ok(Source {
+        name,
+        header: String::new(),
+        text: translation_unit(COMMON, &text),
+        template: TEMPLATE.name,
+        launch: one_dimensional(n_elements, threads),
+        params: passed,
+        workspace_bytes: 0,
+    })
+}
+
+/// One thread per item, in blocks of `threads`.
+pub fn one_dimensional(n_items: usize, threads: usize) -> Launch {
+    let blocks = u32::try_from(n_items.div_ceil(threads).max(1)).expect("grids have under 2^32 blocks");
+    Launch {
+        grid: [blocks, 1, 1],
+        block: [u32::try_from(threads).expect("blocks are small"), 1, 1],
+        smem_bytes: 0,
+    }
+}
+

@@ -1,0 +1,136 @@
+//! The templates: each is a `.cu.tera` file, a context struct and three functions.
+//!
+//! Adding one is adding a module with a `pub static TEMPLATE: Template` and listing it in
+//! [`TEMPLATES`]; `templates/README.md` has the recipe.
+
+pub mod indexed;
+pub mod pointwise;
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde::Serialize;
+use tera::{Context, Tera};
+
+use super::error::KernelError;
+use super::header;
+use super::source::{Arch, Source, Variant};
+use super::spec::KernelSpec;
+
+/// One way to make kernels.
+pub struct Template {
+    /// Stem of the `.cu.tera` file.
+    pub name: &'static str,
+    pub text: &'static str,
+    /// Ways to solve the problem with their analytic times, none where it is not for this
+    /// template.
+    pub variants: fn(&KernelSpec, Arch) -> Vec<Variant>,
+    pub render: fn(&KernelSpec, &Variant, Arch) -> Result<Source, KernelError>,
+    /// Names of the fields of its context, for the test that compares them with `text`.
+    pub fields: fn() -> Vec<String>,
+}
+
+/// Every template. Those that solve a problem best come first, which breaks ties.
+pub static TEMPLATES: &[&Template] = &[&pointwise::TEMPLATE, &indexed::TEMPLATE];
+
+/// Ways to solve `spec` on `arch`, the one predicted fastest first; never empty for a region
+/// whose ops have generated code.
+pub fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
+    let mut found: Vec<Variant> = TEMPLATES
+        .iter()
+        .flat_map(|template| (template.variants)(spec, arch))
+        .collect();
+    found.sort_by(|a, b| a.predicted_us.total_cmp(&b.predicted_us));
+    found
+}
+
+/// The kernel of one variant.
+///
+/// # Errors
+/// If the variant is not one of [`variants`].
+pub fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, KernelError> {
+    let template = by_name(&variant.template).ok_or_else(|| KernelError::UnknownTemplate {
+        template: variant.template.clone(),
+    })?;
+    let mut source = (template.render)(spec, variant, arch)?;
+    source.header = header::problem(spec, variant, arch);
+    Ok(source)
+}
+
+pub fn by_name(name: &str) -> Option<&'static Template> {
+    TEMPLATES.iter().copied().find(|template| template.name == name)
+}
+
+static TERA: LazyLock<Tera> = LazyLock::new(|| {
+    let mut tera = Tera::default();
+    tera.autoescape_on(Vec::<&str>::new());
+    for template in TEMPLATES {
+        tera.add_raw_template(template.name, template.text)
+            .expect("templates are parsed by the tests");
+    }
+    tera
+});
+
+/// Fills in a template.
+pub fn fill<C: Serialize>(template: &Template, context: &C) -> Result<String, KernelError> {
+    let failed = |error: tera::Error| KernelError::Template {
+        template: template.name,
+        message: error.to_string(),
+    };
+    let context = Context::from_serialize(context).map_err(failed)?;
+    TERA.render(template.name, &context).map_err(failed)
+}
+
+/// A knob that the variant must have.
+pub fn knob(template: &'static Template, variant: &Variant, name: &'static str) -> Result<usize, KernelError> {
+    variant
+        .knobs
+        .get(name)
+        .and_then(|&value| usize::try_from(value).ok())
+        .ok_or(KernelError::MissingKnob {
+            template: template.name,
+            knob: name,
+        })
+}
+
+/// A variant of `template`.
+pub fn variant(template: &str, knobs: &[(&str, usize)], predicted_us: f64) -> Variant {
+    let knobs: BTreeMap<String, i64> = knobs
+        .iter()
+        .map(|&(name, value)| (name.to_owned(), i64::try_from(value).expect("knobs are small")))
+        .collect();
+    Variant {
+        template: template.to_owned(),
+        knobs,
+        predicted_us,
+    }
+}
+
+/// Names of the fields that a context serializes to.
+pub fn field_names<C: Serialize>(context: &C) -> Vec<String> {
+    match serde_json::to_value(context) {
+        Ok(serde_json::Value::Object(fields)) => fields.keys().cloned().collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn contexts_and_templates_name_the_same_variables() {
+        for template in TEMPLATES {
+            let used: BTreeSet<String> = TERA
+                .get_template_variables(template.name)
+                .unwrap()
+                .into_iter()
+                .map(str::to_owned)
+                .collect();
+            let given: BTreeSet<String> = (template.fields)().into_iter().collect();
+            assert_eq!(used, given, "template `{}`", template.name);
+        }
+    }
+}

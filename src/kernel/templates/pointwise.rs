@@ -1,0 +1,204 @@
+//! `pointwise`: regions without reductions, several neighbouring elements per thread.
+
+use serde::Serialize;
+
+use super::indexed::{one_dimensional, same_count, work};
+use super::{Template, field_names, fill, knob, variant};
+use crate::ir::TensorType;
+use crate::kernel::cuda_expr::{Operand, Printer, index_type};
+use crate::kernel::cuda_vector::Lane;
+use crate::kernel::device::{Device, NODE_US};
+use crate::kernel::error::KernelError;
+use crate::kernel::prelude::{COMMON, translation_unit};
+use crate::kernel::region_body::{
+    Composed, compose_flat, kernel_name, operand_bytes, operands, results, signature,
+};
+use crate::kernel::source::{Arch, Source, Variant};
+use crate::kernel::spec::KernelSpec;
+use crate::tile::{Expr, Extent};
+
+pub static TEMPLATE: Template = Template {
+    name: "pointwise",
+    text: include_str!("../../../templates/pointwise.cu.tera"),
+    variants,
+    render,
+    fields: || field_names(&PointwiseContext::default()),
+};
+
+#[derive(Clone, Debug, Default, Serialize)]
+struct PointwiseContext {
+    name: String,
+    params: Vec<String>,
+    threads: usize,
+    width: usize,
+    unroll: usize,
+    index_type: &'static str,
+    n_vectors: usize,
+    body: String,
+}
+
+fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
+    let outputs = spec.output_types();
+    if outputs.is_empty() || !same_count(&outputs) {
+        return Vec::new();
+    }
+    let n_elements = outputs[0].n_elements();
+    let mut found = Vec::new();
+    for width in widths(spec, n_elements) {
+        let Ok((composed, lane)) = compose_flat(spec, width) else {
+            return Vec::new();
+        };
+        if has_reduction(&composed) {
+            return Vec::new();
+        }
+        for (threads, unroll) in [(256, 1), (128, 1), (128, 2), (256, 4)] {
+            if n_elements / width < threads * unroll * 2 && (threads, unroll) != (128, 1) {
+                continue;
+            }
+            let us = predicted_us(spec, &composed, lane, (threads, unroll), Device::of(arch));
+            found.push(variant(
+                TEMPLATE.name,
+                &[("width", width), ("threads", threads), ("unroll", unroll)],
+                us,
+            ));
+        }
+    }
+    found
+}
+
+/// Elements per thread that divide the whole: up to 16 bytes of the narrowest operand, not
+/// over 32 bytes of the widest output.
+fn widths(spec: &KernelSpec, n_elements: usize) -> Vec<usize> {
+    let types = [spec.input_types(), spec.output_types()].concat();
+    let sizes = || types.iter().map(|ty| ty.dtype.size_bytes());
+    let (least, most) = (sizes().min().unwrap_or(4), sizes().max().unwrap_or(4));
+    let largest = (16 / least).min(32 / most).max(1);
+    [16, 8, 4, 2, 1]
+        .into_iter()
+        .filter(|&width| width <= largest && n_elements.is_multiple_of(width))
+        .take(3)
+        .collect()
+}
+
+fn has_reduction(composed: &Composed) -> bool {
+    composed
+        .body
+        .exprs()
+        .any(|(_, expr)| matches!(expr, Expr::Reduce { .. } | Expr::Acc { .. }))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+fn predicted_us(
+    spec: &KernelSpec,
+    composed: &Composed,
+    lane: Lane,
+    (threads, unroll): (usize, usize),
+    device: &Device,
+) -> f64 {
+    let n_threads = spec.output_types().first().map_or(0, TensorType::n_elements) as f64 / lane.width as f64;
+    let per_element: f64 = composed.outputs.iter().map(|&output| work(&composed.body, output)).sum();
+    let accesses = memory_instructions(spec, composed, lane);
+    // Loads that lanes cannot do together cost an instruction and a partly used sector each.
+    let issue = n_threads * (accesses * 8.0 + per_element * 2.0 * lane.width as f64)
+        / (f64::from(device.n_sms) * device.clock_ghz * 1e3 * 64.0);
+    let fill = device.fill((n_threads / (threads * unroll) as f64).ceil(), (threads * unroll) as f64);
+    NODE_US + 0.3 * (unroll as f64 - 1.0) + (device.memory_us(operand_bytes(spec)) / fill).max(issue)
+}
+
+/// Loads and stores of one thread.
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+fn memory_instructions(spec: &KernelSpec, composed: &Composed, lane: Lane) -> f64 {
+    let inputs = operands(spec);
+    let printer = Printer::new(&composed.body, &inputs);
+    let loads: f64 = composed
+        .body
+        .exprs()
+        .map(|(_, expr)| {
+            let Expr::Load { input, index, .. } = expr else {
+                return 0.0;
+            };
+            let position = printer.position(*input, index);
+            match position.stride_of(lane.var) {
+                Some(stride) if stride == Extent::known(0) || stride == Extent::known(1) => 1.0,
+                _ => lane.width as f64,
+            }
+        })
+        .sum();
+    loads + spec.output_types().len() as f64
+}
+
+fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, KernelError> {
+    let (width, threads, unroll) = (
+        knob(&TEMPLATE, variant, "width")?,
+        knob(&TEMPLATE, variant, "threads")?,
+        knob(&TEMPLATE, variant, "unroll")?,
+    );
+    let (composed, lane) = compose_flat(spec, width)?;
+    let n_elements = spec.output_types().first().map_or(0, TensorType::n_elements);
+    if has_reduction(&composed) || !n_elements.is_multiple_of(width) {
+        return Err(KernelError::NotAccepted {
+            template: TEMPLATE.name,
+            reason: format!("{n_elements} elements in vectors of {width}, without reductions"),
+        });
+    }
+    let (inputs, outputs) = (operands(spec), results(spec));
+    let all: Vec<Operand> = inputs.iter().chain(&outputs).cloned().collect();
+    let body = body_text(&composed, lane, &all, &outputs, if unroll > 1 { 2 } else { 1 })?;
+    let (params, passed) = signature(spec);
+    let name = kernel_name(spec, TEMPLATE.name, &format!("v{width}_t{threads}_u{unroll}"));
+    let n_vectors = n_elements / width;
+    let text = fill(
+        &TEMPLATE,
+        &PointwiseContext {
+            name: name.clone(),
+            params,
+            threads,
+            width,
+            unroll,
+            index_type: index_type(&all),
+            n_vectors,
+            body,
+        },
+    )?;
+    let mut launch = one_dimensional(n_vectors, threads * unroll);
+    launch.block[0] = u32::try_from(threads).expect("blocks are small");
+    Ok(Source {
+        name,
+        header: String::new(),
+        text: translation_unit(COMMON, &text),
+        template: TEMPLATE.name,
+        launch,
+        params: passed,
+        workspace_bytes: 0,
+    })
+}
+
+/// Loads, arithmetic and stores of one thread.
+fn body_text(
+    composed: &Composed,
+    lane: Lane,
+    all: &[Operand],
+    outputs: &[Operand],
+    depth: usize,
+) -> Result<String, KernelError> {
+    let mut printer = Printer::new(&composed.body, all);
+    printer.set_depth(depth);
+    printer.bind(composed.vars[0], "i");
+    if lane.width == 1 {
+        for (output, &root) in outputs.iter().zip(&composed.outputs) {
+            let value = printer.value(root);
+            let ty = crate::kernel::cuda_types::storage_type(output.dtype);
+            printer.line(&format!("{}[i] = rt_put<{ty}>({value});", output.name));
+        }
+        return printer.finish();
+    }
+    let values = printer.lanes(lane, &composed.outputs);
+    for (output, value) in outputs.iter().zip(values) {
+        printer.line(&format!(
+            "rt_store<{width}>({} + i * {width}, {value});",
+            output.name,
+            width = lane.width
+        ));
+    }
+    printer.finish()
+}

@@ -1,0 +1,45 @@
+// Types and hardware access. This section is the only one that holds assembly or looks at
+// the architecture; tests replace it as a whole to run kernels on the CPU.
+
+typedef signed char int8_t;
+typedef short int16_t;
+typedef int int32_t;
+typedef long long int64_t;
+typedef unsigned char uint8_t;
+typedef unsigned short uint16_t;
+typedef unsigned int uint32_t;
+typedef unsigned long long uint64_t;
+
+#define RT_DEV __device__ __forceinline__
+#define RT_F32_INF __int_as_float(0x7f800000)
+#define RT_F32_NAN __int_as_float(0x7fffffff)
+#define RT_F64_INF __longlong_as_double(0x7ff0000000000000ll)
+#define RT_F64_NAN __longlong_as_double(0x7fffffffffffffffll)
+
+RT_DEV float rt_f32_of_bits(uint32_t bits) { return __uint_as_float(bits); }
+RT_DEV uint32_t rt_bits_of_f32(float x) { return __float_as_uint(x); }
+
+RT_DEV float rt_f32_of_f16_bits(uint16_t bits) {
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+  return x;
+}
+
+RT_DEV uint16_t rt_f16_bits_of_f32(float x) {
+  uint16_t bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+  return bits;
+}
+
+// Below sm_80 there is no such instruction: round to nearest even by integers.
+RT_DEV uint16_t rt_bf16_bits_of_f32(float x) {
+#if __CUDA_ARCH__ >= 800
+  uint16_t bits;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+  return bits;
+#else
+  uint32_t bits = __float_as_uint(x);
+  if (x != x) return uint16_t(0x7fff);
+  return uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+#endif
+}
