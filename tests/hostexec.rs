@@ -1,0 +1,58 @@
+//! Generated kernels, run on the CPU and compared with the reference interpreter.
+//!
+//! Every variant of every template that accepts a region is rendered, compiled by g++ behind
+//! an emulating prelude and run on drawn data; no GPU takes part. See `hostexec/harness.rs`.
+
+#![cfg(feature = "builder")]
+
+#[path = "hostexec/harness.rs"]
+mod harness;
+#[path = "hostexec/regions.rs"]
+mod regions;
+
+use harness::{Case, difference, have_compiler, run_all, tolerance};
+use regions::Problem;
+use rtrt_codegen::kernel::{self, Arch};
+use rtrt_codegen::reference;
+
+const SM_90: Arch = Arch {
+    sm: 90,
+    specific: true,
+};
+
+/// Runs every variant of every problem.
+fn check(problems: Vec<Problem>) {
+    if !have_compiler() {
+        return;
+    }
+    let mut cases = Vec::new();
+    let mut wanted = Vec::new();
+    for problem in &problems {
+        let variants = kernel::variants(&problem.spec, SM_90);
+        assert!(!variants.is_empty(), "{} has no kernel", problem.label);
+        for variant in variants {
+            let source = kernel::render(&problem.spec, &variant, SM_90).unwrap();
+            cases.push(Case {
+                label: format!("{} {} {:?}", problem.label, variant.template, variant.knobs),
+                source,
+                inputs: problem.inputs.clone(),
+                outputs: problem.spec.output_types(),
+            });
+            wanted.push(reference::run(&problem.spec.body, &problem.inputs).unwrap());
+        }
+    }
+    let mut wrong = Vec::new();
+    for ((case, found), wanted) in cases.iter().zip(run_all(&cases)).zip(&wanted) {
+        for (found, wanted) in found.iter().zip(wanted) {
+            if let Some(difference) = difference(found, wanted, tolerance(wanted.dtype())) {
+                wrong.push(format!("{}: {difference}", case.label));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}
+
+#[test]
+fn pointwise_chains() {
+    check(regions::pointwise());
+}

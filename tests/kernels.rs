@@ -1,0 +1,74 @@
+//! Generated kernels as people read them, and as NVRTC compiles them.
+//!
+//! One canonical variant of each problem is kept whole in `snapshots/kernels`, the others as
+//! rows of a table. The compile tests need an NVRTC and say so where there is none.
+
+#![cfg(feature = "builder")]
+
+#[path = "hostexec/regions.rs"]
+mod regions;
+
+use regions::Problem;
+use rtrt_codegen::compile::{self, Cache};
+use rtrt_codegen::cuda::Nvrtc;
+use rtrt_codegen::kernel::{self, Arch, Source};
+
+const SM_90A: Arch = Arch {
+    sm: 90,
+    specific: true,
+};
+
+fn archs() -> Vec<Arch> {
+    let mut archs: Vec<Arch> = compile::SUPPORTED_SM
+        .iter()
+        .map(|&sm| Arch { sm, specific: false })
+        .collect();
+    archs.push(SM_90A);
+    archs
+}
+
+/// Every variant of every problem.
+fn sources(problems: &[Problem], arch: Arch) -> Vec<Source> {
+    problems
+        .iter()
+        .flat_map(|problem| {
+            kernel::variants(&problem.spec, arch)
+                .into_iter()
+                .map(|variant| kernel::render(&problem.spec, &variant, arch).unwrap())
+        })
+        .collect()
+}
+
+fn compile_on(problems: &[Problem], archs: &[Arch]) {
+    if let Err(missing) = Nvrtc::get() {
+        eprintln!("ignored: {missing}");
+        return;
+    }
+    for &arch in archs {
+        let sources = sources(problems, arch);
+        let cubins = compile::compile(&sources, arch, &Cache::none(), &|_, _| {}).unwrap();
+        for (source, cubin) in sources.iter().zip(cubins) {
+            assert_eq!(
+                cubin.resources.local_bytes, 0,
+                "{} spills on {}:\n{}",
+                source.name,
+                compile::arch_name(arch),
+                kernel::prelude::kernel_part(&source.text)
+            );
+        }
+    }
+}
+
+#[test]
+fn pointwise_kernels_compile() {
+    compile_on(&regions::pointwise(), &[SM_90A]);
+    compile_on(&regions::pointwise()[..2], &archs());
+}
+
+#[test]
+#[ignore = "prints every kernel, to read"]
+fn dump() {
+    for source in sources(&regions::pointwise(), SM_90A) {
+        println!("{}{}", source.header, kernel::prelude::kernel_part(&source.text));
+    }
+}
