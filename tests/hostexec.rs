@@ -56,3 +56,13 @@ fn check(problems: Vec<Problem>) {
 fn pointwise_chains() {
     check(regions::pointwise());
 }
+
+#[test]
+fn rows_and_their_reductions() {
+    check(regions::rows());
+}
+
+#[test]
+fn reductions_over_any_axes() {
+    check(regions::reductions());
+}

@@ -66,9 +66,23 @@ fn pointwise_kernels_compile() {
 }
 
 #[test]
+fn row_kernels_compile() {
+    compile_on(&regions::rows(), &[SM_90A]);
+    compile_on(&regions::rows()[..2], &archs());
+}
+
+fn all_problems() -> Vec<Problem> {
+    [regions::pointwise(), regions::rows(), regions::reductions()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+#[test]
 #[ignore = "prints every kernel, to read"]
 fn dump() {
-    for source in sources(&regions::pointwise(), SM_90A) {
+    let problems = all_problems();
+    for source in sources(&problems, SM_90A) {
         println!("{}{}", source.header, kernel::prelude::kernel_part(&source.text));
     }
 }

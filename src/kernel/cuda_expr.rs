@@ -81,6 +81,11 @@ impl<'a> Printer<'a> {
         text.clone_into(&mut self.accumulators[slot]);
     }
 
+    /// Says that accumulators differ for every value of `vars`; to be said before printing.
+    pub fn accumulators_depend_on(&mut self, vars: &BTreeSet<VarId>) {
+        self.free = FreeVars::with_accumulators(self.body, vars);
+    }
+
     /// Says that `text` already holds `id`, within the current scope.
     pub fn preset(&mut self, id: ExprId, text: &str) {
         self.remember(id, text.to_owned());

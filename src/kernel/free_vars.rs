@@ -11,9 +11,17 @@ pub struct FreeVars {
 
 impl FreeVars {
     pub fn of(body: &Body) -> Self {
+        FreeVars::with_accumulators(body, &BTreeSet::new())
+    }
+
+    /// Where accumulators differ for every value of `accumulators`.
+    pub fn with_accumulators(body: &Body, accumulators: &BTreeSet<VarId>) -> Self {
         let mut sets: Vec<BTreeSet<VarId>> = Vec::new();
         for (_, expr) in body.exprs() {
-            let own = free_of(expr, &|id| &sets[id.0 as usize]);
+            let own = match expr {
+                Expr::Acc { .. } => accumulators.clone(),
+                _ => free_of(expr, &|id| &sets[id.0 as usize]),
+            };
             sets.push(own);
         }
         FreeVars { sets }

@@ -16,6 +16,7 @@ pub mod header;
 pub mod prelude;
 pub mod rebuild;
 pub mod region_body;
+pub mod row_plan;
 pub mod source;
 pub mod spec;
 pub mod templates;

@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::free_vars::values_in;
-use crate::tile::{Atom, Body, Cond, Expr, ExprId, Extent, Index, VarId};
+use crate::ir::DType;
+use crate::tile::index::delinearize;
+use crate::tile::{Atom, Body, Cond, Expr, ExprId, Extent, Index, ReduceOp, VarId};
 
 /// Copies expressions of one body into another, replacing variables by indices over the
 /// variables of the new body.
@@ -20,6 +22,27 @@ pub struct Rebuild<'a> {
     /// the names that `vars` gives.
     bound: Option<BTreeMap<(usize, usize, Extent), VarId>>,
     heights: HashMap<ExprId, usize>,
+    /// Set to take reductions apart; see [`Rebuild::taking_apart`].
+    pub apart: Option<Apart>,
+}
+
+/// Reductions turned into accumulators, each after those its terms read.
+#[derive(Clone, Debug)]
+pub struct Apart {
+    /// Row-major position in the reduced range.
+    position: Index,
+    pub stages: Vec<Stage>,
+    /// A variable that two reductions place differently makes the result meaningless.
+    pub conflict: bool,
+}
+
+/// A reduction whose terms are expressions at a position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    pub op: ReduceOp,
+    /// Kind of the result.
+    pub dtype: DType,
+    pub term: ExprId,
 }
 
 impl<'a> Rebuild<'a> {
@@ -32,7 +55,43 @@ impl<'a> Rebuild<'a> {
             done: HashMap::new(),
             bound: None,
             heights: HashMap::new(),
+            apart: None,
         }
+    }
+
+    /// Replaces every reduction by an accumulator, and its variables by what they are at
+    /// `position` of the reduced range. No reduction may depend on another's variables.
+    #[must_use]
+    pub fn taking_apart(mut self, position: Index) -> Self {
+        self.apart = Some(Apart {
+            position,
+            stages: Vec::new(),
+            conflict: false,
+        });
+        self
+    }
+
+    fn take_apart(&mut self, op: ReduceOp, vars: &[VarId], body: ExprId, dtype: DType) -> Option<Expr> {
+        let position = self.apart.as_ref()?.position.clone();
+        let extents: Vec<Extent> = vars.iter().map(|&var| self.from.vars.extent(var).clone()).collect();
+        let places = delinearize(&position, &extents, &self.into.vars);
+        for (&var, place) in vars.iter().zip(places) {
+            let known = self.vars.insert(var, place.clone());
+            let apart = self.apart.as_mut()?;
+            apart.conflict |= known.is_some_and(|known| known != place);
+        }
+        let stage = Stage {
+            op,
+            dtype,
+            term: self.expr(body),
+        };
+        let stages = &mut self.apart.as_mut()?.stages;
+        let slot = stages.iter().position(|own| *own == stage).unwrap_or_else(|| {
+            stages.push(stage);
+            stages.len() - 1
+        });
+        let slot = u8::try_from(slot).expect("regions have under 256 reductions");
+        Some(Expr::Acc { slot, dtype })
     }
 
     /// The copy of `id`.
@@ -86,6 +145,9 @@ impl<'a> Rebuild<'a> {
                 body,
                 dtype,
             } => {
+                if let Some(accumulator) = self.take_apart(op, &vars, body, dtype) {
+                    return self.into.add(accumulator);
+                }
                 let vars = self.bind(id, &vars);
                 Expr::Reduce {
                     op,

@@ -99,3 +99,25 @@ template <class Op, int kThreads, class T> RT_DEV T rt_block_fold(T value, T* sc
   __syncthreads();
   return value;
 }
+
+// Threads stand in `kSlices` slices of `kColumns`, thread t in slice t / kColumns. Every slice
+// gets the fold over the slices, per column and element. `scratch` holds one value per thread
+// and element.
+template <class Op, int kColumns, int kSlices, int N, class T>
+RT_DEV void rt_slice_fold(T (&value)[N], T* scratch) {
+  if (kSlices == 1) return;
+  const int column = int(threadIdx.x) % kColumns;
+  const int slice = int(threadIdx.x) / kColumns;
+#pragma unroll
+  for (int i = 0; i < N; ++i) scratch[(slice * N + i) * kColumns + column] = value[i];
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    T folded = scratch[i * kColumns + column];
+    for (int other = 1; other < kSlices; ++other) {
+      folded = Op::fold(folded, scratch[(other * N + i) * kColumns + column]);
+    }
+    value[i] = folded;
+  }
+  __syncthreads();
+}

@@ -123,3 +123,110 @@ pub fn pointwise() -> Vec<Problem> {
     }
     problems
 }
+
+fn layer_norm(b: &mut Build, dtype: DType, dims: &[usize]) -> ValueId {
+    let x = b.input(dtype, dims);
+    let last = dims[dims.len() - 1];
+    let (scale, bias) = (b.input(dtype, &[last]), b.input(dtype, &[last]));
+    let axis = i64::try_from(dims.len() - 1).unwrap();
+    let attrs = ints("axes", &[axis]).with("epsilon", Attr::Float(1e-5));
+    let normal = b.with("standardize", &[x], attrs);
+    let scaled = b.op("mul", &[normal, scale]);
+    b.op("add", &[scaled, bias])
+}
+
+/// Reductions within rows, with work on the same rows.
+pub fn rows() -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (dtype, dims) in [
+        (DType::F32, vec![3, 64]),
+        (DType::F16, vec![2, 5, 200]),
+        (DType::F32, vec![2, 7]),
+        (DType::F16, vec![1, 1000]),
+        (DType::BF16, vec![2, 513]),
+    ] {
+        let mut b = Build::new(21);
+        let x = b.input(dtype, &dims);
+        let axis = i64::try_from(dims.len() - 1).unwrap();
+        let z = b.with("softmax", &[x], int("axis", axis));
+        problems.push(b.done("softmax", RegionKind::Row, &[z]));
+        let mut b = Build::new(22);
+        let z = layer_norm(&mut b, dtype, &dims);
+        problems.push(b.done("layer norm", RegionKind::Row, &[z]));
+    }
+    let mut b = Build::new(23);
+    let x = b.input(DType::F32, &[2, 3, 4, 6]);
+    let attrs = ints("axes", &[2, 3]).with("epsilon", Attr::Float(1e-5));
+    let z = b.with("standardize", &[x], attrs);
+    problems.push(b.done("instance norm", RegionKind::Row, &[z]));
+    let mut b = Build::new(24);
+    let x = b.input(DType::F16, &[4, 96]);
+    let y = b.input(DType::F16, &[4, 96]);
+    let sum = b.op("add", &[x, y]);
+    let attrs = ints("axes", &[1]).with("epsilon", Attr::Float(1e-6));
+    let z = b.with("rms_standardize", &[sum], attrs);
+    problems.push(b.done("residual and rms norm", RegionKind::Row, &[sum, z]));
+    let mut b = Build::new(25);
+    let x = b.input(DType::F32, &[2, 3, 5, 16]);
+    let mask = b.input(DType::F32, &[2, 1, 1, 16]);
+    let masked = b.op("add", &[x, mask]);
+    let z = b.with("softmax", &[masked], int("axis", 3));
+    problems.push(b.done("masked softmax", RegionKind::Row, &[z]));
+    let mut b = Build::new(26);
+    let x = b.input(DType::F32, &[6, 4096]);
+    let z = b.with("log_softmax", &[x], int("axis", 1));
+    problems.push(b.done("long log softmax", RegionKind::Row, &[z]));
+    let mut b = Build::new(27);
+    let x = b.input(DType::F16, &[2, 8, 64]);
+    let wide = b.with("softmax", &[x], int("axis", 2));
+    let parts = b.with("reshape", &[wide], ints("shape", &[2, 8, 4, 16]));
+    let z = b.with("transpose", &[parts], ints("perm", &[0, 2, 1, 3]));
+    problems.push(b.done("softmax into heads", RegionKind::Row, &[z]));
+    problems
+}
+
+/// One reduction over every choice of axes, in several kinds.
+pub fn reductions() -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for op in ["reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_prod"] {
+        let axes: &[&[i64]] = match op {
+            "reduce_sum" => &[&[0], &[1], &[2], &[0, 1], &[0, 2], &[1, 2], &[0, 1, 2]],
+            _ => &[&[1], &[2]],
+        };
+        for axes in axes {
+            let mut b = Build::new(31);
+            let dtype = if op == "reduce_max" { DType::F16 } else { DType::F32 };
+            let x = b.input(dtype, &[4, 6, 40]);
+            let y = b.with(op, &[x], ints("axes", axes));
+            let z = b.op("relu", &[y]);
+            problems.push(b.done(&format!("{op} over {axes:?}"), RegionKind::Reduce, &[z]));
+        }
+    }
+    for dtype in [DType::I32, DType::I64, DType::F64] {
+        let mut b = Build::new(32);
+        let x = b.input(dtype, &[5, 33]);
+        let z = b.with("reduce_sum", &[x], ints("axes", &[1]));
+        let w = b.with("reduce_max", &[x], ints("axes", &[1]));
+        problems.push(b.done("sum and max", RegionKind::Reduce, &[z, w]));
+    }
+    for (axis, last) in [(0, 0), (1, 0), (2, 1), (2, 0)] {
+        let mut b = Build::new(33);
+        let x = b.input(DType::I32, &[3, 20, 36]);
+        let attrs = int("axis", axis).with("last", Attr::Int(last));
+        let z = b.with("arg_max", &[x], attrs.clone());
+        problems.push(b.done("arg_max", RegionKind::Reduce, &[z]));
+        let mut b = Build::new(34);
+        let x = b.input(DType::F16, &[3, 20, 36]);
+        let z = b.with("arg_min", &[x], attrs);
+        problems.push(b.done("arg_min", RegionKind::Reduce, &[z]));
+    }
+    let mut b = Build::new(35);
+    let x = b.input(DType::F16, &[2, 7, 7, 64]);
+    let z = b.with("reduce_mean", &[x], ints("axes", &[1, 2]));
+    problems.push(b.done("global average pool", RegionKind::Reduce, &[z]));
+    let mut b = Build::new(36);
+    let x = b.input(DType::F32, &[2, 21, 6, 10]);
+    let z = b.with("softmax", &[x], int("axis", 1));
+    problems.push(b.done("channel softmax", RegionKind::Reduce, &[z]));
+    problems
+}

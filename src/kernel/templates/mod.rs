@@ -5,6 +5,8 @@
 
 pub mod indexed;
 pub mod pointwise;
+pub mod row;
+mod row_print;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -31,7 +33,7 @@ pub struct Template {
 }
 
 /// Every template. Those that solve a problem best come first, which breaks ties.
-pub static TEMPLATES: &[&Template] = &[&pointwise::TEMPLATE, &indexed::TEMPLATE];
+pub static TEMPLATES: &[&Template] = &[&pointwise::TEMPLATE, &row::TEMPLATE, &indexed::TEMPLATE];
 
 /// Ways to solve `spec` on `arch`, the one predicted fastest first; never empty for a region
 /// whose ops have generated code.

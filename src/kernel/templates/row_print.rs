@@ -1,0 +1,138 @@
+//! What `row` and `column` print alike: passes over rows that fold into accumulators.
+
+use std::collections::BTreeSet;
+
+use crate::ir::DType;
+use crate::kernel::cuda_expr::{Operand, Printer, identity};
+use crate::kernel::cuda_types::{storage_type, value_type};
+use crate::kernel::cuda_vector::{Lane, is_aligned, without};
+use crate::kernel::rebuild::Stage;
+use crate::kernel::row_plan::{RowBody, RowOutput};
+use crate::tile::index::linearize;
+use crate::tile::{ExprId, Extent, Index, ReduceOp};
+
+/// The accumulator of one stage as C++.
+#[derive(Clone, Debug)]
+pub struct Accumulator {
+    pub name: String,
+    /// Type of the variable.
+    pub ty: String,
+    /// The device struct that combines two of them.
+    pub fold: String,
+    pub start: String,
+    is_position: bool,
+}
+
+impl Accumulator {
+    pub fn of(stage: &Stage, term: DType, printer: &mut Printer<'_>) -> Self {
+        let plain = |fold: &str, base: &'static str, printer: &mut Printer<'_>| Accumulator {
+            name: printer.fresh(base),
+            ty: value_type(stage.dtype).to_owned(),
+            fold: fold.to_owned(),
+            start: identity(stage.op, stage.dtype),
+            is_position: false,
+        };
+        let arg = |is_max: bool, last: bool, printer: &mut Printer<'_>| {
+            let ty = value_type(term);
+            Accumulator {
+                name: printer.fresh("best"),
+                ty: format!("RtArg<{ty}>"),
+                fold: format!("RtArgFold<{is_max}, {last}>"),
+                start: format!("{{{}, -1}}", identity(stage.op, term)),
+                is_position: true,
+            }
+        };
+        match stage.op {
+            ReduceOp::Sum => plain("RtSum", "sum", printer),
+            ReduceOp::Prod => plain("RtProd", "prod", printer),
+            ReduceOp::Max => plain("RtMax", "max", printer),
+            ReduceOp::Min => plain("RtMin", "min", printer),
+            ReduceOp::And => plain("RtAnd", "all", printer),
+            ReduceOp::Or => plain("RtOr", "any", printer),
+            ReduceOp::ArgMax { last } => arg(true, last, printer),
+            ReduceOp::ArgMin { last } => arg(false, last, printer),
+        }
+    }
+
+    /// The statement that folds `value`, found at `position`, into `variable`.
+    pub fn step(&self, variable: &str, value: &str, position: &str) -> String {
+        let Accumulator { ty, fold, .. } = self;
+        if self.is_position {
+            return format!("{variable} = {fold}::fold({variable}, {ty}{{{value}, {position}}});");
+        }
+        match fold.as_str() {
+            "RtSum" => format!("{variable} += {value};"),
+            _ => format!("{variable} = {fold}::fold({variable}, {value});"),
+        }
+    }
+
+    /// What the rest of the term reads of `variable`.
+    pub fn result(&self, variable: &str) -> String {
+        if self.is_position { format!("{variable}.position") } else { variable.to_owned() }
+    }
+}
+
+/// Values of one output for the lanes of a thread, on their way to memory.
+pub struct Stored {
+    array: Option<String>,
+    address: Index,
+}
+
+/// Where the lanes of an output go: one wide store, or an element each.
+pub fn prepare_store(printer: &mut Printer<'_>, rows: &RowBody, output: &RowOutput, to: &Operand, lane: Lane) -> Stored {
+    let address = linearize(&output.at, &to.dims).recombined(&rows.body.vars);
+    let wide = lane.width > 1
+        && address.stride_of(lane.var) == Some(Extent::known(1))
+        && is_aligned(&address, lane);
+    let array = wide.then(|| {
+        let name = printer.fresh("y");
+        let ty = value_type(rows.body.dtype(output.value));
+        printer.line(&format!("{ty} {name}[{}];", lane.width));
+        name
+    });
+    Stored { array, address }
+}
+
+/// Inside the loop over lanes: keeps or stores one value.
+pub fn store_lane(printer: &mut Printer<'_>, stored: &Stored, to: &Operand, value: &str, counter: &str) {
+    match &stored.array {
+        Some(array) => printer.line(&format!("{array}[{counter}] = {value};")),
+        None => {
+            let address = printer.index(&stored.address);
+            let ty = storage_type(to.dtype);
+            printer.line(&format!("{}[{address}] = rt_put<{ty}>({value});", to.name));
+        }
+    }
+}
+
+/// After the loop over lanes: the wide store.
+pub fn store_wide(printer: &mut Printer<'_>, stored: &Stored, to: &Operand, lane: Lane) {
+    if let Some(array) = &stored.array {
+        let address = printer.index(&without(&stored.address, lane.var));
+        printer.line(&format!("rt_store<{}>({} + {address}, {array});", lane.width, to.name));
+    }
+}
+
+/// Roots of every pass: the terms of its stages, and last the outputs that `of_last` picks.
+pub fn pass_roots(rows: &RowBody, of_last: impl Fn(&RowOutput) -> bool) -> Vec<Vec<ExprId>> {
+    let mut roots: Vec<Vec<ExprId>> = rows
+        .passes()
+        .into_iter()
+        .map(|stages| stages.into_iter().map(|stage| rows.stages[stage].term).collect())
+        .collect();
+    roots.push(
+        rows.outputs
+            .iter()
+            .filter(|output| of_last(output))
+            .map(|output| output.value)
+            .collect(),
+    );
+    roots
+}
+
+/// Computes before a pass what none of its elements differ in.
+pub fn hoist(printer: &mut Printer<'_>, roots: &[ExprId], along: &BTreeSet<crate::tile::VarId>) {
+    for &root in roots {
+        printer.hoist(root, along);
+    }
+}
