@@ -1,10 +1,14 @@
 //! The stages in order: the facade that commands and tests call.
 
+use crate::engine::EngineError;
 use crate::io::{IoError, Port};
-use crate::ir::{Graph, HostTensor};
+use crate::ir::{DType, Graph, HostTensor};
 use crate::onnx::ImportError;
 use crate::ops::OpError;
 use crate::reference::{self, ReferenceError};
+use crate::rewrite::rule_error::RuleErrors;
+use crate::rewrite::rule_set::RuleOptions;
+use crate::specialize::{self, BindError, SpecializeError};
 
 /// What any stage can report.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -18,13 +22,15 @@ pub enum PipelineError {
     #[error(transparent)]
     #[diagnostic(code(reference::failed))]
     Reference(#[from] ReferenceError),
-    #[error("input `{name}` is {found}, the model declares {declared}")]
-    #[diagnostic(code(pipeline::input))]
-    InputType {
-        name: String,
-        found: String,
-        declared: String,
-    },
+    #[error(transparent)]
+    #[diagnostic(code(specialize::failed))]
+    Specialize(#[from] SpecializeError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Rules(#[from] RuleErrors),
+    #[error(transparent)]
+    #[diagnostic(code(engine::file))]
+    Engine(#[from] EngineError),
 }
 
 impl PipelineError {
@@ -40,9 +46,28 @@ impl PipelineError {
                     ..
                 }
             ),
-            PipelineError::InputType { .. } => false,
+            PipelineError::Specialize(error) => error.is_unsupported(),
+            PipelineError::Rules(_) | PipelineError::Engine(_) => false,
         }
     }
+}
+
+impl From<BindError> for PipelineError {
+    fn from(error: BindError) -> Self {
+        PipelineError::Specialize(error.into())
+    }
+}
+
+/// How a model is built.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Dims of inputs by name; other symbols are 1.
+    pub shapes: Vec<(String, Vec<usize>)>,
+    /// Kind activations and weights are stored in: f32, f16 or bf16.
+    pub precision: DType,
+    /// Whether products of f32 may use TF32.
+    pub tf32: bool,
+    pub rules: RuleOptions,
 }
 
 /// What the inputs of a graph are called, and their kinds.
@@ -58,32 +83,20 @@ pub fn ports(graph: &Graph) -> Vec<Port> {
         .collect()
 }
 
+/// The static graph of core ops for the shapes of `settings`.
+///
+/// # Errors
+/// If the shapes do not fit the model, or nodes cannot be lowered.
+pub fn lower(graph: &Graph, settings: &Settings) -> Result<Graph, PipelineError> {
+    let bindings = specialize::bind(graph, &settings.shapes)?;
+    Ok(specialize::specialize(graph, &bindings)?)
+}
+
 /// Runs a model on the reference interpreter.
 ///
 /// # Errors
 /// If inputs do not fit what the model declares, or a node fails.
 pub fn run_reference(graph: &Graph, inputs: &[HostTensor]) -> Result<Vec<HostTensor>, PipelineError> {
-    for (&input, data) in graph.inputs.iter().zip(inputs) {
-        check_input(graph.value(input), data)?;
-    }
+    specialize::bind_inputs(graph, inputs)?;
     Ok(reference::run(graph, inputs)?)
-}
-
-/// Compares data with the declared type; symbolic dims fit any extent.
-fn check_input(value: &crate::ir::Value, data: &HostTensor) -> Result<(), PipelineError> {
-    let Some(declared) = &value.ty else { return Ok(()) };
-    let dims = declared.shape.0.iter().map(crate::ir::Dim::known);
-    let fits = declared.dtype == data.dtype()
-        && declared.rank() == data.dims().len()
-        && dims
-            .zip(data.dims())
-            .all(|(declared, &found)| declared.is_none_or(|declared| declared == found));
-    if fits {
-        return Ok(());
-    }
-    Err(PipelineError::InputType {
-        name: value.name.clone(),
-        found: data.ty().to_string(),
-        declared: declared.to_string(),
-    })
 }

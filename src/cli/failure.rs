@@ -57,25 +57,17 @@ impl Failure {
     }
 
     fn text(&self, kind: &str) -> String {
-        let mut text = String::new();
-        match self.report.labels() {
-            // Errors in text files show the lines they are about.
-            Some(_) => {
-                let _ = writeln!(text, "{kind}:{:?}", self.report);
-            }
-            None => {
-                let _ = match self.report.code() {
-                    Some(code) => writeln!(
-                        text,
-                        "{kind}: {code}\n  {}",
-                        self.report.to_string().replace('\n', "\n  ")
-                    ),
-                    None => writeln!(text, "{kind}: {}", self.report),
-                };
-                if let Some(help) = self.report.help() {
-                    let _ = writeln!(text, "  help: {help}");
-                }
-            }
+        // Errors in text files show the lines they are about.
+        if self.report.labels().is_some() || self.report.related().is_some() {
+            return format!("{kind}:{:?}\n", self.report);
+        }
+        let message = self.report.to_string().replace('\n', "\n  ");
+        let mut text = match self.report.code() {
+            Some(code) => format!("{kind}: {code}\n  {message}\n"),
+            None => format!("{kind}: {message}\n"),
+        };
+        if let Some(help) = self.report.help() {
+            let _ = writeln!(text, "  help: {help}");
         }
         text
     }

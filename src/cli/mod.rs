@@ -4,10 +4,16 @@
 //! 3 a clean refusal.
 
 pub mod args;
+mod build;
+mod compile;
+mod doctor;
+mod engine_report;
 mod failure;
+mod inspect;
 mod manifest;
 mod out;
 mod progress;
+mod rules;
 mod run;
 mod shapes;
 
@@ -46,11 +52,11 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run::run(&args),
-        Command::Compile(_)
-        | Command::Bench(_)
-        | Command::Inspect(_)
-        | Command::Rules(_)
-        | Command::Doctor(_) => Err(Failure::refused("this command", "use `run`")),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Rules(args) => rules::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Compile(args) => compile::run(&args),
+        Command::Bench(_) => Err(Failure::refused("this command", "use `run`")),
     }
 }
 

@@ -21,15 +21,7 @@ impl Aside {
         path: &Path,
         content: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
     ) -> io::Result<Self> {
-        let folder = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            Some(_) | None => Path::new("."),
-        };
-        if path.is_dir() {
-            return Err(io::Error::other("it is a folder"));
-        }
-        fs::create_dir_all(folder)?;
-        let file = builder().tempfile_in(folder)?;
+        let file = start(path)?;
         let mut writer = BufWriter::new(file.as_file());
         content(&mut writer)?;
         writer.flush()?;
@@ -48,6 +40,30 @@ impl Aside {
         self.file.persist(&self.path).map_err(|error| error.error)?;
         Ok(())
     }
+}
+
+/// A new file beside what will be `path`. Missing folders are not made: their name may be a
+/// mistake.
+fn start(path: &Path) -> io::Result<NamedTempFile> {
+    if path.is_dir() {
+        return Err(io::Error::other("it is a folder"));
+    }
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    };
+    if !folder.is_dir() {
+        return Err(io::Error::other("its folder does not exist"));
+    }
+    builder().tempfile_in(folder)
+}
+
+/// Whether `path` could be written now; nothing is left there.
+///
+/// # Errors
+/// Why it could not.
+pub fn check_writable(path: &Path) -> io::Result<()> {
+    start(path).map(|_| ())
 }
 
 /// Writes a file so that readers see either nothing or all of it.

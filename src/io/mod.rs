@@ -62,6 +62,17 @@ pub struct Port {
     pub dtype: Option<DType>,
 }
 
+/// Says early whether an output can be written.
+///
+/// # Errors
+/// If it cannot.
+pub fn check_writable(path: &Path) -> Result<(), IoError> {
+    aside::check_writable(path).map_err(|source| IoError::Write {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
 /// Reads one tensor per port.
 ///
 /// # Errors

@@ -90,7 +90,7 @@ pub enum ImportError {
     #[diagnostic(code(onnx::tensor))]
     Tensor { name: String, source: OpError },
     /// Everything of the model that is not supported.
-    #[error("not supported: {}", list(.0))]
+    #[error("{}", list(.0))]
     #[diagnostic(code(onnx::unsupported))]
     Unsupported(Vec<Unsupported>),
 }
@@ -126,7 +126,10 @@ fn cycle_text(nodes: &[String]) -> String {
 
 fn list(items: &[Unsupported]) -> String {
     match items {
-        [one] => one.to_string(),
-        many => many.iter().map(|item| format!("\n  {item}")).collect(),
+        [one] => format!("not supported: {one}"),
+        many => {
+            let lines: Vec<String> = many.iter().map(|item| format!("\n  {item}")).collect();
+            format!("{} things are not supported:{}", many.len(), lines.concat())
+        }
     }
 }

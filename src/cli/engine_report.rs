@@ -1,0 +1,150 @@
+//! What is in an engine, for `inspect`, `compile --explain` and `compile --json`.
+
+use serde::Serialize;
+
+use super::failure::Failure;
+use super::out;
+use crate::engine::{Binding, Engine, Launch, Program};
+
+#[derive(Serialize)]
+pub struct EngineReport {
+    pub model: String,
+    pub producer: String,
+    pub precision: String,
+    pub nvrtc: String,
+    pub archs: Vec<String>,
+    pub inputs: Vec<Binding>,
+    pub outputs: Vec<Binding>,
+    /// Every launch of every architecture, in execution order.
+    pub kernels: Vec<KernelReport>,
+    /// The largest of the architectures.
+    pub arena_bytes: usize,
+    /// The largest sum of live tensors at any step: no arena can be smaller.
+    pub arena_lower_bound_bytes: usize,
+    pub weights_bytes: usize,
+    pub workspace_bytes: usize,
+}
+
+#[derive(Serialize)]
+pub struct KernelReport {
+    pub name: String,
+    pub template: String,
+    pub variant: String,
+    /// ONNX nodes it computes.
+    pub nodes: Vec<String>,
+    /// Rules that shaped it, with file and line.
+    pub rules: Vec<String>,
+    pub arch: String,
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    /// Static and dynamic shared memory.
+    pub smem_bytes: u32,
+    /// Per thread.
+    pub registers: u32,
+    /// Local memory per thread.
+    pub local_bytes: u32,
+    pub predicted_us: f64,
+    pub measured_us: Option<f64>,
+}
+
+impl EngineReport {
+    pub fn of(engine: &Engine) -> Self {
+        let header = &engine.header;
+        let largest = |of: fn(&Program) -> usize| header.programs.iter().map(of).max().unwrap_or(0);
+        EngineReport {
+            model: header.model.clone(),
+            producer: header.producer.clone(),
+            precision: header.precision.clone(),
+            nvrtc: header.nvrtc.clone(),
+            archs: header.programs.iter().map(|program| program.arch.clone()).collect(),
+            inputs: header.inputs.clone(),
+            outputs: header.outputs.clone(),
+            kernels: header.programs.iter().flat_map(kernels).collect(),
+            arena_bytes: largest(|program| program.arena_bytes),
+            arena_lower_bound_bytes: largest(|program| program.arena_lower_bound_bytes),
+            weights_bytes: engine.weights().len(),
+            workspace_bytes: largest(|program| program.workspace_bytes),
+        }
+    }
+
+    /// A few lines for people.
+    pub fn print_summary(&self) -> Result<(), Failure> {
+        out::line(&format!("engine    {} in {}, by {}, NVRTC {}", self.model, self.precision, self.producer, self.nvrtc))?;
+        for (role, bindings) in [("input", &self.inputs), ("output", &self.outputs)] {
+            for binding in bindings {
+                out::line(&format!("{role:9} {}: {}", binding.name, binding.ty()))?;
+            }
+        }
+        out::line(&format!(
+            "memory    weights {}, arena {} (lower bound {}), workspace {}",
+            mib(self.weights_bytes),
+            mib(self.arena_bytes),
+            mib(self.arena_lower_bound_bytes),
+            mib(self.workspace_bytes)
+        ))?;
+        for arch in &self.archs {
+            let own: Vec<&KernelReport> = self.kernels.iter().filter(|kernel| kernel.arch == *arch).collect();
+            let predicted: f64 = own.iter().map(|kernel| kernel.predicted_us).sum();
+            out::line(&format!("{arch:9} {} kernels, predicted {predicted:.1} us", own.len()))?;
+        }
+        Ok(())
+    }
+
+    /// One line per launch of one architecture.
+    pub fn print_kernels(&self, arch: &str) -> Result<(), Failure> {
+        let own: Vec<&KernelReport> = self.kernels.iter().filter(|kernel| kernel.arch == arch).collect();
+        let name = own.iter().map(|kernel| kernel.name.len()).max().unwrap_or(0);
+        for (position, kernel) in own.iter().enumerate() {
+            out::line(&format!(
+                "{position:4} {:8.2} us  {:name$}  grid {:>14} block {:>4} smem {:>6} regs {:>3}",
+                kernel.predicted_us,
+                kernel.name,
+                product(kernel.grid),
+                kernel.block.iter().product::<u32>(),
+                kernel.smem_bytes,
+                kernel.registers
+            ))?;
+            out::line(&format!("       nodes {}", listed(&kernel.nodes)))?;
+            if !kernel.rules.is_empty() {
+                out::line(&format!("       rules {}", listed(&kernel.rules)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn kernels(program: &Program) -> impl Iterator<Item = KernelReport> {
+    program.launches.iter().map(|launch| kernel(program, launch))
+}
+
+fn kernel(program: &Program, launch: &Launch) -> KernelReport {
+    let kernel = &program.kernels[launch.kernel];
+    KernelReport {
+        name: kernel.name.clone(),
+        template: kernel.template.clone(),
+        variant: kernel.variant.clone(),
+        nodes: launch.nodes.clone(),
+        rules: launch.rules.clone(),
+        arch: program.arch.clone(),
+        grid: launch.grid,
+        block: launch.block,
+        smem_bytes: kernel.static_smem_bytes + launch.smem_bytes,
+        registers: kernel.registers,
+        local_bytes: kernel.local_bytes,
+        predicted_us: launch.predicted_us,
+        measured_us: launch.measured_us,
+    }
+}
+
+fn product(dims: [u32; 3]) -> String {
+    format!("{}x{}x{}", dims[0], dims[1], dims[2])
+}
+
+fn listed(names: &[String]) -> String {
+    names.join(", ")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
+fn mib(n_bytes: usize) -> String {
+    format!("{:.2} MiB", n_bytes as f64 / f64::from(1 << 20))
+}

@@ -1,0 +1,130 @@
+//! `inspect`: what is in a model or an engine.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::args::InspectArgs;
+use super::engine_report::EngineReport;
+use super::failure::Failure;
+use super::out;
+use crate::ir::{Graph, Source};
+use crate::onnx::Model;
+use crate::{engine, onnx};
+
+#[derive(Serialize)]
+struct ModelReport {
+    name: String,
+    producer: String,
+    ir_version: i64,
+    /// By domain; the main one is spelled out.
+    opsets: BTreeMap<String, i64>,
+    n_nodes: usize,
+    weights_bytes: usize,
+    inputs: Vec<ValueReport>,
+    outputs: Vec<String>,
+    /// Uses of each op after import, most frequent first.
+    ops: Vec<(String, usize)>,
+}
+
+#[derive(Serialize)]
+struct ValueReport {
+    name: String,
+    /// As `f32[batch,3,224,224]`; none where the model does not say.
+    r#type: Option<String>,
+}
+
+pub fn run(args: &InspectArgs) -> Result<(), Failure> {
+    if is_engine(&args.file)? {
+        if args.graph.is_some() {
+            return Err(Failure::usage("`--graph` is about models; an engine holds no graph"));
+        }
+        return inspect_engine(args);
+    }
+    let model = onnx::import_file(&args.file)?;
+    let report = model_report(&model);
+    if args.json { out::json(&report) } else { print_model(&report) }
+}
+
+/// Whether a file begins like an engine; everything else is taken for a model.
+pub fn is_engine(path: &Path) -> Result<bool, Failure> {
+    let mut head = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(64).read_to_end(&mut head))
+        .map_err(|error| Failure::failed(format!("cannot read `{}`: {error}", path.display())))?;
+    Ok(engine::format::is_engine(&head))
+}
+
+fn inspect_engine(args: &InspectArgs) -> Result<(), Failure> {
+    let report = EngineReport::of(&engine::load(&args.file)?);
+    if args.json {
+        return out::json(&report);
+    }
+    report.print_summary()?;
+    for arch in &report.archs {
+        out::line(&format!("\nkernels for {arch}"))?;
+        report.print_kernels(arch)?;
+    }
+    Ok(())
+}
+
+fn model_report(model: &Model) -> ModelReport {
+    let graph = &model.graph;
+    let opsets = model.opsets.iter().map(|(domain, &version)| {
+        let domain = if domain.is_empty() { "ai.onnx" } else { domain };
+        (domain.to_owned(), version)
+    });
+    let inputs = graph.inputs.iter().map(|&input| {
+        let value = graph.value(input);
+        ValueReport {
+            name: value.name.clone(),
+            r#type: value.ty.as_ref().map(ToString::to_string),
+        }
+    });
+    ModelReport {
+        name: graph.name.clone(),
+        producer: model.producer.clone(),
+        ir_version: model.ir_version,
+        opsets: opsets.collect(),
+        n_nodes: model.n_nodes,
+        weights_bytes: weights_bytes(graph),
+        inputs: inputs.collect(),
+        outputs: graph.output_names.clone(),
+        ops: op_counts(graph),
+    }
+}
+
+fn weights_bytes(graph: &Graph) -> usize {
+    let weights = graph.values.iter().filter_map(|value| match &value.source {
+        Source::Weight(data) => Some(data.n_bytes()),
+        Source::Input(_) | Source::Node(..) => None,
+    });
+    weights.sum()
+}
+
+fn op_counts(graph: &Graph) -> Vec<(String, usize)> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for node in &graph.nodes {
+        *counts.entry(node.op).or_default() += 1;
+    }
+    let mut counts: Vec<(String, usize)> = counts.into_iter().map(|(op, n)| (op.to_owned(), n)).collect();
+    counts.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    counts
+}
+
+fn print_model(report: &ModelReport) -> Result<(), Failure> {
+    let opsets: Vec<String> = report.opsets.iter().map(|(domain, version)| format!("{domain} {version}")).collect();
+    out::line(&format!("model    {}, by {}, opsets {}", report.name, report.producer, opsets.join(", ")))?;
+    for input in &report.inputs {
+        out::line(&format!("input    {}: {}", input.name, input.r#type.as_deref().unwrap_or("unknown")))?;
+    }
+    for output in &report.outputs {
+        out::line(&format!("output   {output}"))?;
+    }
+    out::line(&format!("nodes    {}, weights {} bytes", report.n_nodes, report.weights_bytes))?;
+    let ops: Vec<String> = report.ops.iter().map(|(op, n)| format!("{op} {n}")).collect();
+    out::line(&format!("ops      {}", ops.join(", ")))
+}

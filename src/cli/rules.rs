@@ -1,0 +1,94 @@
+//! `rules list` and `rules show`.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::args::{RulesArgs, RulesCommand};
+use super::failure::Failure;
+use super::out;
+use crate::rewrite::rule_ast::{Header, Span};
+use crate::rewrite::rule_error::closest;
+use crate::rewrite::rule_set::{RuleOptions, RuleSet};
+
+/// One rule as it is listed.
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    /// `rule`, `horizontal` or `kernel`.
+    kind: &'static str,
+    /// Empty for kernels.
+    phase: &'static str,
+    /// Empty for kernels.
+    numerics: String,
+    /// File and line.
+    place: String,
+    doc: String,
+    #[serde(skip)]
+    span: Span,
+}
+
+pub fn run(args: &RulesArgs) -> Result<(), Failure> {
+    match &args.command {
+        RulesCommand::List { rules, json } => list(&rows(&load(rules.as_ref())?), *json),
+        RulesCommand::Show { name, rules } => show(&load(rules.as_ref())?, name),
+    }
+}
+
+fn load(dir: Option<&PathBuf>) -> Result<RuleSet, Failure> {
+    Ok(RuleSet::load(&RuleOptions {
+        dir: dir.cloned(),
+        ..RuleOptions::default()
+    })?)
+}
+
+fn rows(set: &RuleSet) -> Vec<Row> {
+    let of_header = |kind: &'static str, header: &Header| Row {
+        name: header.name.text.clone(),
+        kind,
+        phase: header.phase.name(),
+        numerics: header.numerics.to_string(),
+        place: set.place(header.span),
+        doc: header.doc.clone(),
+        span: header.span,
+    };
+    let rules = set.rules.iter().map(|rule| of_header("rule", &rule.header));
+    let horizontals = set.horizontals.iter().map(|rule| of_header("horizontal", &rule.header));
+    let kernels = set.kernels.iter().map(|kernel| Row {
+        name: kernel.name.text.clone(),
+        kind: "kernel",
+        phase: "",
+        numerics: String::new(),
+        place: set.place(kernel.span),
+        doc: kernel.doc.clone(),
+        span: kernel.span,
+    });
+    rules.chain(horizontals).chain(kernels).collect()
+}
+
+fn list(rows: &[Row], json: bool) -> Result<(), Failure> {
+    if json {
+        return out::json(&rows);
+    }
+    let width = |column: fn(&Row) -> usize| rows.iter().map(column).max().unwrap_or(0);
+    let (name, place) = (width(|row| row.name.len()), width(|row| row.place.len()));
+    for row in rows {
+        let phase = if row.phase.is_empty() { row.kind } else { row.phase };
+        out::line(&format!(
+            "{:name$}  {phase:10}  {:10}  {:place$}  {}",
+            row.name, row.numerics, row.place, row.doc
+        ))?;
+    }
+    out::line(&format!("{} rules", rows.len()))
+}
+
+fn show(set: &RuleSet, name: &str) -> Result<(), Failure> {
+    let rows = rows(set);
+    let Some(row) = rows.iter().find(|row| row.name == name) else {
+        let hint = closest(name, rows.iter().map(|row| row.name.as_str()));
+        let hint = hint.map_or_else(String::new, |known| format!(", did you mean `{known}`?"));
+        return Err(Failure::failed(format!("no rule is named `{name}`{hint}")));
+    };
+    out::line(&format!("# rules/{}", row.place))?;
+    out::line(set.text(row.span))
+}
