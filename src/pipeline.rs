@@ -1,5 +1,7 @@
 //! The stages in order: the facade that commands and tests call.
 
+use crate::compile::CompileError;
+use crate::cuda::Nvrtc;
 use crate::engine::EngineError;
 use crate::io::{IoError, Port};
 use crate::ir::{DType, Graph, HostTensor};
@@ -29,6 +31,9 @@ pub enum PipelineError {
     #[diagnostic(transparent)]
     Rules(#[from] RuleErrors),
     #[error(transparent)]
+    #[diagnostic(transparent)]
+    Compile(#[from] CompileError),
+    #[error(transparent)]
     #[diagnostic(code(engine::file))]
     Engine(#[from] EngineError),
 }
@@ -47,7 +52,7 @@ impl PipelineError {
                 }
             ),
             PipelineError::Specialize(error) => error.is_unsupported(),
-            PipelineError::Rules(_) | PipelineError::Engine(_) => false,
+            PipelineError::Rules(_) | PipelineError::Compile(_) | PipelineError::Engine(_) => false,
         }
     }
 }
@@ -90,6 +95,17 @@ pub fn ports(graph: &Graph) -> Vec<Port> {
 pub fn lower(graph: &Graph, settings: &Settings) -> Result<Graph, PipelineError> {
     let bindings = specialize::bind(graph, &settings.shapes)?;
     Ok(specialize::specialize(graph, &bindings)?)
+}
+
+/// Says early whether there is an NVRTC to compile kernels with.
+///
+/// # Errors
+/// If there is none: where it was looked for and how to get it.
+pub fn check_nvrtc() -> Result<(), PipelineError> {
+    match Nvrtc::get() {
+        Ok(_) => Ok(()),
+        Err(missing) => Err(CompileError::NoNvrtc(missing.clone()).into()),
+    }
 }
 
 /// Runs a model on the reference interpreter.

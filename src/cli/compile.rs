@@ -19,6 +19,7 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     let model = onnx::import_file(&args.model)?;
     progress.stage("specialize", 0);
     let core = pipeline::lower(&model.graph, &settings)?;
+    pipeline::check_nvrtc()?;
     let _ = (core, archs);
     Err(Failure::failed("the stages after specialisation are missing"))
 }
