@@ -13,6 +13,7 @@ mod regions;
 use harness::{Case, difference, have_compiler, run_all, tolerance};
 use regions::Problem;
 use rtrt_codegen::kernel::{self, Arch};
+use rtrt_codegen::ops::{Lowering, TileKind};
 use rtrt_codegen::reference;
 
 const SM_90: Arch = Arch {
@@ -65,4 +66,26 @@ fn rows_and_their_reductions() {
 #[test]
 fn reductions_over_any_axes() {
     check(regions::reductions());
+}
+
+#[test]
+fn every_map_of_the_op_table() {
+    check(regions::ops_of_the_table(|def| matches!(def.lower, Lowering::Map(_))));
+}
+
+#[test]
+fn every_view_and_index_op_of_the_op_table() {
+    check(regions::ops_of_the_table(|def| {
+        matches!(def.lower, Lowering::Tile(TileKind::View | TileKind::Index, _))
+    }));
+}
+
+#[test]
+fn every_other_op_of_the_op_table() {
+    check(regions::ops_of_the_table(|def| {
+        matches!(
+            def.lower,
+            Lowering::Tile(TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other, _)
+        )
+    }));
 }

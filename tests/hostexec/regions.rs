@@ -230,3 +230,30 @@ pub fn reductions() -> Vec<Problem> {
     problems.push(b.done("channel softmax", RegionKind::Reduce, &[z]));
     problems
 }
+
+/// The samples of every op that has generated code, each a region of its own.
+pub fn ops_of_the_table(kept: impl Fn(&ops::OpDef) -> bool) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for def in ops::all().filter(|def| kept(def)) {
+        for seed in 0.. {
+            let Some(sample) = (def.samples)(seed) else {
+                break;
+            };
+            let mut b = Build::new(seed);
+            let operands = sample
+                .operands
+                .iter()
+                .map(|operand| operand.clone().map(|data| b.given(data)))
+                .collect();
+            let results = ops::emit(&mut b.graph, def.name, operands, sample.attrs, 1, NEWEST_OPSET, &[]);
+            let Ok(results) = results else {
+                continue;
+            };
+            if b.graph.ty(results[0]).n_elements() == 0 {
+                continue;
+            }
+            problems.push(b.done(&format!("{} sample {seed}", def.name), RegionKind::Other, &results[..1]));
+        }
+    }
+    problems
+}

@@ -3,6 +3,7 @@
 //! Adding one is adding a module with a `pub static TEMPLATE: Template` and listing it in
 //! [`TEMPLATES`]; `templates/README.md` has the recipe.
 
+pub mod column;
 pub mod indexed;
 pub mod pointwise;
 pub mod row;
@@ -33,7 +34,7 @@ pub struct Template {
 }
 
 /// Every template. Those that solve a problem best come first, which breaks ties.
-pub static TEMPLATES: &[&Template] = &[&pointwise::TEMPLATE, &row::TEMPLATE, &indexed::TEMPLATE];
+pub static TEMPLATES: &[&Template] = &[&pointwise::TEMPLATE, &row::TEMPLATE, &column::TEMPLATE, &indexed::TEMPLATE];
 
 /// Ways to solve `spec` on `arch`, the one predicted fastest first; never empty for a region
 /// whose ops have generated code.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::row_print::{
-    Accumulator, Stored, hoist, pass_roots, prepare_store, store_lane, store_wide,
+    Accumulator, Stored, hoist, inefficiency, pass_roots, prepare_store, store_lane, store_wide,
 };
 use super::{Template, field_names, fill, indexed, knob, variant};
 use crate::kernel::cuda_expr::{Operand, Printer, index_type};
@@ -17,7 +17,7 @@ use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{COMMON, translation_unit};
 use crate::kernel::region_body::{
-    kernel_name, lane_index, operand_bytes, operands, results, signature,
+    kernel_name, lane_index, operands, results, signature,
 };
 use crate::kernel::row_plan::{RowBody, RowShape, row_body, row_shape};
 use crate::kernel::source::{Arch, Launch, Source, Variant};
@@ -181,8 +181,13 @@ fn predicted_us(spec: &KernelSpec, shape: &RowShape, rows: &RowBody, plan: Plan,
     // A thread's own chain: its steps, and the folds across threads.
     let folds = if plan.per_warp() { 0.1 } else { 0.25 + 0.0004 * plan.threads_per_row as f64 };
     let chain = n_passes * folds + plan.steps(shape) as f64 * plan.width as f64 * reads * 0.01;
+    let lane = Lane {
+        var: rows.vars[2],
+        width: plan.width,
+    };
+    let bytes = inefficiency(spec, rows, lane, rows.vars[1]);
     let waves = (threads / (f64::from(device.n_sms) * f64::from(device.max_threads_per_sm))).ceil();
-    let memory = device.memory_us(operand_bytes(spec)) * reads.sqrt() / fill;
+    let memory = device.memory_us(bytes) * reads.sqrt() / fill;
     NODE_US + (memory.max(issue) + chain).max(chain * waves)
 }
 

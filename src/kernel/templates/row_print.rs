@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use crate::ir::DType;
+use crate::ir::{DType, TensorType};
 use crate::kernel::cuda_expr::{Operand, Printer, identity};
 use crate::kernel::cuda_types::{storage_type, value_type};
 use crate::kernel::cuda_vector::{Lane, is_aligned, without};
 use crate::kernel::rebuild::Stage;
+use crate::kernel::region_body::operands;
 use crate::kernel::row_plan::{RowBody, RowOutput};
+use crate::kernel::spec::KernelSpec;
 use crate::tile::index::linearize;
-use crate::tile::{ExprId, Extent, Index, ReduceOp};
+use crate::tile::{Expr, ExprId, Extent, Index, ReduceOp, VarId};
 
 /// The accumulator of one stage as C++.
 #[derive(Clone, Debug)]
@@ -131,8 +133,45 @@ pub fn pass_roots(rows: &RowBody, of_last: impl Fn(&RowOutput) -> bool) -> Vec<V
 }
 
 /// Computes before a pass what none of its elements differ in.
-pub fn hoist(printer: &mut Printer<'_>, roots: &[ExprId], along: &BTreeSet<crate::tile::VarId>) {
+pub fn hoist(printer: &mut Printer<'_>, roots: &[ExprId], along: &BTreeSet<VarId>) {
     for &root in roots {
         printer.hoist(root, along);
     }
+}
+
+/// Bytes that cross memory when neighbouring threads differ in `neighbour` and, within one,
+/// in the lane: an operand whose elements they do not read side by side costs a sector each.
+pub fn inefficiency(spec: &KernelSpec, rows: &RowBody, lane: Lane, neighbour: VarId) -> f64 {
+    let inputs = operands(spec);
+    let printer = Printer::new(&rows.body, &inputs);
+    let step = Extent::from(lane.width);
+    let mut factors = vec![1.0f64; inputs.len()];
+    for (_, expr) in rows.body.exprs() {
+        let Expr::Load { input, index, .. } = expr else {
+            continue;
+        };
+        let position = printer.position(*input, index);
+        let none = Extent::known(0);
+        let stride = position.stride_of(neighbour);
+        let side_by_side = stride.as_ref().is_some_and(|stride| *stride == step || *stride == none)
+            && (lane.width == 1
+                || position
+                    .stride_of(lane.var)
+                    .is_some_and(|stride| stride == Extent::known(1) || stride == none));
+        if !side_by_side {
+            #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+            let sector = 32.0 / inputs[*input as usize].dtype.size_bytes() as f64;
+            factors[*input as usize] = sector.min(8.0);
+        }
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+    let read: f64 = spec
+        .input_types()
+        .iter()
+        .zip(factors)
+        .map(|(ty, factor)| ty.n_bytes() as f64 * factor)
+        .sum();
+    #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+    let written = spec.output_types().iter().map(TensorType::n_bytes).sum::<usize>() as f64;
+    read + written
 }
