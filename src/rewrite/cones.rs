@@ -1,0 +1,266 @@
+//! Candidate kernels: for each tensor, a few sets of producers that one kernel may compute.
+//!
+//! A cone grows from its root towards the inputs, tensors in falling rank, so that all
+//! readers of a tensor are decided before the tensor is. Cones differ by their exceptions to
+//! "inline whatever is legal": none, then one, then two, .. up to a number per tensor. The
+//! single op is always a candidate, so a plan always exists.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::contract::{Cone, Shape};
+use super::cost::{DeviceRates, as_f64, work_of};
+use super::limits::Limits;
+use super::net::Net;
+use super::regions::RegionKind;
+
+/// Candidates kept per tensor.
+const MAX_CONES: usize = 24;
+/// Decisions that may deviate from the greedy cone at once.
+const MAX_EXCEPTIONS: usize = 3;
+
+/// A kernel that may be chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    pub kind: RegionKind,
+    /// Tensor the cone grew from; the largest one of `outputs`.
+    pub root: usize,
+    /// Tensors written, in rising order.
+    pub outputs: Vec<usize>,
+    /// Tensors read that are computed on the device, in rising order; inputs and constants
+    /// are always there.
+    pub needs: Vec<usize>,
+    /// Tensors computed inside, the root among them, and the expression of each.
+    pub inlined: BTreeMap<usize, usize>,
+    pub bound_us: f64,
+}
+
+/// Candidates of every tensor that is computed on the device; empty for others.
+pub fn enumerate(net: &Net, limits: &Limits, device: &DeviceRates) -> Vec<Vec<Candidate>> {
+    (0..net.tensors.len())
+        .map(|root| {
+            if net.tensors[root].is_device() {
+                Grower { net, limits, device }.candidates(root)
+            } else {
+                Vec::new()
+            }
+        })
+        .collect()
+}
+
+/// What to do with a tensor instead of inlining its first legal expression: another
+/// expression of it, or none (`usize::MAX`).
+type Exceptions = BTreeMap<usize, usize>;
+
+struct Grower<'a> {
+    net: &'a Net,
+    limits: &'a Limits,
+    device: &'a DeviceRates,
+}
+
+/// A finished cone and the tensors at which it could have been another one.
+struct Grown {
+    inlined: BTreeMap<usize, usize>,
+    shape: Shape,
+    /// Tensors inlined, and their legal expressions.
+    choices: Vec<(usize, Vec<usize>)>,
+}
+
+impl Grower<'_> {
+    fn candidates(&self, root: usize) -> Vec<Candidate> {
+        let mut found: Vec<Candidate> = Vec::new();
+        let exprs = &self.net.tensors[root].exprs;
+        for &expr in exprs {
+            found.extend(self.single(root, expr));
+        }
+        let share = MAX_CONES / exprs.len().max(1);
+        for &expr in exprs {
+            self.vary(root, expr, share.max(1), &mut found);
+        }
+        undominated(found)
+    }
+
+    /// Cones of one expression of the root, fewest exceptions first.
+    fn vary(&self, root: usize, expr: usize, n_wanted: usize, found: &mut Vec<Candidate>) {
+        let mut tried: BTreeSet<Exceptions> = BTreeSet::from([Exceptions::new()]);
+        let mut open = vec![Exceptions::new()];
+        let mut n_found = 0;
+        for _ in 0..=MAX_EXCEPTIONS {
+            let mut deeper = Vec::new();
+            for exceptions in open {
+                if n_found >= n_wanted {
+                    return;
+                }
+                let Some(grown) = self.grow(root, expr, &exceptions) else {
+                    continue;
+                };
+                for (tensor, others) in self.by_interest(&grown) {
+                    for other in others {
+                        let mut next = exceptions.clone();
+                        next.insert(tensor, other);
+                        if tried.insert(next.clone()) {
+                            deeper.push(next);
+                        }
+                    }
+                }
+                n_found += usize::from(self.add(root, grown, found));
+            }
+            open = deeper;
+        }
+    }
+
+    /// Tensors to make exceptions at, those first where the choice matters most: values
+    /// that others read too, and main loops; a private map is best inlined anyway.
+    fn by_interest(&self, grown: &Grown) -> Vec<(usize, Vec<usize>)> {
+        let mut choices: Vec<(usize, Vec<usize>)> = grown
+            .choices
+            .iter()
+            .map(|(tensor, legal)| {
+                let taken = grown.inlined[tensor];
+                let others = legal.iter().copied().filter(|&expr| expr != taken);
+                (*tensor, others.chain([usize::MAX]).collect())
+            })
+            .collect();
+        choices.sort_by_key(|(tensor, others)| {
+            let shared = self.net.tensors[*tensor].consumers > 1;
+            let heavy = grown.shape.after.contains(tensor);
+            (!(shared || heavy || others.len() > 1), std::cmp::Reverse(*tensor))
+        });
+        choices
+    }
+
+    /// The op alone.
+    fn single(&self, root: usize, expr: usize) -> Option<Candidate> {
+        let inlined = BTreeMap::from([(root, expr)]);
+        let shape = Cone { net: self.net, root, inlined: &inlined }.classify();
+        let kind = shape.as_ref().map_or(RegionKind::Other, |shape| shape.kind);
+        let once = BTreeSet::from([root]);
+        self.candidate(root, inlined, kind, &once)
+    }
+
+    fn add(&self, root: usize, grown: Grown, found: &mut Vec<Candidate>) -> bool {
+        if found.iter().any(|known| known.inlined == grown.inlined) {
+            return false;
+        }
+        let made = self.candidate(root, grown.inlined, grown.shape.kind, &grown.shape.after);
+        let is_new = made.is_some();
+        found.extend(made);
+        is_new
+    }
+
+    /// The candidate of a cone; `None` where it reads what is only computed later.
+    fn candidate(
+        &self,
+        root: usize,
+        inlined: BTreeMap<usize, usize>,
+        kind: RegionKind,
+        once: &BTreeSet<usize>,
+    ) -> Option<Candidate> {
+        let mut outputs = self.net.exprs[inlined[&root]].results.clone();
+        outputs.sort_unstable();
+        let first = outputs[0];
+        let mut needs: Vec<usize> = Vec::new();
+        for &expr in inlined.values() {
+            let read = self.net.exprs[expr].uses().map(|operand| operand.tensor);
+            needs.extend(read.filter(|tensor| {
+                !inlined.contains_key(tensor) && self.net.tensors[*tensor].is_device()
+            }));
+        }
+        needs.sort_unstable();
+        needs.dedup();
+        if needs.last().is_some_and(|&last| last >= first) {
+            return None;
+        }
+        let work = work_of(self.net, root, &inlined, |tensor| once.contains(&tensor), self.device);
+        Some(Candidate {
+            kind,
+            root,
+            outputs,
+            needs,
+            bound_us: work.bound_us(self.device),
+            inlined,
+        })
+    }
+
+    /// The largest legal cone under the exceptions.
+    fn grow(&self, root: usize, expr: usize, exceptions: &Exceptions) -> Option<Grown> {
+        let mut inlined = BTreeMap::from([(root, expr)]);
+        let mut shape = Cone { net: self.net, root, inlined: &inlined }.classify()?;
+        let mut choices = Vec::new();
+        let mut open: BTreeSet<usize> = self.below(expr).collect();
+        while let Some(tensor) = open.pop_last() {
+            if tensor >= root || !self.net.tensors[tensor].is_device() {
+                continue;
+            }
+            let legal = self.legal(root, tensor, &mut inlined);
+            let taken = match exceptions.get(&tensor) {
+                None => legal.first(),
+                Some(wanted) => legal.iter().find(|(expr, _)| expr == wanted),
+            };
+            if let Some((taken, new_shape)) = taken {
+                inlined.insert(tensor, *taken);
+                shape = new_shape.clone();
+                open.extend(self.below(*taken));
+                choices.push((tensor, legal.iter().map(|(expr, _)| *expr).collect()));
+            }
+        }
+        Some(Grown {
+            inlined,
+            shape,
+            choices,
+        })
+    }
+
+    fn below(&self, expr: usize) -> impl Iterator<Item = usize> {
+        self.net.exprs[expr].uses().map(|operand| operand.tensor)
+    }
+
+    /// Expressions that may be inlined for all reads of `tensor` in the cone, and what the
+    /// cone becomes with each.
+    fn legal(&self, root: usize, tensor: usize, inlined: &mut BTreeMap<usize, usize>) -> Vec<(usize, Shape)> {
+        let uses: Vec<_> = inlined
+            .values()
+            .flat_map(|&expr| self.net.exprs[expr].uses())
+            .filter(|operand| operand.tensor == tensor)
+            .collect();
+        let mut legal = Vec::new();
+        for &expr in &self.net.tensors[tensor].exprs {
+            let fused = uses.iter().all(|operand| operand.inline.contains(&expr));
+            if !fused || self.net.exprs[expr].results.len() > 1 {
+                continue;
+            }
+            inlined.insert(tensor, expr);
+            let cone = Cone { net: self.net, root, inlined };
+            if let Some(shape) = cone.classify()
+                && self.limits.allow(self.net, inlined, &shape)
+            {
+                legal.push((expr, shape));
+            }
+            inlined.remove(&tensor);
+        }
+        legal
+    }
+}
+
+/// Candidates without those that cost no less than another that needs no more.
+fn undominated(mut found: Vec<Candidate>) -> Vec<Candidate> {
+    found.sort_by(|a, b| {
+        let cost = a.bound_us.total_cmp(&b.bound_us);
+        cost.then_with(|| a.needs.cmp(&b.needs)).then_with(|| a.inlined.cmp(&b.inlined))
+    });
+    let mut kept: Vec<Candidate> = Vec::new();
+    for candidate in found {
+        let is_worse = kept.iter().any(|known| {
+            known.outputs == candidate.outputs
+                && known.needs.iter().all(|need| candidate.needs.binary_search(need).is_ok())
+        });
+        if !is_worse {
+            kept.push(candidate);
+        }
+    }
+    kept
+}
+
+/// Sum of the bytes that a set of tensors takes.
+pub fn bytes_of(net: &Net, tensors: &[usize]) -> f64 {
+    tensors.iter().map(|&tensor| as_f64(net.tensors[tensor].n_bytes())).sum()
+}

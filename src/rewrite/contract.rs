@@ -1,0 +1,316 @@
+//! What a region may hold: the promise between cone enumeration and the kernel templates.
+//!
+//! A cone is a root tensor and the producers inlined into it. It is legal when it has one of
+//! the shapes of [`RegionKind`]; `classify` finds which. The rules of `rules/vertical` say
+//! which producers may be inlined at all, this module what their sum must look like.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::net::{Net, NetExpr};
+use super::regions::RegionKind;
+use crate::ir::Attr;
+use crate::ops::TileKind;
+
+/// Views after a main loop: each result element has one place to be stored to.
+const BIJECTIONS: [&str; 2] = ["reshape", "transpose"];
+/// Views and conversions may stand between memory and a main loop's operand.
+const CONVERSION: &str = "cast";
+/// The one op of `TileKind::Other` that has a template of its own.
+const ATTENTION: &str = "attention";
+/// Row operators whose result at one place depends on the place, not on the row alone.
+const SCANS: [&str; 2] = ["cum_sum", "cum_prod"];
+
+/// A root and the producers inlined into it.
+pub struct Cone<'a> {
+    pub net: &'a Net,
+    pub root: usize,
+    /// Each tensor of the cone, the root among them, and the expression that computes it.
+    pub inlined: &'a BTreeMap<usize, usize>,
+}
+
+/// What a legal cone is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub kind: RegionKind,
+    /// Tensors that depend on a main loop or a reduction: computed once per element.
+    pub after: BTreeSet<usize>,
+    /// Row length in elements, for rows.
+    pub row: Option<usize>,
+}
+
+/// Where a value lies relative to the rows that reductions of the cone work on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Independent of every reduction: may be computed anywhere.
+    Before,
+    /// One value per element of a row, rows in order.
+    Element,
+    /// One value per row, rows in order.
+    PerRow,
+    /// One of the above with elements in another order.
+    Moved,
+}
+
+impl Cone<'_> {
+    /// The kind of region the cone is, if it is one.
+    pub fn classify(&self) -> Option<Shape> {
+        let anchors: Vec<usize> = self.inlined.keys().copied().filter(|&tensor| self.is_anchor(tensor)).collect();
+        let shape = match anchors.as_slice() {
+            [] => Shape {
+                kind: RegionKind::Pointwise,
+                after: BTreeSet::new(),
+                row: None,
+            },
+            [anchor] => match self.expr(*anchor).kind {
+                TileKind::Dot => self.around(*anchor, RegionKind::Dot)?,
+                TileKind::Window => self.around(*anchor, RegionKind::Window)?,
+                TileKind::Reduce => self.rows(&anchors).or_else(|| self.around(*anchor, RegionKind::Reduce))?,
+                TileKind::Other if self.expr(*anchor).op == ATTENTION => {
+                    self.around(*anchor, RegionKind::Attention)?
+                }
+                TileKind::Other => self.alone(*anchor)?,
+                TileKind::Map | TileKind::View | TileKind::Index => return None,
+            },
+            _ => self.rows(&anchors)?,
+        };
+        self.keeps_private(&shape.after).then_some(shape)
+    }
+
+    fn expr(&self, tensor: usize) -> &NetExpr {
+        &self.net.exprs[self.inlined[&tensor]]
+    }
+
+    fn is_anchor(&self, tensor: usize) -> bool {
+        match self.expr(tensor).kind {
+            TileKind::Map | TileKind::View | TileKind::Index => false,
+            TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other => true,
+        }
+    }
+
+    /// An op that no other op may join.
+    fn alone(&self, anchor: usize) -> Option<Shape> {
+        (self.inlined.len() == 1).then(|| Shape {
+            kind: RegionKind::Other,
+            after: BTreeSet::from([anchor]),
+            row: None,
+        })
+    }
+
+    /// What depends on a main loop is never computed twice: all its readers are inside.
+    fn keeps_private(&self, after: &BTreeSet<usize>) -> bool {
+        after.iter().filter(|&&tensor| tensor != self.root).all(|&tensor| {
+            let inside = self
+                .inlined
+                .iter()
+                .filter(|(_, expr)| self.net.exprs[**expr].uses().any(|operand| operand.tensor == tensor))
+                .count();
+            inside == self.net.tensors[tensor].consumers
+        })
+    }
+
+    /// One main loop, what its operands are made of, and what happens to its result.
+    fn around(&self, anchor: usize, kind: RegionKind) -> Option<Shape> {
+        let after = self.dependents(anchor);
+        let n_elements = self.net.tensors[anchor].n_elements;
+        for &tensor in after.iter().filter(|&&tensor| tensor != anchor) {
+            let expr = self.expr(tensor);
+            let allowed = match expr.kind {
+                TileKind::Map => kind != RegionKind::Attention || expr.op == CONVERSION,
+                TileKind::View => BIJECTIONS.contains(&expr.op),
+                TileKind::Index | TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other => false,
+            };
+            if !allowed || self.net.tensors[tensor].n_elements != n_elements {
+                return None;
+            }
+        }
+        self.operands_fit(anchor, kind).then_some(())?;
+        self.sides_fit(anchor, &after, kind).then_some(())?;
+        Some(Shape { kind, after, row: None })
+    }
+
+    /// Tensors of the cone that depend on `anchor`, itself among them.
+    fn dependents(&self, anchor: usize) -> BTreeSet<usize> {
+        let mut found = BTreeSet::from([anchor]);
+        for (&tensor, &expr) in self.inlined.range(anchor..) {
+            if self.net.exprs[expr].uses().any(|operand| found.contains(&operand.tensor)) {
+                found.insert(tensor);
+            }
+        }
+        found
+    }
+
+    /// Tensors of the cone that operand `n` of `anchor` is computed from.
+    fn ancestors(&self, anchor: usize, n: usize) -> BTreeSet<usize> {
+        let mut found = BTreeSet::new();
+        let mut open: Vec<usize> = self.expr(anchor).operands[n].iter().map(|operand| operand.tensor).collect();
+        while let Some(tensor) = open.pop() {
+            if self.inlined.contains_key(&tensor) && found.insert(tensor) {
+                open.extend(self.expr(tensor).uses().map(|operand| operand.tensor));
+            }
+        }
+        found
+    }
+
+    fn operands_fit(&self, anchor: usize, kind: RegionKind) -> bool {
+        let n_operands = self.expr(anchor).operands.len();
+        (0..n_operands).all(|n| {
+            self.ancestors(anchor, n).into_iter().all(|tensor| {
+                let expr = self.expr(tensor);
+                match expr.kind {
+                    TileKind::View => true,
+                    TileKind::Map => match kind {
+                        RegionKind::Dot | RegionKind::Window => expr.op == CONVERSION,
+                        // The bias of attention is read element by element, like any load.
+                        RegionKind::Attention => expr.op == CONVERSION || n >= 3,
+                        RegionKind::Pointwise
+                        | RegionKind::Row
+                        | RegionKind::Reduce
+                        | RegionKind::Other => true,
+                    },
+                    TileKind::Index => kind == RegionKind::Reduce,
+                    TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other => false,
+                }
+            })
+        })
+    }
+
+    /// Operands of the epilogue are loads with maps and views on them.
+    fn sides_fit(&self, anchor: usize, after: &BTreeSet<usize>, kind: RegionKind) -> bool {
+        let n_operands = self.expr(anchor).operands.len();
+        let before: BTreeSet<usize> = (0..n_operands).flat_map(|n| self.ancestors(anchor, n)).collect();
+        let sides = self.inlined.keys().filter(|tensor| !after.contains(tensor) && !before.contains(tensor));
+        sides.into_iter().all(|&tensor| match self.expr(tensor).kind {
+            TileKind::Map | TileKind::View => true,
+            TileKind::Index => kind == RegionKind::Reduce,
+            TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other => false,
+        })
+    }
+
+    /// Reductions over the same rows, with pointwise work around them.
+    fn rows(&self, anchors: &[usize]) -> Option<Shape> {
+        let (n_rows, row) = self.row_domain(anchors[0])?;
+        let mut places: BTreeMap<usize, Place> = BTreeMap::new();
+        for &tensor in self.inlined.keys() {
+            let place = self.place(tensor, &places, n_rows, row)?;
+            places.insert(tensor, place);
+        }
+        let after: BTreeSet<usize> = places
+            .into_iter()
+            .filter(|(_, place)| *place != Place::Before)
+            .map(|(tensor, _)| tensor)
+            .collect();
+        Some(Shape {
+            kind: RegionKind::Row,
+            after,
+            row: Some(row),
+        })
+    }
+
+    /// Rows and row length of a reduction over trailing axes.
+    fn row_domain(&self, anchor: usize) -> Option<(usize, usize)> {
+        let expr = self.expr(anchor);
+        if expr.kind != TileKind::Reduce || SCANS.contains(&expr.op) {
+            return None;
+        }
+        let dims = self.net.tensors[expr.operands.first()?.as_ref()?.tensor].ty.dims();
+        let axes = reduced_axes(expr)?;
+        let first = *axes.first()?;
+        axes.iter().copied().eq(first..dims.len()).then(|| {
+            let (outer, inner) = dims.split_at(first);
+            (outer.iter().product(), inner.iter().product())
+        })
+    }
+
+    fn place(
+        &self,
+        tensor: usize,
+        places: &BTreeMap<usize, Place>,
+        n_rows: usize,
+        row: usize,
+    ) -> Option<Place> {
+        let expr = self.expr(tensor);
+        let of = |operand: usize| places.get(&operand).copied().unwrap_or(Place::Before);
+        let n_elements = self.net.tensors[tensor].n_elements;
+        let by_size = |n: usize| {
+            if n == n_rows * row {
+                Some(Place::Element)
+            } else {
+                (n == n_rows).then_some(Place::PerRow)
+            }
+        };
+        let free = expr.uses().all(|operand| of(operand.tensor) == Place::Before);
+        match expr.kind {
+            TileKind::Reduce => {
+                let operand = expr.uses().next()?.tensor;
+                let fits = matches!(of(operand), Place::Before | Place::Element)
+                    && self.row_domain(tensor)? == (n_rows, row);
+                fits.then(|| by_size(n_elements)).flatten()
+            }
+            TileKind::Map | TileKind::View | TileKind::Index if free => Some(Place::Before),
+            TileKind::View => match (expr.op, of(expr.uses().next()?.tensor)) {
+                ("reshape", place) => Some(place),
+                ("transpose", _) => Some(Place::Moved),
+                _ => None,
+            },
+            TileKind::Map => self.place_of_map(tensor, &of, row),
+            TileKind::Index | TileKind::Dot | TileKind::Window | TileKind::Other => None,
+        }
+    }
+
+    /// A map over values of rows: all operands that depend on a reduction line up with it.
+    fn place_of_map(&self, tensor: usize, of: &impl Fn(usize) -> Place, row: usize) -> Option<Place> {
+        let dims = self.net.tensors[tensor].ty.dims();
+        let n_elements = self.net.tensors[tensor].n_elements;
+        let mut place = None;
+        for operand in self.expr(tensor).uses() {
+            let own = &self.net.tensors[operand.tensor];
+            let here = of(operand.tensor);
+            let aligned = match here {
+                Place::Before => continue,
+                Place::Element | Place::Moved => own.n_elements == n_elements,
+                Place::PerRow => own.n_elements == n_elements || repeats_along_row(&own.ty.dims(), &dims, row),
+            };
+            let here = if here == Place::PerRow && own.n_elements != n_elements {
+                Place::Element
+            } else {
+                here
+            };
+            // Two values in other orders need not be in the same one.
+            if !aligned || place.is_some_and(|known| known != here || known == Place::Moved) {
+                return None;
+            }
+            place = Some(here);
+        }
+        place
+    }
+}
+
+/// Whether a value of dims `own`, one per row, is repeated along trailing axes of `dims`
+/// that are one row.
+fn repeats_along_row(own: &[usize], dims: &[usize], row: usize) -> bool {
+    let Some(skipped) = dims.len().checked_sub(own.len()) else {
+        return false;
+    };
+    let extent = |axis: usize| axis.checked_sub(skipped).map_or(1, |axis| own[axis]);
+    let mut length = 1;
+    for axis in (0..dims.len()).rev() {
+        if length == row && extent(axis) == dims[axis] {
+            return (0..axis).all(|axis| extent(axis) == dims[axis]);
+        }
+        if extent(axis) != 1 {
+            return false;
+        }
+        length *= dims[axis];
+    }
+    length == row
+}
+
+/// Axes a reduction combines, from its attributes.
+fn reduced_axes(expr: &NetExpr) -> Option<Vec<usize>> {
+    let axes = match (expr.attrs.get("axes"), expr.attrs.get("axis")) {
+        (Some(Attr::Ints(axes)), _) => axes.clone(),
+        (_, Some(Attr::Int(axis))) => vec![*axis],
+        _ => return None,
+    };
+    axes.into_iter().map(|axis| usize::try_from(axis).ok()).collect()
+}

@@ -1,0 +1,153 @@
+//! The analytic lower bound of a kernel's time: a launch, and the larger of moving its
+//! bytes and doing its arithmetic.
+
+use std::collections::BTreeMap;
+
+pub use super::devices::DeviceRates;
+use super::language::{def_of, kind_of};
+use super::net::{Net, NetExpr};
+use crate::ir::{Attrs, TensorType};
+use crate::ops::{TileKind, Tolerance};
+
+/// Scalar operations of one element of an op: transcendental functions count as several,
+/// moving data as none.
+pub fn flops_per_element(op: &'static str) -> f64 {
+    match kind_of(op) {
+        TileKind::View => 0.0,
+        TileKind::Index => 1.0,
+        TileKind::Map => match def_of(op).tolerance {
+            Tolerance::Exact => 1.0,
+            Tolerance::Close | Tolerance::Accumulated => 8.0,
+        },
+        TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other => 4.0,
+    }
+}
+
+/// Scalar operations of a whole use of an op whose work is not one element's at a time.
+pub fn flops_of_op(
+    op: &'static str,
+    attrs: &Attrs,
+    operands: &[Option<TensorType>],
+    result: &TensorType,
+) -> f64 {
+    let n_results = as_f64(result.n_elements());
+    let operand = |n: usize| operands.get(n).and_then(Option::as_ref);
+    match kind_of(op) {
+        TileKind::Map | TileKind::View | TileKind::Index => n_results * flops_per_element(op),
+        TileKind::Reduce => 4.0 * operand(0).map_or(0.0, |ty| as_f64(ty.n_elements())),
+        TileKind::Dot => {
+            let depth = operand(0).and_then(|ty| ty.dims().last().copied()).unwrap_or(1);
+            2.0 * n_results * as_f64(depth)
+        }
+        TileKind::Window => match operand(1) {
+            // The filter's outermost axis is the result's channels.
+            Some(filter) => {
+                let channels = filter.dims().first().copied().unwrap_or(1).max(1);
+                2.0 * n_results * as_f64(filter.n_elements() / channels)
+            }
+            None => n_results * as_f64(window_size(attrs)),
+        },
+        TileKind::Other => pairwise_flops(operands, n_results),
+    }
+}
+
+/// Two products, where the operands look like a query, keys and values; else a few
+/// operations per element.
+fn pairwise_flops(operands: &[Option<TensorType>], n_results: f64) -> f64 {
+    let dims: Vec<Vec<usize>> = operands.iter().take(3).flatten().map(TensorType::dims).collect();
+    match dims.as_slice() {
+        [query, key, value] if query.len() == 4 && key.len() == 4 && value.len() == 4 => {
+            let pairs = as_f64(query[..3].iter().product::<usize>() * key[2]);
+            2.0 * pairs * as_f64(query[3] + value[3])
+        }
+        _ => 4.0 * n_results,
+    }
+}
+
+fn window_size(attrs: &Attrs) -> usize {
+    let sizes = attrs.0.iter().find(|(name, _)| name.starts_with("kernel"));
+    let sizes = sizes.and_then(|(name, _)| attrs.ints(name)).unwrap_or(&[]);
+    sizes.iter().map(|&size| usize::try_from(size).unwrap_or(1)).product()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "costs are estimates")]
+pub fn as_f64(n: usize) -> f64 {
+    n as f64
+}
+
+/// What a kernel moves and computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    pub bytes: f64,
+    /// Microseconds of arithmetic at peak rates.
+    pub compute_us: f64,
+}
+
+impl Work {
+    /// Lower bound of the time, in microseconds.
+    pub fn bound_us(&self, device: &DeviceRates) -> f64 {
+        device.launch_us + device.move_us(self.bytes).max(self.compute_us)
+    }
+}
+
+/// The work of computing `root` (and its fellow results) by the inlined expressions:
+/// `inlined` maps each tensor that stays inside the kernel, and the root, to its expression;
+/// `once` says which of them are computed once per element however often they are read.
+pub fn work_of(
+    net: &Net,
+    root: usize,
+    inlined: &BTreeMap<usize, usize>,
+    once: impl Fn(usize) -> bool,
+    device: &DeviceRates,
+) -> Work {
+    let mut reads: BTreeMap<usize, f64> = BTreeMap::new();
+    let mut work = Work::default();
+    for (&tensor, &expr) in inlined.iter().rev() {
+        let own = as_f64(net.tensors[tensor].n_elements);
+        let times = if tensor == root || once(tensor) {
+            own
+        } else {
+            reads.get(&tensor).copied().unwrap_or(own)
+        };
+        let expr = &net.exprs[expr];
+        work.compute_us += compute_us(net, expr, times, device);
+        for operand in expr.uses() {
+            *reads.entry(operand.tensor).or_default() += reads_of(net, expr, operand.tensor, times, own);
+        }
+    }
+    for (&tensor, &times) in reads.iter().filter(|(tensor, _)| !inlined.contains_key(tensor)) {
+        let tensor = &net.tensors[tensor];
+        work.bytes += times.min(as_f64(tensor.n_elements)) * as_f64(tensor.ty.dtype.size_bytes());
+    }
+    let root_expr = &net.exprs[inlined[&root]];
+    work.bytes += root_expr
+        .results
+        .iter()
+        .map(|&result| as_f64(net.tensors[result].n_bytes()))
+        .sum::<f64>();
+    work
+}
+
+fn compute_us(net: &Net, expr: &NetExpr, times: f64, device: &DeviceRates) -> f64 {
+    match expr.kind {
+        TileKind::Map | TileKind::View | TileKind::Index => times * expr.flops / device.scalar_rate(),
+        TileKind::Reduce => expr.flops / device.scalar_rate(),
+        TileKind::Dot | TileKind::Window | TileKind::Other => {
+            let first = expr.uses().next().map_or(expr.results[0], |operand| operand.tensor);
+            expr.flops / device.matrix_rate(net.tensors[first].ty.dtype)
+        }
+    }
+}
+
+/// How often elements of `operand` are read when `times` elements of the result are computed.
+fn reads_of(net: &Net, expr: &NetExpr, operand: usize, times: f64, result_elements: f64) -> f64 {
+    let own = as_f64(net.tensors[operand].n_elements);
+    match expr.kind {
+        TileKind::Map | TileKind::View => times,
+        // Each element of a joined tensor comes from one of its parts.
+        TileKind::Index if own < result_elements => times * own / result_elements.max(1.0),
+        TileKind::Index => times,
+        // Main loops stage their operands: each element is made once.
+        TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other => own,
+    }
+}

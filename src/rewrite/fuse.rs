@@ -1,0 +1,215 @@
+//! The whole of rewriting: a core graph becomes regions.
+
+use std::collections::BTreeMap;
+
+use super::canonicalize::canonicalize;
+use super::cones;
+use super::cost::DeviceRates;
+use super::error::RewriteError;
+use super::extract::{self, Names};
+use super::fold::Folder;
+use super::frontier;
+use super::limits::Limits;
+use super::regions::{FusedGraph, RuleUse};
+use super::rule_set::RuleSet;
+use super::saturate::{rule_list, saturate};
+use super::tabulate::tabulate;
+use super::term_graph::TermGraph;
+use crate::ir::Graph;
+
+/// Brings a core graph into canonical form and cuts it into regions.
+///
+/// # Errors
+/// If a rule is wrong or a constant cannot be evaluated.
+pub fn fuse(graph: &Graph, rules: &RuleSet, device: &DeviceRates) -> Result<FusedGraph, RewriteError> {
+    fuse_canonical(&canonicalize(graph, rules), rules, device)
+}
+
+/// Cuts a canonical core graph into regions, by the rules that add to the e-graph.
+///
+/// # Errors
+/// If a rule is wrong or a constant cannot be evaluated.
+pub fn fuse_canonical(graph: &Graph, rules: &RuleSet, device: &DeviceRates) -> Result<FusedGraph, RewriteError> {
+    let mut terms = TermGraph::new(graph);
+    saturate(&mut terms, rules)?;
+    let net = tabulate(&terms);
+    let limits = Limits::from_kernels(&rules.kernels);
+    let candidates = cones::enumerate(&net, &limits, device);
+    let owed: Vec<usize> = net.outputs.iter().copied().filter(|&place| net.tensors[place].is_device()).collect();
+    let plan = frontier::solve(&candidates, &owed, frontier::BEAM);
+    let plan = plan.ok_or_else(|| no_plan(&net, &candidates))?;
+    let chosen: Vec<_> = plan.chosen.iter().map(|&(place, number)| &candidates[place][number]).collect();
+    let names = Names {
+        graph,
+        rules: &numbered_rules(rules),
+        places: &places_by_name(rules),
+    };
+    let mut folder = Folder::new(&net, &terms.terms.analysis.interner.weights);
+    extract::extract(&net, &chosen, &mut folder, &names)
+}
+
+fn no_plan(net: &super::net::Net, candidates: &[Vec<cones::Candidate>]) -> RewriteError {
+    let lacks = |&place: &usize| net.tensors[place].is_device() && candidates[place].is_empty();
+    let output = net.outputs.iter().position(|place| lacks(place)).unwrap_or(0);
+    RewriteError::NoPlan { output }
+}
+
+/// Rules of the e-graph in the order of their numbers.
+fn numbered_rules(rules: &RuleSet) -> Vec<RuleUse> {
+    let headers = rule_list(rules).into_iter();
+    headers
+        .map(|header| RuleUse {
+            name: header.name.text.clone(),
+            place: rules.place(header.span),
+        })
+        .collect()
+}
+
+/// Places of all rules, those that ran before the e-graph among them.
+fn places_by_name(rules: &RuleSet) -> BTreeMap<String, String> {
+    let headers = rules.rules.iter().map(|rule| &rule.header);
+    headers
+        .map(|header| (header.name.text.clone(), rules.place(header.span)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Attr, Attrs};
+    use crate::reference;
+    use crate::rewrite::RegionKind;
+    use crate::testing::fused::run_fused;
+    use crate::testing::builder::{GraphBuilder, drawn_graph, ints};
+
+    fn device() -> &'static DeviceRates {
+        DeviceRates::for_sm(90)
+    }
+
+    fn kinds(fused: &FusedGraph) -> Vec<RegionKind> {
+        fused.regions.iter().map(|region| region.kind).collect()
+    }
+
+    /// The regions compute what the graph computes; on failure says which output differs.
+    fn assert_same_meaning(mut builder: GraphBuilder, case: &str) -> FusedGraph {
+        let fused = fuse_canonical(&builder.graph, RuleSet::builtin(), device())
+            .unwrap_or_else(|error| panic!("{case}: {error}"));
+        let inputs = builder.inputs();
+        let expected = reference::run(&builder.graph, &inputs).unwrap();
+        let found = run_fused(&fused, &inputs).unwrap();
+        assert_eq!(expected.len(), found.len(), "{case}");
+        for (n, (expected, found)) in expected.iter().zip(&found).enumerate() {
+            assert_eq!(expected.ty(), found.ty(), "{case}: output {n}");
+            let pairs = expected.as_slice::<f32>().iter().zip(found.as_slice::<f32>());
+            for (expected, found) in pairs {
+                let near = (expected - found).abs() <= 1e-4 * (1.0 + expected.abs());
+                assert!(near, "{case}: output {n} is {found}, expected {expected}");
+            }
+        }
+        fused
+    }
+
+    #[test]
+    fn drawn_graphs_keep_their_meaning() {
+        for seed in 0..60 {
+            let n_nodes = 4 + usize::try_from(seed).unwrap() % 30;
+            let builder = drawn_graph(n_nodes, seed);
+            let n_nodes = builder.graph.nodes.len();
+            let fused = assert_same_meaning(builder, &format!("seed {seed}"));
+            assert!(fused.regions.len() <= n_nodes + 2, "seed {seed}");
+        }
+    }
+
+    /// `y = relu(x + gelu(x @ a + b) @ c + d)`, as a residual block of a transformer.
+    fn residual_block() -> GraphBuilder {
+        let mut g = GraphBuilder::new("block", 1);
+        let x = g.input(&[4, 16]);
+        let (a, b) = (g.weight(&[16, 32]), g.weight(&[32]));
+        let (c, d) = (g.weight(&[32, 16]), g.weight(&[16]));
+        let h = g.plain("matmul", &[x, a]);
+        let h = g.plain("add", &[h, b]);
+        let h = g.plain("gelu", &[h]);
+        let h = g.plain("matmul", &[h, c]);
+        let h = g.plain("add", &[h, d]);
+        let h = g.plain("add", &[x, h]);
+        let y = g.plain("relu", &[h]);
+        g.output(y);
+        g
+    }
+
+    #[test]
+    fn a_residual_block_is_its_products() {
+        let fused = assert_same_meaning(residual_block(), "block");
+        assert_eq!(kinds(&fused), [RegionKind::Dot, RegionKind::Dot]);
+        let names: Vec<&str> = fused.regions[1].rules.iter().map(|rule| rule.name.as_str()).collect();
+        assert!(names.contains(&"fuse_epilogue"), "{names:?}");
+        assert!(fused.regions[1].rules.iter().all(|rule| rule.place.contains(".rules:")));
+        assert_eq!(fused.regions[0].body.nodes[0].origin, ["matmul_0"]);
+    }
+
+    #[test]
+    fn lowering_keeps_the_graph_small() {
+        let mut g = GraphBuilder::new("chain", 2);
+        let mut x = g.input(&[4, 16]);
+        for _ in 0..6 {
+            let y = g.plain("tanh", &[x]);
+            x = g.plain("add", &[x, y]);
+        }
+        g.output(x);
+        let mut terms = TermGraph::new(&g.graph);
+        let tally = saturate(&mut terms, RuleSet::builtin()).unwrap();
+        assert!(!tally.ran_out);
+        assert!(terms.n_nodes() <= 100, "{} nodes", terms.n_nodes());
+        assert_eq!(assert_same_meaning(g, "chain").regions.len(), 1);
+    }
+
+    #[test]
+    fn layer_norm_with_residual_is_one_row_kernel() {
+        let mut g = GraphBuilder::new("norm", 3);
+        let (x, r) = (g.input(&[4, 16]), g.input(&[4, 16]));
+        let (scale, bias) = (g.weight(&[16]), g.weight(&[16]));
+        let sum = g.plain("add", &[x, r]);
+        let attrs = Attrs::new().with("axes", ints(&[1])).with("epsilon", Attr::Float(1e-5));
+        let y = g.op("standardize", &[sum], attrs);
+        let y = g.plain("mul", &[y, scale]);
+        let y = g.plain("add", &[y, bias]);
+        g.output(y);
+        assert_eq!(kinds(&assert_same_meaning(g, "norm")), [RegionKind::Row]);
+    }
+
+    #[test]
+    fn projections_of_one_value_are_joined() {
+        let mut g = GraphBuilder::new("qkv", 4);
+        let x = g.input(&[1, 8, 16]);
+        for _ in 0..3 {
+            let (w, b) = (g.weight(&[16, 16]), g.weight(&[16]));
+            let y = g.plain("matmul", &[x, w]);
+            let y = g.plain("add", &[y, b]);
+            let y = g.op("reshape", &[y], Attrs::new().with("shape", ints(&[1, 8, 2, 8])));
+            let y = g.op("softmax", &[y], Attrs::new().with("axis", Attr::Int(3)));
+            g.output(y);
+        }
+        let fused = assert_same_meaning(g, "qkv");
+        let n_products = fused.regions.iter().filter(|region| region.kind == RegionKind::Dot).count();
+        assert_eq!(n_products, 1, "{:?}", kinds(&fused));
+        let rules: Vec<_> = fused.regions[0].rules.iter().map(|rule| rule.name.as_str()).collect();
+        assert!(rules.contains(&"join_linear"), "{rules:?}");
+    }
+
+    #[test]
+    fn outputs_may_be_inputs_weights_and_repeated() {
+        let mut g = GraphBuilder::new("copies", 5);
+        let x = g.input(&[3]);
+        let w = g.weight(&[3]);
+        let y = g.plain("relu", &[x]);
+        let z = g.plain("add", &[w, w]);
+        for value in [x, w, y, y, z] {
+            g.output(value);
+        }
+        let fused = assert_same_meaning(g, "copies");
+        let mut ids: Vec<_> = fused.outputs.iter().map(|(_, id)| *id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 5);
+    }
+}

@@ -1,0 +1,198 @@
+//! Running rules on the e-graph until nothing changes or a count runs out.
+//!
+//! Every round searches all rules first and applies their matches afterwards, in rule order,
+//! so that a match does not depend on what its neighbours did. Limits are counts, never
+//! clocks: the same graph gives the same plan on every machine.
+
+use super::conditions;
+use super::ebuild::Builder;
+use super::ematch::{self, Match};
+use super::error::RewriteError;
+use super::facts::Facts;
+use super::language::Head as TermHead;
+use super::rule_ast::{Arrow, Expr, Header, Let, Phase, Rule, Term};
+use super::rule_set::RuleSet;
+use super::siblings;
+use super::term_facts::{TermFacts, handle};
+use super::term_graph::TermGraph;
+
+/// How far a phase may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fuel {
+    pub rounds: usize,
+    /// Distinct nodes of the e-graph at which no more matches are applied.
+    pub nodes: usize,
+}
+
+/// What a run did, for reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// For each rule of the run's list: matches that changed the e-graph.
+    pub fired: Vec<usize>,
+    pub rounds: usize,
+    /// Whether a limit stopped a phase before nothing was left to do.
+    pub ran_out: bool,
+}
+
+/// A rule in one direction.
+struct Directed<'a> {
+    number: usize,
+    header: &'a Header,
+    left: &'a Term,
+    right: &'a Term,
+    lets: &'a [Let],
+    conditions: &'a [Expr],
+}
+
+/// Headers of every rule and horizontal that the e-graph runs; their positions are the
+/// numbers that provenance uses.
+pub fn rule_list(rules: &RuleSet) -> Vec<&Header> {
+    let plain = rules.rules.iter().filter(|rule| runs_here(rule));
+    let plain = plain.map(|rule| &rule.header);
+    plain.chain(rules.horizontals.iter().map(|rule| &rule.header)).collect()
+}
+
+/// `~>` rules have run before the e-graph exists.
+fn runs_here(rule: &Rule) -> bool {
+    rule.arrow != Arrow::Replace
+}
+
+/// Runs algebra, then each horizontal once, then algebra again, lowering and fusing.
+///
+/// # Errors
+/// If a rule equates values of different types.
+pub fn saturate(graph: &mut TermGraph, rules: &RuleSet) -> Result<Tally, RewriteError> {
+    let n_start = graph.n_nodes();
+    let mut tally = Tally {
+        fired: vec![0; rule_list(rules).len()],
+        ..Tally::default()
+    };
+    let algebra = Fuel {
+        rounds: 8,
+        nodes: (30 * n_start).clamp(5_000, 50_000).max(2 * n_start),
+    };
+    run_phases(graph, rules, &[Phase::Algebra], algebra, &mut tally)?;
+    run_horizontals(graph, rules, &mut tally)?;
+    run_phases(graph, rules, &[Phase::Algebra], algebra, &mut tally)?;
+    let tiles = Fuel {
+        rounds: 8,
+        nodes: 16 * graph.n_nodes() + 1_000,
+    };
+    run_phases(graph, rules, &[Phase::Lower], tiles, &mut tally)?;
+    run_phases(graph, rules, &[Phase::Fuse, Phase::View], tiles, &mut tally)?;
+    Ok(tally)
+}
+
+fn directed<'a>(rules: &'a RuleSet, phases: &[Phase]) -> Vec<Directed<'a>> {
+    let mut list = Vec::new();
+    let here = rules.rules.iter().filter(|rule| runs_here(rule));
+    for (number, rule) in here.enumerate().filter(|(_, rule)| phases.contains(&rule.header.phase)) {
+        let forward = |left, right| Directed {
+            number,
+            header: &rule.header,
+            left,
+            right,
+            lets: &rule.lets,
+            conditions: &rule.conditions,
+        };
+        list.push(forward(&rule.left, &rule.right));
+        if rule.arrow == Arrow::Both {
+            list.push(forward(&rule.right, &rule.left));
+        }
+    }
+    list
+}
+
+fn run_phases(
+    graph: &mut TermGraph,
+    rules: &RuleSet,
+    phases: &[Phase],
+    fuel: Fuel,
+    tally: &mut Tally,
+) -> Result<(), RewriteError> {
+    let rules = directed(rules, phases);
+    for _ in 0..fuel.rounds {
+        let found: Vec<(usize, Vec<Match>)> = rules
+            .iter()
+            .enumerate()
+            .map(|(number, rule)| (number, admitted(graph, rule)))
+            .collect();
+        let mut changed = false;
+        for (number, matches) in found {
+            for found in matches {
+                if graph.n_nodes() > fuel.nodes {
+                    tally.ran_out = true;
+                    break;
+                }
+                if apply(graph, &rules[number], found)? {
+                    tally.fired[rules[number].number] += 1;
+                    changed = true;
+                }
+            }
+        }
+        graph.terms.rebuild();
+        tally.rounds += 1;
+        if !changed || tally.ran_out {
+            return Ok(());
+        }
+    }
+    tally.ran_out = true;
+    Ok(())
+}
+
+/// Matches for which lets can be computed and conditions hold.
+fn admitted(graph: &TermGraph, rule: &Directed<'_>) -> Vec<Match> {
+    let facts = TermFacts { terms: &graph.terms };
+    let mut matches = ematch::search(&graph.terms, rule.left);
+    matches.retain_mut(|found| conditions::admit(rule.lets, rule.conditions, &mut found.names, &facts));
+    matches
+}
+
+fn apply(graph: &mut TermGraph, rule: &Directed<'_>, found: Match) -> Result<bool, RewriteError> {
+    let n_nodes = graph.n_nodes();
+    let mut builder = Builder {
+        graph,
+        names: found.names,
+        rule: rule.number,
+        from: found.from,
+    };
+    let Some(right) = builder.term(rule.right) else {
+        return Ok(false);
+    };
+    if let Some(node) = found.node.filter(|node| node.head == TermHead::Load) {
+        graph.fused.push((node.data, node.children[0], rule.number));
+    }
+    let merged = unite(graph, found.root, right, rule.header)?;
+    Ok(merged || graph.n_nodes() > n_nodes)
+}
+
+/// Merges two classes for a rule.
+///
+/// # Errors
+/// If their types differ.
+pub fn unite(graph: &mut TermGraph, left: egg::Id, right: egg::Id, header: &Header) -> Result<bool, RewriteError> {
+    let facts = TermFacts { terms: &graph.terms };
+    let (left_ty, right_ty) = (facts.ty(handle(left)), facts.ty(handle(right)));
+    if left_ty != right_ty {
+        let name = |ty: Option<crate::ir::TensorType>| ty.map_or("no type".to_owned(), |ty| ty.to_string());
+        return Err(RewriteError::TypeChanged {
+            rule: header.name.text.clone(),
+            left: name(left_ty),
+            right: name(right_ty),
+        });
+    }
+    Ok(graph.terms.union_trusted(left, right, header.name.text.as_str()))
+}
+
+fn run_horizontals(graph: &mut TermGraph, rules: &RuleSet, tally: &mut Tally) -> Result<(), RewriteError> {
+    let first = rules.rules.iter().filter(|rule| runs_here(rule)).count();
+    for (offset, rule) in rules.horizontals.iter().enumerate() {
+        for group in siblings::groups(graph, rule) {
+            let merged = siblings::merge(graph, rule, first + offset, &group)?;
+            tally.fired[first + offset] += usize::from(merged);
+        }
+        graph.terms.rebuild();
+    }
+    Ok(())
+}
+
