@@ -131,7 +131,12 @@ impl Grower<'_> {
     /// The op alone.
     fn single(&self, root: usize, expr: usize) -> Option<Candidate> {
         let inlined = BTreeMap::from([(root, expr)]);
-        let shape = Cone { net: self.net, root, inlined: &inlined }.classify();
+        let shape = Cone {
+            net: self.net,
+            root,
+            inlined: &inlined,
+        }
+        .classify();
         let kind = shape.as_ref().map_or(RegionKind::Other, |shape| shape.kind);
         let once = BTreeSet::from([root]);
         self.candidate(root, inlined, kind, &once)
@@ -161,16 +166,22 @@ impl Grower<'_> {
         let mut needs: Vec<usize> = Vec::new();
         for &expr in inlined.values() {
             let read = self.net.exprs[expr].uses().map(|operand| operand.tensor);
-            needs.extend(read.filter(|tensor| {
-                !inlined.contains_key(tensor) && self.net.tensors[*tensor].is_device()
-            }));
+            needs.extend(
+                read.filter(|tensor| !inlined.contains_key(tensor) && self.net.tensors[*tensor].is_device()),
+            );
         }
         needs.sort_unstable();
         needs.dedup();
         if needs.last().is_some_and(|&last| last >= first) {
             return None;
         }
-        let work = work_of(self.net, root, &inlined, |tensor| once.contains(&tensor), self.device);
+        let work = work_of(
+            self.net,
+            root,
+            &inlined,
+            |tensor| once.contains(&tensor),
+            self.device,
+        );
         Some(Candidate {
             kind,
             root,
@@ -184,7 +195,12 @@ impl Grower<'_> {
     /// The largest legal cone under the exceptions.
     fn grow(&self, root: usize, expr: usize, exceptions: &Exceptions) -> Option<Grown> {
         let mut inlined = BTreeMap::from([(root, expr)]);
-        let mut shape = Cone { net: self.net, root, inlined: &inlined }.classify()?;
+        let mut shape = Cone {
+            net: self.net,
+            root,
+            inlined: &inlined,
+        }
+        .classify()?;
         let mut choices = Vec::new();
         let mut open: BTreeSet<usize> = self.below(expr).collect();
         while let Some(tensor) = open.pop_last() {
@@ -229,7 +245,11 @@ impl Grower<'_> {
                 continue;
             }
             inlined.insert(tensor, expr);
-            let cone = Cone { net: self.net, root, inlined };
+            let cone = Cone {
+                net: self.net,
+                root,
+                inlined,
+            };
             if let Some(shape) = cone.classify()
                 && self.limits.allow(self.net, inlined, &shape)
             {
@@ -245,13 +265,17 @@ impl Grower<'_> {
 fn undominated(mut found: Vec<Candidate>) -> Vec<Candidate> {
     found.sort_by(|a, b| {
         let cost = a.bound_us.total_cmp(&b.bound_us);
-        cost.then_with(|| a.needs.cmp(&b.needs)).then_with(|| a.inlined.cmp(&b.inlined))
+        cost.then_with(|| a.needs.cmp(&b.needs))
+            .then_with(|| a.inlined.cmp(&b.inlined))
     });
     let mut kept: Vec<Candidate> = Vec::new();
     for candidate in found {
         let is_worse = kept.iter().any(|known| {
             known.outputs == candidate.outputs
-                && known.needs.iter().all(|need| candidate.needs.binary_search(need).is_ok())
+                && known
+                    .needs
+                    .iter()
+                    .all(|need| candidate.needs.binary_search(need).is_ok())
         });
         if !is_worse {
             kept.push(candidate);
@@ -262,5 +286,8 @@ fn undominated(mut found: Vec<Candidate>) -> Vec<Candidate> {
 
 /// Sum of the bytes that a set of tensors takes.
 pub fn bytes_of(net: &Net, tensors: &[usize]) -> f64 {
-    tensors.iter().map(|&tensor| as_f64(net.tensors[tensor].n_bytes())).sum()
+    tensors
+        .iter()
+        .map(|&tensor| as_f64(net.tensors[tensor].n_bytes()))
+        .sum()
 }

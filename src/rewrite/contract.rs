@@ -54,7 +54,12 @@ enum Place {
 impl Cone<'_> {
     /// The kind of region the cone is, if it is one.
     pub fn classify(&self) -> Option<Shape> {
-        let anchors: Vec<usize> = self.inlined.keys().copied().filter(|&tensor| self.is_anchor(tensor)).collect();
+        let anchors: Vec<usize> = self
+            .inlined
+            .keys()
+            .copied()
+            .filter(|&tensor| self.is_anchor(tensor))
+            .collect();
         let shape = match anchors.as_slice() {
             [] => Shape {
                 kind: RegionKind::Pointwise,
@@ -64,7 +69,9 @@ impl Cone<'_> {
             [anchor] => match self.expr(*anchor).kind {
                 TileKind::Dot => self.around(*anchor, RegionKind::Dot)?,
                 TileKind::Window => self.around(*anchor, RegionKind::Window)?,
-                TileKind::Reduce => self.rows(&anchors).or_else(|| self.around(*anchor, RegionKind::Reduce))?,
+                TileKind::Reduce => self
+                    .rows(&anchors)
+                    .or_else(|| self.around(*anchor, RegionKind::Reduce))?,
                 TileKind::Other if self.expr(*anchor).op == ATTENTION => {
                     self.around(*anchor, RegionKind::Attention)?
                 }
@@ -98,14 +105,21 @@ impl Cone<'_> {
 
     /// What depends on a main loop is never computed twice: all its readers are inside.
     fn keeps_private(&self, after: &BTreeSet<usize>) -> bool {
-        after.iter().filter(|&&tensor| tensor != self.root).all(|&tensor| {
-            let inside = self
-                .inlined
-                .iter()
-                .filter(|(_, expr)| self.net.exprs[**expr].uses().any(|operand| operand.tensor == tensor))
-                .count();
-            inside == self.net.tensors[tensor].consumers
-        })
+        after
+            .iter()
+            .filter(|&&tensor| tensor != self.root)
+            .all(|&tensor| {
+                let inside = self
+                    .inlined
+                    .iter()
+                    .filter(|(_, expr)| {
+                        self.net.exprs[**expr]
+                            .uses()
+                            .any(|operand| operand.tensor == tensor)
+                    })
+                    .count();
+                inside == self.net.tensors[tensor].consumers
+            })
     }
 
     /// One main loop, what its operands are made of, and what happens to its result.
@@ -117,7 +131,9 @@ impl Cone<'_> {
             let allowed = match expr.kind {
                 TileKind::Map => kind != RegionKind::Attention || expr.op == CONVERSION,
                 TileKind::View => BIJECTIONS.contains(&expr.op),
-                TileKind::Index | TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other => false,
+                TileKind::Index | TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other => {
+                    false
+                }
             };
             if !allowed || self.net.tensors[tensor].n_elements != n_elements {
                 return None;
@@ -125,14 +141,21 @@ impl Cone<'_> {
         }
         self.operands_fit(anchor, kind).then_some(())?;
         self.sides_fit(anchor, &after, kind).then_some(())?;
-        Some(Shape { kind, after, row: None })
+        Some(Shape {
+            kind,
+            after,
+            row: None,
+        })
     }
 
     /// Tensors of the cone that depend on `anchor`, itself among them.
     fn dependents(&self, anchor: usize) -> BTreeSet<usize> {
         let mut found = BTreeSet::from([anchor]);
         for (&tensor, &expr) in self.inlined.range(anchor..) {
-            if self.net.exprs[expr].uses().any(|operand| found.contains(&operand.tensor)) {
+            if self.net.exprs[expr]
+                .uses()
+                .any(|operand| found.contains(&operand.tensor))
+            {
                 found.insert(tensor);
             }
         }
@@ -142,7 +165,10 @@ impl Cone<'_> {
     /// Tensors of the cone that operand `n` of `anchor` is computed from.
     fn ancestors(&self, anchor: usize, n: usize) -> BTreeSet<usize> {
         let mut found = BTreeSet::new();
-        let mut open: Vec<usize> = self.expr(anchor).operands[n].iter().map(|operand| operand.tensor).collect();
+        let mut open: Vec<usize> = self.expr(anchor).operands[n]
+            .iter()
+            .map(|operand| operand.tensor)
+            .collect();
         while let Some(tensor) = open.pop() {
             if self.inlined.contains_key(&tensor) && found.insert(tensor) {
                 open.extend(self.expr(tensor).uses().map(|operand| operand.tensor));
@@ -162,10 +188,9 @@ impl Cone<'_> {
                         RegionKind::Dot | RegionKind::Window => expr.op == CONVERSION,
                         // The bias of attention is read element by element, like any load.
                         RegionKind::Attention => expr.op == CONVERSION || n >= 3,
-                        RegionKind::Pointwise
-                        | RegionKind::Row
-                        | RegionKind::Reduce
-                        | RegionKind::Other => true,
+                        RegionKind::Pointwise | RegionKind::Row | RegionKind::Reduce | RegionKind::Other => {
+                            true
+                        }
                     },
                     TileKind::Index => kind == RegionKind::Reduce,
                     TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other => false,
@@ -178,7 +203,10 @@ impl Cone<'_> {
     fn sides_fit(&self, anchor: usize, after: &BTreeSet<usize>, kind: RegionKind) -> bool {
         let n_operands = self.expr(anchor).operands.len();
         let before: BTreeSet<usize> = (0..n_operands).flat_map(|n| self.ancestors(anchor, n)).collect();
-        let sides = self.inlined.keys().filter(|tensor| !after.contains(tensor) && !before.contains(tensor));
+        let sides = self
+            .inlined
+            .keys()
+            .filter(|tensor| !after.contains(tensor) && !before.contains(tensor));
         sides.into_iter().all(|&tensor| match self.expr(tensor).kind {
             TileKind::Map | TileKind::View => true,
             TileKind::Index => kind == RegionKind::Reduce,
@@ -212,7 +240,9 @@ impl Cone<'_> {
         if expr.kind != TileKind::Reduce || SCANS.contains(&expr.op) {
             return None;
         }
-        let dims = self.net.tensors[expr.operands.first()?.as_ref()?.tensor].ty.dims();
+        let dims = self.net.tensors[expr.operands.first()?.as_ref()?.tensor]
+            .ty
+            .dims();
         let axes = reduced_axes(expr)?;
         let first = *axes.first()?;
         axes.iter().copied().eq(first..dims.len()).then(|| {
@@ -268,7 +298,9 @@ impl Cone<'_> {
             let aligned = match here {
                 Place::Before => continue,
                 Place::Element | Place::Moved => own.n_elements == n_elements,
-                Place::PerRow => own.n_elements == n_elements || repeats_along_row(&own.ty.dims(), &dims, row),
+                Place::PerRow => {
+                    own.n_elements == n_elements || repeats_along_row(&own.ty.dims(), &dims, row)
+                }
             };
             let here = if here == Place::PerRow && own.n_elements != n_elements {
                 Place::Element

@@ -67,7 +67,10 @@ fn pairwise_flops(operands: &[Option<TensorType>], n_results: f64) -> f64 {
 fn window_size(attrs: &Attrs) -> usize {
     let sizes = attrs.0.iter().find(|(name, _)| name.starts_with("kernel"));
     let sizes = sizes.and_then(|(name, _)| attrs.ints(name)).unwrap_or(&[]);
-    sizes.iter().map(|&size| usize::try_from(size).unwrap_or(1)).product()
+    sizes
+        .iter()
+        .map(|&size| usize::try_from(size).unwrap_or(1))
+        .product()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "costs are estimates")]
@@ -133,7 +136,10 @@ fn compute_us(net: &Net, expr: &NetExpr, times: f64, device: &DeviceRates) -> f6
         TileKind::Map | TileKind::View | TileKind::Index => times * expr.flops / device.scalar_rate(),
         TileKind::Reduce => expr.flops / device.scalar_rate(),
         TileKind::Dot | TileKind::Window | TileKind::Other => {
-            let first = expr.uses().next().map_or(expr.results[0], |operand| operand.tensor);
+            let first = expr
+                .uses()
+                .next()
+                .map_or(expr.results[0], |operand| operand.tensor);
             expr.flops / device.matrix_rate(net.tensors[first].ty.dtype)
         }
     }

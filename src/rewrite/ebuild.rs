@@ -51,7 +51,9 @@ impl Builder<'_> {
 
     fn is_absent(&self, id: Id) -> bool {
         let terms = &self.graph.terms;
-        terms[terms.find(id)].iter().any(|enode| enode.head == TermHead::Absent)
+        terms[terms.find(id)]
+            .iter()
+            .any(|enode| enode.head == TermHead::Absent)
     }
 
     fn constant(&mut self, dtype: DType, value: f64) -> Id {
@@ -132,7 +134,11 @@ impl Builder<'_> {
                 Term::Var(_) | Term::Optional { .. } | Term::Op(_) => built.push(Some(self.term(term)?)),
             }
         }
-        let dtype = built.iter().flatten().find_map(|&id| self.ty(id)).map_or(DType::F32, |ty| ty.dtype);
+        let dtype = built
+            .iter()
+            .flatten()
+            .find_map(|&id| self.ty(id))
+            .map_or(DType::F32, |ty| ty.dtype);
         let mut scalars = terms.iter().filter_map(|term| match term {
             Term::Scalar { value, .. } => Some(value),
             _ => None,
@@ -196,7 +202,9 @@ impl Builder<'_> {
         match form {
             "store" => Some(self.add(Enode::new(TermHead::Store, 0, children))),
             "load" => {
-                let &[tensor] = children.as_slice() else { return None };
+                let &[tensor] = children.as_slice() else {
+                    return None;
+                };
                 if self.is_absent(tensor) {
                     return Some(tensor);
                 }
@@ -248,4 +256,3 @@ impl Builder<'_> {
 pub fn handles(ids: &[Id]) -> Vec<Handle> {
     ids.iter().map(|&id| handle(id)).collect()
 }
-

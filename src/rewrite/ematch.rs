@@ -102,7 +102,9 @@ impl Matcher<'_> {
     }
 
     fn is_absent(&self, class: Id) -> bool {
-        self.terms[class].iter().any(|enode| enode.head == TermHead::Absent)
+        self.terms[class]
+            .iter()
+            .any(|enode| enode.head == TermHead::Absent)
     }
 
     /// Every node of the class that `op` matches.
@@ -207,7 +209,9 @@ impl Matcher<'_> {
     /// Matches operands one by one; `x..` takes all that remain.
     fn operands(&self, patterns: &[Term], children: &[Id], state: Match) -> Vec<Match> {
         let Some((pattern, rest)) = patterns.split_first() else {
-            let all_absent = children.iter().all(|&child| self.is_absent(self.terms.find(child)));
+            let all_absent = children
+                .iter()
+                .all(|&child| self.is_absent(self.terms.find(child)));
             return if all_absent { vec![state] } else { Vec::new() };
         };
         if let Term::Each(inner) = pattern {
@@ -232,7 +236,10 @@ impl Matcher<'_> {
     /// All remaining operands match `inner`, whose names collect one value each.
     fn each(&self, inner: &Term, children: &[Id], mut state: Match) -> Option<Match> {
         if let Term::Var(name) = inner {
-            let values = children.iter().map(|&child| handle(self.terms.find(child))).collect();
+            let values = children
+                .iter()
+                .map(|&child| handle(self.terms.find(child)))
+                .collect();
             return bound(state, name, Binding::Many(values)).pop();
         }
         let mut collected: Vec<(String, Vec<super::facts::Handle>)> = Vec::new();

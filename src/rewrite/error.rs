@@ -6,7 +6,11 @@ use crate::reference::ReferenceError;
 #[derive(Debug, thiserror::Error)]
 pub enum RewriteError {
     #[error("rule `{rule}` makes a value of type `{left}` equal to one of type `{right}`")]
-    TypeChanged { rule: String, left: String, right: String },
+    TypeChanged {
+        rule: String,
+        left: String,
+        right: String,
+    },
     #[error("a constant part of the graph cannot be evaluated: {source}")]
     Constant {
         #[from]

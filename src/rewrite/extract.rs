@@ -97,9 +97,15 @@ impl FusedBuilder<'_, '_> {
     /// A name for people: that of the imported value, where the tensor is one.
     fn name_of(&self, place: usize) -> String {
         let tensor = &self.net.tensors[place];
-        let node = tensor.exprs.iter().find_map(|&expr| self.net.exprs[expr].nodes.last());
+        let node = tensor
+            .exprs
+            .iter()
+            .find_map(|&expr| self.net.exprs[expr].nodes.last());
         let value = node.and_then(|&node| self.names.graph.nodes[node].results.first());
-        value.map_or_else(|| format!("v{place}"), |&value| self.names.graph.value(value).name.clone())
+        value.map_or_else(
+            || format!("v{place}"),
+            |&value| self.names.graph.value(value).name.clone(),
+        )
     }
 
     fn add_region(&mut self, candidate: &Candidate) -> Result<(), RewriteError> {
@@ -107,7 +113,14 @@ impl FusedBuilder<'_, '_> {
         for (&place, &expr) in &candidate.inlined {
             let expr = &self.net.exprs[expr];
             let operands = self.body_operands(&mut body, expr)?;
-            body.add(self.net, expr, place, operands, self.origin(expr), self.own_rules(expr));
+            body.add(
+                self.net,
+                expr,
+                place,
+                operands,
+                self.origin(expr),
+                self.own_rules(expr),
+            );
         }
         let number = self.fused.regions.len();
         let mut outputs = Vec::new();
@@ -138,7 +151,11 @@ impl FusedBuilder<'_, '_> {
         Ok(())
     }
 
-    fn body_operands(&mut self, body: &mut BodyBuilder, expr: &NetExpr) -> Result<Vec<Operand>, RewriteError> {
+    fn body_operands(
+        &mut self,
+        body: &mut BodyBuilder,
+        expr: &NetExpr,
+    ) -> Result<Vec<Operand>, RewriteError> {
         expr.operands
             .iter()
             .map(|operand| {
@@ -172,7 +189,11 @@ impl FusedBuilder<'_, '_> {
 
     /// Names of the rules that made a node, those before the e-graph first.
     fn own_rules(&self, expr: &NetExpr) -> Vec<String> {
-        let before = expr.nodes.iter().flat_map(|&node| &self.names.graph.nodes[node].rules).cloned();
+        let before = expr
+            .nodes
+            .iter()
+            .flat_map(|&node| &self.names.graph.nodes[node].rules)
+            .cloned();
         let here = expr.rules.iter().map(|&rule| self.names.rules[rule].name.clone());
         let mut names: Vec<String> = Vec::new();
         for name in before.chain(here) {
@@ -204,7 +225,10 @@ impl FusedBuilder<'_, '_> {
         for &expr in candidate.inlined.values() {
             for operand in self.net.exprs[expr].uses() {
                 if candidate.inlined.contains_key(&operand.tensor) {
-                    operand.rules.iter().for_each(|&rule| add(self.names.rules[rule].clone()));
+                    operand
+                        .rules
+                        .iter()
+                        .for_each(|&rule| add(self.names.rules[rule].clone()));
                 }
             }
         }
@@ -218,7 +242,11 @@ impl FusedBuilder<'_, '_> {
         for (position, &place) in self.net.outputs.iter().enumerate() {
             let id = self.memory(place)?;
             let is_own = matches!(self.fused.tensor(id).source, TensorSource::Region { .. });
-            let id = if is_own && given.insert(id) { id } else { self.copy(id) };
+            let id = if is_own && given.insert(id) {
+                id
+            } else {
+                self.copy(id)
+            };
             let name = self.names.graph.output_names[position].clone();
             self.fused.outputs.push((name, id));
         }
@@ -231,7 +259,9 @@ impl FusedBuilder<'_, '_> {
         let mut body = BodyBuilder::new("copy");
         let input = body.add_input(&source, 0, from);
         let dims = source.ty.dims().into_iter();
-        let dims = dims.map(|extent| i64::try_from(extent).expect("extents fit in i64")).collect();
+        let dims = dims
+            .map(|extent| i64::try_from(extent).expect("extents fit in i64"))
+            .collect();
         let node = body.graph.add_node(
             "reshape",
             vec![Some(input)],
@@ -300,14 +330,22 @@ impl BodyBuilder {
         origin: Vec<String>,
         rules: Vec<String>,
     ) {
-        let results: Vec<(&str, Option<_>)> =
-            expr.results.iter().map(|&result| ("", Some(net.tensors[result].ty.clone()))).collect();
-        let node = self.graph.add_node(expr.op, operands, expr.attrs.clone(), &results, origin);
+        let results: Vec<(&str, Option<_>)> = expr
+            .results
+            .iter()
+            .map(|&result| ("", Some(net.tensors[result].ty.clone())))
+            .collect();
+        let node = self
+            .graph
+            .add_node(expr.op, operands, expr.attrs.clone(), &results, origin);
         self.graph.nodes[node.0 as usize].rules = rules;
         let made = self.graph.node(node).results.clone();
         for (&result, value) in expr.results.iter().zip(made) {
             self.values.insert(result, value);
         }
-        debug_assert!(self.values.contains_key(&place), "an expression computes its tensor");
+        debug_assert!(
+            self.values.contains_key(&place),
+            "an expression computes its tensor"
+        );
     }
 }

@@ -45,7 +45,10 @@ impl<'a> Folder<'a> {
         let net = self.net;
         let exprs = &net.tensors[place].exprs;
         let is_below = |&&expr: &&usize| net.exprs[expr].uses().all(|operand| operand.tensor < place);
-        let expr = exprs.iter().find(is_below).expect("a constant has an expression over earlier ones");
+        let expr = exprs
+            .iter()
+            .find(is_below)
+            .expect("a constant has an expression over earlier ones");
         let expr = &net.exprs[*expr];
         let operands = expr
             .operands
@@ -57,7 +60,11 @@ impl<'a> Folder<'a> {
             .collect::<Result<Vec<_>, RewriteError>>()?;
         let results = reference::eval_node(def_of(expr.op), &expr.attrs, &operands, expr.results.len())
             .map_err(|source| failure(expr.op, &operands, source))?;
-        let position = expr.results.iter().position(|&result| result == place).unwrap_or(0);
+        let position = expr
+            .results
+            .iter()
+            .position(|&result| result == place)
+            .unwrap_or(0);
         match results.into_iter().nth(position) {
             Some(Datum::Tensor(data)) => Ok(data),
             _ => Err(RewriteError::Constant {

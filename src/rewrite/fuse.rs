@@ -29,16 +29,29 @@ pub fn fuse(graph: &Graph, rules: &RuleSet, device: &DeviceRates) -> Result<Fuse
 ///
 /// # Errors
 /// If a rule is wrong or a constant cannot be evaluated.
-pub fn fuse_canonical(graph: &Graph, rules: &RuleSet, device: &DeviceRates) -> Result<FusedGraph, RewriteError> {
+pub fn fuse_canonical(
+    graph: &Graph,
+    rules: &RuleSet,
+    device: &DeviceRates,
+) -> Result<FusedGraph, RewriteError> {
     let mut terms = TermGraph::new(graph);
     saturate(&mut terms, rules)?;
     let net = tabulate(&terms);
     let limits = Limits::from_kernels(&rules.kernels);
     let candidates = cones::enumerate(&net, &limits, device);
-    let owed: Vec<usize> = net.outputs.iter().copied().filter(|&place| net.tensors[place].is_device()).collect();
+    let owed: Vec<usize> = net
+        .outputs
+        .iter()
+        .copied()
+        .filter(|&place| net.tensors[place].is_device())
+        .collect();
     let plan = frontier::solve(&candidates, &owed, frontier::BEAM);
     let plan = plan.ok_or_else(|| no_plan(&net, &candidates))?;
-    let chosen: Vec<_> = plan.chosen.iter().map(|&(place, number)| &candidates[place][number]).collect();
+    let chosen: Vec<_> = plan
+        .chosen
+        .iter()
+        .map(|&(place, number)| &candidates[place][number])
+        .collect();
     let names = Names {
         graph,
         rules: &numbered_rules(rules),
@@ -79,8 +92,8 @@ mod tests {
     use crate::ir::{Attr, Attrs};
     use crate::reference;
     use crate::rewrite::RegionKind;
-    use crate::testing::fused::run_fused;
     use crate::testing::builder::{GraphBuilder, drawn_graph, ints};
+    use crate::testing::fused::run_fused;
 
     fn device() -> &'static DeviceRates {
         DeviceRates::for_sm(90)
@@ -141,9 +154,18 @@ mod tests {
     fn a_residual_block_is_its_products() {
         let fused = assert_same_meaning(residual_block(), "block");
         assert_eq!(kinds(&fused), [RegionKind::Dot, RegionKind::Dot]);
-        let names: Vec<&str> = fused.regions[1].rules.iter().map(|rule| rule.name.as_str()).collect();
+        let names: Vec<&str> = fused.regions[1]
+            .rules
+            .iter()
+            .map(|rule| rule.name.as_str())
+            .collect();
         assert!(names.contains(&"fuse_epilogue"), "{names:?}");
-        assert!(fused.regions[1].rules.iter().all(|rule| rule.place.contains(".rules:")));
+        assert!(
+            fused.regions[1]
+                .rules
+                .iter()
+                .all(|rule| rule.place.contains(".rules:"))
+        );
         assert_eq!(fused.regions[0].body.nodes[0].origin, ["matmul_0"]);
     }
 
@@ -169,7 +191,9 @@ mod tests {
         let (x, r) = (g.input(&[4, 16]), g.input(&[4, 16]));
         let (scale, bias) = (g.weight(&[16]), g.weight(&[16]));
         let sum = g.plain("add", &[x, r]);
-        let attrs = Attrs::new().with("axes", ints(&[1])).with("epsilon", Attr::Float(1e-5));
+        let attrs = Attrs::new()
+            .with("axes", ints(&[1]))
+            .with("epsilon", Attr::Float(1e-5));
         let y = g.op("standardize", &[sum], attrs);
         let y = g.plain("mul", &[y, scale]);
         let y = g.plain("add", &[y, bias]);
@@ -190,9 +214,17 @@ mod tests {
             g.output(y);
         }
         let fused = assert_same_meaning(g, "qkv");
-        let n_products = fused.regions.iter().filter(|region| region.kind == RegionKind::Dot).count();
+        let n_products = fused
+            .regions
+            .iter()
+            .filter(|region| region.kind == RegionKind::Dot)
+            .count();
         assert_eq!(n_products, 1, "{:?}", kinds(&fused));
-        let rules: Vec<_> = fused.regions[0].rules.iter().map(|rule| rule.name.as_str()).collect();
+        let rules: Vec<_> = fused.regions[0]
+            .rules
+            .iter()
+            .map(|rule| rule.name.as_str())
+            .collect();
         assert!(rules.contains(&"join_linear"), "{rules:?}");
     }
 

@@ -178,7 +178,9 @@ fn push_attr(key: &mut Vec<u8>, attr: &Attr) {
         }
         Attr::Ints(values) => {
             tag(key, 4, values.len());
-            values.iter().for_each(|value| key.extend_from_slice(&value.to_le_bytes()));
+            values
+                .iter()
+                .for_each(|value| key.extend_from_slice(&value.to_le_bytes()));
         }
         Attr::Floats(values) => {
             tag(key, 5, values.len());

@@ -41,7 +41,11 @@ impl Limits {
         let mut limits = Limits::default();
         let mut seen: BTreeSet<RegionKind> = BTreeSet::new();
         for kernel in kernels {
-            for kind in kernel.accepts.iter().filter_map(|name| kind_from_name(&name.text)) {
+            for kind in kernel
+                .accepts
+                .iter()
+                .filter_map(|name| kind_from_name(&name.text))
+            {
                 let own: BTreeMap<String, i64> = kernel
                     .limits
                     .iter()

@@ -49,7 +49,9 @@ struct Directed<'a> {
 pub fn rule_list(rules: &RuleSet) -> Vec<&Header> {
     let plain = rules.rules.iter().filter(|rule| runs_here(rule));
     let plain = plain.map(|rule| &rule.header);
-    plain.chain(rules.horizontals.iter().map(|rule| &rule.header)).collect()
+    plain
+        .chain(rules.horizontals.iter().map(|rule| &rule.header))
+        .collect()
 }
 
 /// `~>` rules have run before the e-graph exists.
@@ -86,7 +88,10 @@ pub fn saturate(graph: &mut TermGraph, rules: &RuleSet) -> Result<Tally, Rewrite
 fn directed<'a>(rules: &'a RuleSet, phases: &[Phase]) -> Vec<Directed<'a>> {
     let mut list = Vec::new();
     let here = rules.rules.iter().filter(|rule| runs_here(rule));
-    for (number, rule) in here.enumerate().filter(|(_, rule)| phases.contains(&rule.header.phase)) {
+    for (number, rule) in here
+        .enumerate()
+        .filter(|(_, rule)| phases.contains(&rule.header.phase))
+    {
         let forward = |left, right| Directed {
             number,
             header: &rule.header,
@@ -170,7 +175,12 @@ fn apply(graph: &mut TermGraph, rule: &Directed<'_>, found: Match) -> Result<boo
 ///
 /// # Errors
 /// If their types differ.
-pub fn unite(graph: &mut TermGraph, left: egg::Id, right: egg::Id, header: &Header) -> Result<bool, RewriteError> {
+pub fn unite(
+    graph: &mut TermGraph,
+    left: egg::Id,
+    right: egg::Id,
+    header: &Header,
+) -> Result<bool, RewriteError> {
     let facts = TermFacts { terms: &graph.terms };
     let (left_ty, right_ty) = (facts.ty(handle(left)), facts.ty(handle(right)));
     if left_ty != right_ty {
@@ -195,4 +205,3 @@ fn run_horizontals(graph: &mut TermGraph, rules: &RuleSet, tally: &mut Tally) ->
     }
     Ok(())
 }
-

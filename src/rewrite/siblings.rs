@@ -32,17 +32,28 @@ pub fn groups(graph: &TermGraph, rule: &Horizontal) -> Vec<Vec<Match>> {
     let found = ematch::search(&graph.terms, &rule.pattern);
     let shared = shared_names(&rule.pattern);
     for (order, mut found) in found.into_iter().enumerate() {
-        found.names.shadow(&rule.sibling.text, Binding::Value(handle(found.root)));
-        let fits = rule.conditions.iter().filter(|condition| !is_over_siblings(condition));
+        found
+            .names
+            .shadow(&rule.sibling.text, Binding::Value(handle(found.root)));
+        let fits = rule
+            .conditions
+            .iter()
+            .filter(|condition| !is_over_siblings(condition));
         let mut lets = rule.lets.iter().filter(|entry| !is_over_siblings(&entry.value));
-        let computed = lets.all(|entry| match conditions::evaluate(&entry.value, &found.names, &facts) {
-            Some(Value::Bound(binding)) => {
-                found.names.shadow(&entry.name.text, binding);
-                true
-            }
-            Some(Value::Bool(_)) | None => false,
-        });
-        if !computed || !fits.into_iter().all(|condition| conditions::holds(condition, &found.names, &facts)) {
+        let computed = lets.all(
+            |entry| match conditions::evaluate(&entry.value, &found.names, &facts) {
+                Some(Value::Bound(binding)) => {
+                    found.names.shadow(&entry.name.text, binding);
+                    true
+                }
+                Some(Value::Bool(_)) | None => false,
+            },
+        );
+        if !computed
+            || !fits
+                .into_iter()
+                .all(|condition| conditions::holds(condition, &found.names, &facts))
+        {
             continue;
         }
         let key: Vec<_> = shared.iter().map(|name| found.names.get(name)).collect();
@@ -69,7 +80,11 @@ fn shared_names(pattern: &Term) -> Vec<String> {
             Term::Op(op) => op.attrs.iter().filter_map(attr_name).collect(),
             Term::Each(_) | Term::Scalar { .. } => Vec::new(),
         };
-        names.extend(own.into_iter().filter(|name| !name.ends_with(SUFFIX)).map(str::to_owned));
+        names.extend(
+            own.into_iter()
+                .filter(|name| !name.ends_with(SUFFIX))
+                .map(str::to_owned),
+        );
     });
     names
 }
@@ -93,7 +108,9 @@ fn is_over_siblings(expr: &Expr) -> bool {
         ExprKind::Binary { left, right, .. } => is_over_siblings(left) || is_over_siblings(right),
         ExprKind::In { value, set } => is_over_siblings(value) || set.iter().any(is_over_siblings),
         ExprKind::List(items) => items.iter().any(is_over_siblings),
-        ExprKind::Int(_) | ExprKind::Float(_) | ExprKind::Str(_) | ExprKind::DType(_) | ExprKind::Name(_) => false,
+        ExprKind::Int(_) | ExprKind::Float(_) | ExprKind::Str(_) | ExprKind::DType(_) | ExprKind::Name(_) => {
+            false
+        }
     }
 }
 
@@ -115,7 +132,10 @@ pub fn merge(
     if !over.conditions_hold(graph, &names) {
         return Ok(false);
     }
-    let from = group.iter().flat_map(|sibling| sibling.from.iter().copied()).collect();
+    let from = group
+        .iter()
+        .flat_map(|sibling| sibling.from.iter().copied())
+        .collect();
     let mut builder = Builder {
         graph,
         names: names.clone(),
@@ -195,7 +215,11 @@ struct Over<'a> {
 impl Over<'_> {
     fn conditions_hold(&self, graph: &TermGraph, names: &Bindings) -> bool {
         let facts = TermFacts { terms: &graph.terms };
-        let over = self.rule.conditions.iter().filter(|condition| is_over_siblings(condition));
+        let over = self
+            .rule
+            .conditions
+            .iter()
+            .filter(|condition| is_over_siblings(condition));
         over.into_iter().all(|condition| {
             self.expr(graph, condition, None)
                 .is_some_and(|condition| conditions::holds(&condition, names, &facts))
@@ -256,7 +280,10 @@ impl Over<'_> {
             | ExprKind::DType(_)
             | ExprKind::Name(_) => expr.kind.clone(),
         };
-        Some(Expr { kind, span: expr.span })
+        Some(Expr {
+            kind,
+            span: expr.span,
+        })
     }
 
     /// Sum of an integer expression over the first `n` siblings.

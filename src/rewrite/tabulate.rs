@@ -61,7 +61,10 @@ impl Table<'_> {
 
     fn index_fused(&mut self) {
         for &(mode, tensor, rule) in &self.graph.fused {
-            self.fused.entry((mode, self.terms.find(tensor))).or_default().insert(rule);
+            self.fused
+                .entry((mode, self.terms.find(tensor)))
+                .or_default()
+                .insert(rule);
         }
     }
 
@@ -186,7 +189,12 @@ impl Table<'_> {
         }
         self.link_uses(&mut net);
         self.add_provenance(&mut net);
-        net.outputs = self.graph.outputs.iter().map(|&id| self.places[&self.terms.find(id)]).collect();
+        net.outputs = self
+            .graph
+            .outputs
+            .iter()
+            .map(|&id| self.places[&self.terms.find(id)])
+            .collect();
         net.count_consumers();
         net
     }
@@ -194,7 +202,11 @@ impl Table<'_> {
     fn tensor(&self, class: Id) -> NetTensor {
         let data = self.data(class);
         let ty = data.ty().expect("specialize() gave every value a type").clone();
-        let mut source = if data.is_const { NetSource::Const(None) } else { NetSource::Device };
+        let mut source = if data.is_const {
+            NetSource::Const(None)
+        } else {
+            NetSource::Device
+        };
         for enode in self.terms[class].iter() {
             match enode.head {
                 Head::Input => source = NetSource::Input(enode.data as usize),
@@ -223,7 +235,12 @@ impl Table<'_> {
             TileKind::Map | TileKind::View | TileKind::Index => flops_per_element(op),
             TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other => {
                 let result = self.classes[results[0]];
-                flops_of_op(op, &attrs, &types, self.data(result).ty().expect("tensors are typed"))
+                flops_of_op(
+                    op,
+                    &attrs,
+                    &types,
+                    self.data(result).ty().expect("tensors are typed"),
+                )
             }
         };
         NetExpr {
@@ -247,7 +264,9 @@ impl Table<'_> {
                 operand.map(|class| Use {
                     tensor: self.places[&class],
                     inline: Vec::new(),
-                    rules: loads.get(n).map_or_else(Vec::new, |&load| self.fuse_rules(load, class)),
+                    rules: loads
+                        .get(n)
+                        .map_or_else(Vec::new, |&load| self.fuse_rules(load, class)),
                 })
             })
             .collect()
@@ -294,7 +313,10 @@ impl Table<'_> {
             .filter_map(|enode| self.tile_key(enode))
             .collect();
         let numbered = forms.exprs.keys().zip(&net.tensors[tensor].exprs);
-        numbered.filter(|(key, _)| keys.contains(key)).map(|(_, &number)| number).collect()
+        numbered
+            .filter(|(key, _)| keys.contains(key))
+            .map(|(_, &number)| number)
+            .collect()
     }
 
     /// Notes which rules made each expression and which imported nodes it stands for.
@@ -320,7 +342,10 @@ impl Table<'_> {
             if let Head::Op(_) = enode.head
                 && !self.graph.imported.is_empty()
             {
-                let from = made.from.iter().filter_map(|&id| nodes_of_class.get(&self.terms.find(id)));
+                let from = made
+                    .from
+                    .iter()
+                    .filter_map(|&id| nodes_of_class.get(&self.terms.find(id)));
                 let from: BTreeSet<usize> = from.flatten().copied().collect();
                 nodes.entry(enode).or_default().extend(from);
             }

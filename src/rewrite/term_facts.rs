@@ -56,7 +56,11 @@ impl Facts for TermFacts<'_> {
             return own.data.consumers as usize;
         }
         let is_op = |id: &Id| matches!(self.terms.id_to_node(*id).head, Head::Op(_));
-        let mut readers: Vec<Id> = own.parents().filter(is_op).map(|id| self.terms.find(id)).collect();
+        let mut readers: Vec<Id> = own
+            .parents()
+            .filter(is_op)
+            .map(|id| self.terms.find(id))
+            .collect();
         readers.sort_unstable();
         readers.dedup();
         readers.len()
@@ -78,7 +82,9 @@ impl Facts for TermFacts<'_> {
     }
 
     fn made_by(&self, value: Handle, op: &str) -> Option<(Attrs, Vec<Option<Handle>>)> {
-        let enode = self.nodes(value).find(|enode| matches!(enode.head, Head::Op(name) if name == op))?;
+        let enode = self
+            .nodes(value)
+            .find(|enode| matches!(enode.head, Head::Op(name) if name == op))?;
         let attrs = self.terms.analysis.interner.attrs_of(enode.data).clone();
         let operands = enode.children.iter().map(|&child| {
             let own = self.terms.find(child);

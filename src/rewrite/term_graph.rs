@@ -34,7 +34,11 @@ pub struct Made {
 impl TermGraph {
     /// The live part of a specialised graph.
     pub fn new(graph: &Graph) -> Self {
-        let inputs = graph.inputs.iter().map(|&input| graph.ty(input).clone()).collect();
+        let inputs = graph
+            .inputs
+            .iter()
+            .map(|&input| graph.ty(input).clone())
+            .collect();
         let mut built = TermGraph {
             terms: Terms::new(Meaning {
                 inputs,
@@ -62,7 +66,11 @@ impl TermGraph {
             for operand in &node.operands {
                 children.push(self.operand(graph, *operand, &mut classes).unwrap_or(absent));
             }
-            let attrs = self.terms.analysis.interner.attrs(&node.attrs, node.results.len());
+            let attrs = self
+                .terms
+                .analysis
+                .interner
+                .attrs(&node.attrs, node.results.len());
             let enode = Enode {
                 head: Head::Op(node.op),
                 data: attrs,

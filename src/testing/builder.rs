@@ -20,7 +20,8 @@ impl GraphBuilder {
 
     pub fn input(&mut self, dims: &[usize]) -> ValueId {
         let name = format!("x{}", self.graph.inputs.len());
-        self.graph.add_input(&name, Some(TensorType::new(DType::F32, dims)))
+        self.graph
+            .add_input(&name, Some(TensorType::new(DType::F32, dims)))
     }
 
     /// A drawn constant.
@@ -64,8 +65,12 @@ impl GraphBuilder {
 
     /// Drawn data for every input.
     pub fn inputs(&mut self) -> Vec<HostTensor> {
-        let dims: Vec<Vec<usize>> =
-            self.graph.inputs.iter().map(|&input| self.graph.ty(input).dims()).collect();
+        let dims: Vec<Vec<usize>> = self
+            .graph
+            .inputs
+            .iter()
+            .map(|&input| self.graph.ty(input).dims())
+            .collect();
         dims.iter().map(|dims| self.tensor(dims)).collect()
     }
 }
@@ -87,7 +92,12 @@ pub fn drawn_graph(n_nodes: usize, seed: u64) -> GraphBuilder {
         values.push(drawn_op(&mut builder, &mut draw, a, b));
     }
     let mut read = vec![false; builder.graph.values.len()];
-    for value in builder.graph.nodes.iter().flat_map(|node| node.operands.iter().flatten()) {
+    for value in builder
+        .graph
+        .nodes
+        .iter()
+        .flat_map(|node| node.operands.iter().flatten())
+    {
         read[value.0 as usize] = true;
     }
     for value in values {
