@@ -189,6 +189,52 @@ impl ExpandCtx<'_> {
         self.emit(op, &[value], Attrs::new().with("axes", axes))
     }
 
+    /// Elements `range` of axis `axis`; `value` itself where these are all.
+    ///
+    /// # Errors
+    /// If the range leaves the axis.
+    pub fn part(
+        &mut self,
+        value: ValueId,
+        axis: usize,
+        range: std::ops::Range<usize>,
+    ) -> Result<ValueId, OpError> {
+        let mut ends = self.dims_of(value);
+        if range == (0..ends[axis]) {
+            return Ok(value);
+        }
+        let (mut starts, steps) = (vec![0; ends.len()], vec![1; ends.len()]);
+        (starts[axis], ends[axis]) = (range.start, range.end);
+        let attrs = Attrs::new()
+            .with("starts", samples::ints_attr(&starts))
+            .with("ends", samples::ints_attr(&ends))
+            .with("steps", samples::ints_attr(&steps));
+        self.emit("slice", &[value], attrs)
+    }
+
+    /// `values` one after the other along `axis`; the value itself where there is one.
+    ///
+    /// # Errors
+    /// If other extents or kinds differ.
+    pub fn joined(&mut self, values: &[ValueId], axis: usize) -> Result<ValueId, OpError> {
+        if let [only] = values {
+            return Ok(*only);
+        }
+        let axis = i64::try_from(axis).expect("ranks are small");
+        self.emit("concat", values, Attrs::new().with("axis", Attr::Int(axis)))
+    }
+
+    /// `value` limited to `low..=high`.
+    ///
+    /// # Errors
+    /// If its kind has no order.
+    pub fn clamp(&mut self, value: ValueId, low: f64, high: f64) -> Result<ValueId, OpError> {
+        let attrs = Attrs::new()
+            .with("low", Attr::Float(low))
+            .with("high", Attr::Float(high));
+        self.emit("clamp", &[value], attrs)
+    }
+
     fn constant_of(&self, value: ValueId) -> Option<&HostTensor> {
         self.graph.weight(value)
     }

@@ -39,6 +39,7 @@ pub mod pool;
 pub mod pool_forms;
 pub mod product;
 pub mod quantize;
+pub mod quantize_products;
 pub mod recurrent;
 pub mod reduce;
 pub mod reduce_forms;
@@ -545,6 +546,7 @@ static FAMILIES: &[&[&OpDef]] = &[
     pool::OPS,
     pool_forms::OPS,
     quantize::OPS,
+    quantize_products::OPS,
     recurrent::OPS,
     reduce::OPS,
     reduce_forms::OPS,
