@@ -38,6 +38,7 @@ const BITS: OpDef = OpDef {
 /// `a == b`, for truth values too. NaN equals nothing.
 pub static EQUAL: OpDef = OpDef {
     name: "equal",
+    operands: Operands::commutative(&["a", "b"]),
     onnx: &[OnnxOp::new("Equal").since(7)],
     infer: |ctx| as_bool(infer::binary(ctx, "numbers or bool", |_| true)),
     #[expect(clippy::float_cmp, reason = "that is the op")]
@@ -84,6 +85,7 @@ pub static GREATER_EQUAL: OpDef = OpDef {
 
 pub static AND: OpDef = OpDef {
     name: "and",
+    operands: Operands::commutative(&["a", "b"]),
     onnx: &[OnnxOp::new("And").since(7)],
     eval: |ctx| int2(ctx, |a, b| a & b),
     lower: Lowering::Map("rt_and({0}, {1})"),
@@ -92,6 +94,7 @@ pub static AND: OpDef = OpDef {
 
 pub static OR: OpDef = OpDef {
     name: "or",
+    operands: Operands::commutative(&["a", "b"]),
     onnx: &[OnnxOp::new("Or").since(7)],
     eval: |ctx| int2(ctx, |a, b| a | b),
     lower: Lowering::Map("rt_or({0}, {1})"),
@@ -100,6 +103,7 @@ pub static OR: OpDef = OpDef {
 
 pub static XOR: OpDef = OpDef {
     name: "xor",
+    operands: Operands::commutative(&["a", "b"]),
     onnx: &[OnnxOp::new("Xor").since(7)],
     eval: |ctx| int2(ctx, |a, b| a ^ b),
     lower: Lowering::Map("rt_xor({0}, {1})"),
@@ -119,6 +123,7 @@ pub static NOT: OpDef = OpDef {
 
 pub static BIT_AND: OpDef = OpDef {
     name: "bit_and",
+    operands: Operands::commutative(&["a", "b"]),
     onnx: &[OnnxOp::new("BitwiseAnd")],
     eval: |ctx| int2(ctx, |a, b| a & b),
     lower: Lowering::Map("rt_bit_and({0}, {1})"),
@@ -127,6 +132,7 @@ pub static BIT_AND: OpDef = OpDef {
 
 pub static BIT_OR: OpDef = OpDef {
     name: "bit_or",
+    operands: Operands::commutative(&["a", "b"]),
     onnx: &[OnnxOp::new("BitwiseOr")],
     eval: |ctx| int2(ctx, |a, b| a | b),
     lower: Lowering::Map("rt_bit_or({0}, {1})"),
@@ -135,6 +141,7 @@ pub static BIT_OR: OpDef = OpDef {
 
 pub static BIT_XOR: OpDef = OpDef {
     name: "bit_xor",
+    operands: Operands::commutative(&["a", "b"]),
     onnx: &[OnnxOp::new("BitwiseXor")],
     eval: |ctx| int2(ctx, |a, b| a ^ b),
     lower: Lowering::Map("rt_bit_xor({0}, {1})"),

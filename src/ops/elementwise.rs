@@ -40,6 +40,7 @@ const NUMBER_UNARY: OpDef = OpDef {
 /// `a + b`. Integers wrap.
 pub static ADD: OpDef = OpDef {
     name: "add",
+    operands: Operands::commutative(&["a", "b"]),
     onnx: &[OnnxOp::new("Add").since(7)],
     eval: |ctx| number2(ctx, |a, b| a + b, i64::wrapping_add, u64::wrapping_add),
     lower: Lowering::Map("rt_add({0}, {1})"),
@@ -58,6 +59,7 @@ pub static SUB: OpDef = OpDef {
 /// `a * b`. Integers wrap.
 pub static MUL: OpDef = OpDef {
     name: "mul",
+    operands: Operands::commutative(&["a", "b"]),
     onnx: &[OnnxOp::new("Mul").since(7)],
     eval: |ctx| number2(ctx, |a, b| a * b, i64::wrapping_mul, u64::wrapping_mul),
     lower: Lowering::Map("rt_mul({0}, {1})"),
@@ -117,6 +119,7 @@ pub static MOD_TRUNC: OpDef = OpDef {
 /// The smaller of two; NaN where one is NaN.
 pub static MIN: OpDef = OpDef {
     name: "min",
+    operands: Operands::commutative(&["a", "b"]),
     eval: |ctx| number2(ctx, min, i64::min, u64::min),
     lower: Lowering::Map("rt_min({0}, {1})"),
     ..BINARY
@@ -125,6 +128,7 @@ pub static MIN: OpDef = OpDef {
 /// The larger of two; NaN where one is NaN.
 pub static MAX: OpDef = OpDef {
     name: "max",
+    operands: Operands::commutative(&["a", "b"]),
     eval: |ctx| number2(ctx, max, i64::max, u64::max),
     lower: Lowering::Map("rt_max({0}, {1})"),
     ..BINARY

@@ -42,8 +42,12 @@ pub mod quantize;
 pub mod quantize_products;
 pub mod recurrent;
 pub mod reduce;
+pub mod resize;
+pub mod resize_taps;
 pub mod reduce_forms;
 pub mod samples;
+pub mod scatter;
+pub mod sequence;
 pub mod shape;
 pub mod softmax;
 pub mod view_forms;
@@ -549,6 +553,9 @@ static FAMILIES: &[&[&OpDef]] = &[
     quantize_products::OPS,
     recurrent::OPS,
     reduce::OPS,
+    resize::OPS,
+    scatter::OPS,
+    sequence::OPS,
     reduce_forms::OPS,
     shape::OPS,
     softmax::OPS,

@@ -317,6 +317,23 @@ fn eval_expand(ctx: &EvalCtx<'_>) -> Result<Vec<Datum>, OpError> {
     ))
 }
 
+/// The slice of `x` at `position` of `axis`, without that axis.
+///
+/// # Panics
+/// If it is outside.
+pub fn axis_pick(x: &HostTensor, axis: usize, position: usize) -> HostTensor {
+    let mut strides = signed_strides(x.dims());
+    let offset = position * strides.remove(axis).unsigned_abs();
+    let mut dims = x.dims().to_vec();
+    dims.remove(axis);
+    let layout = Strided {
+        dims,
+        strides,
+        offset,
+    };
+    strided(x, &layout)
+}
+
 fn signed_strides(dims: &[usize]) -> Vec<isize> {
     strides(dims)
         .into_iter()
