@@ -45,6 +45,17 @@ pub fn canonicalize_counting(graph: &Graph, rules: &RuleSet) -> (Graph, Fired) {
     (rewriter.work.finish(), rewriter.fired)
 }
 
+/// `graph` with `rule` applied once at the node of its first output; `None` where it does
+/// not fire.
+pub fn apply_once(graph: &Graph, rule: &Rule) -> Option<Graph> {
+    let root = *graph.outputs.first()?;
+    let mut rewriter = Rewriter {
+        work: WorkGraph::new(graph.clone()),
+        fired: Fired::new(),
+    };
+    rewriter.apply(rule, root).then(|| rewriter.work.finish())
+}
+
 struct Rewriter {
     work: WorkGraph,
     fired: Fired,

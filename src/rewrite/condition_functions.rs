@@ -72,6 +72,12 @@ pub static FUNCTIONS: &[Function] = &[
     Function::new("is_int", (1, 1), "whether elements are integers (bool is not)", |args, facts| {
         kind_is(&args[0], facts, DType::is_int)
     }),
+    Function::new("holds_all", (2, 2), "holds_all(wide, kind): whether every value of a kind is one of the wide kind", |args, _| {
+        match (args[0].attr()?, args[1].attr()?) {
+            (Attr::DType(wide), Attr::DType(narrow)) => Some(Value::Bool(holds_all(*wide, *narrow))),
+            _ => None,
+        }
+    }),
     Function::new("bytes", (1, 1), "bytes of the tensor", |args, facts| {
         let ty = facts.ty(args[0].as_handle()?)?;
         Value::count(ty.n_bytes())
@@ -263,6 +269,24 @@ pub fn lookup(name: &str) -> Option<&'static Function> {
 fn dims(value: &Value, facts: &dyn Facts) -> Option<Vec<i64>> {
     let dims = facts.ty(value.as_handle()?)?.shape.dims()?;
     dims.into_iter().map(|extent| i64::try_from(extent).ok()).collect()
+}
+
+/// Whether every value of `narrow` is a value of `wide`.
+fn holds_all(wide: DType, narrow: DType) -> bool {
+    let bits = |dtype: DType| 8 * dtype.size_bytes();
+    if wide == narrow || (narrow == DType::Bool && wide.is_int()) {
+        return true;
+    }
+    match (wide, narrow) {
+        (DType::F64, _) => bits(narrow) < 64,
+        (DType::F32, DType::F64 | DType::I32 | DType::U32 | DType::I64 | DType::U64) => false,
+        (DType::F32, _) => true,
+        _ if wide.is_int() && narrow.is_int() => {
+            let same_sign = wide.is_signed_int() == narrow.is_signed_int();
+            bits(wide) > bits(narrow) && (same_sign || wide.is_signed_int())
+        }
+        _ => false,
+    }
 }
 
 fn kind_is(value: &Value, facts: &dyn Facts, test: fn(DType) -> bool) -> Option<Value> {

@@ -3,7 +3,7 @@
 use super::conditions::{Value, evaluate};
 use super::facts::{Binding, Bindings};
 use super::rule_ast::{AttrItem, Expr, Head, OpTerm, Term};
-use super::work_graph::{WorkGraph, value_of};
+use super::work_graph::{WorkGraph, handle, value_of};
 use crate::ir::{Attr, Attrs, DType, Operand, ValueId};
 use crate::ops::{AttrKind, OpDef, lookup};
 
@@ -125,7 +125,11 @@ impl Builder<'_> {
             self.set_attr(def, item, &mut attrs)?;
         }
         let operands = self.with_scalars(built);
-        self.work.add(def.name, operands, attrs, &self.marks.origin, &self.marks.rules)
+        let value = self.work.add(def.name, operands, attrs, &self.marks.origin, &self.marks.rules)?;
+        if let Some(label) = &term.label {
+            self.bindings.shadow(&label.text, Binding::Value(handle(value)));
+        }
+        Some(value)
     }
 
     fn head<'n>(&self, head: &'n Head) -> Option<(&'n str, Attrs)> {

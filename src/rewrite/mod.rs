@@ -26,6 +26,7 @@ pub mod regions;
 pub mod rule_ast;
 pub mod rule_check;
 pub mod rule_error;
+pub mod rule_instance;
 pub mod rule_lexer;
 pub mod rule_parser;
 pub mod rule_set;

@@ -174,10 +174,14 @@ pub struct TestEntry {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum TestValue {
-    /// `x: f32[2,3]`: an input of this type.
-    Input(TensorType),
+    /// `x: f32[2,3]`: an input of this type, drawn; `x: positive f32[2,3]` above zero.
+    Input { ty: TensorType, positive: bool },
     /// `w: const f32[2,3]`: a drawn constant; `c: f32[] = 0.5` a given one.
-    Constant(TensorType, Option<Expr>),
+    Constant {
+        ty: TensorType,
+        positive: bool,
+        value: Option<Expr>,
+    },
     /// `xs: {f32[2], f32[3]}`: inputs of a variadic variable.
     Inputs(Vec<TensorType>),
     /// `b: none`: an absent operand.

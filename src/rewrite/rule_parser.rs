@@ -428,18 +428,18 @@ impl Parser<'_> {
         if self.eat_word("none") {
             return Ok(TestValue::Absent);
         }
-        if self.eat_word("const") {
-            return Ok(TestValue::Constant(self.tensor_type()?, None));
-        }
         if self.eat("{") {
             return self.list("}", Self::tensor_type).map(TestValue::Inputs);
         }
+        let is_constant = self.eat_word("const");
+        let positive = self.eat_word("positive");
         let ty = self.tensor_type()?;
-        if self.eat("=") {
-            let value = self.expr()?;
-            return Ok(TestValue::Constant(ty, Some(value)));
-        }
-        Ok(TestValue::Input(ty))
+        let value = if self.eat("=") { Some(self.expr()?) } else { None };
+        Ok(if is_constant || value.is_some() {
+            TestValue::Constant { ty, positive, value }
+        } else {
+            TestValue::Input { ty, positive }
+        })
     }
 
     fn test_attr(&mut self) -> Parsed<TestValue> {
