@@ -10,6 +10,7 @@ pub mod bindings;
 mod control;
 mod error;
 mod fold;
+pub mod precision;
 mod scope;
 mod tidy;
 mod unroll;
@@ -17,6 +18,7 @@ mod walk;
 
 pub use bindings::{BindError, Bindings, bind, bind_inputs};
 pub use error::{Problem, SpecializeError};
+pub use precision::lower_precision;
 
 use crate::ir::{Graph, TensorType};
 use walk::Walk;

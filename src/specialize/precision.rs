@@ -1,0 +1,480 @@
+//! Rewrites a typed f32 graph so that activations and weights are stored in a narrower float.
+//!
+//! # Policy
+//! - A graph that holds a narrow float already is left as it is: its author has decided.
+//! - Inputs and outputs keep their kinds; casts stand at the border. Integers, bools and
+//!   `f64` are not touched.
+//! - Products, windows and attention are narrow: they accumulate in f32 anyway.
+//! - Powers, squares, `exp`, sums and means stay in f32, since they leave the range of `f16`
+//!   while their operands are well inside. Maps, views and index ops after them stay in f32 as
+//!   long as *all* their float operands are f32; the first that also reads a narrow value, or a
+//!   product, is narrow. So the island around a variance or a softmax spelled in primitives
+//!   is the part with large numbers, and the activations that enter and leave it are narrow.
+//! - What leads to the argument of `sin`, `cos` or `tan` through maps, views and outer products
+//!   stays in f32, since a position of 1000 has no fraction left in `f16`.
+//! - Weights round to nearest; finite ones stay finite (a mask of -3.4e38 becomes -65504).
+//! - Statistics of a batch normalisation become a scale and an offset before they are rounded.
+//!
+//! Casts cost nothing where they fuse, because kernels compute in f32.
+
+use super::tidy;
+use crate::ir::{Attr, Attrs, DType, Graph, HostTensor, Node, Operand, TensorType, ValueId};
+use crate::ops::evaluate::{from_values, to_vec};
+use crate::ops::{self, InferCtx, Lowering, OpDef, TileKind, infer};
+
+/// Ops whose results may be far larger or smaller than their operands.
+const WIDE: [&str; 10] = [
+    "pow",
+    "exp",
+    "reduce_sum",
+    "reduce_mean",
+    "reduce_prod",
+    "cum_sum",
+    "sin",
+    "cos",
+    "tan",
+    "reciprocal",
+];
+
+/// Ops whose operands need a fraction even where they are large.
+const PERIODIC: [&str; 3] = ["sin", "cos", "tan"];
+
+/// Stores activations and weights of a core graph as `narrow`, which is `f16` or `bf16`.
+pub fn lower_precision(graph: &Graph, narrow: DType) -> Graph {
+    if holds_narrow_floats(graph) {
+        return graph.clone();
+    }
+    let mut narrowing = Narrowing {
+        graph,
+        target: Graph::new(&graph.name),
+        forms: vec![Form::default(); graph.values.len()],
+        pinned: pinned(graph),
+        narrow,
+    };
+    for &input in &graph.inputs {
+        let value = graph.value(input);
+        let own = narrowing.target.add_input(&value.name, value.ty.clone());
+        narrowing.forms[input.0 as usize].wide = Some(own);
+    }
+    for (position, node) in graph.nodes.iter().enumerate() {
+        narrowing.node(position, node);
+    }
+    for (&output, name) in graph.outputs.iter().zip(&graph.output_names) {
+        let value = narrowing.wide(output);
+        narrowing.target.add_output(name, value);
+    }
+    tidy::tidy(&narrowing.target)
+}
+
+fn holds_narrow_floats(graph: &Graph) -> bool {
+    let results = graph.nodes.iter().flat_map(|node| &node.results);
+    graph.inputs.iter().chain(results).any(|&value| {
+        let dtype = graph.ty(value).dtype;
+        dtype.is_float() && dtype.size_bytes() < 4
+    })
+}
+
+/// Nodes that lead to the argument of a periodic function.
+fn pinned(graph: &Graph) -> Vec<bool> {
+    let mut pinned = vec![false; graph.nodes.len()];
+    for (position, node) in graph.nodes.iter().enumerate().rev() {
+        if !pinned[position] && !PERIODIC.contains(&node.op) {
+            continue;
+        }
+        for &operand in node.operands.iter().flatten() {
+            let Some((id, producer)) = graph.producer(operand) else {
+                continue;
+            };
+            let passes = match kind(producer) {
+                Some(TileKind::Map | TileKind::View | TileKind::Index) => true,
+                Some(TileKind::Dot) => is_outer_product(graph, producer),
+                Some(TileKind::Reduce | TileKind::Window | TileKind::Other) | None => false,
+            };
+            pinned[id.0 as usize] |= passes;
+        }
+    }
+    pinned
+}
+
+fn is_outer_product(graph: &Graph, node: &Node) -> bool {
+    let first = node.operands.first().copied().flatten();
+    first.is_some_and(|value| graph.ty(value).dims().last() == Some(&1))
+}
+
+fn kind(node: &Node) -> Option<TileKind> {
+    match &ops::lookup(node.op)?.lower {
+        Lowering::Map(_) => Some(TileKind::Map),
+        Lowering::Tile(kind, _) => Some(*kind),
+        Lowering::Expand(_) | Lowering::Host(_) => None,
+    }
+}
+
+/// The values of the target that stand for one of the graph.
+#[derive(Clone, Default)]
+struct Form {
+    /// In its own kind.
+    wide: Option<ValueId>,
+    narrow: Option<ValueId>,
+}
+
+struct Narrowing<'a> {
+    graph: &'a Graph,
+    target: Graph,
+    forms: Vec<Form>,
+    pinned: Vec<bool>,
+    narrow: DType,
+}
+
+impl Narrowing<'_> {
+    fn node(&mut self, position: usize, node: &Node) {
+        let def = ops::lookup(node.op).expect("specialize() leaves only ops of the table");
+        let prefer_narrow = !self.stays_wide(position, node);
+        // An op without a narrow form stays as it was.
+        if prefer_narrow && self.try_emit(def, node, true) {
+            return;
+        }
+        let emitted = self.try_emit(def, node, false);
+        assert!(
+            emitted,
+            "`{}` has the operand types specialize() checked",
+            node.op
+        );
+    }
+
+    fn stays_wide(&self, position: usize, node: &Node) -> bool {
+        let is_square = node.op == "mul" && node.operands.first() == node.operands.get(1);
+        if self.pinned[position] || is_square || WIDE.contains(&node.op) {
+            return true;
+        }
+        match kind(node) {
+            Some(TileKind::Dot | TileKind::Window | TileKind::Other) | None => false,
+            Some(TileKind::Map | TileKind::View | TileKind::Index | TileKind::Reduce) => {
+                self.reads_only_wide(node)
+            }
+        }
+    }
+
+    /// Whether a node reads computed f32 values, and none that is narrow.
+    fn reads_only_wide(&self, node: &Node) -> bool {
+        let mut floats = node
+            .operands
+            .iter()
+            .flatten()
+            .filter(|&&value| self.is_f32(value) && self.graph.weight(value).is_none())
+            .peekable();
+        floats.peek().is_some() && floats.all(|&value| self.is_computed_wide(value))
+    }
+
+    fn is_computed_wide(&self, value: ValueId) -> bool {
+        if self.graph.producer(value).is_none() {
+            return false;
+        }
+        let form = &self.forms[value.0 as usize];
+        // A narrow result that something wanted wide has both forms; so has a wide one that
+        // something wanted narrow. The one made first has the lower number.
+        match (form.wide, form.narrow) {
+            (Some(wide), Some(narrow)) => wide < narrow,
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+
+    fn is_f32(&self, value: ValueId) -> bool {
+        self.graph.ty(value).dtype == DType::F32
+    }
+
+    /// Adds `node` with narrow or own operands; `false` where its inference refuses them.
+    fn try_emit(&mut self, def: &OpDef, node: &Node, narrow: bool) -> bool {
+        let (n_nodes, n_values) = (self.target.nodes.len(), self.target.values.len());
+        let before = self.operand_forms(node);
+        let (operands, attrs) = self.operands_and_attrs(node, narrow);
+        let types: Vec<Option<TensorType>> = operands
+            .iter()
+            .map(|operand| operand.map(|value| self.target.ty(value).clone()))
+            .collect();
+        let inferred = (def.infer)(&InferCtx {
+            attrs: &attrs,
+            operands: &types,
+        });
+        let Ok(types) = inferred else {
+            self.target.nodes.truncate(n_nodes);
+            self.target.values.truncate(n_values);
+            for (value, form) in before {
+                self.forms[value.0 as usize] = form;
+            }
+            return false;
+        };
+        self.add(node, operands, attrs, types);
+        true
+    }
+
+    fn operand_forms(&self, node: &Node) -> Vec<(ValueId, Form)> {
+        let operands = node.operands.iter().flatten();
+        operands
+            .map(|&value| (value, self.forms[value.0 as usize].clone()))
+            .collect()
+    }
+
+    fn operands_and_attrs(&mut self, node: &Node, narrow: bool) -> (Vec<Operand>, Attrs) {
+        if narrow
+            && node.op == "batch_norm"
+            && let Some(settled) = self.batch_norm(node)
+        {
+            return settled;
+        }
+        let is_cast = node.op == "cast";
+        let operands = node
+            .operands
+            .iter()
+            .map(|operand| {
+                operand.map(|value| match (narrow, self.is_f32(value)) {
+                    // A cast takes what there is; going through another kind first helps nobody.
+                    (_, true) if is_cast => self.any(value),
+                    (true, true) => self.narrow(value),
+                    (_, false) | (false, true) => self.wide(value),
+                })
+            })
+            .collect();
+        let mut attrs = node.attrs.clone();
+        if narrow && attrs.dtype("to") == Some(DType::F32) {
+            attrs = attrs.with("to", Attr::DType(self.narrow));
+        }
+        (operands, attrs)
+    }
+
+    /// A batch normalisation whose statistics are constants, with mean 0 and variance 1.
+    fn batch_norm(&mut self, node: &Node) -> Option<(Vec<Operand>, Attrs)> {
+        let epsilon = infer::float(&node.attrs, "epsilon").ok()?;
+        let constant = |n: usize| -> Option<Vec<f64>> {
+            let value = node.operands.get(n).copied().flatten()?;
+            self.graph.weight(value).map(to_vec)
+        };
+        let (gain, bias, mean, variance) = (constant(1)?, constant(2)?, constant(3)?, constant(4)?);
+        let scale: Vec<f64> = gain
+            .iter()
+            .zip(&variance)
+            .map(|(gain, variance)| gain / (variance + epsilon).sqrt())
+            .collect();
+        let offset: Vec<f64> = bias
+            .iter()
+            .zip(mean.iter().zip(&scale))
+            .map(|(bias, (mean, scale))| bias - mean * scale)
+            .collect();
+        let ones = vec![1.0; scale.len()];
+        let x = node.operands[0]?;
+        let mut operands = vec![Some(self.narrow(x))];
+        for values in [&scale, &offset, &vec![0.0; scale.len()], &ones] {
+            let data = narrowed(&from_values(DType::F64, &[values.len()], values), self.narrow);
+            operands.push(Some(self.target.add_weight("", data)));
+        }
+        let attrs = node.attrs.clone().with("epsilon", Attr::Float(0.0));
+        Some((operands, attrs))
+    }
+
+    fn add(&mut self, node: &Node, operands: Vec<Operand>, attrs: Attrs, types: Vec<TensorType>) {
+        let results: Vec<(&str, Option<TensorType>)> = node
+            .results
+            .iter()
+            .zip(types)
+            .map(|(&result, ty)| (self.graph.value(result).name.as_str(), Some(ty)))
+            .collect();
+        let id = self
+            .target
+            .add_node(node.op, operands, attrs, &results, node.origin.clone());
+        self.target.nodes[id.0 as usize].rules.clone_from(&node.rules);
+        let added = self.target.node(id).results.clone();
+        for (&result, value) in node.results.iter().zip(added) {
+            let is_own = self.target.ty(value).dtype == self.graph.ty(result).dtype;
+            let form = &mut self.forms[result.0 as usize];
+            if is_own {
+                form.wide = Some(value);
+            } else {
+                form.narrow = Some(value);
+            }
+        }
+    }
+
+    /// The form a value was made in.
+    fn any(&mut self, value: ValueId) -> ValueId {
+        let form = &self.forms[value.0 as usize];
+        match (form.wide, form.narrow) {
+            (Some(wide), Some(narrow)) => wide.min(narrow),
+            (Some(only), None) | (None, Some(only)) => only,
+            (None, None) => self.wide(value),
+        }
+    }
+
+    /// A value in its own kind.
+    fn wide(&mut self, value: ValueId) -> ValueId {
+        let form = &self.forms[value.0 as usize];
+        if let Some(wide) = form.wide {
+            return wide;
+        }
+        let wide = match (self.graph.weight(value), form.narrow) {
+            (Some(data), _) => self
+                .target
+                .add_weight(&self.graph.value(value).name, data.clone()),
+            (None, Some(narrow)) => self.cast(value, narrow, DType::F32),
+            (None, None) => unreachable!("operands are made before they are read"),
+        };
+        self.forms[value.0 as usize].wide = Some(wide);
+        wide
+    }
+
+    /// An f32 value in the narrow kind.
+    fn narrow(&mut self, value: ValueId) -> ValueId {
+        let form = &self.forms[value.0 as usize];
+        if let Some(narrow) = form.narrow {
+            return narrow;
+        }
+        let narrow = match (self.graph.weight(value), form.wide) {
+            (Some(data), _) => {
+                let data = narrowed(data, self.narrow);
+                self.target.add_weight(&self.graph.value(value).name, data)
+            }
+            (None, Some(wide)) => self.cast(value, wide, self.narrow),
+            (None, None) => unreachable!("operands are made before they are read"),
+        };
+        self.forms[value.0 as usize].narrow = Some(narrow);
+        narrow
+    }
+
+    fn cast(&mut self, value: ValueId, from: ValueId, to: DType) -> ValueId {
+        let made_by = self.graph.producer(value);
+        let origin = made_by.map_or_else(Vec::new, |(_, node)| node.origin.clone());
+        let ty = TensorType::new(to, &self.graph.ty(value).dims());
+        let attrs = Attrs::new().with("to", Attr::DType(to));
+        let node = self
+            .target
+            .add_node("cast", vec![Some(from)], attrs, &[("", Some(ty))], origin);
+        self.target.node(node).results[0]
+    }
+}
+
+/// Constants in the narrow kind, rounded to nearest; finite ones stay finite.
+fn narrowed(data: &HostTensor, narrow: DType) -> HostTensor {
+    let largest = match narrow {
+        DType::F16 => half::f16::MAX.to_f64(),
+        DType::BF16 => half::bf16::MAX.to_f64(),
+        _ => f64::INFINITY,
+    };
+    let mut values: Vec<f64> = to_vec(data);
+    for value in &mut values {
+        if value.is_finite() {
+            *value = value.clamp(-largest, largest);
+        }
+    }
+    from_values(narrow, data.dims(), &values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference;
+    use crate::testing::{graphs, verify_core};
+
+    /// A graph from text; its ops are typed by their inference.
+    fn parsed(text: &str) -> Graph {
+        let graph = crate::ir::text::parse(text, &|name| ops::lookup(name).map(|def| def.name)).unwrap();
+        let bindings = crate::specialize::bind(&graph, &[]).unwrap();
+        crate::specialize::specialize(&graph, &bindings).unwrap()
+    }
+
+    fn result_kind(graph: &Graph, op: &str) -> DType {
+        let mut nodes = graph.nodes.iter();
+        let node = nodes.find(|node| node.op == op).unwrap();
+        graph.ty(node.results[0]).dtype
+    }
+
+    #[test]
+    fn a_variance_is_an_island() {
+        let graph = parsed(
+            "graph rms(x: f32[4,64], w: f32[64,8]) {
+               mean = reduce_mean[axes=[1]](mul(x, x))
+               scale = rsqrt(add(mean, f32[]{1e-6}))
+               return matmul(mul(x, scale), w) as \"y\"
+             }",
+        );
+        let lowered = lower_precision(&graph, DType::F16);
+        assert_eq!(verify_core(&lowered), Ok(()));
+        assert_eq!(result_kind(&lowered, "reduce_mean"), DType::F32);
+        assert_eq!(result_kind(&lowered, "rsqrt"), DType::F32);
+        assert_eq!(result_kind(&lowered, "matmul"), DType::F16);
+        assert_eq!(lowered.ty(lowered.outputs[0]).dtype, DType::F32);
+        let large = HostTensor::from_f32(&[4, 64], &[900.0; 256]);
+        let w = HostTensor::from_f32(&[64, 8], &[0.125; 512]);
+        let found = reference::run(&lowered, &[large, w]).unwrap();
+        assert!(
+            found[0]
+                .as_slice::<f32>()
+                .iter()
+                .all(|value| (value - 8.0).abs() < 0.05)
+        );
+    }
+
+    #[test]
+    fn positions_keep_their_fraction() {
+        let graph = parsed(
+            "graph g(t: f32[2,1]) {
+               return add(sin(matmul(t, f32[1,2]{1.0, 0.37})), f32[]{1.0}) as \"y\"
+             }",
+        );
+        let lowered = lower_precision(&graph, DType::F16);
+        assert_eq!(result_kind(&lowered, "matmul"), DType::F32);
+        assert_eq!(verify_core(&lowered), Ok(()));
+    }
+
+    #[test]
+    fn constants_stay_finite_and_infinities_infinite() {
+        let mask = HostTensor::from_f32(&[3], &[-3.4e38, f32::NEG_INFINITY, 1.0]);
+        let values: Vec<f64> = to_vec(&narrowed(&mask, DType::F16));
+        assert_eq!(values, [-65504.0, f64::NEG_INFINITY, 1.0]);
+    }
+
+    #[test]
+    fn statistics_outside_the_range_of_f16_are_kept() {
+        let graph = parsed(
+            "graph g(x: f32[1,2]) {
+               y = batch_norm[epsilon=1e-5](x, f32[2]{1.0, 2.0}, f32[2]{0.5, 0.5}, f32[2]{1e6, 0.0}, f32[2]{1e10, 1e-9})
+               return y
+             }",
+        );
+        let x = [HostTensor::from_f32(&[1, 2], &[10.0, 0.001])];
+        let expected = reference::run(&graph, &x).unwrap();
+        let found = reference::run(&lower_precision(&graph, DType::F16), &x).unwrap();
+        let (expected, found) = (expected[0].as_slice::<f32>(), found[0].as_slice::<f32>());
+        for (expected, found) in expected.iter().zip(found) {
+            assert!(
+                (expected - found).abs() <= 2e-3 * expected.abs(),
+                "{expected} {found}"
+            );
+        }
+    }
+
+    #[test]
+    fn drawn_graphs_stay_sound_and_keep_their_interface() {
+        for seed in 0..100 {
+            let graph = graphs::core(seed, 20);
+            for narrow in [DType::F16, DType::BF16] {
+                let lowered = lower_precision(&graph, narrow);
+                assert_eq!(verify_core(&lowered), Ok(()), "seed {seed}");
+                assert_eq!(lowered.output_names, graph.output_names);
+                let types = |graph: &Graph| -> Vec<TensorType> {
+                    let ends = graph.inputs.iter().chain(&graph.outputs);
+                    ends.map(|&value| graph.ty(value).clone()).collect()
+                };
+                assert_eq!(types(&lowered), types(&graph), "seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn mixed_graphs_are_left_alone() {
+        let graph = parsed(
+            "graph g(x: f16[2]) {
+               return cast[to=f16](exp(cast[to=f32](x))) as \"y\"
+             }",
+        );
+        assert_eq!(lower_precision(&graph, DType::BF16), graph);
+    }
+}
