@@ -72,7 +72,7 @@ fn row_kernels_compile() {
 }
 
 fn all_problems() -> Vec<Problem> {
-    [regions::pointwise(), regions::rows(), regions::reductions()]
+    [regions::pointwise(), regions::moves(), regions::rows(), regions::reductions()]
         .into_iter()
         .flatten()
         .collect()

@@ -22,6 +22,9 @@ pub struct Rebuild<'a> {
     /// the names that `vars` gives.
     bound: Option<BTreeMap<(usize, usize, Extent), VarId>>,
     heights: HashMap<ExprId, usize>,
+    /// A variable of the new body whose values conditions need not tell apart where they hold
+    /// for whole blocks of them.
+    pub lane: Option<VarId>,
     /// Set to take reductions apart; see [`Rebuild::taking_apart`].
     pub apart: Option<Apart>,
 }
@@ -55,6 +58,7 @@ impl<'a> Rebuild<'a> {
             done: HashMap::new(),
             bound: None,
             heights: HashMap::new(),
+            lane: None,
             apart: None,
         }
     }
@@ -131,9 +135,12 @@ impl<'a> Rebuild<'a> {
             } => {
                 let conds = conds
                     .iter()
-                    .map(|cond| Cond {
-                        index: self.index(&cond.index),
-                        extent: cond.extent.clone(),
+                    .map(|cond| {
+                        let index = self.index(&cond.index);
+                        self.coarse(Cond {
+                            index,
+                            extent: cond.extent.clone(),
+                        })
                     })
                     .collect();
                 let (then, otherwise) = (self.expr(then), self.expr(otherwise));
@@ -174,6 +181,21 @@ impl<'a> Rebuild<'a> {
             result = result.plus(&replaced.times(coefficient));
         }
         result
+    }
+
+    /// `0 <= lane + w * x < w * n` says the same as `0 <= w * x < w * n` for lanes in `0..w`.
+    fn coarse(&self, cond: Cond) -> Cond {
+        let lane = self.lane.and_then(|lane| Some((lane, self.into.vars.extent(lane).as_known()?)));
+        let Some((lane, width)) = lane else {
+            return cond;
+        };
+        let mut rest = cond.index.clone();
+        rest.terms.retain(|(atom, _)| *atom != Atom::Var(lane));
+        let whole = cond.index.stride_of(lane) == Some(Extent::known(1))
+            && cond.extent.scale % width == 0
+            && rest.constant % width == 0
+            && rest.terms.iter().all(|(_, coefficient)| coefficient.scale % width == 0);
+        if whole { Cond { index: rest, ..cond } } else { cond }
     }
 
     fn var(&mut self, var: VarId) -> Index {
@@ -252,17 +274,21 @@ pub fn operands(expr: &Expr) -> Vec<ExprId> {
 }
 
 /// `body` with reductions renamed so that equal ones are one expression, and unused
-/// expressions dropped. Variables in `kept` keep their numbers if they are the first ones.
+/// expressions dropped. Variables in `kept` keep their numbers if they are the first ones, and
+/// conditions forget the last of them where they hold for all its values alike.
 pub fn canonical(body: &Body, kept: &[VarId], roots: &[ExprId]) -> (Body, Vec<ExprId>) {
     let mut into = Body::new();
+    let mut lane = None;
     let vars = kept
         .iter()
         .map(|&var| {
             let copy = into.vars.fresh(body.vars.extent(var).clone());
+            lane = Some(copy);
             (var, Index::var(copy))
         })
         .collect();
     let mut rebuild = Rebuild::new(body, into, vars);
+    rebuild.lane = lane;
     rebuild.bound = Some(BTreeMap::new());
     let roots = roots.iter().map(|&root| rebuild.expr(root)).collect();
     (rebuild.into, roots)

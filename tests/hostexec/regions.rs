@@ -257,3 +257,51 @@ pub fn ops_of_the_table(kept: impl Fn(&ops::OpDef) -> bool) -> Vec<Problem> {
     }
     problems
 }
+
+/// Views and selections by index inside one kernel.
+pub fn moves() -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (dtype, dims) in [(DType::F16, [2usize, 64, 96]), (DType::F32, [1, 70, 33]), (DType::I64, [3, 8, 40])] {
+        let mut b = Build::new(41);
+        let x = b.input(dtype, &dims);
+        let z = b.with("transpose", &[x], ints("perm", &[0, 2, 1]));
+        problems.push(b.done("transpose", RegionKind::Pointwise, &[z]));
+    }
+    let mut b = Build::new(42);
+    let x = b.input(DType::F32, &[1, 3, 20, 36]);
+    let (mean, scale) = (b.input(DType::F32, &[3, 1, 1]), b.scalar(DType::F32, 0.017));
+    let centred = b.op("sub", &[x, mean]);
+    let scaled = b.op("mul", &[centred, scale]);
+    let turned = b.with("transpose", &[scaled], ints("perm", &[0, 2, 3, 1]));
+    let z = cast(&mut b, turned, DType::F16);
+    problems.push(b.done("normalise to nhwc", RegionKind::Pointwise, &[z]));
+    let mut b = Build::new(43);
+    let x = b.input(DType::F16, &[2, 12, 16, 64]);
+    let y = b.input(DType::F16, &[2, 16, 768]);
+    let turned = b.with("transpose", &[x], ints("perm", &[0, 2, 1, 3]));
+    let flat = b.with("reshape", &[turned], ints("shape", &[2, 16, 768]));
+    let z = b.op("add", &[flat, y]);
+    problems.push(b.done("merge heads", RegionKind::Pointwise, &[z]));
+    let mut b = Build::new(44);
+    let x = b.input(DType::F16, &[2, 4, 4, 32]);
+    let y = b.input(DType::F16, &[2, 4, 4, 16]);
+    let one = b.op("relu", &[x]);
+    let z = b.with("concat", &[one, y], int("axis", 3));
+    problems.push(b.done("concat channels", RegionKind::Pointwise, &[z]));
+    let mut b = Build::new(45);
+    let table = b.input(DType::F16, &[50, 64]);
+    let at = b.given(HostTensor::from_i64(&[2, 3], &[0, 49, 7, 7, -1, 20]));
+    let position = b.input(DType::F16, &[3, 64]);
+    let rows = b.with("gather", &[table, at], int("axis", 0));
+    let z = b.op("add", &[rows, position]);
+    problems.push(b.done("embedding", RegionKind::Pointwise, &[z]));
+    let mut b = Build::new(46);
+    let x = b.input(DType::F32, &[1, 2, 6, 10]);
+    let y = b.input(DType::F32, &[1, 2, 6, 10]);
+    let sum = b.op("add", &[x, y]);
+    let turned = b.with("transpose", &[sum], ints("perm", &[0, 3, 2, 1]));
+    let other = b.input(DType::F32, &[1, 10, 6, 2]);
+    let z = b.op("mul", &[turned, other]);
+    problems.push(b.done("turned sum", RegionKind::Pointwise, &[z]));
+    problems
+}

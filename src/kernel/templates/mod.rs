@@ -8,6 +8,7 @@ pub mod indexed;
 pub mod pointwise;
 pub mod row;
 mod row_print;
+pub mod transpose;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -34,7 +35,7 @@ pub struct Template {
 }
 
 /// Every template. Those that solve a problem best come first, which breaks ties.
-pub static TEMPLATES: &[&Template] = &[&pointwise::TEMPLATE, &row::TEMPLATE, &column::TEMPLATE, &indexed::TEMPLATE];
+pub static TEMPLATES: &[&Template] = &[&pointwise::TEMPLATE, &transpose::TEMPLATE, &row::TEMPLATE, &column::TEMPLATE, &indexed::TEMPLATE];
 
 /// Ways to solve `spec` on `arch`, the one predicted fastest first; never empty for a region
 /// whose ops have generated code.

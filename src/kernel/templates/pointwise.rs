@@ -11,11 +11,11 @@ use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{COMMON, translation_unit};
 use crate::kernel::region_body::{
-    Composed, compose_flat, kernel_name, operand_bytes, operands, results, signature,
+    Composed, compose_flat, kernel_name, operands, results, signature,
 };
 use crate::kernel::source::{Arch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
-use crate::tile::{Expr, Extent};
+use crate::tile::{Expr, Extent, Index};
 
 pub static TEMPLATE: Template = Template {
     name: "pointwise",
@@ -101,8 +101,46 @@ fn predicted_us(
     // Loads that lanes cannot do together cost an instruction and a partly used sector each.
     let issue = n_threads * (accesses * 8.0 + per_element * 2.0 * lane.width as f64)
         / (f64::from(device.n_sms) * device.clock_ghz * 1e3 * 64.0);
+    let bytes = read_bytes(spec, composed, lane) + written_bytes(spec);
     let fill = device.fill((n_threads / (threads * unroll) as f64).ceil(), (threads * unroll) as f64);
-    NODE_US + 0.3 * (unroll as f64 - 1.0) + (device.memory_us(operand_bytes(spec)) / fill).max(issue)
+    NODE_US + 0.3 * (unroll as f64 - 1.0) + (device.memory_us(bytes) / fill).max(issue)
+}
+
+/// Bytes that cross memory for the operands: those that neighbouring threads do not read side
+/// by side cost a sector per element, or part of one where the steps are unknown.
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+fn read_bytes(spec: &KernelSpec, composed: &Composed, lane: Lane) -> f64 {
+    let inputs = operands(spec);
+    let printer = Printer::new(&composed.body, &inputs);
+    let next = |index: &Index, extent: usize| {
+        if lane.width > 1 { index.stride_of(lane.var) } else { index.stride_of(composed.vars[0]) }
+            .filter(|_| extent > 1)
+    };
+    let mut factors = vec![1.0f64; inputs.len()];
+    for (_, expr) in composed.body.exprs() {
+        let Expr::Load { input, index, .. } = expr else {
+            continue;
+        };
+        let operand = &inputs[*input as usize];
+        let n_elements = spec.input_types()[*input as usize].n_elements();
+        let stride = next(&printer.position(*input, index), n_elements).and_then(|stride| stride.as_known());
+        let sector = 32.0 / operand.dtype.size_bytes() as f64;
+        let factor: f64 = match stride {
+            Some(0 | 1) => 1.0,
+            Some(_) => sector.min(8.0),
+            None if lane.width == 1 => 1.5,
+            None => 2.0,
+        };
+        let own = &mut factors[*input as usize];
+        *own = own.max(factor);
+    }
+    let types = spec.input_types();
+    types.iter().zip(factors).map(|(ty, factor)| ty.n_bytes() as f64 * factor).sum()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+fn written_bytes(spec: &KernelSpec) -> f64 {
+    spec.output_types().iter().map(TensorType::n_bytes).sum::<usize>() as f64
 }
 
 /// Loads and stores of one thread.
