@@ -16,6 +16,7 @@
 pub mod activation;
 pub mod arithmetic_forms;
 pub mod attention;
+pub mod attention_forms;
 pub mod build;
 pub mod cast;
 pub mod compare;
@@ -23,6 +24,7 @@ pub mod control;
 pub mod conv;
 pub mod conv_eval;
 pub mod conv_forms;
+pub mod einsum;
 pub mod elementwise;
 pub mod evaluate;
 pub mod index;
@@ -41,10 +43,12 @@ pub mod product;
 pub mod quantize;
 pub mod quantize_products;
 pub mod recurrent;
+pub mod recurrent_cells;
 pub mod reduce;
 pub mod resize;
 pub mod resize_taps;
 pub mod reduce_forms;
+pub mod rotary;
 pub mod samples;
 pub mod scatter;
 pub mod sequence;
@@ -535,11 +539,13 @@ static FAMILIES: &[&[&OpDef]] = &[
     activation::OPS,
     arithmetic_forms::OPS,
     attention::OPS,
+    attention_forms::OPS,
     cast::OPS,
     compare::OPS,
     control::OPS,
     conv::OPS,
     conv_forms::OPS,
+    einsum::OPS,
     elementwise::OPS,
     index::OPS,
     index_forms::OPS,
@@ -557,6 +563,7 @@ static FAMILIES: &[&[&OpDef]] = &[
     scatter::OPS,
     sequence::OPS,
     reduce_forms::OPS,
+    rotary::OPS,
     shape::OPS,
     softmax::OPS,
     view_forms::OPS,
