@@ -32,6 +32,15 @@ pub const REDUCE: Section = Section {
     name: "reduce",
     text: include_str!("../../templates/device/reduce.cuh"),
 };
+/// Which tile a block computes, and how tiles lie in shared memory.
+pub const TILE: Section = Section {
+    name: "tile",
+    text: include_str!("../../templates/device/tile.cuh"),
+};
+pub const SPLIT: Section = Section {
+    name: "split",
+    text: include_str!("../../templates/device/split.cuh"),
+};
 
 /// What every kernel of this crate begins with.
 pub const COMMON: &[Section] = &[PRELUDE, CONVERT, SCALAR, INDEX, VECTOR, REDUCE];
