@@ -42,7 +42,11 @@ fn check_some(problems: Vec<Problem>, n_best: usize) {
 /// Runs `most` variants of `template`, the best ones and others drawn from all ranks. It must
 /// offer some.
 fn check_template(problems: &[Problem], template: &str, arch: Arch, most: usize) {
-    check_picked(problems, arch, SUMS, |variants| {
+    check_sums(problems, template, arch, most, SUMS);
+}
+
+fn check_sums(problems: &[Problem], template: &str, arch: Arch, most: usize, slack: f64) {
+    check_picked(problems, arch, slack, |variants| {
         let own: Vec<usize> = (0..variants.len())
             .filter(|&rank| variants[rank].template == template)
             .collect();
@@ -151,7 +155,7 @@ fn simt_products_with_epilogues_tails_and_batches() {
     check_template(&products::epilogues(DType::F32), "gemm_simt", SM_90, 2);
     check_template(&products::tails(DType::F32), "gemm_simt", SM_90, 3);
     check_template(&products::batches(DType::F32), "gemm_simt", SM_90, 1);
-    check_template(&products::deep(DType::F32), "gemm_simt", SM_90, 6);
+    check_sums(&products::deep(DType::F32), "gemm_simt", SM_90, 6, 2.0 * SUMS);
 }
 
 #[test]
@@ -159,4 +163,50 @@ fn simt_convolutions() {
     check_template(&products::convolutions(DType::F32, true), "gemm_simt", SM_90, 2);
     check_template(&products::convolutions(DType::F32, false), "gemm_simt", SM_90, 2);
     check_template(&products::convolutions(DType::F16, true), "gemm_simt", SM_90, 1);
+}
+
+const SM_75: Arch = Arch {
+    sm: 75,
+    specific: false,
+};
+
+#[test]
+fn mma_products_of_every_layout_and_epilogue() {
+    for dtype in [DType::F16, DType::BF16] {
+        check_template(&products::layouts(dtype), "gemm_mma", SM_90, 2);
+    }
+    check_template(&products::epilogues(DType::F16), "gemm_mma", SM_90, 2);
+    let plain = (products::Layout::Plain, products::Epilogue::BiasResidualRelu);
+    let all = products::matmul(DType::F16, (&[150, 136], plain.0), (&[136, 144], plain.0), plain.1);
+    check_template(&[all], "gemm_mma", SM_90, usize::MAX);
+}
+
+#[test]
+fn mma_products_with_tails_batches_and_splits() {
+    check_template(&products::tails(DType::F16), "gemm_mma", SM_90, 2);
+    check_template(&products::batches(DType::F16), "gemm_mma", SM_90, 1);
+    check_sums(&products::deep(DType::F16), "gemm_mma", SM_90, 5, 2.0 * SUMS);
+}
+
+#[test]
+fn mma_products_without_asynchronous_copies() {
+    check_template(&products::layouts(DType::F16), "gemm_mma", SM_75, 1);
+    check_template(&products::convolutions(DType::F16, true), "gemm_mma", SM_75, 1);
+}
+
+#[test]
+fn mma_convolutions() {
+    check_template(&products::convolutions(DType::F16, true), "gemm_mma", SM_90, 3);
+    check_template(&products::convolutions(DType::F16, false), "gemm_mma", SM_90, 2);
+}
+
+#[test]
+fn mma_products_in_tf32() {
+    let mut problems = products::layouts(DType::F32);
+    problems.extend(products::convolutions(DType::F32, true));
+    for problem in &mut problems {
+        problem.spec.options.tf32 = true;
+    }
+    // Operands keep 11 bits of 24.
+    check_sums(&problems, "gemm_mma", SM_90, 2, 2000.0);
 }

@@ -24,3 +24,10 @@ template <int kChunks> RT_DEV int rt_swizzle(int row, int chunk) {
   if (kChunks == 2) return row * kChunks + (chunk ^ ((row >> 2) & 1));
   return row * kChunks + chunk;
 }
+
+// The same for warps that read single words: four rows at eight neighbouring columns.
+template <int kChunks> RT_DEV int rt_swizzle_words(int row, int chunk) {
+  if (kChunks >= 8) return row * kChunks + (chunk ^ ((row & 3) << 1));
+  if (kChunks == 4) return row * kChunks + (chunk ^ (((row >> 1) & 1) << 1));
+  return row * kChunks + chunk;
+}

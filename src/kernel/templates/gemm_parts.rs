@@ -93,6 +93,11 @@ pub fn memory_bytes(spec: &KernelSpec) -> f64 {
     types.iter().map(TensorType::n_bytes).sum::<usize>() as f64
 }
 
+/// Whether most of a tile would lie outside.
+pub fn is_oversized(tile: usize, extent: usize, least: usize) -> bool {
+    tile > least && tile >= 2 * extent.max(1).next_power_of_two()
+}
+
 /// Scalar steps to fetch one element of an operand, divided among the lanes of wide loads.
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
 pub fn fetch_work(contraction: &Contraction, cut: Cut, plain: bool) -> f64 {

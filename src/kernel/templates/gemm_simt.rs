@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use super::gemm_parts::{
-    Blocking, epilogue_work, fetch_work, memory_bytes, parameters, ranked, tensors,
+    Blocking, epilogue_work, fetch_work, is_oversized, memory_bytes, parameters, ranked, tensors,
 };
 use super::{Template, field_names, fill, knob, variant};
 use crate::ir::DType;
@@ -213,11 +213,6 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         }
     }
     ranked(found, MOST_VARIANTS)
-}
-
-/// Whether most of a tile would lie outside.
-fn is_oversized(tile: usize, extent: usize, least: usize) -> bool {
-    tile > least && tile >= 2 * extent.max(1).next_power_of_two()
 }
 
 /// Integers are summed by one block: their sums wrap, and no test covers more.
