@@ -23,6 +23,15 @@ const POISON: u8 = 0xff;
 /// Dynamic shared memory that needs no opting in.
 const PLAIN_SMEM_BYTES: u32 = 48 * 1024;
 
+/// What a problem is tried on.
+pub enum Data<'a> {
+    /// Random operands; `cold` ones that are constant are so many copies that they never are
+    /// in L2.
+    Drawn { cold: bool },
+    /// These operands.
+    Given(&'a [HostTensor]),
+}
+
 /// A device and a queue on it.
 pub struct Lab {
     context: Arc<Context>,
@@ -56,14 +65,19 @@ impl Lab {
         })
     }
 
-    /// Draws operands, runs the reference, and puts everything on the device. With `cold`,
-    /// constant operands are so many copies that they never are in L2.
+    /// Runs the reference on the operands and puts everything on the device.
     ///
     /// # Errors
     /// If the reference fails or the device is out of memory.
-    pub fn bench(&self, problem: &Problem, cold: bool) -> Result<Bench, TuneError> {
+    pub fn bench(&self, problem: &Problem, data: Data<'_>) -> Result<Bench, TuneError> {
         let body = &problem.spec.body;
-        let (operands, wanted) = drawn(body)?;
+        let (operands, wanted, cold) = match data {
+            Data::Drawn { cold } => {
+                let (operands, wanted) = drawn(body)?;
+                (operands, wanted, cold)
+            }
+            Data::Given(operands) => (operands.to_vec(), wide_results(&widened(body), operands)?, false),
+        };
         let mut inputs = Vec::new();
         for (operand, &is_weight) in operands.iter().zip(&problem.weights) {
             let n_copies = if cold && is_weight { self.n_copies(operand.n_bytes()) } else { 1 };
@@ -199,13 +213,16 @@ fn fault(candidate: &Candidate, source: CudaError) -> TuneError {
     }
 }
 
+/// What a widened body computes of operands of any width.
+fn wide_results(wide: &Graph, operands: &[HostTensor]) -> Result<Vec<HostTensor>, ReferenceError> {
+    let operands: Vec<HostTensor> = operands.iter().map(widened_tensor).collect();
+    reference::run(wide, &operands)
+}
+
 /// Random operands of a body, and what it computes of them in wide arithmetic.
 fn drawn(body: &Graph) -> Result<(Vec<HostTensor>, Vec<HostTensor>), ReferenceError> {
     let wide = widened(body);
-    let run = |operands: &[HostTensor]| {
-        let operands: Vec<HostTensor> = operands.iter().map(widened_tensor).collect();
-        reference::run(&wide, &operands)
-    };
+    let run = |operands: &[HostTensor]| wide_results(&wide, operands);
     let types: Vec<&TensorType> = body.inputs.iter().map(|&input| body.ty(input)).collect();
     let operands: Vec<HostTensor> = types.iter().zip(1..).map(|(ty, seed)| random::drawn(ty, seed)).collect();
     match run(&operands) {

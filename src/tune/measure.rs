@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::database::{Database, Machine, Outcome};
 use super::error::TuneError;
-use super::lab::{Bench, Candidate, Lab};
+use super::lab::{Bench, Candidate, Data, Lab};
 use super::problem::{Problem, Tactic, distinct};
 use crate::compile::{self, Cache, CompileError, Cubin, Progress};
 use crate::cuda::{Context, GraphExec};
@@ -162,7 +162,7 @@ impl Trial<'_> {
         let (mut entrants, mut last) = self.entrants(batch);
         let unknown: Vec<usize> = (0..entrants.len()).filter(|&n| entrants[n].median_us.is_none()).collect();
         if !unknown.is_empty() {
-            let bench = self.lab.bench(self.problem, self.effort.cold_weights)?;
+            let bench = self.lab.bench(self.problem, Data::Drawn { cold: self.effort.cold_weights })?;
             let mut right = Vec::new();
             for n in unknown {
                 match self.judged(&bench, &entrants[n].tactic)? {

@@ -12,6 +12,7 @@ mod lab;
 mod measure;
 mod predict;
 mod problem;
+mod survey;
 mod widen;
 
 pub use check::{Bound, bound, error_of};
@@ -20,3 +21,4 @@ pub use error::TuneError;
 pub use measure::{Effort, measure};
 pub use predict::predict;
 pub use problem::{Problem, Tactic};
+pub use survey::{Finding, survey};

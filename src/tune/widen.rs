@@ -60,16 +60,17 @@ fn wide_kind(dtype: DType) -> DType {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::{NEWEST_OPSET, emit};
     use crate::reference;
 
     #[test]
     fn halves_are_computed_in_single() {
         let mut graph = Graph::new("half");
         let half = TensorType::new(DType::F16, &[2]);
-        let x = graph.add_input("x", Some(half.clone()));
-        let results = graph.add_node("mul", vec![Some(x), Some(x)], Attrs::new(), &["y"], &[]);
-        graph.value_mut(results[0]).ty = Some(half);
-        graph.add_output("y", results[0]);
+        let x = graph.add_input("x", Some(half));
+        let operands = vec![Some(x), Some(x)];
+        let y = emit(&mut graph, "mul", operands, Attrs::new(), 1, NEWEST_OPSET, &[]).unwrap()[0];
+        graph.add_output("y", y);
         let x = from_values(DType::F16, &[2], &[300.0f32, 1.5]);
         let outputs = reference::run(&widened(&graph), &[widened_tensor(&x)]).unwrap();
         assert_eq!(outputs[0].as_slice::<f32>(), [90_000.0, 2.25]);
