@@ -1,10 +1,12 @@
 //! What fusing makes of a model, and whether it still computes the same.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use rtrt_codegen::ir::{DType, Graph, HostTensor};
-use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RuleSet, fuse};
+use rtrt_codegen::rewrite::canonicalize::canonicalize_counting;
+use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RuleOptions, RuleSet, fuse};
 use rtrt_codegen::specialize::lower_precision;
 use rtrt_codegen::testing::fused::run_fused;
 
@@ -38,10 +40,19 @@ impl Precision {
     }
 }
 
+/// The embedded rules, and those of the folder that `RTRT_RULES` names.
+static RULES: LazyLock<RuleSet> = LazyLock::new(|| {
+    let options = RuleOptions {
+        dir: std::env::var_os("RTRT_RULES").map(Into::into),
+        ..RuleOptions::default()
+    };
+    RuleSet::load(&options).unwrap_or_else(|errors| panic!("{:?}", miette::Report::new(errors)))
+});
+
 fn fused(graph: &Graph, sm: u32) -> Result<(FusedGraph, f64), String> {
     let start = Instant::now();
     let fused =
-        fuse(graph, RuleSet::builtin(), DeviceRates::for_sm(sm)).map_err(|error| error.to_string())?;
+        fuse(graph, &RULES, DeviceRates::for_sm(sm)).map_err(|error| error.to_string())?;
     Ok((fused, start.elapsed().as_secs_f64()))
 }
 
@@ -59,7 +70,9 @@ fn kinds(fused: &FusedGraph) -> String {
     counts.join(", ")
 }
 
-fn show(fused: &FusedGraph) {
+fn show(graph: &Graph, fused: &FusedGraph) {
+    let (canonical, fired) = canonicalize_counting(graph, &RULES);
+    println!("{fired:?}\n{}", rtrt_codegen::ir::text::print_brief(&canonical));
     for (n, region) in fused.regions.iter().enumerate() {
         println!("-- {n}: {:?}, {:.2} us", region.kind, region.bound_us);
         println!("{}", rtrt_codegen::ir::text::print(&region.body));
@@ -84,7 +97,7 @@ pub fn structure(case: &Case) -> Result<(), String> {
                     kinds(&fused),
                 );
                 if std::env::var_os("RTRT_SHOW_REGIONS").is_some() && sm == 90 {
-                    show(&fused);
+                    show(&graph, &fused);
                 }
                 if seconds > MOST_SECONDS {
                     return Err(format!("fusing took {seconds:.1} s"));
