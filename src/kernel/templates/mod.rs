@@ -4,6 +4,9 @@
 //! [`TEMPLATES`]; `templates/README.md` has the recipe.
 
 pub mod column;
+pub mod gemm_mma;
+mod gemm_parts;
+pub mod gemm_simt;
 pub mod indexed;
 pub mod pointwise;
 pub mod row;
@@ -35,7 +38,7 @@ pub struct Template {
 }
 
 /// Every template. Those that solve a problem best come first, which breaks ties.
-pub static TEMPLATES: &[&Template] = &[&pointwise::TEMPLATE, &transpose::TEMPLATE, &row::TEMPLATE, &column::TEMPLATE, &indexed::TEMPLATE];
+pub static TEMPLATES: &[&Template] = &[&pointwise::TEMPLATE, &transpose::TEMPLATE, &row::TEMPLATE, &column::TEMPLATE, &gemm_mma::TEMPLATE, &gemm_simt::TEMPLATE, &indexed::TEMPLATE];
 
 /// Ways to solve `spec` on `arch`, the one predicted fastest first; never empty for a region
 /// whose ops have generated code.
