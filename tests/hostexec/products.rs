@@ -292,3 +292,18 @@ pub fn convolutions(dtype: DType, last: bool) -> Vec<Problem> {
     }
     problems
 }
+
+/// All of the above in the kinds that have kernels of their own.
+pub fn all() -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        problems.extend(layouts(dtype));
+        problems.extend(epilogues(dtype));
+        problems.extend(tails(dtype));
+        problems.extend(batches(dtype));
+        problems.extend(deep(dtype));
+        problems.extend(convolutions(dtype, true));
+        problems.extend(convolutions(dtype, false));
+    }
+    problems
+}
