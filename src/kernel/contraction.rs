@@ -177,7 +177,12 @@ fn classified(graph: &Graph, node: &Node) -> Option<Axes> {
     let mut body = Body::new();
     let named: Vec<(Part, Option<VarId>)> = parts
         .iter()
-        .map(|&part| (part, (part.extent != 1).then(|| body.vars.fresh(Extent::from(part.extent)))))
+        .map(|&part| {
+            (
+                part,
+                (part.extent != 1).then(|| body.vars.fresh(Extent::from(part.extent))),
+            )
+        })
         .collect();
     let indexed: Vec<(Part, Index)> = named
         .iter()
@@ -377,7 +382,11 @@ fn pushed_forward(
         if node.results.contains(&product) {
             continue;
         }
-        let mut from = node.operands.iter().flatten().filter(|value| known.contains_key(value));
+        let mut from = node
+            .operands
+            .iter()
+            .flatten()
+            .filter(|value| known.contains_key(value));
         let Some(&source) = from.next() else {
             continue;
         };
@@ -403,7 +412,9 @@ fn forward(graph: &Graph, node: &Node, source: ValueId, at: &[Index], body: &Bod
             let Some(Attr::Ints(perm)) = node.attrs.get("perm") else {
                 return None;
             };
-            perm.iter().map(|&axis| at.get(usize::try_from(axis).ok()?).cloned()).collect()
+            perm.iter()
+                .map(|&axis| at.get(usize::try_from(axis).ok()?).cloned())
+                .collect()
         }
         (_, Lowering::Map(_)) => {
             let mut moved = vec![Index::zero(); dims.len().checked_sub(at.len())?];
@@ -498,7 +509,15 @@ mod tests {
         let y = build.op("reshape", &[y], ints("shape", &[2, 16, 4, 16]));
         let y = build.op("transpose", &[y], ints("perm", &[0, 2, 1, 3]));
         let found = build.contraction(RegionKind::Dot, y).unwrap();
-        assert_eq!(found.sizes, Sizes { batch: 1, m: 32, n: 64, k: 64 });
+        assert_eq!(
+            found.sizes,
+            Sizes {
+                batch: 1,
+                m: 32,
+                n: 64,
+                k: 64
+            }
+        );
         // Both factors are plain loads: the views left nothing behind in them.
         assert!(matches!(found.body.expr(found.a), Expr::Load { .. }));
         assert!(matches!(found.body.expr(found.b), Expr::Load { .. }));
@@ -517,9 +536,28 @@ mod tests {
             build.contraction(RegionKind::Window, y)
         };
         let dense = conv(1, &[48, 3, 3, 64]).unwrap().sizes;
-        assert_eq!(dense, Sizes { batch: 1, m: 60, n: 48, k: 576 });
+        assert_eq!(
+            dense,
+            Sizes {
+                batch: 1,
+                m: 60,
+                n: 48,
+                k: 576
+            }
+        );
         let grouped = conv(2, &[48, 3, 3, 32]).unwrap().sizes;
-        assert_eq!(grouped, Sizes { batch: 2, m: 60, n: 24, k: 288 });
-        assert!(conv(64, &[64, 3, 3, 1]).is_none(), "depthwise is no matrix product");
+        assert_eq!(
+            grouped,
+            Sizes {
+                batch: 2,
+                m: 60,
+                n: 24,
+                k: 288
+            }
+        );
+        assert!(
+            conv(64, &[64, 3, 3, 1]).is_none(),
+            "depthwise is no matrix product"
+        );
     }
 }

@@ -6,8 +6,8 @@
 use serde::Serialize;
 
 use super::gemm_parts::{
-    Blocking, epilogue_work, fetch_work, is_oversized, memory_bytes, parameters, ranked,
-    register_limit, resident_blocks, tensors,
+    Blocking, epilogue_work, fetch_work, is_oversized, memory_bytes, parameters, ranked, register_limit,
+    resident_blocks, tensors,
 };
 use super::{Template, field_names, fill, knob, variant};
 use crate::ir::DType;
@@ -262,7 +262,8 @@ fn tiling(
         n: shape.n,
         k: shape.k,
         threads,
-        registers: (words * (shape.thread_m * shape.thread_n + shape.thread_m + shape.thread_n + staged) + 44)
+        registers: (words * (shape.thread_m * shape.thread_n + shape.thread_m + shape.thread_n + staged)
+            + 44)
             .min(limit),
         smem_bytes: shape.smem_bytes(contraction.product),
         stages: 2,
@@ -288,8 +289,15 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
     let workspace_bytes = blocking.workspace_bytes(sizes, sum_bytes);
     let (params, passed) = parameters(spec, workspace_bytes);
     let (tiles_m, tiles_n, tiles_k) = blocking.tiles(sizes);
-    let tile = format!("{}x{}x{}_{}x{}", shape.m, shape.n, shape.k, shape.thread_m, shape.thread_n);
-    let tile = if splits > 1 { format!("{tile}_s{splits}") } else { tile };
+    let tile = format!(
+        "{}x{}x{}_{}x{}",
+        shape.m, shape.n, shape.k, shape.thread_m, shape.thread_n
+    );
+    let tile = if splits > 1 {
+        format!("{tile}_s{splits}")
+    } else {
+        tile
+    };
     let name = kernel_name(spec, TEMPLATE.name, &tile);
     let width = cuts.width.min(shape.thread_n);
     let epilogue = Epilogue::new(&contraction, width, tiles_m * shape.m, tiles_n * shape.n);
