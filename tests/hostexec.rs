@@ -5,6 +5,8 @@
 
 #![cfg(feature = "builder")]
 
+#[path = "hostexec/attention_regions.rs"]
+mod attention_regions;
 #[path = "hostexec/harness.rs"]
 mod harness;
 #[path = "hostexec/regions.rs"]
@@ -105,4 +107,19 @@ fn every_other_op_of_the_op_table() {
         )
     });
     check_some(others, 1);
+}
+
+#[test]
+fn attention_on_tensor_cores() {
+    check(attention_regions::half());
+}
+
+#[test]
+fn attention_outside_tensor_cores() {
+    check(attention_regions::wide());
+}
+
+#[test]
+fn attention_of_few_queries() {
+    check(attention_regions::decode());
 }

@@ -5,6 +5,8 @@
 
 #![cfg(feature = "builder")]
 
+#[path = "hostexec/attention_regions.rs"]
+mod attention_regions;
 #[path = "hostexec/regions.rs"]
 mod regions;
 
@@ -69,6 +71,15 @@ fn pointwise_kernels_compile() {
 fn row_kernels_compile() {
     compile_on(&regions::rows(), &[SM_90A]);
     compile_on(&regions::rows()[..2], &archs());
+}
+
+/// Shapes of models: what decides on registers is depth and kind.
+#[test]
+fn attention_kernels_compile() {
+    compile_on(&attention_regions::half(), &[SM_90A]);
+    compile_on(&attention_regions::wide(), &[SM_90A]);
+    compile_on(&attention_regions::decode(), &[SM_90A]);
+    compile_on(&attention_regions::of_models(), &archs());
 }
 
 fn all_problems() -> Vec<Problem> {

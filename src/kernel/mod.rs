@@ -5,6 +5,7 @@
 //! [`compose`] turns the body into tile expressions, [`cuda_expr`] prints those, and
 //! [`templates`] place them in kernels. Start reading at [`templates::TEMPLATES`].
 
+pub mod attention_body;
 pub mod compose;
 pub mod cuda_expr;
 pub mod cuda_types;
@@ -13,6 +14,7 @@ pub mod device;
 pub mod error;
 pub mod free_vars;
 pub mod header;
+pub mod main_loop;
 pub mod prelude;
 pub mod rebuild;
 pub mod region_body;

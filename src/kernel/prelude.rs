@@ -33,6 +33,21 @@ pub const REDUCE: Section = Section {
     text: include_str!("../../templates/device/reduce.cuh"),
 };
 
+/// Matrix instructions; replaced by tests like the prelude.
+pub const MMA: Section = Section {
+    name: "mma",
+    text: include_str!("../../templates/device/mma.cuh"),
+};
+/// Copies beside the thread; replaced by tests like the prelude.
+pub const ASYNC_COPY: Section = Section {
+    name: "async_copy",
+    text: include_str!("../../templates/device/async_copy.cuh"),
+};
+pub const ATTENTION: Section = Section {
+    name: "attention",
+    text: include_str!("../../templates/device/attention.cuh"),
+};
+
 /// What every kernel of this crate begins with.
 pub const COMMON: &[Section] = &[PRELUDE, CONVERT, SCALAR, INDEX, VECTOR, REDUCE];
 

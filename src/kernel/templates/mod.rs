@@ -3,6 +3,9 @@
 //! Adding one is adding a module with a `pub static TEMPLATE: Template` and listing it in
 //! [`TEMPLATES`]; `templates/README.md` has the recipe.
 
+pub mod attention_decode;
+pub mod attention_mma;
+pub mod attention_simt;
 pub mod column;
 pub mod indexed;
 pub mod pointwise;
@@ -35,7 +38,10 @@ pub struct Template {
 }
 
 /// Every template. Those that solve a problem best come first, which breaks ties.
-pub static TEMPLATES: &[&Template] = &[&pointwise::TEMPLATE, &transpose::TEMPLATE, &row::TEMPLATE, &column::TEMPLATE, &indexed::TEMPLATE];
+pub static TEMPLATES: &[&Template] = &[&attention_mma::TEMPLATE,
+    &attention_simt::TEMPLATE,
+    &attention_decode::TEMPLATE,
+    &pointwise::TEMPLATE, &transpose::TEMPLATE, &row::TEMPLATE, &column::TEMPLATE, &indexed::TEMPLATE];
 
 /// Ways to solve `spec` on `arch`, the one predicted fastest first; never empty for a region
 /// whose ops have generated code.
