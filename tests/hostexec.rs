@@ -11,6 +11,8 @@ mod attention_regions;
 mod harness;
 #[path = "hostexec/regions.rs"]
 mod regions;
+#[path = "hostexec/window_regions.rs"]
+mod window_regions;
 
 use harness::{Case, difference, have_compiler, run_all, tolerance};
 use regions::Problem;
@@ -122,4 +124,29 @@ fn attention_outside_tensor_cores() {
 #[test]
 fn attention_of_few_queries() {
     check(attention_regions::decode());
+}
+
+#[test]
+fn windows_of_one_channel() {
+    check(window_regions::depthwise());
+}
+
+#[test]
+fn windows_that_pool() {
+    check(window_regions::pools());
+}
+
+#[test]
+fn windows_of_groups() {
+    check(window_regions::groups());
+}
+
+#[test]
+fn windows_transposed() {
+    check(window_regions::transposed());
+}
+
+#[test]
+fn windows_of_the_op_table() {
+    check(regions::ops_of_the_table(|def| matches!(def.lower, Lowering::Tile(TileKind::Window, _))));
 }

@@ -9,6 +9,8 @@
 mod attention_regions;
 #[path = "hostexec/regions.rs"]
 mod regions;
+#[path = "hostexec/window_regions.rs"]
+mod window_regions;
 
 use regions::Problem;
 use rtrt_codegen::compile::{self, Cache};
@@ -80,6 +82,15 @@ fn attention_kernels_compile() {
     compile_on(&attention_regions::wide(), &[SM_90A]);
     compile_on(&attention_regions::decode(), &[SM_90A]);
     compile_on(&attention_regions::of_models(), &archs());
+}
+
+#[test]
+fn window_kernels_compile() {
+    compile_on(&window_regions::depthwise(), &[SM_90A]);
+    compile_on(&window_regions::pools()[..8], &[SM_90A]);
+    compile_on(&window_regions::groups(), &[SM_90A]);
+    compile_on(&window_regions::transposed()[..8], &[SM_90A]);
+    compile_on(&window_regions::of_models(), &archs());
 }
 
 fn all_problems() -> Vec<Problem> {

@@ -22,6 +22,7 @@ pub mod row_plan;
 pub mod source;
 pub mod spec;
 pub mod templates;
+pub mod window_body;
 
 pub use error::KernelError;
 pub use source::{Arch, Launch, Param, Source, Variant};

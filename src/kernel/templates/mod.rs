@@ -12,6 +12,8 @@ pub mod pointwise;
 pub mod row;
 mod row_print;
 pub mod transpose;
+pub mod window_strip;
+pub mod window_taps;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -41,6 +43,8 @@ pub struct Template {
 pub static TEMPLATES: &[&Template] = &[&attention_mma::TEMPLATE,
     &attention_simt::TEMPLATE,
     &attention_decode::TEMPLATE,
+    &window_strip::TEMPLATE,
+    &window_taps::TEMPLATE,
     &pointwise::TEMPLATE, &transpose::TEMPLATE, &row::TEMPLATE, &column::TEMPLATE, &indexed::TEMPLATE];
 
 /// Ways to solve `spec` on `arch`, the one predicted fastest first; never empty for a region
