@@ -7,6 +7,8 @@
 
 #[path = "hostexec/attention_regions.rs"]
 mod attention_regions;
+#[path = "hostexec/products.rs"]
+mod products;
 #[path = "hostexec/regions.rs"]
 mod regions;
 #[path = "hostexec/window_regions.rs"]
@@ -15,6 +17,7 @@ mod window_regions;
 use regions::Problem;
 use rtrt_codegen::compile::{self, Cache};
 use rtrt_codegen::cuda::Nvrtc;
+use rtrt_codegen::ir::DType;
 use rtrt_codegen::kernel::{self, Arch, Source};
 
 const SM_90A: Arch = Arch {
@@ -87,10 +90,56 @@ fn attention_kernels_compile() {
 #[test]
 fn window_kernels_compile() {
     compile_on(&window_regions::depthwise(), &[SM_90A]);
-    compile_on(&window_regions::pools()[..8], &[SM_90A]);
+    compile_on(&window_regions::pools(true)[..4], &[SM_90A]);
+    compile_on(&window_regions::pools(false)[..4], &[SM_90A]);
     compile_on(&window_regions::groups(), &[SM_90A]);
     compile_on(&window_regions::transposed()[..8], &[SM_90A]);
     compile_on(&window_regions::of_models(), &archs());
+}
+
+/// Products of every kind, with an epilogue of several operands.
+fn some_products() -> Vec<Problem> {
+    use products::{CONV, Conv, Epilogue, Layout};
+    let matmul = |dtype, k| {
+        let shapes = ((&[256, k][..], Layout::Plain), (&[k, 192][..], Layout::Plain));
+        products::matmul(dtype, shapes.0, shapes.1, Epilogue::BiasResidualRelu)
+    };
+    let mut tf32 = matmul(DType::F32, 512);
+    tf32.spec.options.tf32 = true;
+    let awkward = Conv {
+        channels: 3,
+        size: [32, 30],
+        stride: 2,
+        ..CONV
+    };
+    let dense = Conv {
+        channels: 64,
+        filters: 128,
+        size: [28, 28],
+        ..CONV
+    };
+    vec![
+        matmul(DType::F16, 512),
+        matmul(DType::F32, 512),
+        products::conv(DType::F16, dense, true, Epilogue::Silu),
+        products::conv(DType::F16, awkward, true, Epilogue::Silu),
+        products::conv(DType::F32, dense, false, Epilogue::Silu),
+        matmul(DType::BF16, 72),
+        tf32,
+        matmul(DType::F64, 72),
+        products::matmul(DType::F16, (&[2, 77, 64], Layout::Turned), (&[64, 77], Layout::Cast), Epilogue::Heads),
+    ]
+}
+
+#[test]
+fn product_kernels_compile_for_one_architecture() {
+    compile_on(&some_products(), &[SM_90A]);
+}
+
+#[test]
+fn product_kernels_compile_everywhere() {
+    compile_on(&some_products()[..1], &archs());
+    compile_on(&some_products()[2..3], &archs());
 }
 
 fn all_problems() -> Vec<Problem> {

@@ -95,6 +95,8 @@ pub struct Function {
 
 // SAFETY: function handles belong to a module, not to a thread.
 unsafe impl Send for Function {}
+// SAFETY: the driver allows launches of one function from several threads at once.
+unsafe impl Sync for Function {}
 
 impl Function {
     /// Opts in to `bytes` of dynamic shared memory; needed above 48 KiB.

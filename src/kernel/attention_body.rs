@@ -9,6 +9,7 @@ use super::cuda_vector::Lane;
 use super::error::KernelError;
 use super::main_loop::{After, Before, after, before, main_node};
 use super::region_body::{lane_index, operands, results};
+use super::source::Arch;
 use super::spec::KernelSpec;
 use crate::ir::{DType, Node};
 use crate::tile::{Extent, Index, VarId};
@@ -84,6 +85,9 @@ impl Attention {
     }
 
     /// Operand `n` in chunks of `width` elements, over batch, head, row, chunk and lane.
+    ///
+    /// # Errors
+    /// If an op before the attention has no generated code.
     pub fn operand(&self, spec: &KernelSpec, node: &Node, n: usize, width: usize) -> Result<Before, KernelError> {
         let (rows, depth) = match n {
             0 => (self.queries, self.depth),
@@ -101,7 +105,18 @@ impl Attention {
 
     /// Statements that fill `to`, which points to elements of C++ type `ty`, from operand `n`
     /// at `batch`, `head`, `row` and `chunk`.
-    pub fn fill(&self, spec: &KernelSpec, node: &Node, n: usize, width: usize, ty: &str) -> Result<FillText, KernelError> {
+    ///
+    /// # Errors
+    /// If an op before the attention has no generated code.
+    pub fn fill(
+        &self,
+        spec: &KernelSpec,
+        node: &Node,
+        n: usize,
+        width: usize,
+        ty: &str,
+        arch: Arch,
+    ) -> Result<FillText, KernelError> {
         let part = self.operand(spec, node, n, width)?;
         let lane = Lane {
             var: part.vars[4],
@@ -114,11 +129,16 @@ impl Attention {
         if let Some((input, first)) = part.plain(&inputs, lane) {
             let from = &inputs[input as usize];
             if storage_type(from.dtype) == ty && width * from.dtype.size_bytes() == 16 {
-                let position = printer.index(&first);
-                printer.line(&format!("rt_copy_async16(to, {} + ({position}));", from.name));
+                let from = format!("{} + ({})", from.name, printer.index(&first));
+                let is_async = arch.sm >= 80;
+                printer.line(&if is_async {
+                    format!("rt_async_copy_16(rt_shared_address(to), {from}, true);")
+                } else {
+                    format!("rt_copy_16(to, {from});")
+                });
                 return Ok(FillText {
                     text: printer.finish()?,
-                    is_async: true,
+                    is_async,
                 });
             }
         }
@@ -131,6 +151,9 @@ impl Attention {
     }
 
     /// Statements that read a chunk of operand `n` into the array they name.
+    ///
+    /// # Errors
+    /// If an op before the attention has no generated code.
     pub fn read(
         &self,
         spec: &KernelSpec,
@@ -151,18 +174,6 @@ impl Attention {
         printer.set_depth(depth);
         let values = printer.lanes(lane, &[part.value]);
         Ok((printer.finish()?, values[0].clone()))
-    }
-
-    /// Whether neighbouring elements of operand `n` are read in one access of `width`.
-    pub fn is_wide(&self, spec: &KernelSpec, node: &Node, n: usize, width: usize) -> bool {
-        let Ok(part) = self.operand(spec, node, n, width) else {
-            return false;
-        };
-        let lane = Lane {
-            var: part.vars[4],
-            width,
-        };
-        part.plain(&operands(spec), lane).is_some()
     }
 
     /// Statements of a score; those per key are for depth `depth`, the others for one more.

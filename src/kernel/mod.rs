@@ -7,12 +7,16 @@
 
 pub mod attention_body;
 pub mod compose;
+pub mod contraction;
 pub mod cuda_expr;
 pub mod cuda_types;
 mod cuda_vector;
 pub mod device;
 pub mod error;
 pub mod free_vars;
+pub mod gemm_cost;
+pub mod gemm_epilogue;
+pub mod gemm_operand;
 pub mod header;
 pub mod main_loop;
 pub mod prelude;

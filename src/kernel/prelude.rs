@@ -32,17 +32,30 @@ pub const REDUCE: Section = Section {
     name: "reduce",
     text: include_str!("../../templates/device/reduce.cuh"),
 };
-
-/// Matrix instructions; replaced by tests like the prelude.
+/// Which tile a block computes, and how tiles lie in shared memory.
+pub const TILE: Section = Section {
+    name: "tile",
+    text: include_str!("../../templates/device/tile.cuh"),
+};
+pub const SPLIT: Section = Section {
+    name: "split",
+    text: include_str!("../../templates/device/split.cuh"),
+};
+/// Matrix instructions.
 pub const MMA: Section = Section {
     name: "mma",
     text: include_str!("../../templates/device/mma.cuh"),
 };
-/// Copies beside the thread; replaced by tests like the prelude.
 pub const ASYNC_COPY: Section = Section {
     name: "async_copy",
     text: include_str!("../../templates/device/async_copy.cuh"),
 };
+/// Operands of matrix instructions out of shared memory.
+pub const FRAGMENT: Section = Section {
+    name: "fragment",
+    text: include_str!("../../templates/device/fragment.cuh"),
+};
+
 pub const ATTENTION: Section = Section {
     name: "attention",
     text: include_str!("../../templates/device/attention.cuh"),

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 
 use super::conditions::{Value, equal};
 use super::facts::{Binding, Facts, Handle};
+use super::sinking::{Sunk, sink};
 use crate::ir::{Attr, DType};
 
 type Body = fn(&[Value], &dyn Facts) -> Option<Value>;
@@ -122,6 +123,14 @@ pub static FUNCTIONS: &[Function] = &[
         };
         Some(Value::Bool(args[1..].iter().any(is_one)))
     }),
+    Function::new("any_transposed", (2, 2), "any_transposed(x, p): whether a transpose by p makes one of the values", |args, facts| {
+        let (handles, perm) = (args[0].handles()?, args[1].as_ints()?);
+        let is_turned = |handle: &Handle| {
+            let made = facts.made_by(*handle, "transpose");
+            made.is_some_and(|(attrs, _)| attrs.ints("perm") == Some(perm))
+        };
+        Some(Value::Bool(handles.iter().any(is_turned)))
+    }),
     Function::new("flops", (1, 1), "scalar operations per element", |args, facts| {
         Some(Value::float(facts.flops(args[0].as_handle()?)))
     }),
@@ -162,6 +171,12 @@ pub static FUNCTIONS: &[Function] = &[
     }),
     Function::new("lookup", (2, 2), "lookup(axes, p): p[axis] for each axis", |args, _| {
         permute(args[1].as_ints()?, args[0].as_ints()?).map(Value::ints)
+    }),
+    Function::new("sunk_shape", (3, 3), "sunk_shape(dims, p, s): the dims that a reshape to s before a transpose by p would give, where it can come first", |args, _| {
+        sunk(args).map(|sunk| Value::ints(sunk.dims))
+    }),
+    Function::new("sunk_perm", (3, 3), "sunk_perm(dims, p, s): the transpose behind that reshape", |args, _| {
+        sunk(args).map(|sunk| Value::ints(sunk.perm))
     }),
     Function::new("moves_units", (2, 2), "moves_units(dims, p): whether p only moves axes of extent one", |args, _| {
         let (dims, perm) = (args[0].as_ints()?, args[1].as_ints()?);
@@ -265,6 +280,11 @@ pub fn lookup(name: &str) -> Option<&'static Function> {
     BY_NAME.get(name).copied()
 }
 
+/// What [`sink`] makes of `(dims, p, s)`.
+fn sunk(args: &[Value]) -> Option<Sunk> {
+    sink(args[0].as_ints()?, args[1].as_ints()?, args[2].as_ints()?)
+}
+
 /// Dims of a value's type.
 fn dims(value: &Value, facts: &dyn Facts) -> Option<Vec<i64>> {
     let dims = facts.ty(value.as_handle()?)?.shape.dims()?;
@@ -308,13 +328,13 @@ fn cut(list: &[i64], at: &Value) -> Option<usize> {
 }
 
 /// `list[p[i]]` for each `i`.
-fn permute(list: &[i64], perm: &[i64]) -> Option<Vec<i64>> {
+pub(super) fn permute(list: &[i64], perm: &[i64]) -> Option<Vec<i64>> {
     perm.iter()
         .map(|&from| list.get(usize::try_from(from).ok()?).copied())
         .collect()
 }
 
-fn inverse(perm: &[i64]) -> Option<Vec<i64>> {
+pub(super) fn inverse(perm: &[i64]) -> Option<Vec<i64>> {
     let mut inverse = vec![0; perm.len()];
     for (to, &from) in (0i64..).zip(perm) {
         *inverse.get_mut(usize::try_from(from).ok()?)? = to;

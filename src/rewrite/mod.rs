@@ -33,6 +33,7 @@ pub mod rule_set;
 pub mod rule_terms;
 pub mod saturate;
 pub mod siblings;
+pub mod sinking;
 pub mod tabulate;
 pub mod term_facts;
 pub mod term_graph;

@@ -1,25 +1,12 @@
-// Copies from global to shared memory that run beside the thread. They land in groups: a wait
-// says how many of the newest groups may still be under way. Below sm_80 a copy is done at once.
+// Copies to shared memory that go on while the thread does something else (sm_80 and later).
 
-// 16 bytes; both addresses are multiples of 16.
-RT_DEV void rt_copy_async16(void* to, const void* from) {
-#if __CUDA_ARCH__ >= 800
-  uint32_t address;
-  asm("{ .reg .u64 p; cvta.to.shared.u64 p, %1; cvt.u32.u64 %0, p; }" : "=r"(address) : "l"(to));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
-#else
-  *reinterpret_cast<RtPack<uint32_t, 4>*>(to) = *reinterpret_cast<const RtPack<uint32_t, 4>*>(from);
-#endif
+// 16 bytes, or zeros where `valid` is false; nothing is read then.
+RT_DEV void rt_async_copy_16(uint32_t to, const void* from, bool valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" : : "r"(to), "l"(from), "r"(valid ? 16 : 0));
 }
 
-RT_DEV void rt_copy_async_commit() {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
-}
+// Closes the group of copies begun since the last call.
+RT_DEV void rt_async_commit() { asm volatile("cp.async.commit_group;" : : : "memory"); }
 
-template <int kNewest> RT_DEV void rt_copy_async_wait() {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.wait_group %0;" ::"n"(kNewest) : "memory");
-#endif
-}
+// Waits until at most kOpen groups are not done. Other threads see the bytes after a barrier.
+template <int kOpen> RT_DEV void rt_async_wait() { asm volatile("cp.async.wait_group %0;" : : "n"(kOpen) : "memory"); }

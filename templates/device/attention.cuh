@@ -15,6 +15,10 @@ template <int N, class T> RT_DEV void rt_clear(T* to) {
   }
 }
 
+RT_DEV void rt_copy_16(void* to, const void* from) {
+  *reinterpret_cast<RtPack<uint32_t, 4>*>(to) = *reinterpret_cast<const RtPack<uint32_t, 4>*>(from);
+}
+
 // Parts of attention rows in shared memory: maximum and sum of each part and row, and the
 // weighted values, unnormalised.
 template <class V, int kParts, int kRows, int kPitch> struct RtParts {

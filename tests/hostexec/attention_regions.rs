@@ -120,6 +120,15 @@ pub fn half() -> Vec<Problem> {
     problems
 }
 
+/// In `f16`, which the oldest tensor cores multiply too.
+pub fn half_of_one_kind() -> Vec<Problem> {
+    vec![
+        plain(DType::F16, [1, 2, 2, 33, 70, 64, 64], None, 0.0),
+        between_views(DType::F16, [2, 37, 3, 32]),
+        plain(DType::F16, [1, 1, 1, 65, 65, 128, 128], Some(0), 0.0),
+    ]
+}
+
 /// In the kinds that are multiplied outside tensor cores.
 pub fn wide() -> Vec<Problem> {
     let mut problems = vec![

@@ -105,8 +105,8 @@ pub fn depthwise() -> Vec<Problem> {
     problems
 }
 
-/// Poolings, channels last and first.
-pub fn pools() -> Vec<Problem> {
+/// Poolings, channels last or first.
+pub fn pools(last: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
     let shapes = [
         (cells([3, 3], 2, [1, 1, 1, 1], 1), 0),
@@ -116,7 +116,8 @@ pub fn pools() -> Vec<Problem> {
         (cells([3, 2], 1, [1, 0, 1, 0], 1), 0),
     ];
     for (seed, (cells, ceil_mode)) in shapes.into_iter().enumerate() {
-        for (op, channels) in [("max_pool_nhwc", 16), ("avg_pool_nhwc", 12), ("max_pool", 3), ("avg_pool", 3)] {
+        let ops = if last { [("max_pool_nhwc", 16), ("avg_pool_nhwc", 12)] } else { [("max_pool", 3), ("avg_pool", 3)] };
+        for (op, channels) in ops {
             let mut b = Build::new(90 + seed as u64);
             let dtype = if seed % 2 == 0 { DType::F16 } else { DType::F32 };
             let dims = if op.ends_with("nhwc") { [2, 9, 7, channels] } else { [2, channels, 9, 7] };

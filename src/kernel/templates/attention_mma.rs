@@ -51,6 +51,7 @@ struct AttentionMmaContext {
     causal: bool,
     causal_offset: i64,
     q_resident: bool,
+    is_async: bool,
     load_q: String,
     load_k: String,
     load_v: String,
@@ -221,6 +222,12 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     let tile = format!("{}x{}x{}_w{}", plan.tile_rows(), plan.tile_keys(), attention.depth, plan.threads() / 32);
     let name = kernel_name(spec, TEMPLATE.name, &tile);
     let score = attention.score(spec, node, 3, plan.tile_keys())?;
+    let fills = [
+        attention.fill(spec, node, 0, 8, element, arch)?,
+        attention.fill(spec, node, 1, 8, element, arch)?,
+        attention.fill(spec, node, 2, 8, element, arch)?,
+    ];
+    let is_async = fills.iter().any(|fill| fill.is_async);
     let context = AttentionMmaContext {
         name: name.clone(),
         params,
@@ -246,15 +253,17 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         causal: attention.causal_offset.is_some(),
         causal_offset: attention.causal_offset.unwrap_or(0),
         q_resident: plan.q_resident,
-        load_q: attention.fill(spec, node, 0, 8, element)?.text,
-        load_k: attention.fill(spec, node, 1, 8, element)?.text,
-        load_v: attention.fill(spec, node, 2, 8, element)?.text,
+        is_async,
+        load_q: fills[0].text.clone(),
+        load_k: fills[1].text.clone(),
+        load_v: fills[2].text.clone(),
         score_per_key: score.per_key,
         score: score.own,
         store: attention.store(spec, node, 8, 2, TEMPLATE.name)?,
     };
     let text = fill(&TEMPLATE, &context)?;
-    let sections = [COMMON, &[MMA, ASYNC_COPY, ATTENTION]].concat();
+    let copies: &[_] = if is_async { &[MMA, ASYNC_COPY, ATTENTION] } else { &[MMA, ATTENTION] };
+    let sections = [COMMON, copies].concat();
     Ok(Source {
         name,
         header: String::new(),

@@ -12,7 +12,7 @@ use crate::kernel::attention_body::{Attention, chunk_width, parts_bytes};
 use crate::kernel::cuda_types::{value_bytes, value_type};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
-use crate::kernel::prelude::{ASYNC_COPY, ATTENTION, COMMON, translation_unit};
+use crate::kernel::prelude::{ASYNC_COPY, ATTENTION, COMMON, MMA, translation_unit};
 use crate::kernel::region_body::{kernel_name, operand_bytes, signature};
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
@@ -48,6 +48,7 @@ struct AttentionSimtContext {
     padded_depth: usize,
     causal: bool,
     causal_offset: i64,
+    is_async: bool,
     load_q: String,
     load_k: String,
     load_v: String,
@@ -189,7 +190,7 @@ fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &D
     NODE_US + (cycles / (device.clock_ghz * 1e3)).max(device.memory_us(operand_bytes(spec)))
 }
 
-fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, KernelError> {
+fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, KernelError> {
     let plan = Plan {
         threads: knob(&TEMPLATE, variant, "threads")?,
         lanes: knob(&TEMPLATE, variant, "lanes")?,
@@ -206,6 +207,12 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
     let tile = format!("{}x{}x{}_t{}", plan.tile_rows(), plan.tile_keys(), attention.depth, plan.threads);
     let name = kernel_name(spec, TEMPLATE.name, &tile);
     let score = attention.score(spec, node, 3, plan.tile_keys())?;
+    let fills = [
+        attention.fill(spec, node, 0, width, ty, arch)?,
+        attention.fill(spec, node, 1, width, ty, arch)?,
+        attention.fill(spec, node, 2, value_width, ty, arch)?,
+    ];
+    let is_async = fills.iter().any(|fill| fill.is_async);
     let context = AttentionSimtContext {
         name: name.clone(),
         params,
@@ -228,15 +235,17 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
         padded_depth: attention.depth.next_multiple_of(4),
         causal: attention.causal_offset.is_some(),
         causal_offset: attention.causal_offset.unwrap_or(0),
-        load_q: attention.fill(spec, node, 0, width, ty)?.text,
-        load_k: attention.fill(spec, node, 1, width, ty)?.text,
-        load_v: attention.fill(spec, node, 2, value_width, ty)?.text,
+        is_async,
+        load_q: fills[0].text.clone(),
+        load_k: fills[1].text.clone(),
+        load_v: fills[2].text.clone(),
         score_per_key: score.per_key,
         score: score.own,
         store: attention.store(spec, node, value_width, 2, TEMPLATE.name)?,
     };
     let text = fill(&TEMPLATE, &context)?;
-    let sections = [COMMON, &[ASYNC_COPY, ATTENTION]].concat();
+    let copies: &[_] = if is_async { &[MMA, ASYNC_COPY, ATTENTION] } else { &[ATTENTION] };
+    let sections = [COMMON, copies].concat();
     Ok(Source {
         name,
         header: String::new(),

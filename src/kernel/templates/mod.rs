@@ -7,6 +7,9 @@ pub mod attention_decode;
 pub mod attention_mma;
 pub mod attention_simt;
 pub mod column;
+pub mod gemm_mma;
+mod gemm_parts;
+pub mod gemm_simt;
 pub mod indexed;
 pub mod pointwise;
 pub mod row;
@@ -40,12 +43,20 @@ pub struct Template {
 }
 
 /// Every template. Those that solve a problem best come first, which breaks ties.
-pub static TEMPLATES: &[&Template] = &[&attention_mma::TEMPLATE,
+pub static TEMPLATES: &[&Template] = &[
+    &pointwise::TEMPLATE,
+    &transpose::TEMPLATE,
+    &row::TEMPLATE,
+    &column::TEMPLATE,
+    &gemm_mma::TEMPLATE,
+    &gemm_simt::TEMPLATE,
+    &attention_mma::TEMPLATE,
     &attention_simt::TEMPLATE,
     &attention_decode::TEMPLATE,
     &window_strip::TEMPLATE,
     &window_taps::TEMPLATE,
-    &pointwise::TEMPLATE, &transpose::TEMPLATE, &row::TEMPLATE, &column::TEMPLATE, &indexed::TEMPLATE];
+    &indexed::TEMPLATE,
+];
 
 /// Ways to solve `spec` on `arch`, the one predicted fastest first; never empty for a region
 /// whose ops have generated code.

@@ -1,49 +1,48 @@
-// Stands for templates/device/async_copy.cuh: a copy lands when its group is waited for, and
-// its target is poisoned until then.
+// Stands for templates/device/async_copy.cuh: bytes arrive when they are waited for, and are
+// not-a-number until then.
 
 namespace host {
 
-struct Copy {
-  void* to;
+struct AsyncCopy {
+  unsigned char* to;
   const void* from;
 };
-
-struct Copies {
+struct AsyncQueue {
   dim3 block;
-  std::vector<Copy> open;
-  std::vector<std::vector<Copy>> groups;
+  std::vector<AsyncCopy> open;
+  std::vector<std::vector<AsyncCopy>> groups;
 };
+inline AsyncQueue async_queues[1024];
 
-// Copies of the running thread; a new block has none under way.
-inline Copies& copies() {
-  static std::vector<Copies> all(1024);
-  Copies& own = all[linear_thread()];
-  const bool same = own.block.x == block_index.x && own.block.y == block_index.y && own.block.z == block_index.z;
-  if (!same) own = Copies{block_index, {}, {}};
-  return own;
-}
-
-inline void land(size_t newest) {
-  auto& groups = copies().groups;
-  while (groups.size() > newest) {
-    for (const Copy& copy : groups.front()) memcpy(copy.to, copy.from, 16);
-    groups.erase(groups.begin());
-  }
+inline AsyncQueue& async_queue() {
+  AsyncQueue& queue = async_queues[linear_thread()];
+  const bool same = queue.block.x == block_index.x && queue.block.y == block_index.y && queue.block.z == block_index.z;
+  if (!same) queue = AsyncQueue{block_index, {}, {}};
+  return queue;
 }
 
 }  // namespace host
 
-RT_DEV void rt_copy_async16(void* to, const void* from) {
-  if (((uintptr_t)to | (uintptr_t)from) % 16 != 0) {
-    fprintf(stderr, "asynchronous copy of unaligned memory\n");
-    exit(5);
+RT_DEV void rt_async_copy_16(uint32_t to, const void* from, bool valid) {
+  if (to % 16 != 0 || (valid && uintptr_t(from) % 16 != 0)) {
+    fprintf(stderr, "copy of 16 bytes from %p to %u\n", from, to);
+    exit(3);
   }
-  memset(to, 0xff, 16);
-  host::copies().open.push_back({to, from});
+  memset(host::dynamic_shared + to, 0xff, 16);
+  host::async_queue().open.push_back({host::dynamic_shared + to, valid ? from : nullptr});
 }
-RT_DEV void rt_copy_async_commit() {
-  auto& own = host::copies();
-  own.groups.push_back(own.open);
-  own.open.clear();
+RT_DEV void rt_async_commit() {
+  host::AsyncQueue& queue = host::async_queue();
+  queue.groups.push_back(queue.open);
+  queue.open.clear();
 }
-template <int kNewest> RT_DEV void rt_copy_async_wait() { host::land(kNewest); }
+template <int kOpen> void rt_async_wait() {
+  auto& groups = host::async_queue().groups;
+  while (int(groups.size()) > kOpen) {
+    for (const host::AsyncCopy& copy : groups.front()) {
+      if (copy.from) memcpy(copy.to, copy.from, 16);
+      else memset(copy.to, 0, 16);
+    }
+    groups.erase(groups.begin());
+  }
+}

@@ -1,0 +1,150 @@
+//! What fusing makes of a model, and whether it still computes the same.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use rtrt_codegen::ir::{DType, Graph, HostTensor};
+use rtrt_codegen::rewrite::canonicalize::canonicalize_counting;
+use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RuleOptions, RuleSet, fuse};
+use rtrt_codegen::specialize::lower_precision;
+use rtrt_codegen::testing::fused::run_fused;
+
+use crate::case::{Case, Error};
+
+/// Relative error that f16 may have, 2-norm.
+const HALF_ERROR: f64 = 1e-2;
+/// Seconds that fusing may take; tests run unoptimised, so this is no budget.
+const MOST_SECONDS: f64 = 60.0;
+
+/// How values are stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Precision {
+    Full,
+    Half,
+}
+
+impl Precision {
+    fn name(self) -> &'static str {
+        match self {
+            Precision::Full => "f32",
+            Precision::Half => "f16",
+        }
+    }
+
+    fn apply(self, graph: &Graph) -> Graph {
+        match self {
+            Precision::Full => graph.clone(),
+            Precision::Half => lower_precision(graph, DType::F16),
+        }
+    }
+}
+
+/// The embedded rules, and those of the folder that `RTRT_RULES` names.
+static RULES: LazyLock<RuleSet> = LazyLock::new(|| {
+    let options = RuleOptions {
+        dir: std::env::var_os("RTRT_RULES").map(Into::into),
+        ..RuleOptions::default()
+    };
+    RuleSet::load(&options).unwrap_or_else(|errors| panic!("{:?}", miette::Report::new(errors)))
+});
+
+fn fused(graph: &Graph, sm: u32) -> Result<(FusedGraph, f64), String> {
+    let start = Instant::now();
+    let fused =
+        fuse(graph, &RULES, DeviceRates::for_sm(sm)).map_err(|error| error.to_string())?;
+    Ok((fused, start.elapsed().as_secs_f64()))
+}
+
+fn kinds(fused: &FusedGraph) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for region in &fused.regions {
+        *counts
+            .entry(format!("{:?}", region.kind).to_lowercase())
+            .or_default() += 1;
+    }
+    let counts: Vec<String> = counts
+        .iter()
+        .map(|(kind, count)| format!("{kind} {count}"))
+        .collect();
+    counts.join(", ")
+}
+
+fn show(graph: &Graph, fused: &FusedGraph) {
+    let (canonical, fired) = canonicalize_counting(graph, &RULES);
+    println!("{fired:?}\n{}", rtrt_codegen::ir::text::print_brief(&canonical));
+    for (n, region) in fused.regions.iter().enumerate() {
+        println!("-- {n}: {:?}, {:.2} us", region.kind, region.bound_us);
+        println!("{}", rtrt_codegen::ir::text::print(&region.body));
+    }
+}
+
+/// Fuses for each data set's shapes, precision and arch, and prints one line for each.
+pub fn structure(case: &Case) -> Result<(), String> {
+    for set in 0..case.n_data_sets() {
+        let graph = case.specialized(&case.inputs(set)?)?;
+        for precision in [Precision::Full, Precision::Half] {
+            let graph = precision.apply(&graph);
+            for sm in [87, 90] {
+                let (fused, seconds) = fused(&graph, sm)?;
+                println!(
+                    "{:28} data_{set} {} sm_{sm}: {:5} onnx, {:4} core, {:4} regions ({}), {seconds:.2} s",
+                    case.name,
+                    precision.name(),
+                    case.n_nodes,
+                    graph.nodes.len(),
+                    fused.regions.len(),
+                    kinds(&fused),
+                );
+                if std::env::var_os("RTRT_SHOW_REGIONS").is_some() && sm == 90 {
+                    show(&graph, &fused);
+                }
+                if seconds > MOST_SECONDS {
+                    return Err(format!("fusing took {seconds:.1} s"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn worst(case: &Case, found: &[HostTensor]) -> Result<Error, String> {
+    let mut worst = Error::default();
+    for (expected, found) in case.expected(0)?.iter().zip(found) {
+        let error = expected.error(found, case.tolerance())?;
+        worst.relative = worst.relative.max(error.relative);
+        worst.of_tolerance = worst.of_tolerance.max(error.of_tolerance);
+    }
+    Ok(worst)
+}
+
+/// Runs the regions on the first data set.
+pub fn meaning(case: &Case) -> Result<(), String> {
+    let inputs = case.inputs(0)?;
+    let graph = case.specialized(&inputs)?;
+    let mut wrong = Vec::new();
+    for precision in [Precision::Full, Precision::Half] {
+        let (fused, _) = fused(&precision.apply(&graph), 90)?;
+        let found = run_fused(&fused, &inputs).map_err(|error| error.to_string())?;
+        let error = worst(case, &found)?;
+        println!(
+            "{:28} {}: relative error {:.2e}, {:.3} of the f32 tolerance",
+            case.name,
+            precision.name(),
+            error.relative,
+            error.of_tolerance
+        );
+        let is_off = match precision {
+            Precision::Full => error.of_tolerance > 1.0,
+            Precision::Half => error.relative.is_nan() || error.relative > HALF_ERROR,
+        };
+        if is_off {
+            wrong.push(format!("{}: {error:?}", precision.name()));
+        }
+    }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(wrong.join("; "))
+    }
+}
