@@ -5,12 +5,16 @@
 
 #![cfg(feature = "builder")]
 
+#[path = "hostexec/attention_regions.rs"]
+mod attention_regions;
 #[path = "hostexec/harness.rs"]
 mod harness;
 #[path = "hostexec/products.rs"]
 mod products;
 #[path = "hostexec/regions.rs"]
 mod regions;
+#[path = "hostexec/window_regions.rs"]
+mod window_regions;
 
 use harness::{Case, difference, have_compiler, run_all, tolerance};
 use regions::Problem;
@@ -135,6 +139,54 @@ fn every_other_op_of_the_op_table() {
         )
     });
     check_some(others, 1);
+}
+
+#[test]
+fn attention_on_tensor_cores() {
+    check_template(&attention_regions::half(), "attention_mma", SM_90, 3);
+    check_template(&attention_regions::half_of_one_kind(), "attention_mma", SM_90, usize::MAX);
+    check_template(&attention_regions::half_of_one_kind(), "attention_mma", SM_75, 2);
+}
+
+#[test]
+fn attention_outside_tensor_cores() {
+    check_template(&attention_regions::wide(), "attention_simt", SM_90, 4);
+    check_template(&attention_regions::half_of_one_kind(), "attention_simt", SM_90, 1);
+    check_template(&attention_regions::wide()[..2], "attention_simt", SM_75, 1);
+}
+
+#[test]
+fn attention_of_few_queries() {
+    check_template(&attention_regions::decode(), "attention_decode", SM_90, 4);
+}
+
+#[test]
+fn windows_of_one_channel() {
+    check_template(&window_regions::depthwise(), "window_strip", SM_90, 6);
+    check_template(&window_regions::depthwise(), "window_taps", SM_90, 2);
+}
+
+#[test]
+fn windows_that_pool() {
+    check_template(&window_regions::pools(true), "window_strip", SM_90, 4);
+    check_template(&window_regions::pools(true), "window_taps", SM_90, 1);
+    check_template(&window_regions::pools(false), "window_taps", SM_90, 2);
+}
+
+#[test]
+fn windows_of_groups() {
+    check_template(&window_regions::groups(), "window_taps", SM_90, 4);
+}
+
+#[test]
+fn windows_transposed() {
+    check_template(&window_regions::transposed(), "window_taps", SM_90, 4);
+}
+
+#[test]
+fn windows_of_the_op_table() {
+    let windows = regions::ops_of_the_table(|def| matches!(def.lower, Lowering::Tile(TileKind::Window, _)));
+    check_template(&windows, "window_taps", SM_90, 3);
 }
 
 #[test]

@@ -5,10 +5,14 @@
 
 #![cfg(feature = "builder")]
 
+#[path = "hostexec/attention_regions.rs"]
+mod attention_regions;
 #[path = "hostexec/products.rs"]
 mod products;
 #[path = "hostexec/regions.rs"]
 mod regions;
+#[path = "hostexec/window_regions.rs"]
+mod window_regions;
 
 use regions::Problem;
 use rtrt_codegen::compile::{self, Cache};
@@ -76,6 +80,25 @@ fn pointwise_kernels_compile() {
 fn row_kernels_compile() {
     compile_on(&regions::rows(), &[SM_90A]);
     compile_on(&regions::rows()[..2], &archs());
+}
+
+/// Shapes of models: what decides on registers is depth and kind.
+#[test]
+fn attention_kernels_compile() {
+    compile_on(&attention_regions::half(), &[SM_90A]);
+    compile_on(&attention_regions::wide(), &[SM_90A]);
+    compile_on(&attention_regions::decode(), &[SM_90A]);
+    compile_on(&attention_regions::of_models(), &archs());
+}
+
+#[test]
+fn window_kernels_compile() {
+    compile_on(&window_regions::depthwise(), &[SM_90A]);
+    compile_on(&window_regions::pools(true)[..4], &[SM_90A]);
+    compile_on(&window_regions::pools(false)[..4], &[SM_90A]);
+    compile_on(&window_regions::groups(), &[SM_90A]);
+    compile_on(&window_regions::transposed()[..8], &[SM_90A]);
+    compile_on(&window_regions::of_models(), &archs());
 }
 
 /// Products of every kind, with an epilogue of several operands.

@@ -56,6 +56,15 @@ pub const FRAGMENT: Section = Section {
     text: include_str!("../../templates/device/fragment.cuh"),
 };
 
+pub const ATTENTION: Section = Section {
+    name: "attention",
+    text: include_str!("../../templates/device/attention.cuh"),
+};
+pub const WINDOW: Section = Section {
+    name: "window",
+    text: include_str!("../../templates/device/window.cuh"),
+};
+
 /// What every kernel of this crate begins with.
 pub const COMMON: &[Section] = &[PRELUDE, CONVERT, SCALAR, INDEX, VECTOR, REDUCE];
 

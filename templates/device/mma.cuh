@@ -61,3 +61,20 @@ template <> struct RtMma<float> {
   }
 };
 #endif
+
+// Two 16-bit elements in one word, `low` in its lower half.
+template <class T> RT_DEV uint32_t rt_pair(float low, float high) {
+  return uint32_t(rt_put<T>(low).bits) | uint32_t(rt_put<T>(high).bits) << 16;
+}
+#if __CUDA_ARCH__ >= 800
+template <> RT_DEV uint32_t rt_pair<f16>(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+template <> RT_DEV uint32_t rt_pair<bf16>(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+#endif

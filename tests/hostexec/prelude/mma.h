@@ -108,3 +108,8 @@ template <> struct RtMma<float> {
               });
   }
 };
+
+// Two 16-bit elements in one word, `low` in its lower half.
+template <class T> RT_DEV uint32_t rt_pair(float low, float high) {
+  return uint32_t(rt_put<T>(low).bits) | uint32_t(rt_put<T>(high).bits) << 16;
+}
