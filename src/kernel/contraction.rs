@@ -294,7 +294,7 @@ impl Axes {
             places.push(place(spec, number, at, &body));
         }
         let k = reduced_extent(&body)?;
-        taken_apart(&body, Sizes { batch, m, n, k }, &roots, places)
+        taken_apart(&body, Sizes { batch, m, n, k }, &roots, &places)
     }
 
     /// Coordinates of the product's value over the variables `BATCH`, `M` and `N`.
@@ -331,7 +331,7 @@ fn reduced_extent(body: &Body) -> Option<usize> {
 /// `roots` with the one sum as an accumulator, and its factors. Nothing is taken for granted
 /// about the views around the product: two different sums, or factors that depend on more
 /// than their own variables, are not a matrix product.
-fn taken_apart(body: &Body, sizes: Sizes, roots: &[ExprId], places: Vec<Index>) -> Option<Contraction> {
+fn taken_apart(body: &Body, sizes: Sizes, roots: &[ExprId], places: &[Index]) -> Option<Contraction> {
     let mut into = Body::new();
     let own: BTreeMap<VarId, Index> = [sizes.batch, sizes.m, sizes.n]
         .into_iter()

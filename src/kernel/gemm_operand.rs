@@ -276,7 +276,7 @@ pub fn memory_kind(contraction: &Contraction, side: Side) -> DType {
         match body.expr(id) {
             Expr::Select { then, otherwise, .. } if is_zero(body, *otherwise) => id = *then,
             Expr::Map { op: "cast", args, .. } if is_exact(body.dtype(args[0]), body.dtype(id)) => {
-                id = args[0]
+                id = args[0];
             }
             _ => return body.dtype(id),
         }

@@ -281,7 +281,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
     ranked(found, MOST_VARIANTS)
 }
 
-/// Floating-point operations per clock and SM that these instructions sustain. From sm_90 on
+/// Floating-point operations per clock and SM that these instructions sustain. From `sm_90` on
 /// the device's full rate is for instructions of warp groups.
 fn math_rate(element: DType, arch: Arch) -> f64 {
     const SUSTAINED: f64 = 0.85;
