@@ -1,5 +1,6 @@
 //! Compiles ONNX models to self-contained CUDA engines, and runs them.
 
+mod aside;
 pub mod cuda;
 pub mod engine;
 pub mod ir;

@@ -1,16 +1,23 @@
 //! The stages in order: the facade that commands and tests call.
 
-use crate::compile::CompileError;
-use crate::cuda::Nvrtc;
-use crate::engine::EngineError;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::compile::{Cache, CompileError, arch_name};
+use crate::cuda::{Context, CudaError, Nvrtc};
+use crate::engine::{self, Binding, Engine, EngineError};
 use crate::io::{IoError, Port};
 use crate::ir::{DType, Graph, HostTensor};
 use crate::onnx::ImportError;
+use crate::kernel::{self, Arch, KernelOptions};
 use crate::ops::OpError;
+use crate::plan::{self, Assembly, Identity};
 use crate::reference::{self, ReferenceError};
-use crate::rewrite::rule_error::RuleErrors;
-use crate::rewrite::rule_set::RuleOptions;
+use crate::rewrite::canonicalize::canonicalize;
+use crate::rewrite::{self, DeviceRates, FusedGraph, RewriteError, RuleErrors, RuleOptions, RuleSet, TensorSource};
+use crate::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
 use crate::specialize::{self, BindError, SpecializeError};
+use crate::tune::{self, Database, Effort, Machine, Problem, Tactic, TuneError};
 
 /// What any stage can report.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -34,8 +41,20 @@ pub enum PipelineError {
     #[diagnostic(transparent)]
     Compile(#[from] CompileError),
     #[error(transparent)]
+    #[diagnostic(code(rewrite::failed))]
+    Rewrite(#[from] RewriteError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Tune(#[from] TuneError),
+    #[error(transparent)]
     #[diagnostic(code(engine::file))]
     Engine(#[from] EngineError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Cuda(#[from] CudaError),
 }
 
 impl PipelineError {
@@ -52,7 +71,13 @@ impl PipelineError {
                 }
             ),
             PipelineError::Specialize(error) => error.is_unsupported(),
-            PipelineError::Rules(_) | PipelineError::Compile(_) | PipelineError::Engine(_) => false,
+            PipelineError::Rules(_)
+            | PipelineError::Compile(_)
+            | PipelineError::Rewrite(_)
+            | PipelineError::Tune(_)
+            | PipelineError::Engine(_)
+            | PipelineError::Runtime(_)
+            | PipelineError::Cuda(_) => false,
         }
     }
 }
@@ -97,6 +122,15 @@ pub fn lower(graph: &Graph, settings: &Settings) -> Result<Graph, PipelineError>
     Ok(specialize::specialize(graph, &bindings)?)
 }
 
+/// The static graph of core ops for the shapes of `inputs`.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_for(graph: &Graph, inputs: &[HostTensor]) -> Result<Graph, PipelineError> {
+    let bindings = specialize::bind_inputs(graph, inputs)?;
+    Ok(specialize::specialize(graph, &bindings)?)
+}
+
 /// Says early whether there is an NVRTC to compile kernels with.
 ///
 /// # Errors
@@ -115,4 +149,204 @@ pub fn check_nvrtc() -> Result<(), PipelineError> {
 pub fn run_reference(graph: &Graph, inputs: &[HostTensor]) -> Result<Vec<HostTensor>, PipelineError> {
     specialize::bind_inputs(graph, inputs)?;
     Ok(reference::run(graph, inputs)?)
+}
+
+/// How the variant of each kernel is chosen.
+#[derive(Clone, Debug, Default)]
+pub enum Selection {
+    /// By analytic time; needs no GPU.
+    #[default]
+    Predicted,
+    /// On the GPU of this machine.
+    OnDevice {
+        ordinal: usize,
+        /// Variants tried per kernel.
+        max_variants: usize,
+        /// Whether the right ones are timed, or the first right one is taken.
+        time: bool,
+        /// File of measurements, read before and written after.
+        database: Option<PathBuf>,
+    },
+}
+
+/// Is told of stages and their steps.
+pub trait Observer: Sync {
+    /// A stage begins; `n_steps` is zero where it has no countable steps.
+    fn stage(&self, name: &str, n_steps: usize);
+    /// So many steps of so many are done.
+    fn step(&self, n_done: usize, n_steps: usize);
+}
+
+/// An observer that is not interested.
+pub struct Silent;
+
+impl Observer for Silent {
+    fn stage(&self, _: &str, _: usize) {}
+    fn step(&self, _: usize, _: usize) {}
+}
+
+/// Compiles a static core graph, as [`lower`] gives it, for each of `archs`.
+///
+/// # Errors
+/// If a rule is wrong, NVRTC is missing, or kernels cannot be made.
+pub fn compile(
+    core: &Graph,
+    archs: &[Arch],
+    settings: &Settings,
+    selection: &Selection,
+    observer: &dyn Observer,
+) -> Result<Engine, PipelineError> {
+    let rules = RuleSet::load(&settings.rules)?;
+    let nvrtc = nvrtc()?.version().to_string();
+    observer.stage("canonicalize", 0);
+    let canonical = in_canonical_form(core, settings, &rules);
+    let mut assembly = Assembly::new();
+    let mut bindings = (Vec::new(), Vec::new());
+    for &arch in archs {
+        observer.stage(&format!("fuse for {}", arch_name(arch)), 0);
+        let fused = rewrite::fuse_canonical(&canonical, &rules, DeviceRates::for_sm(arch.sm))?;
+        let problems = problems(&fused, settings);
+        let tactics = tactics(&problems, arch, selection, observer)?;
+        let program = plan::plan(&fused, &tactics, arch, &mut assembly);
+        assembly.add(program);
+        bindings = (named(&fused, &fused.inputs), named(&fused, &fused.outputs));
+    }
+    let engine = assembly.finish(Identity {
+        model: core.name.clone(),
+        precision: settings.precision.name().to_owned(),
+        nvrtc,
+        inputs: bindings.0,
+        outputs: bindings.1,
+    });
+    engine::validate::validate(&engine)?;
+    Ok(engine)
+}
+
+/// The graph that the e-graph starts from.
+///
+/// # Errors
+/// If a rule is wrong.
+pub fn canonical(core: &Graph, settings: &Settings) -> Result<Graph, PipelineError> {
+    Ok(in_canonical_form(core, settings, &RuleSet::load(&settings.rules)?))
+}
+
+/// The regions that `core` is cut into for `arch`.
+///
+/// # Errors
+/// If a rule is wrong.
+pub fn regions(core: &Graph, arch: Arch, settings: &Settings) -> Result<FusedGraph, PipelineError> {
+    let rules = RuleSet::load(&settings.rules)?;
+    let canonical = in_canonical_form(core, settings, &rules);
+    Ok(rewrite::fuse_canonical(&canonical, &rules, DeviceRates::for_sm(arch.sm))?)
+}
+
+fn in_canonical_form(core: &Graph, settings: &Settings, rules: &RuleSet) -> Graph {
+    match settings.precision {
+        DType::F32 => canonicalize(core, rules),
+        narrow => canonicalize(&specialize::lower_precision(core, narrow), rules),
+    }
+}
+
+fn nvrtc() -> Result<&'static Nvrtc, PipelineError> {
+    Nvrtc::get().map_err(|missing| CompileError::NoNvrtc(missing.clone()).into())
+}
+
+fn problems(fused: &FusedGraph, settings: &Settings) -> Vec<Problem> {
+    let options = KernelOptions { tf32: settings.tf32 };
+    let problem = |number: usize| Problem {
+        spec: kernel::spec(fused, number, &options),
+        weights: fused.regions[number]
+            .inputs
+            .iter()
+            .map(|&id| matches!(fused.tensor(id).source, TensorSource::Weight(_)))
+            .collect(),
+    };
+    (0..fused.regions.len()).map(problem).collect()
+}
+
+fn tactics(
+    problems: &[Problem],
+    arch: Arch,
+    selection: &Selection,
+    observer: &dyn Observer,
+) -> Result<Vec<Tactic>, PipelineError> {
+    let cache = Cache::of_user();
+    let stage = format!("kernels for {}", arch_name(arch));
+    observer.stage(&stage, problems.len());
+    let progress = |n_done, n_steps| observer.step(n_done, n_steps);
+    let Selection::OnDevice {
+        ordinal,
+        max_variants,
+        time,
+        database: path,
+    } = selection
+    else {
+        return Ok(tune::predict(problems, arch, &cache, &progress)?);
+    };
+    let context = Context::new(*ordinal)?;
+    let machine = Machine::new(context.info(), nvrtc()?.version().to_string(), arch);
+    let mut database = path.as_deref().map_or_else(|| Ok(Database::default()), Database::load)?;
+    let effort = Effort {
+        max_variants: *max_variants,
+        time: *time,
+        cold_weights: weights_bytes(problems) > context.info().l2_bytes,
+    };
+    let tactics = tune::measure(problems, arch, &context, (&machine, &mut database), effort, &cache, &progress);
+    // What was measured before a failure is kept too.
+    if let Some(path) = path {
+        database.save(path)?;
+    }
+    Ok(tactics?)
+}
+
+fn weights_bytes(problems: &[Problem]) -> usize {
+    let of = |problem: &Problem| {
+        let types = problem.spec.input_types();
+        let weights = types.iter().zip(&problem.weights).filter(|(_, is_weight)| **is_weight);
+        weights.map(|(ty, _)| ty.n_bytes()).sum::<usize>()
+    };
+    problems.iter().map(of).sum()
+}
+
+fn named(fused: &FusedGraph, ports: &[(String, crate::rewrite::TensorId)]) -> Vec<Binding> {
+    let binding = |(name, id): &(String, crate::rewrite::TensorId)| {
+        let ty = &fused.tensor(*id).ty;
+        Binding {
+            name: name.clone(),
+            dtype: ty.dtype,
+            dims: ty.dims(),
+        }
+    };
+    ports.iter().map(binding).collect()
+}
+
+/// Reads an engine and puts it on device `ordinal`.
+///
+/// # Errors
+/// If the file is no valid engine, or the device cannot run it.
+pub fn load_engine(path: &Path, ordinal: usize) -> Result<ExecutionContext, PipelineError> {
+    execution(&engine::load(path)?, ordinal)
+}
+
+/// Puts an engine on device `ordinal`, ready to run.
+///
+/// # Errors
+/// If the device cannot run it.
+pub fn execution(engine: &Engine, ordinal: usize) -> Result<ExecutionContext, PipelineError> {
+    let context = Context::new(ordinal)?;
+    let loaded: Arc<DeviceEngine> = DeviceEngine::load(engine, &context)?;
+    Ok(ExecutionContext::new(&loaded)?)
+}
+
+/// The architecture to compile for when only device `ordinal` will run the engine.
+///
+/// # Errors
+/// Without such a device.
+pub fn arch_of_device(ordinal: usize) -> Result<Arch, PipelineError> {
+    let sm = Context::new(ordinal)?.info().sm;
+    Ok(Arch {
+        sm,
+        // The only architecture whose own features have templates.
+        specific: sm == 90,
+    })
 }

@@ -5,13 +5,20 @@
 
 #![cfg(feature = "builder")]
 
+#[path = "hostexec/attention_regions.rs"]
+mod attention_regions;
 #[path = "hostexec/harness.rs"]
 mod harness;
+#[path = "hostexec/products.rs"]
+mod products;
 #[path = "hostexec/regions.rs"]
 mod regions;
+#[path = "hostexec/window_regions.rs"]
+mod window_regions;
 
 use harness::{Case, difference, have_compiler, run_all, tolerance};
 use regions::Problem;
+use rtrt_codegen::ir::DType;
 use rtrt_codegen::kernel::{self, Arch};
 use rtrt_codegen::ops::{Lowering, TileKind};
 use rtrt_codegen::reference;
@@ -28,20 +35,47 @@ fn check(problems: Vec<Problem>) {
 
 /// Runs the `n_best` variants of every problem, and the indexed one.
 fn check_some(problems: Vec<Problem>, n_best: usize) {
+    check_picked(&problems, SM_90, 1.0, |variants| {
+        let ranks = 0..variants.len();
+        ranks
+            .filter(|&rank| rank < n_best || variants[rank].template == "indexed")
+            .collect()
+    });
+}
+
+/// Runs `most` variants of `template`, the best ones and others drawn from all ranks. It must
+/// offer some.
+fn check_template(problems: &[Problem], template: &str, arch: Arch, most: usize) {
+    check_sums(problems, template, arch, most, SUMS);
+}
+
+fn check_sums(problems: &[Problem], template: &str, arch: Arch, most: usize, slack: f64) {
+    check_picked(problems, arch, slack, |variants| {
+        let own: Vec<usize> = (0..variants.len())
+            .filter(|&rank| variants[rank].template == template)
+            .collect();
+        assert!(!own.is_empty(), "`{template}` refuses");
+        let step = own.len().div_ceil(most).max(1);
+        own.into_iter().step_by(step).collect()
+    });
+}
+
+/// Sums of products may cancel in an epilogue, and the reference rounds between its ops.
+const SUMS: f64 = 3.0;
+
+/// Runs the variants whose ranks `pick` chooses; `slack` widens the tolerance.
+fn check_picked(problems: &[Problem], arch: Arch, slack: f64, pick: impl Fn(&[kernel::Variant]) -> Vec<usize>) {
     if !have_compiler() {
         return;
     }
     let mut cases = Vec::new();
     let mut wanted = Vec::new();
-    for problem in &problems {
-        let variants = kernel::variants(&problem.spec, SM_90);
+    for problem in problems {
+        let variants = kernel::variants(&problem.spec, arch);
         assert!(!variants.is_empty(), "{} has no kernel", problem.label);
-        let some = variants
-            .iter()
-            .enumerate()
-            .filter(|(rank, variant)| *rank < n_best || variant.template == "indexed");
-        for (_, variant) in some {
-            let source = kernel::render(&problem.spec, variant, SM_90).unwrap();
+        for rank in pick(&variants) {
+            let variant = &variants[rank];
+            let source = kernel::render(&problem.spec, variant, arch).unwrap();
             cases.push(Case {
                 label: format!("{} {} {:?}", problem.label, variant.template, variant.knobs),
                 source,
@@ -54,7 +88,7 @@ fn check_some(problems: Vec<Problem>, n_best: usize) {
     let mut wrong = Vec::new();
     for ((case, found), wanted) in cases.iter().zip(run_all(&cases)).zip(&wanted) {
         for (found, wanted) in found.iter().zip(wanted) {
-            if let Some(difference) = difference(found, wanted, tolerance(wanted.dtype())) {
+            if let Some(difference) = difference(found, wanted, slack * tolerance(wanted.dtype())) {
                 wrong.push(format!("{}: {difference}", case.label));
             }
         }
@@ -105,4 +139,126 @@ fn every_other_op_of_the_op_table() {
         )
     });
     check_some(others, 1);
+}
+
+#[test]
+fn attention_on_tensor_cores() {
+    check_template(&attention_regions::half(), "attention_mma", SM_90, 3);
+    check_template(&attention_regions::half_of_one_kind(), "attention_mma", SM_90, usize::MAX);
+    check_template(&attention_regions::half_of_one_kind(), "attention_mma", SM_75, 2);
+}
+
+#[test]
+fn attention_outside_tensor_cores() {
+    check_template(&attention_regions::wide(), "attention_simt", SM_90, 4);
+    check_template(&attention_regions::half_of_one_kind(), "attention_simt", SM_90, 1);
+    check_template(&attention_regions::wide()[..2], "attention_simt", SM_75, 1);
+}
+
+#[test]
+fn attention_of_few_queries() {
+    check_template(&attention_regions::decode(), "attention_decode", SM_90, 4);
+}
+
+#[test]
+fn windows_of_one_channel() {
+    check_template(&window_regions::depthwise(), "window_strip", SM_90, 6);
+    check_template(&window_regions::depthwise(), "window_taps", SM_90, 2);
+}
+
+#[test]
+fn windows_that_pool() {
+    check_template(&window_regions::pools(true), "window_strip", SM_90, 4);
+    check_template(&window_regions::pools(true), "window_taps", SM_90, 1);
+    check_template(&window_regions::pools(false), "window_taps", SM_90, 2);
+}
+
+#[test]
+fn windows_of_groups() {
+    check_template(&window_regions::groups(), "window_taps", SM_90, 4);
+}
+
+#[test]
+fn windows_transposed() {
+    check_template(&window_regions::transposed(), "window_taps", SM_90, 4);
+}
+
+#[test]
+fn windows_of_the_op_table() {
+    let windows = regions::ops_of_the_table(|def| matches!(def.lower, Lowering::Tile(TileKind::Window, _)));
+    check_template(&windows, "window_taps", SM_90, 3);
+}
+
+#[test]
+fn simt_products_of_every_kind_and_layout() {
+    let kinds = [DType::F32, DType::F64, DType::F16, DType::BF16, DType::I32, DType::I8];
+    for dtype in kinds {
+        if dtype.is_float() {
+            check_template(&products::layouts(dtype), "gemm_simt", SM_90, 1);
+        }
+        let plain = (products::Layout::Plain, products::Epilogue::BiasResidualRelu);
+        let problem = products::matmul(dtype, (&[40, 72], plain.0), (&[72, 48], plain.0), plain.1);
+        check_template(&[problem], "gemm_simt", SM_90, usize::MAX);
+    }
+}
+
+#[test]
+fn simt_products_with_epilogues_tails_and_batches() {
+    check_template(&products::epilogues(DType::F32), "gemm_simt", SM_90, 2);
+    check_template(&products::tails(DType::F32), "gemm_simt", SM_90, 3);
+    check_template(&products::batches(DType::F32), "gemm_simt", SM_90, 1);
+    check_sums(&products::deep(DType::F32), "gemm_simt", SM_90, 6, 2.0 * SUMS);
+}
+
+#[test]
+fn simt_convolutions() {
+    check_template(&products::convolutions(DType::F32, true), "gemm_simt", SM_90, 2);
+    check_template(&products::convolutions(DType::F32, false), "gemm_simt", SM_90, 2);
+    check_template(&products::convolutions(DType::F16, true), "gemm_simt", SM_90, 1);
+}
+
+const SM_75: Arch = Arch {
+    sm: 75,
+    specific: false,
+};
+
+#[test]
+fn mma_products_of_every_layout_and_epilogue() {
+    for dtype in [DType::F16, DType::BF16] {
+        check_template(&products::layouts(dtype), "gemm_mma", SM_90, 2);
+    }
+    check_template(&products::epilogues(DType::F16), "gemm_mma", SM_90, 2);
+    let plain = (products::Layout::Plain, products::Epilogue::BiasResidualRelu);
+    let all = products::matmul(DType::F16, (&[150, 136], plain.0), (&[136, 144], plain.0), plain.1);
+    check_template(&[all], "gemm_mma", SM_90, usize::MAX);
+}
+
+#[test]
+fn mma_products_with_tails_batches_and_splits() {
+    check_template(&products::tails(DType::F16), "gemm_mma", SM_90, 2);
+    check_template(&products::batches(DType::F16), "gemm_mma", SM_90, 1);
+    check_sums(&products::deep(DType::F16), "gemm_mma", SM_90, 5, 2.0 * SUMS);
+}
+
+#[test]
+fn mma_products_without_asynchronous_copies() {
+    check_template(&products::layouts(DType::F16), "gemm_mma", SM_75, 1);
+    check_template(&products::convolutions(DType::F16, true), "gemm_mma", SM_75, 1);
+}
+
+#[test]
+fn mma_convolutions() {
+    check_template(&products::convolutions(DType::F16, true), "gemm_mma", SM_90, 3);
+    check_template(&products::convolutions(DType::F16, false), "gemm_mma", SM_90, 2);
+}
+
+#[test]
+fn mma_products_in_tf32() {
+    let mut problems = products::layouts(DType::F32);
+    problems.extend(products::convolutions(DType::F32, true));
+    for problem in &mut problems {
+        problem.spec.options.tf32 = true;
+    }
+    // Operands keep 11 bits of 24.
+    check_sums(&problems, "gemm_mma", SM_90, 2, 2000.0);
 }

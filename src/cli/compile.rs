@@ -1,12 +1,17 @@
 //! `compile`: a model in, an engine out.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::args::CompileArgs;
 use super::build;
+use super::engine_report::EngineReport;
 use super::failure::Failure;
+use super::out;
 use super::progress::Progress;
-use crate::{io, onnx, pipeline};
+use crate::engine::{self, Engine};
+use crate::pipeline::{self, Observer, Selection};
+use crate::{io, onnx};
 
 pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     let settings = build::settings(&args.build)?;
@@ -20,11 +25,59 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     progress.stage("specialize", 0);
     let core = pipeline::lower(&model.graph, &settings)?;
     pipeline::check_nvrtc()?;
-    let _ = (core, archs);
-    Err(Failure::failed("the stages after specialisation are missing"))
+    let engine = pipeline::compile(&core, &archs, &settings, &selection(args), &progress)?;
+    if let Some(folder) = &args.dump_kernels {
+        dump_kernels(&engine, folder)?;
+    }
+    progress.stage("save", 0);
+    engine::save(&engine, &output)?;
+    drop(progress);
+    report(args, &engine, &output)
+}
+
+fn selection(args: &CompileArgs) -> Selection {
+    if !args.tune && !args.verify_kernels {
+        return Selection::Predicted;
+    }
+    Selection::OnDevice {
+        ordinal: 0,
+        max_variants: args.max_tactics,
+        time: args.tune,
+        database: args.timing_cache_file.clone(),
+    }
 }
 
 /// The model's path with another extension.
 fn engine_path(model: &Path) -> PathBuf {
     model.with_extension("engine")
+}
+
+/// One file per kernel and architecture, in the order of the launches. Kernel names are made
+/// of letters, digits and underscores, so they are safe in paths.
+fn dump_kernels(engine: &Engine, folder: &Path) -> Result<(), Failure> {
+    for program in &engine.header.programs {
+        let own = folder.join(&program.arch);
+        let failed = |error| Failure::failed(format!("cannot write `{}`: {error}", own.display()));
+        fs::create_dir_all(&own).map_err(failed)?;
+        for (number, kernel) in program.kernels.iter().enumerate() {
+            let path = own.join(format!("{number:03}_{}.cu", kernel.name));
+            fs::write(path, &engine.blobs[kernel.source]).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+fn report(args: &CompileArgs, engine: &Engine, output: &Path) -> Result<(), Failure> {
+    let report = EngineReport::of(engine);
+    if args.json {
+        return out::json(&report);
+    }
+    report.print_summary()?;
+    if args.explain {
+        for arch in &report.archs {
+            out::line(&format!("\nkernels for {arch}"))?;
+            report.print_kernels(arch)?;
+        }
+    }
+    out::line(&format!("saved     {}", output.display()))
 }

@@ -4,8 +4,10 @@
 //! 3 a clean refusal.
 
 pub mod args;
+mod bench;
 mod build;
 mod compile;
+mod device;
 mod doctor;
 mod engine_report;
 mod failure;
@@ -56,7 +58,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Rules(args) => rules::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Compile(args) => compile::run(&args),
-        Command::Bench(_) => Err(Failure::refused("this command", "use `run`")),
+        Command::Bench(args) => bench::run(&args),
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::pipeline::Observer;
+
 /// Reports the stages of one command on stderr.
 pub struct Progress {
     bar: Option<ProgressBar>,
@@ -28,8 +30,10 @@ impl Progress {
         }
     }
 
-    /// A stage begins; `n_steps` is zero where it has no countable steps.
-    pub fn stage(&self, name: &str, n_steps: usize) {
+}
+
+impl Observer for Progress {
+    fn stage(&self, name: &str, n_steps: usize) {
         match &self.bar {
             Some(bar) => {
                 bar.set_length(n_steps as u64);
@@ -45,10 +49,10 @@ impl Progress {
         }
     }
 
-    /// One step of the stage is done.
-    pub fn step(&self) {
+    fn step(&self, n_done: usize, n_steps: usize) {
         if let Some(bar) = &self.bar {
-            bar.inc(1);
+            bar.set_length(n_steps as u64);
+            bar.set_position(n_done as u64);
         }
     }
 }

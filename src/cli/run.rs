@@ -3,11 +3,16 @@
 use std::path::Path;
 
 use super::args::RunArgs;
+use super::device::Device;
 use super::failure::Failure;
 use super::manifest::{self, Case};
-use super::out;
+use super::{build, inspect, out};
+use crate::io::Port;
 use crate::ir::HostTensor;
-use crate::{io, onnx, ops, pipeline};
+use crate::onnx::Model;
+use crate::pipeline::{self, Selection, Settings, Silent};
+use crate::runtime::ExecutionContext;
+use crate::{io, onnx, ops};
 
 pub fn run(args: &RunArgs) -> Result<(), Failure> {
     if let Some(path) = &args.manifest {
@@ -34,16 +39,57 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
 
 type Named = Vec<(String, HostTensor)>;
 
-fn run_case(_args: &RunArgs, case: &Case) -> Result<Named, Failure> {
-    run_model_on_cpu(&case.model, &case.inputs, &case.outputs)
+fn run_case(args: &RunArgs, case: &Case) -> Result<Named, Failure> {
+    let device = Device::of(args.device.as_deref())?;
+    let (names, results) = if inspect::is_engine(&case.model)? {
+        run_engine(&case.model, &case.inputs, device)?
+    } else {
+        let model = onnx::import_file(&case.model)?;
+        let inputs = io::read_inputs(&case.inputs, &pipeline::ports(&model.graph))?;
+        let results = match device {
+            Device::Cpu => pipeline::run_reference(&model.graph, &inputs)?,
+            Device::Cuda(ordinal) => compile_and_run(args, &model, &inputs, ordinal)?,
+        };
+        (model.graph.output_names, results)
+    };
+    io::write_outputs(&case.outputs, &names, &results)?;
+    Ok(names.into_iter().zip(results).collect())
 }
 
-fn run_model_on_cpu(model: &Path, inputs: &Path, outputs: &Path) -> Result<Named, Failure> {
-    let model = onnx::import_file(model)?;
-    let inputs = io::read_inputs(inputs, &pipeline::ports(&model.graph))?;
-    let results = pipeline::run_reference(&model.graph, &inputs)?;
-    io::write_outputs(outputs, &model.graph.output_names, &results)?;
-    Ok(model.graph.output_names.into_iter().zip(results).collect())
+/// Names and values of an engine's outputs.
+type Outputs = (Vec<String>, Vec<HostTensor>);
+
+fn run_engine(engine: &Path, inputs: &Path, device: Device) -> Result<Outputs, Failure> {
+    let Device::Cuda(ordinal) = device else {
+        return Err(Failure::refused("an engine on the CPU", "run the model with `--device cpu`, or the engine on a GPU"));
+    };
+    let mut context = pipeline::load_engine(engine, ordinal)?;
+    let inputs = io::read_inputs(inputs, &engine_ports(&context))?;
+    let results = context.run(&inputs)?;
+    let names = context.engine().outputs().iter().map(|binding| binding.name.clone()).collect();
+    Ok((names, results))
+}
+
+fn engine_ports(context: &ExecutionContext) -> Vec<Port> {
+    let port = |binding: &crate::engine::Binding| Port {
+        name: binding.name.clone(),
+        dtype: Some(binding.dtype),
+    };
+    context.engine().inputs().iter().map(port).collect()
+}
+
+/// Compiles for the shapes of the inputs and the device, and runs.
+fn compile_and_run(
+    args: &RunArgs,
+    model: &Model,
+    inputs: &[HostTensor],
+    ordinal: usize,
+) -> Result<Vec<HostTensor>, Failure> {
+    let settings: Settings = build::settings(&args.build)?;
+    let core = pipeline::lower_for(&model.graph, inputs)?;
+    let archs = [pipeline::arch_of_device(ordinal)?];
+    let engine = pipeline::compile(&core, &archs, &settings, &Selection::Predicted, &Silent)?;
+    Ok(pipeline::execution(&engine, ordinal)?.run(inputs)?)
 }
 
 /// One line per row of the last axis: its largest entries with their positions.

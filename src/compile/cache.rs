@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::aside::write_aside;
+
 const MAGIC: &[u8; 8] = b"RTRTCUB1";
 const DIGEST_BYTES: usize = 32;
 
@@ -86,7 +88,7 @@ impl Cache {
         let mut entry = MAGIC.to_vec();
         entry.extend_from_slice(&Sha256::digest(cubin));
         entry.extend_from_slice(cubin);
-        if let Err(error) = write_aside(&path, &entry) {
+        if let Err(error) = write_entry(&path, &entry) {
             tracing::warn!("kernel cache entry {} not written: {error}", path.display());
         }
     }
@@ -101,7 +103,7 @@ impl Cache {
         let path = folder
             .join("refused")
             .join(format!("{name}-{}.cu", &digest[..12]));
-        write_aside(&path, text.as_bytes()).ok()?;
+        write_entry(&path, text.as_bytes()).ok()?;
         Some(path)
     }
 
@@ -111,14 +113,10 @@ impl Cache {
     }
 }
 
-/// Writes a file so that readers see either nothing or all of it.
-fn write_aside(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut aside = tempfile::NamedTempFile::new_in(folder)?;
-    aside.write_all(bytes)?;
-    aside.persist(path)?;
-    Ok(())
+/// Writes a file of the cache, whose folders are made as needed.
+fn write_entry(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+    write_aside(path, |into| into.write_all(bytes))
 }
 
 /// Lower-case hexadecimal.

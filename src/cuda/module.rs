@@ -95,9 +95,12 @@ pub struct Function {
 
 // SAFETY: function handles belong to a module, not to a thread.
 unsafe impl Send for Function {}
+// SAFETY: the driver allows launches of one function from several threads at once.
+unsafe impl Sync for Function {}
 
 impl Function {
-    /// Opts in to `bytes` of dynamic shared memory; needed above 48 KiB.
+    /// Opts in to `bytes` of dynamic shared memory; needed where it and the static part are
+    /// above 48 KiB together.
     pub fn allow_dynamic_smem(&self, bytes: u32) -> Result<(), CudaError> {
         self.module.context.bind()?;
         let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);

@@ -22,6 +22,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::{ALIGNMENT, Blob, Engine, EngineError, Header, validate};
+use crate::aside;
 
 const MAGIC: [u8; 8] = *b"RTRTENG\n";
 const VERSION: u32 = 1;
@@ -80,33 +81,7 @@ pub fn save(engine: &Engine, path: &Path) -> Result<(), EngineError> {
         path: path.to_owned(),
         source,
     };
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let aside = tempfile::Builder::new()
-        .prefix(".rtrt-engine-")
-        .tempfile_in(folder)
-        .map_err(failed)?;
-    let mut writer = std::io::BufWriter::with_capacity(1 << 20, aside.as_file());
-    write(engine, &mut writer).map_err(failed)?;
-    writer.flush().map_err(failed)?;
-    drop(writer);
-    make_readable(aside.path()).map_err(failed)?;
-    aside.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
-}
-
-/// Temporary files are private to their owner; an engine is as readable as any output.
-#[cfg(unix)]
-fn make_readable(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn make_readable(_: &Path) -> std::io::Result<()> {
-    Ok(())
+    aside::write_aside(path, |into| write(engine, into)).map_err(failed)
 }
 
 /// Reads and validates the engine file `path`.

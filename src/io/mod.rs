@@ -5,15 +5,13 @@
 //! `output_<j>.npy`. Kinds NumPy lacks travel as their bit patterns (`uint8`, `uint16`).
 //! Files are written aside and renamed: readers see all of a file or none of it.
 
-mod aside;
 mod bits;
 mod npy;
 mod npz;
 
 use std::path::{Path, PathBuf};
 
-pub use aside::write_aside;
-
+use crate::aside::{self, write_aside};
 use crate::ir::{DType, HostTensor};
 use crate::onnx::{self, ImportError};
 

@@ -32,6 +32,38 @@ pub const REDUCE: Section = Section {
     name: "reduce",
     text: include_str!("../../templates/device/reduce.cuh"),
 };
+/// Which tile a block computes, and how tiles lie in shared memory.
+pub const TILE: Section = Section {
+    name: "tile",
+    text: include_str!("../../templates/device/tile.cuh"),
+};
+pub const SPLIT: Section = Section {
+    name: "split",
+    text: include_str!("../../templates/device/split.cuh"),
+};
+/// Matrix instructions.
+pub const MMA: Section = Section {
+    name: "mma",
+    text: include_str!("../../templates/device/mma.cuh"),
+};
+pub const ASYNC_COPY: Section = Section {
+    name: "async_copy",
+    text: include_str!("../../templates/device/async_copy.cuh"),
+};
+/// Operands of matrix instructions out of shared memory.
+pub const FRAGMENT: Section = Section {
+    name: "fragment",
+    text: include_str!("../../templates/device/fragment.cuh"),
+};
+
+pub const ATTENTION: Section = Section {
+    name: "attention",
+    text: include_str!("../../templates/device/attention.cuh"),
+};
+pub const WINDOW: Section = Section {
+    name: "window",
+    text: include_str!("../../templates/device/window.cuh"),
+};
 
 /// What every kernel of this crate begins with.
 pub const COMMON: &[Section] = &[PRELUDE, CONVERT, SCALAR, INDEX, VECTOR, REDUCE];

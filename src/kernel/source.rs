@@ -22,6 +22,14 @@ pub struct Variant {
     pub predicted_us: f64,
 }
 
+impl Variant {
+    /// `threads=256 width=4`: the knobs in order of their names.
+    pub fn knobs_text(&self) -> String {
+        let knobs: Vec<String> = self.knobs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        knobs.join(" ")
+    }
+}
+
 /// A rendered kernel. Rendering is deterministic.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {

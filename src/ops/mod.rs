@@ -42,6 +42,7 @@ pub mod pool_forms;
 pub mod product;
 pub mod quantize;
 pub mod quantize_products;
+pub mod random;
 pub mod recurrent;
 pub mod recurrent_cells;
 pub mod reduce;

@@ -1,1 +1,15 @@
-//! (under construction)
+//! From regions and tactics to an engine: what is launched in which order, and where every
+//! tensor lies.
+//!
+//! [`plan`] makes the program of one architecture; [`Assembly`] collects programs, weights and
+//! blobs into one [`Engine`](crate::engine::Engine). Weights and cubins that several programs
+//! use are stored once. The order is that of the regions; [`arena`] packs the lifetimes that
+//! [`lifetimes`] finds.
+
+pub mod arena;
+mod assembly;
+mod launches;
+pub mod lifetimes;
+
+pub use assembly::{Assembly, Identity};
+pub use launches::plan;

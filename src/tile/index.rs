@@ -457,6 +457,10 @@ pub fn delinearize(position: &Index, dims: &[Extent], vars: &Vars) -> Vec<Index>
     let mut coordinates = vec![Index::zero(); dims.len()];
     let mut rest = position.recombined(vars);
     for axis in (1..dims.len()).rev() {
+        // An empty tensor has no elements, so any coordinates do.
+        if dims[axis].scale == 0 {
+            continue;
+        }
         coordinates[axis] = rest.modulo(&dims[axis], vars);
         rest = rest.div(&dims[axis], vars);
     }

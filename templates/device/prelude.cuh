@@ -11,6 +11,8 @@ typedef unsigned int uint32_t;
 typedef unsigned long long uint64_t;
 
 #define RT_DEV __device__ __forceinline__
+// The dynamic shared memory of a block, in bytes.
+#define RT_DYNAMIC_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
 #define RT_F32_INF __int_as_float(0x7f800000)
 #define RT_F32_NAN __int_as_float(0x7fffffff)
 #define RT_F64_INF __longlong_as_double(0x7ff0000000000000ll)

@@ -3,12 +3,20 @@
 //! Adding one is adding a module with a `pub static TEMPLATE: Template` and listing it in
 //! [`TEMPLATES`]; `templates/README.md` has the recipe.
 
+pub mod attention_decode;
+pub mod attention_mma;
+pub mod attention_simt;
 pub mod column;
+pub mod gemm_mma;
+mod gemm_parts;
+pub mod gemm_simt;
 pub mod indexed;
 pub mod pointwise;
 pub mod row;
 mod row_print;
 pub mod transpose;
+pub mod window_strip;
+pub mod window_taps;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -35,7 +43,20 @@ pub struct Template {
 }
 
 /// Every template. Those that solve a problem best come first, which breaks ties.
-pub static TEMPLATES: &[&Template] = &[&pointwise::TEMPLATE, &transpose::TEMPLATE, &row::TEMPLATE, &column::TEMPLATE, &indexed::TEMPLATE];
+pub static TEMPLATES: &[&Template] = &[
+    &pointwise::TEMPLATE,
+    &transpose::TEMPLATE,
+    &row::TEMPLATE,
+    &column::TEMPLATE,
+    &gemm_mma::TEMPLATE,
+    &gemm_simt::TEMPLATE,
+    &attention_mma::TEMPLATE,
+    &attention_simt::TEMPLATE,
+    &attention_decode::TEMPLATE,
+    &window_strip::TEMPLATE,
+    &window_taps::TEMPLATE,
+    &indexed::TEMPLATE,
+];
 
 /// Ways to solve `spec` on `arch`, the one predicted fastest first; never empty for a region
 /// whose ops have generated code.

@@ -197,6 +197,12 @@ template <class T> T exchange(T value, int source) {
 #define gridDim (host::grid_dim)
 
 static inline void __syncthreads() { host::wait(host::block_barrier, int(host::fibers.size())); }
+static inline void __threadfence() {}
+static inline unsigned atomicAdd(unsigned* to, unsigned value) {
+  const unsigned before = *to;
+  *to += value;
+  return before;
+}
 static inline void __syncwarp(unsigned = 0xffffffffu) { host::warp_barrier(); }
 template <class T> T __shfl_xor_sync(unsigned, T value, int lanes) { return host::exchange(value, host::lane() ^ lanes); }
 template <class T> T __shfl_sync(unsigned, T value, int source) { return host::exchange(value, source); }

@@ -1,0 +1,315 @@
+//! What every attention kernel shares: sizes, reads of the operands, scores and the store.
+//!
+//! Scores are kept as powers of two: they are multiplied by log2(e) together with the scale,
+//! so that a weight is one `exp2`.
+
+use super::cuda_expr::{Operand, Printer};
+use super::cuda_types::{float_literal, storage_type, value_type};
+use super::cuda_vector::Lane;
+use super::error::KernelError;
+use super::main_loop::{After, Before, after, before, main_node};
+use super::region_body::{lane_index, operands, results};
+use super::source::Arch;
+use super::spec::KernelSpec;
+use crate::ir::{DType, Node};
+use crate::tile::{Extent, Index, VarId};
+
+/// Sizes and settings of a region's attention.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attention {
+    pub dtype: DType,
+    pub batch: usize,
+    pub heads: usize,
+    pub key_heads: usize,
+    pub queries: usize,
+    pub keys: usize,
+    pub depth: usize,
+    pub value_depth: usize,
+    scale: f64,
+    softcap: f64,
+    /// Query `i` sees keys up to `i + causal_offset`.
+    pub causal_offset: Option<i64>,
+}
+
+/// The statements that turn a product into a score.
+#[derive(Clone, Debug, Default)]
+pub struct ScoreText {
+    /// What all queries of one key share.
+    pub per_key: String,
+    /// Makes the score of `x`, at `key` and `query`; `key_at` is the key before it was limited
+    /// to those that exist.
+    pub own: String,
+}
+
+/// How rows of an operand get into shared memory.
+#[derive(Clone, Debug)]
+pub struct FillText {
+    /// Fills `to` with the elements of one chunk.
+    pub text: String,
+    /// Whether the copy runs beside the thread.
+    pub is_async: bool,
+}
+
+impl Attention {
+    /// The attention of `spec`, if it is one over tensors that are not empty.
+    pub fn of(spec: &KernelSpec) -> Option<(Attention, &Node)> {
+        let node = main_node(spec).filter(|node| node.op == "attention")?;
+        let ty = |n: usize| node.operands.get(n).copied().flatten().map(|value| spec.body.ty(value));
+        let (q, k, v) = (ty(0)?, ty(1)?, ty(2)?);
+        let (&[batch, heads, queries, depth], &[_, key_heads, keys, _], &[.., value_depth]) =
+            (q.dims().as_slice(), k.dims().as_slice(), v.dims().as_slice())
+        else {
+            return None;
+        };
+        let causal = node.attrs.int("causal").unwrap_or(0) != 0;
+        let attention = Attention {
+            dtype: q.dtype,
+            batch,
+            heads,
+            key_heads,
+            queries,
+            keys,
+            depth,
+            value_depth,
+            scale: node.attrs.float("scale").unwrap_or(1.0),
+            softcap: node.attrs.float("softcap").unwrap_or(0.0),
+            causal_offset: causal.then(|| node.attrs.int("causal_offset").unwrap_or(0)),
+        };
+        let sizes = [batch, heads, queries, keys, depth, value_depth];
+        sizes.iter().all(|&size| size > 0).then_some((attention, node))
+    }
+
+    /// Rows of scores.
+    pub fn n_rows(&self) -> usize {
+        self.batch * self.heads * self.queries
+    }
+
+    /// Operand `n` in chunks of `width` elements, over batch, head, row, chunk and lane.
+    ///
+    /// # Errors
+    /// If an op before the attention has no generated code.
+    pub fn operand(&self, spec: &KernelSpec, node: &Node, n: usize, width: usize) -> Result<Before, KernelError> {
+        let (rows, depth) = match n {
+            0 => (self.queries, self.depth),
+            1 => (self.keys, self.depth),
+            _ => (self.keys, self.value_depth),
+        };
+        let repeats = Extent::from(self.heads / self.key_heads);
+        let value = node.operands[n].expect("attention has queries, keys and values");
+        before(&spec.body, value, &[self.batch, self.heads, rows, depth / width, width], |body, vars| {
+            let head = Index::var(vars[1]);
+            let head = if n == 0 { head } else { head.div(&repeats, &body.vars) };
+            vec![Index::var(vars[0]), head, Index::var(vars[2]), chunked(vars, width)]
+        })
+    }
+
+    /// Statements that fill `to`, which points to elements of C++ type `ty`, from operand `n`
+    /// at `batch`, `head`, `row` and `chunk`.
+    ///
+    /// # Errors
+    /// If an op before the attention has no generated code.
+    pub fn fill(
+        &self,
+        spec: &KernelSpec,
+        node: &Node,
+        n: usize,
+        width: usize,
+        ty: &str,
+        arch: Arch,
+    ) -> Result<FillText, KernelError> {
+        let part = self.operand(spec, node, n, width)?;
+        let lane = Lane {
+            var: part.vars[4],
+            width,
+        };
+        let inputs = operands(spec);
+        let mut printer = Printer::new(&part.body, &inputs);
+        bind(&mut printer, &part.vars, &["batch", "head", "row", "chunk"]);
+        printer.set_depth(3);
+        if let Some((input, first)) = part.plain(&inputs, lane) {
+            let from = &inputs[input as usize];
+            if storage_type(from.dtype) == ty && width * from.dtype.size_bytes() == 16 {
+                let from = format!("{} + ({})", from.name, printer.index(&first));
+                let is_async = arch.sm >= 80;
+                printer.line(&if is_async {
+                    format!("rt_async_copy_16(rt_shared_address(to), {from}, true);")
+                } else {
+                    format!("rt_copy_16(to, {from});")
+                });
+                return Ok(FillText {
+                    text: printer.finish()?,
+                    is_async,
+                });
+            }
+        }
+        let values = printer.lanes(lane, &[part.value]);
+        printer.line(&format!("rt_store<{width}>(to, {});", values[0]));
+        Ok(FillText {
+            text: printer.finish()?,
+            is_async: false,
+        })
+    }
+
+    /// Statements that read a chunk of operand `n` into the array they name.
+    ///
+    /// # Errors
+    /// If an op before the attention has no generated code.
+    pub fn read(
+        &self,
+        spec: &KernelSpec,
+        node: &Node,
+        n: usize,
+        width: usize,
+        names: &[&str; 4],
+        depth: usize,
+    ) -> Result<(String, String), KernelError> {
+        let part = self.operand(spec, node, n, width)?;
+        let lane = Lane {
+            var: part.vars[4],
+            width,
+        };
+        let inputs = operands(spec);
+        let mut printer = Printer::new(&part.body, &inputs);
+        bind(&mut printer, &part.vars, names);
+        printer.set_depth(depth);
+        let values = printer.lanes(lane, &[part.value]);
+        Ok((printer.finish()?, values[0].clone()))
+    }
+
+    /// Statements of a score; those per key are for depth `depth`, the others for one more.
+    ///
+    /// # Errors
+    /// If the bias has no generated code.
+    pub fn score(&self, spec: &KernelSpec, node: &Node, depth: usize, tile_keys: usize) -> Result<ScoreText, KernelError> {
+        let double = self.dtype == DType::F64;
+        let literal = |value: f64| float_literal(value, double);
+        let log2_e = std::f64::consts::LOG2_E;
+        let mut lines: Vec<String> = Vec::new();
+        if self.softcap == 0.0 {
+            lines.push(format!("x = x * {};", literal(self.scale * log2_e)));
+        } else {
+            let (inner, outer) = (literal(self.scale / self.softcap), literal(self.softcap * log2_e));
+            lines.push(format!("x = rt_tanh(x * {inner}) * {outer};"));
+        }
+        let (per_key, own) = self.bias(spec, node, depth, &literal(log2_e))?;
+        let tail = !self.keys.is_multiple_of(tile_keys);
+        let mut seen: Vec<String> = Vec::new();
+        if tail {
+            seen.push("key_at < kKeys".to_owned());
+        }
+        if let Some(offset) = self.causal_offset {
+            seen.push(format!("key_at - query <= {offset}"));
+        }
+        if !seen.is_empty() {
+            let lowest = format!("rt_lowest<{}>()", value_type(self.dtype));
+            lines.push(format!("x = {} ? x : {lowest};", seen.join(" && ")));
+        }
+        let indent = "  ".repeat(depth + 1);
+        let (first, rest) = lines.split_first().expect("a score is scaled");
+        let mut text = format!("{indent}{first}\n{own}");
+        for line in rest {
+            text.push_str(&format!("{indent}{line}\n"));
+        }
+        Ok(ScoreText { per_key, own: text })
+    }
+
+    fn bias(&self, spec: &KernelSpec, node: &Node, depth: usize, log2_e: &str) -> Result<(String, String), KernelError> {
+        let Some(bias) = node.operands.get(3).copied().flatten() else {
+            return Ok((String::new(), String::new()));
+        };
+        let dims = spec.body.ty(bias).dims();
+        let extents = [self.batch, self.heads, self.keys, self.queries];
+        let part = before(&spec.body, bias, &extents, |_, vars| {
+            let scores = [vars[0], vars[1], vars[3], vars[2]];
+            dims.iter()
+                .zip(&scores[4 - dims.len()..])
+                .map(|(&extent, &var)| if extent == 1 { Index::zero() } else { Index::var(var) })
+                .collect()
+        })?;
+        let inputs = operands(spec);
+        let mut printer = Printer::new(&part.body, &inputs);
+        bind(&mut printer, &part.vars, &["batch", "head", "key", "query"]);
+        printer.set_depth(depth);
+        printer.hoist(part.value, &[part.vars[3]].into());
+        let per_key = printer.take();
+        printer.set_depth(depth + 1);
+        let value = printer.value(part.value);
+        printer.line(&format!("x += {value} * {log2_e};"));
+        Ok((per_key, printer.finish()?))
+    }
+
+    /// The region's outputs over batch, head, query, chunk and lane.
+    ///
+    /// # Errors
+    /// If a view behind the attention has no generated code.
+    pub fn after(&self, spec: &KernelSpec, node: &Node, width: usize) -> Result<Option<After>, KernelError> {
+        let extents = [self.batch, self.heads, self.queries, self.value_depth / width, width];
+        after(spec, node, &extents, |_, vars| {
+            vec![Index::var(vars[0]), Index::var(vars[1]), Index::var(vars[2]), chunked(vars, width)]
+        })
+    }
+
+    /// Statements that store the array `value` of `width` elements at `batch`, `head`, `query`
+    /// and `chunk`.
+    ///
+    /// # Errors
+    /// If the region does not store every element to one place.
+    pub fn store(
+        &self,
+        spec: &KernelSpec,
+        node: &Node,
+        width: usize,
+        depth: usize,
+        template: &'static str,
+    ) -> Result<String, KernelError> {
+        let after = self.after(spec, node, width)?.ok_or_else(|| KernelError::NotAccepted {
+            template,
+            reason: "its views do not give every element one place".to_owned(),
+        })?;
+        let outputs = results(spec);
+        let all: Vec<Operand> = operands(spec).into_iter().chain(outputs.iter().cloned()).collect();
+        let lane = Lane {
+            var: after.vars[4],
+            width,
+        };
+        let mut printer = Printer::new(&after.body, &all);
+        printer.set_depth(depth);
+        printer.accumulators_depend_on(&[lane.var].into());
+        bind(&mut printer, &after.vars, &["batch", "head", "query", "chunk"]);
+        after.store(&mut printer, &outputs, lane, &|counter| format!("value[{counter}]"));
+        printer.finish()
+    }
+
+    /// Multiplications and additions, those that a causal mask spares left out.
+    #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+    pub fn seen_keys(&self) -> f64 {
+        let keys = self.keys as f64;
+        let Some(offset) = self.causal_offset else {
+            return keys;
+        };
+        let (first, last) = (offset as f64 + 1.0, offset as f64 + self.queries as f64);
+        f64::midpoint(first.clamp(0.0, keys), last.clamp(0.0, keys))
+    }
+}
+
+/// Element `width * chunk + lane`.
+fn chunked(vars: &[VarId], width: usize) -> Index {
+    Index::var(vars[3]).times(&Extent::from(width)).plus(&lane_index(vars[4], width))
+}
+
+fn bind(printer: &mut Printer<'_>, vars: &[VarId], names: &[&str]) {
+    for (&var, name) in vars.iter().zip(names) {
+        printer.bind(var, name);
+    }
+}
+
+/// The widest of `widths` that divides `depth`.
+pub fn chunk_width(depth: usize, widths: &[usize]) -> usize {
+    widths.iter().copied().find(|&width| depth.is_multiple_of(width)).unwrap_or(1)
+}
+
+/// Bytes of `RtParts` in shared memory.
+pub fn parts_bytes(n_parts: usize, rows: usize, pitch: usize, value_bytes: usize) -> usize {
+    let statistics = (2 * n_parts * rows * value_bytes).next_multiple_of(16);
+    statistics + n_parts * rows * pitch * value_bytes
+}

@@ -1,0 +1,431 @@
+//! Regions around one sum of products, as a matrix product.
+//!
+//! Whatever the op (a product of matrices, a convolution in any layout), its expression is
+//! one reduction of `a * b`. Output axes that only `a` depends on are rows (`m`), those that
+//! only `b` depends on columns (`n`), those that both depend on the batch; the reduced
+//! variables are one flat `k`. Padding stays what it is in the expression: a selection around
+//! a load. Reshapes and transposes after the product are pushed forward, so that an element's
+//! place in the output is an index of (batch, m, n).
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::compose::Composer;
+use super::free_vars::FreeVars;
+use super::rebuild::{Rebuild, operands};
+use super::region_body::{extents, results};
+use super::spec::KernelSpec;
+use crate::ir::{Attr, DType, Graph, Node, ValueId};
+use crate::ops::{self, Lowering, TileKind};
+use crate::tile::index::{delinearize, linearize};
+use crate::tile::{Atom, Body, Expr, ExprId, Extent, Index, ReduceOp, VarId};
+
+/// Fewest channels per group, on either side, for which a group fills a tile.
+const MIN_GROUP: usize = 16;
+
+/// Extents of a product's variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    pub batch: usize,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+}
+
+/// One sum of products with everything around it.
+#[derive(Clone, Debug)]
+pub struct Contraction {
+    pub body: Body,
+    pub sizes: Sizes,
+    /// Over `BATCH`, `M` and `K`.
+    pub a: ExprId,
+    /// Over `BATCH`, `N` and `K`.
+    pub b: ExprId,
+    /// Kind the products are taken in.
+    pub product: DType,
+    /// Kind of the sum, accumulator 0 of the outputs.
+    pub sum: DType,
+    /// Over `BATCH`, `M`, `N` and the accumulator.
+    pub outputs: Vec<ExprId>,
+    /// Row-major position in each output, over `BATCH`, `M` and `N`.
+    pub places: Vec<Index>,
+}
+
+pub const BATCH: VarId = VarId(0);
+pub const M: VarId = VarId(1);
+pub const N: VarId = VarId(2);
+pub const K: VarId = VarId(3);
+
+/// Which operand of the product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    A,
+    B,
+}
+
+impl Contraction {
+    pub fn operand(&self, side: Side) -> ExprId {
+        match side {
+            Side::A => self.a,
+            Side::B => self.b,
+        }
+    }
+
+    /// Extent of an operand's own variable, and the variable.
+    pub fn rows(&self, side: Side) -> (usize, VarId) {
+        match side {
+            Side::A => (self.sizes.m, M),
+            Side::B => (self.sizes.n, N),
+        }
+    }
+
+    /// The contraction of `spec`, if it is one.
+    pub fn of(spec: &KernelSpec) -> Option<Contraction> {
+        let graph = &spec.body;
+        let node = anchor(graph)?;
+        let axes = classified(graph, node)?;
+        let turned = axes.is_row_contiguous(spec, node.results[0])?;
+        let axes = if turned { axes.swapped() } else { axes };
+        axes.contraction(spec, node.results[0])
+    }
+}
+
+/// The one main loop of a body of maps and views.
+fn anchor(graph: &Graph) -> Option<&Node> {
+    let mut found = None;
+    for node in &graph.nodes {
+        match ops::lookup(node.op)?.lower {
+            Lowering::Map(_) | Lowering::Tile(TileKind::View, _) => {}
+            Lowering::Tile(TileKind::Dot | TileKind::Window, _) => {
+                if found.replace(node).is_some() {
+                    return None;
+                }
+            }
+            Lowering::Tile(TileKind::Map | TileKind::Index | TileKind::Reduce | TileKind::Other, _)
+            | Lowering::Expand(_)
+            | Lowering::Host(_) => return None,
+        }
+    }
+    found
+}
+
+/// Part of the product's output coordinates: an axis, or a factor of the channel axis where
+/// the channels are in groups.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    axis: usize,
+    /// Whether it is what a channel is within its group.
+    inner: bool,
+    extent: usize,
+}
+
+/// Output coordinates by what depends on them.
+#[derive(Clone, Debug)]
+struct Axes {
+    /// Dims of the product's value.
+    dims: Vec<usize>,
+    batch: Vec<Part>,
+    m: Vec<Part>,
+    n: Vec<Part>,
+}
+
+/// The axes of the product's value, the channel axis in two parts where there are groups.
+fn parts(graph: &Graph, node: &Node) -> Option<Vec<Part>> {
+    let dims = graph.ty(node.results[0]).dims();
+    let mut parts: Vec<Part> = dims
+        .iter()
+        .enumerate()
+        .map(|(axis, &extent)| Part {
+            axis,
+            inner: true,
+            extent,
+        })
+        .collect();
+    if let Some(&Attr::Int(group)) = node.attrs.get("group")
+        && group > 1
+    {
+        let group = usize::try_from(group).ok()?;
+        let axis = if node.op == "conv_nhwc" { dims.len() - 1 } else { 1 };
+        let filter = graph.ty(node.operands[1]?).dims();
+        let depth = filter[1..].iter().product::<usize>();
+        let per_group = dims[axis] / group;
+        if per_group < MIN_GROUP || depth < MIN_GROUP {
+            return None;
+        }
+        parts[axis].extent = per_group;
+        let outer = Part {
+            axis,
+            inner: false,
+            extent: group,
+        };
+        parts.insert(axis, outer);
+    }
+    Some(parts)
+}
+
+/// Index of each axis, from one index per part.
+fn coordinates(dims: &[usize], parts: &[(Part, Index)]) -> Vec<Index> {
+    let mut at = vec![Index::zero(); dims.len()];
+    for (part, index) in parts {
+        at[part.axis] = at[part.axis].times(&Extent::from(part.extent)).plus(index);
+    }
+    at
+}
+
+fn classified(graph: &Graph, node: &Node) -> Option<Axes> {
+    let dims = graph.ty(node.results[0]).dims();
+    let parts: Vec<Part> = parts(graph, node)?;
+    let mut body = Body::new();
+    let named: Vec<(Part, Option<VarId>)> = parts
+        .iter()
+        .map(|&part| (part, (part.extent != 1).then(|| body.vars.fresh(Extent::from(part.extent)))))
+        .collect();
+    let indexed: Vec<(Part, Index)> = named
+        .iter()
+        .map(|&(part, var)| (part, var.map_or_else(Index::zero, Index::var)))
+        .collect();
+    let mut composer = Composer::new(graph);
+    let root = composer
+        .value(&mut body, node.results[0], &coordinates(&dims, &indexed))
+        .ok()?;
+    let (left, right) = factors(&body, only_sum(&body, root)?)?;
+    let free = FreeVars::of(&body);
+    let mut axes = Axes {
+        dims,
+        batch: Vec::new(),
+        m: Vec::new(),
+        n: Vec::new(),
+    };
+    for (part, var) in named {
+        let Some(var) = var else {
+            continue;
+        };
+        match (free.has(left, var), free.has(right, var)) {
+            (true, true) => axes.batch.push(part),
+            (false, true) => axes.n.push(part),
+            (true | false, false) => axes.m.push(part),
+        }
+    }
+    Some(axes)
+}
+
+/// The term of the one reduction below `root`, a sum.
+fn only_sum(body: &Body, root: ExprId) -> Option<ExprId> {
+    let mut found = None;
+    let mut open = vec![root];
+    let mut seen = vec![false; body.exprs().count()];
+    while let Some(id) = open.pop() {
+        if std::mem::replace(&mut seen[id.0 as usize], true) {
+            continue;
+        }
+        match body.expr(id) {
+            Expr::Reduce {
+                op: ReduceOp::Sum,
+                body: term,
+                ..
+            } => {
+                if found.replace(*term).is_some() {
+                    return None;
+                }
+            }
+            Expr::Reduce { .. } => return None,
+            expr => open.extend(operands(expr)),
+        }
+    }
+    found
+}
+
+fn factors(body: &Body, term: ExprId) -> Option<(ExprId, ExprId)> {
+    match body.expr(term) {
+        Expr::Map { op: "mul", args, .. } => Some((args[0], args[1])),
+        _ => None,
+    }
+}
+
+impl Axes {
+    fn swapped(self) -> Axes {
+        Axes {
+            m: self.n,
+            n: self.m,
+            ..self
+        }
+    }
+
+    /// Whether neighbours in the first output differ in a row's number.
+    fn is_row_contiguous(&self, spec: &KernelSpec, product: ValueId) -> Option<bool> {
+        let mut body = Body::new();
+        let mut indexed = Vec::new();
+        let mut rows = Vec::new();
+        for (is_row, parts) in [(false, &self.batch), (true, &self.m), (false, &self.n)] {
+            for &part in parts {
+                let var = body.vars.fresh(Extent::from(part.extent));
+                indexed.push((part, Index::var(var)));
+                rows.extend(is_row.then_some(var));
+            }
+        }
+        // Parts of one axis are put together in the order of the axis.
+        indexed.sort_by_key(|(part, _)| (part.axis, part.inner));
+        let at = coordinates(&self.dims, &indexed);
+        let forward = pushed_forward(&spec.body, product, &at, &body)?;
+        let output = *spec.body.outputs.first()?;
+        let place = place(spec, 0, forward.get(&output)?, &body);
+        Some(innermost(&place).is_some_and(|vars| vars.iter().any(|var| rows.contains(var))))
+    }
+
+    fn contraction(&self, spec: &KernelSpec, product: ValueId) -> Option<Contraction> {
+        let size = |parts: &[Part]| parts.iter().map(|part| part.extent).product::<usize>();
+        let mut body = Body::new();
+        let (batch, m, n) = (size(&self.batch), size(&self.m), size(&self.n));
+        for extent in [batch, m, n] {
+            body.vars.fresh(Extent::from(extent));
+        }
+        let at = self.flat_coordinates(&body);
+        let forward = pushed_forward(&spec.body, product, &at, &body)?;
+        let mut composer = Composer::new(&spec.body);
+        let mut roots = Vec::new();
+        let mut places = Vec::new();
+        for (number, output) in spec.body.outputs.iter().enumerate() {
+            let at = forward.get(output)?;
+            roots.push(composer.value(&mut body, *output, at).ok()?);
+            places.push(place(spec, number, at, &body));
+        }
+        let k = reduced_extent(&body)?;
+        taken_apart(&body, Sizes { batch, m, n, k }, &roots, places)
+    }
+
+    /// Coordinates of the product's value over the variables `BATCH`, `M` and `N`.
+    fn flat_coordinates(&self, body: &Body) -> Vec<Index> {
+        let mut indexed = Vec::new();
+        for (var, parts) in [(BATCH, &self.batch), (M, &self.m), (N, &self.n)] {
+            let dims: Vec<usize> = parts.iter().map(|part| part.extent).collect();
+            let places = delinearize(&Index::var(var), &extents(&dims), &body.vars);
+            indexed.extend(parts.iter().copied().zip(places));
+        }
+        indexed.sort_by_key(|(part, _)| (part.axis, part.inner));
+        coordinates(&self.dims, &indexed)
+    }
+}
+
+/// Number of terms of every sum of `body`, which all have the same.
+fn reduced_extent(body: &Body) -> Option<usize> {
+    let mut found = None;
+    for (_, expr) in body.exprs() {
+        let Expr::Reduce { vars, .. } = expr else {
+            continue;
+        };
+        let mut size = 1usize;
+        for &var in vars {
+            size *= usize::try_from(body.vars.extent(var).as_known()?).ok()?;
+        }
+        if found.replace(size).is_some_and(|known| known != size) {
+            return None;
+        }
+    }
+    found
+}
+
+/// `roots` with the one sum as an accumulator, and its factors. Nothing is taken for granted
+/// about the views around the product: two different sums, or factors that depend on more
+/// than their own variables, are not a matrix product.
+fn taken_apart(body: &Body, sizes: Sizes, roots: &[ExprId], places: Vec<Index>) -> Option<Contraction> {
+    let mut into = Body::new();
+    let own: BTreeMap<VarId, Index> = [sizes.batch, sizes.m, sizes.n]
+        .into_iter()
+        .map(|extent| {
+            let var = into.vars.fresh(Extent::from(extent));
+            (var, Index::var(var))
+        })
+        .collect();
+    let k = into.vars.fresh(Extent::from(sizes.k));
+    let mut rebuild = Rebuild::new(body, into, own).taking_apart(Index::var(k));
+    let outputs = roots.iter().map(|&root| rebuild.expr(root)).collect();
+    let places = places.iter().map(|place| rebuild.index(place)).collect();
+    let apart = rebuild.apart.take().filter(|apart| !apart.conflict)?;
+    let body = rebuild.into;
+    let [stage] = apart.stages.as_slice() else {
+        return None;
+    };
+    let (left, right) = factors(&body, stage.term)?;
+    let free = FreeVars::of(&body);
+    let turned = free.has(left, N) || free.has(right, M);
+    let (a, b) = if turned { (right, left) } else { (left, right) };
+    (stage.op == ReduceOp::Sum && !free.has(a, N) && !free.has(b, M)).then(|| Contraction {
+        product: body.dtype(stage.term),
+        sum: stage.dtype,
+        body,
+        sizes,
+        a,
+        b,
+        outputs,
+        places,
+    })
+}
+
+fn place(spec: &KernelSpec, output: usize, at: &[Index], body: &Body) -> Index {
+    linearize(at, &results(spec)[output].dims).recombined(&body.vars)
+}
+
+/// Coordinates of every value that has one element per element of `product`, where `product`
+/// has coordinates `at`.
+fn pushed_forward(
+    graph: &Graph,
+    product: ValueId,
+    at: &[Index],
+    body: &Body,
+) -> Option<HashMap<ValueId, Vec<Index>>> {
+    let mut known = HashMap::from([(product, at.to_vec())]);
+    for node in &graph.nodes {
+        if node.results.contains(&product) {
+            continue;
+        }
+        let mut from = node.operands.iter().flatten().filter(|value| known.contains_key(value));
+        let Some(&source) = from.next() else {
+            continue;
+        };
+        let result = node.results[0];
+        if graph.ty(result).n_elements() != graph.ty(source).n_elements() {
+            return None;
+        }
+        let moved = forward(graph, node, source, &known[&source], body)?;
+        known.insert(result, moved);
+    }
+    Some(known)
+}
+
+/// Coordinates of the result of `node` for the element of `source` at `at`.
+fn forward(graph: &Graph, node: &Node, source: ValueId, at: &[Index], body: &Body) -> Option<Vec<Index>> {
+    let dims = extents(&graph.ty(node.results[0]).dims());
+    match (node.op, &ops::lookup(node.op)?.lower) {
+        ("reshape", _) => {
+            let position = linearize(at, &extents(&graph.ty(source).dims()));
+            Some(delinearize(&position, &dims, &body.vars))
+        }
+        ("transpose", _) => {
+            let Some(Attr::Ints(perm)) = node.attrs.get("perm") else {
+                return None;
+            };
+            perm.iter().map(|&axis| at.get(usize::try_from(axis).ok()?).cloned()).collect()
+        }
+        (_, Lowering::Map(_)) => {
+            let mut moved = vec![Index::zero(); dims.len().checked_sub(at.len())?];
+            moved.extend_from_slice(at);
+            Some(moved)
+        }
+        _ => None,
+    }
+}
+
+/// Variables of the term of `place` that neighbours in memory differ in.
+pub fn innermost(place: &Index) -> Option<Vec<VarId>> {
+    let (atom, _) = place
+        .terms
+        .iter()
+        .filter(|(_, step)| step.as_known().is_some())
+        .min_by_key(|(_, step)| step.scale.unsigned_abs())?;
+    let mut vars = Vec::new();
+    match atom {
+        Atom::Var(var) => vars.push(*var),
+        Atom::Div(inner, _) | Atom::Mod(inner, _) | Atom::Clamp(inner, _) => inner.variables(&mut vars),
+        Atom::Value(_) => {}
+    }
+    Some(vars)
+}

@@ -1,0 +1,110 @@
+//! Analytic times of tiled matrix products.
+//!
+//! A block's step over `k` costs what its slowest unit needs: multipliers, shared memory, L2,
+//! or the latency of a load divided by how many steps are in flight. Blocks that share an SM
+//! share its units. What cannot be resident (registers, shared memory, threads) has no time.
+
+use super::contraction::Sizes;
+use super::device::{Device, NODE_US};
+
+/// One way to tile a product.
+#[derive(Clone, Copy, Debug)]
+pub struct Tiling {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub threads: usize,
+    /// Registers per thread, estimated.
+    pub registers: usize,
+    pub smem_bytes: usize,
+    /// Steps over `k` in flight, the one that is computed among them.
+    pub stages: usize,
+    pub splits: usize,
+    /// Clocks of the multipliers for one step of one block.
+    pub math_clk: f64,
+    /// Clocks of shared memory for one step of one block.
+    pub smem_clk: f64,
+    /// Bytes of both operands for one step of one block.
+    pub step_bytes: f64,
+    /// Instructions of all threads of a block to fetch one step's operands, in thread-clocks.
+    pub fetch_work: f64,
+    /// The same for the epilogue.
+    pub epilogue_work: f64,
+}
+
+/// Latency of a load that misses L1, in clocks.
+const LOAD_CLK: f64 = 800.0;
+/// Barriers and loop control of one step, in clocks.
+const STEP_CLK: f64 = 60.0;
+/// From launch to the first product, and from the last to the end, in clocks.
+const FILL_CLK: f64 = 1500.0;
+/// Writing partial sums, waiting for the last block and reading them, in microseconds.
+const SPLIT_US: f64 = 1.5;
+/// Scalar instructions an SM issues per clock that are not held up by memory.
+const ISSUE_PER_CLK: f64 = 64.0;
+const MAX_REGISTERS: usize = 255;
+const REGISTERS_PER_SM: usize = 65536;
+
+/// Blocks of `tiling` that an SM holds; none if one does not fit.
+pub fn blocks_per_sm(tiling: &Tiling, device: &Device) -> usize {
+    if tiling.registers > MAX_REGISTERS || tiling.smem_bytes > device.max_smem_per_block as usize {
+        return 0;
+    }
+    let registers = (tiling.registers.next_multiple_of(8) * tiling.threads).max(1);
+    let smem = tiling.smem_bytes + 1024;
+    (REGISTERS_PER_SM / registers)
+        .min(device.smem_per_sm as usize / smem)
+        .min(device.max_threads_per_sm as usize / tiling.threads)
+        .min(device.max_blocks_per_sm as usize)
+}
+
+/// Microseconds for the whole product, whose operands and results are `bytes` in memory.
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+pub fn predicted_us(sizes: Sizes, tiling: &Tiling, bytes: f64, device: &Device) -> Option<f64> {
+    let per_sm = blocks_per_sm(tiling, device);
+    if per_sm == 0 {
+        return None;
+    }
+    let tiles = sizes.batch * sizes.m.div_ceil(tiling.m) * sizes.n.div_ceil(tiling.n);
+    let blocks = tiles * tiling.splits;
+    let steps = sizes.k.div_ceil(tiling.k).div_ceil(tiling.splits) as f64;
+    let slots = per_sm * device.n_sms as usize;
+    let (full, rest) = (blocks / slots, blocks % slots);
+    let mut clk = full as f64 * wave_clk(tiling, steps, slots, device);
+    if rest > 0 {
+        clk += wave_clk(tiling, steps, rest, device);
+    }
+    let mut us = (clk / (device.clock_ghz * 1e3)).max(device.memory_us(bytes));
+    if tiling.splits > 1 {
+        let partial = 8.0 * (blocks * tiling.m * tiling.n) as f64;
+        us += SPLIT_US + partial / (device.l2_gb_per_s * 0.5 * 1e3);
+    }
+    Some(NODE_US + us)
+}
+
+/// Clocks until `blocks` that run at the same time are done.
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+fn wave_clk(tiling: &Tiling, steps: f64, blocks: usize, device: &Device) -> f64 {
+    let resident = blocks.div_ceil(device.n_sms as usize) as f64;
+    let issue = tiling.fetch_work / ISSUE_PER_CLK;
+    let units = tiling.math_clk.max(tiling.smem_clk).max(issue) * resident;
+    let l2_bytes_per_clk = device.l2_gb_per_s / device.clock_ghz;
+    let l2 = tiling.step_bytes * blocks as f64 / l2_bytes_per_clk;
+    let latency = LOAD_CLK / (tiling.stages.max(2) - 1) as f64;
+    let step = units.max(l2).max(latency) + STEP_CLK;
+    FILL_CLK + steps * step + tiling.epilogue_work * resident / ISSUE_PER_CLK
+}
+
+/// Numbers of blocks among which the steps over `k` of a tile may be divided, so that small
+/// products fill the device.
+pub fn split_choices(sizes: Sizes, tile: (usize, usize, usize), device: &Device) -> Vec<usize> {
+    const MIN_STEPS: usize = 3;
+    let tiles = sizes.batch * sizes.m.div_ceil(tile.0) * sizes.n.div_ceil(tile.1);
+    let steps = sizes.k.div_ceil(tile.2);
+    [1, 2, 3, 4, 6, 8, 12, 16, 24, 32]
+        .into_iter()
+        .filter(|&splits| {
+            splits == 1 || (steps / splits >= MIN_STEPS && tiles * splits <= 3 * device.n_sms as usize)
+        })
+        .collect()
+}

@@ -1,0 +1,149 @@
+//! What happens to a finished sum: the rest of the region's expression, and the stores.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::contraction::{BATCH, Contraction, M, N};
+use super::cuda_expr::{Operand, Printer};
+use super::cuda_types::{storage_type, value_type};
+use super::cuda_vector::{Lane, is_aligned, without};
+use super::error::KernelError;
+use super::rebuild::Rebuild;
+use super::region_body::{lane_index, operands, results};
+use super::spec::KernelSpec;
+use crate::tile::{Body, ExprId, Extent, Index, VarId};
+
+/// The outputs over (batch, row, vector of columns, lane).
+pub struct Epilogue {
+    body: Body,
+    vars: [VarId; 3],
+    lane: Lane,
+    outputs: Vec<ExprId>,
+    places: Vec<Index>,
+}
+
+impl Epilogue {
+    /// `rows` and `columns` are the extents that tiles cover; `width` divides the columns.
+    pub fn new(contraction: &Contraction, width: usize, rows: usize, columns: usize) -> Epilogue {
+        let mut into = Body::new();
+        let batch = into.vars.fresh(contraction.body.vars.extent(BATCH).clone());
+        let m = into.vars.fresh(Extent::from(rows));
+        let n = into.vars.fresh(Extent::from(columns / width));
+        let lane = into.vars.fresh(Extent::from(width));
+        let column = Index::var(n)
+            .times(&Extent::from(width))
+            .plus(&lane_index(lane, width));
+        let vars = BTreeMap::from([(BATCH, Index::var(batch)), (M, Index::var(m)), (N, column)]);
+        let mut rebuild = Rebuild::new(&contraction.body, into, vars);
+        rebuild.lane = (width > 1).then_some(lane);
+        let outputs = contraction.outputs.iter().map(|&output| rebuild.expr(output)).collect();
+        let places = contraction.places.iter().map(|place| rebuild.index(place)).collect();
+        Epilogue {
+            body: rebuild.into,
+            vars: [batch, m, n],
+            lane: Lane { var: lane, width },
+            outputs,
+            places,
+        }
+    }
+
+    /// Whether every output is stored as whole vectors.
+    pub fn stores_wide(&self) -> bool {
+        self.places.iter().all(|place| self.is_wide(place))
+    }
+
+    fn is_wide(&self, place: &Index) -> bool {
+        let place = place.recombined(&self.body.vars);
+        place.stride_of(self.lane.var) == Some(Extent::known(1)) && is_aligned(&place, self.lane)
+    }
+
+    /// Statements that finish and store the sums in the array `sum`, for row `m` and vector
+    /// `n` of columns of `batch`.
+    ///
+    /// # Errors
+    /// If an op's text could not be filled in.
+    pub fn text(&self, spec: &KernelSpec, depth: usize) -> Result<String, KernelError> {
+        let (inputs, outputs) = (operands(spec), results(spec));
+        let all: Vec<Operand> = inputs.iter().chain(&outputs).cloned().collect();
+        let mut printer = Printer::new(&self.body, &all);
+        printer.accumulators_depend_on(&BTreeSet::from([self.lane.var]));
+        printer.set_depth(depth);
+        for (var, name) in self.vars.into_iter().zip(["batch", "m", "n"]) {
+            printer.bind(var, name);
+        }
+        if self.lane.width == 1 {
+            printer.bind_accumulator(0, "sum[0]");
+            for ((output, &root), place) in outputs.iter().zip(&self.outputs).zip(&self.places) {
+                let value = printer.value(root);
+                store_one(&mut printer, output, place, &value);
+            }
+            return printer.finish();
+        }
+        let arrays = self.lanes(&mut printer, &outputs);
+        for ((output, place), array) in outputs.iter().zip(&self.places).zip(arrays) {
+            if let Some(array) = array {
+                let place = without(&place.recombined(&self.body.vars), self.lane.var);
+                let position = printer.index(&place);
+                let width = self.lane.width;
+                printer.line(&format!("rt_store<{width}>({} + ({position}), {array});", output.name));
+            }
+        }
+        printer.finish()
+    }
+
+    /// Evaluates all lanes; stores what is not stored as a vector, and names the arrays of
+    /// what is.
+    fn lanes(&self, printer: &mut Printer<'_>, outputs: &[Operand]) -> Vec<Option<String>> {
+        let width = self.lane.width;
+        let shared = printer.shared_work(self.lane, &self.outputs);
+        let mut arrays = Vec::new();
+        for (&root, place) in self.outputs.iter().zip(&self.places) {
+            arrays.push(self.is_wide(place).then(|| {
+                let name = printer.fresh("y");
+                let ty = value_type(self.body.dtype(root));
+                printer.line(&format!("{ty} {name}[{width}];"));
+                name
+            }));
+        }
+        printer.line("#pragma unroll");
+        let counter = printer.fresh("lane");
+        printer.bind(self.lane.var, &counter);
+        printer.bind_accumulator(0, &format!("sum[{counter}]"));
+        printer.open(&format!("for (int {counter} = 0; {counter} < {width}; ++{counter}) {{"));
+        for (load, array) in shared {
+            printer.preset(load, &format!("{array}[{counter}]"));
+        }
+        let each = outputs.iter().zip(&self.outputs).zip(self.places.iter().zip(&arrays));
+        for ((output, &root), (place, array)) in each {
+            let value = printer.value(root);
+            match array {
+                Some(array) => printer.line(&format!("{array}[{counter}] = {value};")),
+                None => store_one(printer, output, place, &value),
+            }
+        }
+        printer.close();
+        arrays
+    }
+}
+
+fn store_one(printer: &mut Printer<'_>, output: &Operand, place: &Index, value: &str) {
+    let position = printer.index(place);
+    let ty = storage_type(output.dtype);
+    printer.line(&format!("{}[{position}] = rt_put<{ty}>({value});", output.name));
+}
+
+/// The widest vector of columns of at most `widest` that outputs can be stored in.
+pub fn best_width(contraction: &Contraction, widest: usize) -> usize {
+    let (rows, columns) = (
+        contraction.sizes.m.next_multiple_of(256).max(256),
+        contraction.sizes.n.next_multiple_of(256).max(256),
+    );
+    let mut width = widest;
+    while width > 1 {
+        let divides = contraction.sizes.n.is_multiple_of(width);
+        if divides && Epilogue::new(contraction, width, rows, columns).stores_wide() {
+            return width;
+        }
+        width /= 2;
+    }
+    1
+}

@@ -1,0 +1,448 @@
+//! `gemm_mma`: sums of products with the matrix instructions of a warp.
+//!
+//! 16-bit floats accumulate in `f32`; `f32` itself takes part as TF32 where the options allow
+//! it. An operand that is neighbours in memory, along `k` or along its rows, is copied to
+//! shared memory asynchronously; any other is computed in registers on its way there.
+
+use serde::Serialize;
+
+use super::gemm_parts::{
+    Blocking, epilogue_work, fetch_work, is_oversized, memory_bytes, parameters, ranked, register_limit,
+    resident_blocks, tensors,
+};
+use super::{Template, field_names, fill, knob, variant};
+use crate::ir::DType;
+use crate::kernel::contraction::{Contraction, Side};
+use crate::kernel::cuda_expr::{Operand, index_type};
+use crate::kernel::cuda_types::storage_type;
+use crate::kernel::device::Device;
+use crate::kernel::error::KernelError;
+use crate::kernel::gemm_cost::{Tiling, predicted_us, split_choices};
+use crate::kernel::gemm_epilogue::{Epilogue, best_width};
+use crate::kernel::gemm_operand::{Along, Cut, best_cut, is_plain, memory_kind};
+use crate::kernel::prelude::{ASYNC_COPY, COMMON, FRAGMENT, MMA, SPLIT, Section, TILE, translation_unit};
+use crate::kernel::region_body::{kernel_name, operands};
+use crate::kernel::source::{Arch, Source, Variant};
+use crate::kernel::spec::KernelSpec;
+
+pub static TEMPLATE: Template = Template {
+    name: "gemm_mma",
+    text: include_str!("../../../templates/gemm_mma.cu.tera"),
+    variants,
+    render,
+    fields: || field_names(&GemmMmaContext::default()),
+};
+
+#[derive(Clone, Debug, Default, Serialize)]
+struct GemmMmaContext {
+    name: String,
+    params: Vec<String>,
+    index_type: &'static str,
+    element: &'static str,
+    m: usize,
+    n: usize,
+    tiles_m: usize,
+    tiles_n: usize,
+    tiles_k: usize,
+    splits: usize,
+    threads: usize,
+    resident: usize,
+    stages: usize,
+    tile_m: usize,
+    tile_n: usize,
+    tile_k: usize,
+    warp_m: usize,
+    warp_n: usize,
+    tickets_bytes: usize,
+    operands: Vec<OperandContext>,
+    /// Whether some operand is copied asynchronously, and whether some is not.
+    is_async: bool,
+    is_staged: bool,
+    width: usize,
+    epilogue: String,
+}
+
+/// One side of the product.
+#[derive(Clone, Debug, Default, Serialize)]
+struct OperandContext {
+    name: &'static str,
+    letter: &'static str,
+    /// `M` or `N`, and the same as a member of the tile's place.
+    rows: &'static str,
+    axis: &'static str,
+    along_k: bool,
+    mode: &'static str,
+    /// Where the operand's tile begins in a stage.
+    offset: &'static str,
+    swizzle: &'static str,
+    fragment: &'static str,
+    load: String,
+}
+
+/// How an operand gets to shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// 16 bytes at a time, asynchronously.
+    Async,
+    /// 16 bytes at a time, through registers.
+    Copy,
+    /// As an expression.
+    Values,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Async => "async",
+            Mode::Copy => "copy",
+            Mode::Values => "values",
+        }
+    }
+}
+
+/// A tile, the part of it that a warp owns, and how many are in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    m: usize,
+    n: usize,
+    /// In bytes, so that it is the same for all kinds.
+    k_bytes: usize,
+    warp_m: usize,
+    warp_n: usize,
+    stages: usize,
+}
+
+const fn shape(m: usize, n: usize, k_bytes: usize, warp: (usize, usize), stages: usize) -> Shape {
+    Shape {
+        m,
+        n,
+        k_bytes,
+        warp_m: warp.0,
+        warp_n: warp.1,
+        stages,
+    }
+}
+
+/// Large tiles reuse most, small ones fill the device, flat ones waste least where one side
+/// has few rows.
+const SHAPES: &[Shape] = &[
+    shape(256, 128, 64, (64, 64), 3),
+    shape(128, 256, 64, (64, 64), 3),
+    shape(128, 128, 64, (64, 32), 4),
+    shape(128, 128, 128, (64, 32), 3),
+    shape(128, 128, 64, (64, 64), 4),
+    shape(128, 64, 64, (64, 32), 4),
+    shape(64, 128, 64, (32, 64), 4),
+    shape(128, 64, 128, (32, 32), 3),
+    shape(64, 128, 128, (32, 32), 3),
+    shape(64, 64, 64, (32, 32), 4),
+    shape(64, 64, 128, (32, 32), 4),
+    shape(128, 32, 128, (32, 32), 4),
+    shape(32, 128, 128, (32, 32), 4),
+    shape(64, 32, 128, (32, 16), 4),
+    shape(32, 64, 128, (16, 32), 4),
+    shape(32, 32, 128, (16, 16), 5),
+    shape(16, 128, 128, (16, 32), 4),
+    shape(128, 16, 128, (32, 16), 4),
+    shape(16, 64, 128, (16, 16), 5),
+    shape(64, 16, 128, (16, 16), 5),
+];
+
+const MOST_VARIANTS: usize = 20;
+/// Bytes of one asynchronous copy.
+const CHUNK_BYTES: usize = 16;
+
+impl Shape {
+    fn threads(self) -> usize {
+        (self.m / self.warp_m) * (self.n / self.warp_n) * 32
+    }
+
+    /// Depth in elements.
+    fn k(self, element: DType) -> usize {
+        self.k_bytes / element.size_bytes()
+    }
+
+    /// Without asynchronous copies, more than two stages only cost memory.
+    fn on(self, arch: Arch) -> Shape {
+        let stages = if has_async_copy(arch) { self.stages } else { 2 };
+        Shape { stages, ..self }
+    }
+
+    /// Operand tiles in flight; the sums of 16 rows per warp take their place afterwards.
+    fn smem_bytes(self) -> usize {
+        let operands = self.stages * (self.m + self.n) * self.k_bytes;
+        let slabs = self.threads() / 32 * 16 * (self.warp_n + 8) * 4;
+        operands.max(slabs)
+    }
+
+    fn blocking(self, element: DType, splits: usize) -> Blocking {
+        Blocking {
+            m: self.m,
+            n: self.n,
+            k: self.k(element),
+            splits,
+        }
+    }
+
+    fn of(variant: &Variant, element: DType) -> Result<(Shape, usize), KernelError> {
+        let knob = |name| knob(&TEMPLATE, variant, name);
+        let k_bytes = knob("tile_k")? * element.size_bytes();
+        let warp = (knob("warp_m")?, knob("warp_n")?);
+        let shape = shape(knob("tile_m")?, knob("tile_n")?, k_bytes, warp, knob("stages")?);
+        Ok((shape, knob("splits")?))
+    }
+}
+
+fn has_async_copy(arch: Arch) -> bool {
+    arch.sm >= 80
+}
+
+/// The kind that matrix instructions take the operands in; none where no instruction gives
+/// what the products mean.
+fn element(contraction: &Contraction, spec: &KernelSpec, arch: Arch) -> Option<DType> {
+    let kinds = [Side::A, Side::B].map(|side| memory_kind(contraction, side));
+    let element = match contraction.product {
+        DType::F16 => DType::F16,
+        DType::BF16 => DType::BF16,
+        DType::F32 if kinds == [DType::F16; 2] => DType::F16,
+        DType::F32 if kinds == [DType::BF16; 2] => DType::BF16,
+        DType::F32 if spec.options.tf32 => DType::F32,
+        _ => return None,
+    };
+    (element == DType::F16 || arch.sm >= 80).then_some(element)
+}
+
+/// How operands and results are cut for an arch.
+struct Cuts {
+    element: DType,
+    sides: [(Cut, Mode); 2],
+    width: usize,
+}
+
+impl Cuts {
+    fn of(contraction: &Contraction, spec: &KernelSpec, inputs: &[Operand], arch: Arch) -> Option<Cuts> {
+        let element = element(contraction, spec, arch)?;
+        let chunk = CHUNK_BYTES / element.size_bytes();
+        let sides = [Side::A, Side::B].map(|side| {
+            let cut = best_cut(contraction, side, inputs, (chunk, chunk));
+            let plain = is_plain(contraction, cut, inputs, element);
+            let mode = match (plain, has_async_copy(arch)) {
+                (true, true) => Mode::Async,
+                (true, false) => Mode::Copy,
+                (false, _) => Mode::Values,
+            };
+            (cut, mode)
+        });
+        let least = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).min()?;
+        Some(Cuts {
+            element,
+            sides,
+            width: best_width(contraction, (CHUNK_BYTES / least).clamp(4, 8)),
+        })
+    }
+}
+
+fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
+    let Some(contraction) = Contraction::of(spec) else {
+        return Vec::new();
+    };
+    let inputs = operands(spec);
+    let Some(cuts) = Cuts::of(&contraction, spec, &inputs, arch) else {
+        return Vec::new();
+    };
+    let (device, bytes, sizes) = (Device::of(arch), memory_bytes(spec), contraction.sizes);
+    let per_element = cuts
+        .sides
+        .map(|(cut, mode)| fetch_work(&contraction, cut, mode != Mode::Values));
+    let mut found = Vec::new();
+    for shape in SHAPES.iter().map(|shape| shape.on(arch)) {
+        if is_oversized(shape.m, sizes.m, 64) || is_oversized(shape.n, sizes.n, 64) {
+            continue;
+        }
+        let k = shape.k(cuts.element);
+        let resident = resident(&contraction, shape, &cuts);
+        for splits in split_choices(sizes, (shape.m, shape.n, k), device) {
+            let tiling = tiling(&contraction, shape, &cuts, splits, (per_element, arch));
+            if let Some(us) = predicted_us(sizes, &tiling, bytes, device) {
+                let knobs = [
+                    ("tile_m", shape.m),
+                    ("tile_n", shape.n),
+                    ("tile_k", k),
+                    ("warp_m", shape.warp_m),
+                    ("warp_n", shape.warp_n),
+                    ("stages", shape.stages),
+                    ("splits", splits),
+                    ("resident", resident),
+                ];
+                found.push(variant(TEMPLATE.name, &knobs, us));
+            }
+        }
+    }
+    ranked(found, MOST_VARIANTS)
+}
+
+/// Floating-point operations per clock and SM that these instructions sustain. From sm_90 on
+/// the device's full rate is for instructions of warp groups.
+fn math_rate(element: DType, arch: Arch) -> f64 {
+    const SUSTAINED: f64 = 0.85;
+    const WARP_LIMIT: f64 = 2048.0;
+    let rate = Device::of(arch).tensor_flops_per_clk.min(WARP_LIMIT) * SUSTAINED;
+    if element == DType::F32 { rate / 2.0 } else { rate }
+}
+
+/// Blocks per SM that the compiler is asked for. TF32 rounds in registers of its own, and so
+/// are operands kept that are not copied asynchronously.
+fn resident(contraction: &Contraction, shape: Shape, cuts: &Cuts) -> usize {
+    let sums = shape.warp_m * shape.warp_n / 32;
+    let is_lean = cuts.element != DType::F32 && cuts.sides.iter().all(|(_, mode)| *mode == Mode::Async);
+    if is_lean { resident_blocks(contraction, shape.threads(), sums) } else { 1 }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+fn tiling(
+    contraction: &Contraction,
+    shape: Shape,
+    cuts: &Cuts,
+    splits: usize,
+    (per_element, arch): ([f64; 2], Arch),
+) -> Tiling {
+    let (threads, k) = (shape.threads(), shape.k(cuts.element));
+    let limit = register_limit(threads, resident(contraction, shape, cuts));
+    let sums = shape.warp_m * shape.warp_n / 32;
+    let fragments = shape.warp_m / 4 + shape.warp_n / 4;
+    let rows = [shape.m, shape.n];
+    let staged: usize = (cuts.sides.iter().zip(rows))
+        .filter(|((_, mode), _)| *mode != Mode::Async)
+        .map(|(_, rows)| (rows * shape.k_bytes / CHUNK_BYTES).div_ceil(threads) * 4)
+        .sum();
+    let read = threads / 32 * (shape.warp_m + shape.warp_n) * shape.k_bytes;
+    let written = (shape.m + shape.n) * shape.k_bytes;
+    // What is computed in registers is one step ahead, whatever the number of stages.
+    let stages = if staged > 0 { 2 } else { shape.stages };
+    Tiling {
+        m: shape.m,
+        n: shape.n,
+        k,
+        threads,
+        registers: (sums + fragments + staged + 56).min(limit),
+        smem_bytes: shape.smem_bytes(),
+        stages,
+        splits,
+        math_clk: (2 * shape.m * shape.n * k) as f64 / math_rate(cuts.element, arch),
+        smem_clk: (read + written) as f64 / 128.0,
+        step_bytes: written as f64,
+        fetch_work: (shape.m as f64 * per_element[0] + shape.n as f64 * per_element[1]) * k as f64,
+        epilogue_work: (shape.m * shape.n) as f64 * (epilogue_work(contraction) + 12.0 / cuts.width as f64),
+    }
+}
+
+fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, KernelError> {
+    let not_accepted = || KernelError::NotAccepted {
+        template: TEMPLATE.name,
+        reason: "it is not one sum of products that a matrix instruction computes".to_owned(),
+    };
+    let contraction = Contraction::of(spec).ok_or_else(not_accepted)?;
+    let inputs = operands(spec);
+    let cuts = Cuts::of(&contraction, spec, &inputs, arch).ok_or_else(not_accepted)?;
+    let (shape, splits) = Shape::of(variant, cuts.element)?;
+    let (blocking, sizes) = (shape.blocking(cuts.element, splits), contraction.sizes);
+    let workspace_bytes = blocking.workspace_bytes(sizes, 4);
+    let (params, passed) = parameters(spec, workspace_bytes);
+    let (tiles_m, tiles_n, tiles_k) = blocking.tiles(sizes);
+    let name = kernel_name(spec, TEMPLATE.name, &tile_name(shape, blocking));
+    let epilogue = Epilogue::new(&contraction, cuts.width, tiles_m * shape.m, tiles_n * shape.n);
+    let mut operands = Vec::new();
+    for side in cuts.sides {
+        operands.push(operand_context(&contraction, blocking, side, &inputs, cuts.element)?);
+    }
+    let is = |mode| cuts.sides.iter().any(|(_, own)| *own == mode);
+    let text = fill(
+        &TEMPLATE,
+        &GemmMmaContext {
+            name: name.clone(),
+            params,
+            index_type: index_type(&tensors(spec)),
+            element: storage_type(cuts.element),
+            m: sizes.m,
+            n: sizes.n,
+            tiles_m,
+            tiles_n,
+            tiles_k,
+            splits,
+            threads: shape.threads(),
+            resident: knob(&TEMPLATE, variant, "resident")?,
+            stages: shape.stages,
+            tile_m: shape.m,
+            tile_n: shape.n,
+            tile_k: blocking.k,
+            warp_m: shape.warp_m,
+            warp_n: shape.warp_n,
+            tickets_bytes: blocking.tickets_bytes(sizes),
+            operands,
+            is_async: is(Mode::Async),
+            is_staged: is(Mode::Copy) || is(Mode::Values),
+            width: cuts.width,
+            epilogue: epilogue.text(spec, 4)?,
+        },
+    )?;
+    Ok(Source {
+        name,
+        header: String::new(),
+        text: translation_unit(&sections(arch), &text),
+        template: TEMPLATE.name,
+        launch: blocking.launch(sizes, shape.threads(), shape.smem_bytes()),
+        params: passed,
+        workspace_bytes,
+    })
+}
+
+fn tile_name(shape: Shape, blocking: Blocking) -> String {
+    let Blocking { m, n, k, splits } = blocking;
+    let tile = format!("{m}x{n}x{k}_{}x{}_p{}", shape.warp_m, shape.warp_n, shape.stages);
+    if splits > 1 { format!("{tile}_s{splits}") } else { tile }
+}
+
+fn sections(arch: Arch) -> Vec<Section> {
+    let copy: &[Section] = if has_async_copy(arch) { &[ASYNC_COPY] } else { &[] };
+    [COMMON, &[TILE, SPLIT, MMA], copy, &[FRAGMENT]].concat()
+}
+
+fn operand_context(
+    contraction: &Contraction,
+    blocking: Blocking,
+    (cut, mode): (Cut, Mode),
+    inputs: &[Operand],
+    element: DType,
+) -> Result<OperandContext, KernelError> {
+    let (name, letter, rows, axis, offset) = match cut.side {
+        Side::A => ("a", "A", "M", "m", "0"),
+        Side::B => ("b", "B", "N", "n", "kBytesA"),
+    };
+    let fetch = blocking.fetch(contraction, cut);
+    let load = match (mode, fetch.plain(inputs, element)) {
+        (Mode::Async | Mode::Copy, Some(plain)) => fetch.address(&plain, inputs, 3)?,
+        (Mode::Async | Mode::Copy | Mode::Values, _) => {
+            fetch.values(inputs, 3, &format!("next_{name}[i].element"), Some(element))?
+        }
+    };
+    let is_words = element.size_bytes() == 4 && cut.along == Along::Row;
+    Ok(OperandContext {
+        name,
+        letter,
+        rows,
+        axis,
+        along_k: cut.along == Along::K,
+        mode: mode.name(),
+        offset,
+        swizzle: if is_words { "rt_swizzle_words" } else { "rt_swizzle" },
+        fragment: match (cut.side, cut.along, is_words) {
+            (Side::A, Along::K, _) => "rt_a_along_k",
+            (Side::A, Along::Row, false) => "rt_a_along_row",
+            (Side::A, Along::Row, true) => "rt_a_words_along_row",
+            (Side::B, Along::K, _) => "rt_b_along_k",
+            (Side::B, Along::Row, false) => "rt_b_along_row",
+            (Side::B, Along::Row, true) => "rt_b_words_along_row",
+        },
+        load,
+    })
+}

@@ -1,0 +1,150 @@
+//! What the matrix templates have in common: sizes, workspace and signature.
+
+use crate::ir::TensorType;
+use crate::kernel::contraction::{Contraction, Side, Sizes};
+use crate::kernel::cuda_expr::Operand;
+use crate::kernel::gemm_operand::{Along, Cut, Fetch};
+use crate::kernel::region_body::{operands, results, signature};
+use crate::kernel::source::{Launch, Param, Variant};
+use crate::kernel::spec::KernelSpec;
+use crate::kernel::templates::indexed::work;
+use crate::tile::Expr;
+
+/// Extents of a block's share, and how many blocks share a tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocking {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub splits: usize,
+}
+
+impl Blocking {
+    /// Tiles in each direction, at least one so that nothing is divided by zero.
+    pub fn tiles(&self, sizes: Sizes) -> (usize, usize, usize) {
+        (
+            sizes.m.div_ceil(self.m).max(1),
+            sizes.n.div_ceil(self.n).max(1),
+            sizes.k.div_ceil(self.k),
+        )
+    }
+
+    pub fn launch(&self, sizes: Sizes, threads: usize, smem_bytes: usize) -> Launch {
+        let (m, n, _) = self.tiles(sizes);
+        let blocks = m * n * sizes.batch.max(1) * self.splits;
+        let small = |value: usize| u32::try_from(value).expect("launches have under 2^32 blocks");
+        Launch {
+            grid: [small(blocks), 1, 1],
+            block: [small(threads), 1, 1],
+            smem_bytes: small(smem_bytes),
+        }
+    }
+
+    /// Bytes of the tickets that lie before the partial sums.
+    pub fn tickets_bytes(&self, sizes: Sizes) -> usize {
+        let (m, n, _) = self.tiles(sizes);
+        (m * n * sizes.batch.max(1) * 4).next_multiple_of(256)
+    }
+
+    /// Tickets and partial sums of `sum_bytes` each; nothing where no tile is shared.
+    pub fn workspace_bytes(&self, sizes: Sizes, sum_bytes: usize) -> usize {
+        if self.splits == 1 {
+            return 0;
+        }
+        let (m, n, _) = self.tiles(sizes);
+        let tiles = m * n * sizes.batch.max(1);
+        self.tickets_bytes(sizes) + tiles * self.splits * self.m * self.n * sum_bytes
+    }
+
+    /// Rows and depth that the tiles of an operand cover.
+    pub fn covered(&self, sizes: Sizes, side: Side) -> (usize, usize) {
+        let (m, n, k) = self.tiles(sizes);
+        let rows = match side {
+            Side::A => m * self.m,
+            Side::B => n * self.n,
+        };
+        (rows, (k * self.k).max(self.k))
+    }
+
+    pub fn fetch(&self, contraction: &Contraction, cut: Cut) -> Fetch {
+        let (rows, depth) = self.covered(contraction.sizes, cut.side);
+        Fetch::new(contraction, cut, rows, depth)
+    }
+}
+
+/// Inputs and outputs as the printers know them.
+pub fn tensors(spec: &KernelSpec) -> Vec<Operand> {
+    [operands(spec), results(spec)].concat()
+}
+
+/// The region's signature, with the workspace where there is one.
+pub fn parameters(spec: &KernelSpec, workspace_bytes: usize) -> (Vec<String>, Vec<Param>) {
+    let (mut declared, mut passed) = signature(spec);
+    if workspace_bytes > 0 {
+        declared.push("uint8_t* __restrict__ workspace".to_owned());
+        passed.push(Param::Workspace);
+    }
+    (declared, passed)
+}
+
+/// Bytes that cross memory at least: every operand once.
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+pub fn memory_bytes(spec: &KernelSpec) -> f64 {
+    let types = [spec.input_types(), spec.output_types()].concat();
+    types.iter().map(TensorType::n_bytes).sum::<usize>() as f64
+}
+
+/// Whether most of a tile would lie outside.
+pub fn is_oversized(tile: usize, extent: usize, least: usize) -> bool {
+    tile > least && tile >= 2 * extent.max(1).next_power_of_two()
+}
+
+/// Scalar steps to fetch one element of an operand, divided among the lanes of wide loads.
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+pub fn fetch_work(contraction: &Contraction, cut: Cut, plain: bool) -> f64 {
+    // Address arithmetic that no lane shares, and a store to shared memory.
+    const SCALAR_STEPS: f64 = 12.0;
+    const VECTOR_STEPS: f64 = 8.0;
+    let own = work(&contraction.body, contraction.operand(cut.side));
+    match (plain, cut.along) {
+        (true, _) => VECTOR_STEPS / cut.width as f64,
+        (false, Along::K | Along::Row) => own * 2.0 + SCALAR_STEPS,
+    }
+}
+
+/// Scalar steps of the epilogue for one element.
+pub fn epilogue_work(contraction: &Contraction) -> f64 {
+    let steps: f64 = contraction
+        .outputs
+        .iter()
+        .map(|&output| work(&contraction.body, output))
+        .sum();
+    steps * 1.5 + 4.0
+}
+
+/// Blocks that an SM should hold of a tile whose threads sum `sums` elements each. Two where a
+/// block of 256 threads hides its latencies badly alone, and only where half the registers
+/// are surely enough: plain operands, and an epilogue of few steps.
+pub fn resident_blocks(contraction: &Contraction, threads: usize, sums: usize) -> usize {
+    const FEW_STEPS: f64 = 24.0;
+    let plain = [contraction.a, contraction.b]
+        .into_iter()
+        .all(|operand| matches!(contraction.body.expr(operand), Expr::Load { .. }));
+    let fits = plain && threads == 256 && sums == 64 && epilogue_work(contraction) < FEW_STEPS;
+    if fits { 2 } else { 1 }
+}
+
+/// Registers per thread where an SM holds `resident` blocks of `threads`.
+pub fn register_limit(threads: usize, resident: usize) -> usize {
+    (65536 / threads / resident).min(255)
+}
+
+/// Fastest first, the best `most` of them.
+pub fn ranked(
+    mut variants: Vec<Variant>,
+    most: usize,
+) -> Vec<Variant> {
+    variants.sort_by(|a, b| a.predicted_us.total_cmp(&b.predicted_us));
+    variants.truncate(most);
+    variants
+}

@@ -1,0 +1,92 @@
+//! The parts of an engine that programs share: weights, cubins and sources, each stored once.
+
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
+
+use super::lifetimes::padded;
+use crate::engine::format::blob_table;
+use crate::engine::{Binding, Engine, Header, Memory, Place, Program};
+use crate::ir::HostTensor;
+
+/// What an engine says of itself.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Name of the model's graph.
+    pub model: String,
+    pub precision: String,
+    /// Version of NVRTC.
+    pub nvrtc: String,
+    pub inputs: Vec<Binding>,
+    pub outputs: Vec<Binding>,
+}
+
+/// An engine under construction.
+#[derive(Default)]
+pub struct Assembly {
+    weights: Vec<u8>,
+    places: HashMap<[u8; 32], Place>,
+    blobs: Vec<Vec<u8>>,
+    numbers: HashMap<[u8; 32], usize>,
+    programs: Vec<Program>,
+}
+
+/// Number of the blob of all weights.
+const WEIGHTS: usize = 0;
+
+impl Assembly {
+    pub fn new() -> Self {
+        Assembly::default()
+    }
+
+    /// Where the bytes of `data` are among the weights.
+    pub fn weight(&mut self, data: &HostTensor) -> Place {
+        let bytes = data.bytes();
+        let digest: [u8; 32] = Sha256::digest(bytes).into();
+        if let Some(place) = self.places.get(&digest) {
+            return *place;
+        }
+        let place = Place {
+            memory: Memory::Weights,
+            offset: self.weights.len(),
+            len: bytes.len(),
+        };
+        self.weights.extend_from_slice(bytes);
+        self.weights.resize(padded(self.weights.len()), 0);
+        self.places.insert(digest, place);
+        place
+    }
+
+    /// Number of a blob with this content.
+    pub fn blob(&mut self, content: &[u8]) -> usize {
+        let digest: [u8; 32] = Sha256::digest(content).into();
+        *self.numbers.entry(digest).or_insert_with(|| {
+            self.blobs.push(content.to_vec());
+            WEIGHTS + self.blobs.len()
+        })
+    }
+
+    pub fn add(&mut self, program: Program) {
+        self.programs.push(program);
+    }
+
+    /// The whole engine.
+    pub fn finish(self, identity: Identity) -> Engine {
+        let mut blobs = vec![self.weights];
+        blobs.extend(self.blobs);
+        Engine {
+            header: Header {
+                producer: concat!("rtrt-codegen ", env!("CARGO_PKG_VERSION")).to_owned(),
+                model: identity.model,
+                precision: identity.precision,
+                nvrtc: identity.nvrtc,
+                inputs: identity.inputs,
+                outputs: identity.outputs,
+                weights: WEIGHTS,
+                programs: self.programs,
+                blobs: blob_table(&blobs),
+            },
+            blobs,
+        }
+    }
+}

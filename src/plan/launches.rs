@@ -1,0 +1,154 @@
+//! The program of one architecture: every region with its tactic becomes a launch.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::arena;
+use super::assembly::Assembly;
+use super::lifetimes::{Lifetime, Storage, padded};
+use crate::compile::arch_name;
+use crate::engine::{ALIGNMENT, Arg, Kernel, Launch, Memory, Place, Program};
+use crate::kernel::header::origins;
+use crate::kernel::{Arch, Param};
+use crate::rewrite::{FusedGraph, Region, TensorId, TensorSource};
+use crate::tune::Tactic;
+
+/// Orders the launches of `fused`, places its tensors, and adds what they need to `assembly`.
+/// `tactics[i]` solves region `i`.
+pub fn plan(fused: &FusedGraph, tactics: &[Tactic], arch: Arch, assembly: &mut Assembly) -> Program {
+    let storage = Storage::of(fused);
+    let lifetimes = storage.lifetimes(fused);
+    let spans: Vec<Lifetime> = lifetimes.iter().map(|(_, own)| *own).collect();
+    let packing = arena::pack(&spans, ALIGNMENT);
+    let offsets = lifetimes.iter().map(|(id, _)| *id).zip(packing.offsets.iter().copied()).collect();
+    let mut planner = Planner {
+        fused,
+        storage: &storage,
+        offsets,
+        assembly,
+        workspace_bytes: 0,
+    };
+    let (kernels, number) = planner.kernels(tactics);
+    let launches = storage
+        .steps
+        .iter()
+        .map(|&region| planner.launch(region, &tactics[region], number[&region]))
+        .collect();
+    Program {
+        arch: arch_name(arch),
+        kernels,
+        launches,
+        inputs: fused.inputs.iter().map(|(_, id)| planner.place(*id)).collect(),
+        outputs: fused.outputs.iter().map(|(_, id)| planner.place(*id)).collect(),
+        arena_bytes: packing.bytes,
+        arena_lower_bound_bytes: arena::lower_bound(&spans),
+        workspace_bytes: planner.workspace_bytes,
+    }
+}
+
+struct Planner<'a> {
+    fused: &'a FusedGraph,
+    storage: &'a Storage,
+    /// Of tensors in the arena.
+    offsets: BTreeMap<TensorId, usize>,
+    assembly: &'a mut Assembly,
+    workspace_bytes: usize,
+}
+
+impl Planner<'_> {
+    /// The distinct kernels, and which of them each launched region uses.
+    fn kernels(&mut self, tactics: &[Tactic]) -> (Vec<Kernel>, HashMap<usize, usize>) {
+        let mut users: Vec<Vec<usize>> = Vec::new();
+        let mut known: HashMap<&str, usize> = HashMap::new();
+        let mut number = HashMap::new();
+        for &region in &self.storage.steps {
+            let own = *known.entry(&tactics[region].source.text).or_insert_with(|| {
+                users.push(Vec::new());
+                users.len() - 1
+            });
+            users[own].push(region);
+            number.insert(region, own);
+        }
+        let kernels = users.iter().map(|users| self.kernel(users, &tactics[users[0]])).collect();
+        (kernels, number)
+    }
+
+    fn kernel(&mut self, users: &[usize], tactic: &Tactic) -> Kernel {
+        let regions: Vec<&Region> = users.iter().map(|&region| &self.fused.regions[region]).collect();
+        let source = &tactic.source;
+        let text = format!("{}{}{}", origins(&regions), source.header, source.text);
+        let resources = &tactic.cubin.resources;
+        Kernel {
+            name: source.name.clone(),
+            template: tactic.variant.template.clone(),
+            variant: tactic.variant.knobs_text(),
+            cubin: self.assembly.blob(&tactic.cubin.bytes),
+            source: self.assembly.blob(text.as_bytes()),
+            registers: resources.registers,
+            local_bytes: resources.local_bytes,
+            static_smem_bytes: resources.static_smem_bytes,
+        }
+    }
+
+    fn launch(&mut self, number: usize, tactic: &Tactic, kernel: usize) -> Launch {
+        let region = &self.fused.regions[number];
+        let source = &tactic.source;
+        let workspace = self.workspace(source.workspace_bytes);
+        let args = source
+            .params
+            .iter()
+            .map(|param| match *param {
+                Param::Input(input) => Arg::Pointer(self.place(region.inputs[input])),
+                Param::Output(output) => Arg::Pointer(self.place(region.outputs[output])),
+                Param::Workspace => Arg::Pointer(workspace),
+                Param::Dim(value) => Arg::I32(value),
+            })
+            .collect();
+        Launch {
+            kernel,
+            grid: source.launch.grid,
+            block: source.launch.block,
+            smem_bytes: source.launch.smem_bytes,
+            args,
+            nodes: onnx_nodes(region),
+            rules: region.rules.iter().map(|rule| format!("{} ({})", rule.name, rule.place)).collect(),
+            predicted_us: tactic.variant.predicted_us,
+            measured_us: tactic.measured_us,
+        }
+    }
+
+    /// A part of the workspace that no other launch touches: kernels leave counters in it.
+    fn workspace(&mut self, bytes: usize) -> Place {
+        let place = Place {
+            memory: Memory::Workspace,
+            offset: self.workspace_bytes,
+            len: bytes,
+        };
+        self.workspace_bytes += padded(bytes);
+        place
+    }
+
+    fn place(&mut self, id: TensorId) -> Place {
+        let owner = self.storage.owner(id);
+        let tensor = self.fused.tensor(owner);
+        match &tensor.source {
+            TensorSource::Weight(data) => self.assembly.weight(data),
+            TensorSource::Input(_) | TensorSource::Region { .. } => Place {
+                memory: Memory::Arena,
+                // A tensor that no launch touches has no elements.
+                offset: self.offsets.get(&owner).copied().unwrap_or(0),
+                len: tensor.ty.n_bytes(),
+            },
+        }
+    }
+}
+
+/// Names of the ONNX nodes of a region, each once, in order.
+fn onnx_nodes(region: &Region) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for name in region.body.nodes.iter().flat_map(|node| &node.origin) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}

@@ -1,0 +1,28 @@
+//! Why an engine does not run.
+
+use crate::cuda::CudaError;
+use crate::ir::TensorType;
+
+/// What can go wrong between an engine and its results.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum RuntimeError {
+    #[error("the engine has no program for {device} (sm_{sm}); it was compiled for {archs}")]
+    #[diagnostic(code(runtime::arch), help("compile the model with `--arch sm_{sm}`"))]
+    NoProgram { device: String, sm: u32, archs: String },
+    #[error("the engine takes {wanted} inputs, {found} were given")]
+    #[diagnostic(code(runtime::inputs))]
+    InputCount { wanted: usize, found: usize },
+    #[error("input `{name}` is {wanted} in the engine, {found} was given")]
+    #[diagnostic(
+        code(runtime::inputs),
+        help("compile the model for these shapes with `--shapes`")
+    )]
+    InputType {
+        name: String,
+        wanted: TensorType,
+        found: TensorType,
+    },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Cuda(#[from] CudaError),
+}

@@ -1,0 +1,322 @@
+//! Tactics by measurement on the GPU of this machine.
+//!
+//! For each distinct problem the likeliest variants are compiled and compared with the
+//! reference; those that are right are timed in turns, so that a drifting clock hits all
+//! alike, and those far behind are dropped after a few replays. A variant whose time is in
+//! the database is neither run nor timed again.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::database::{Database, Machine, Outcome};
+use super::error::TuneError;
+use super::lab::{Bench, Candidate, Data, Lab};
+use super::problem::{Problem, Tactic, distinct};
+use crate::compile::{self, Cache, CompileError, Cubin, Progress};
+use crate::cuda::{Context, GraphExec};
+use crate::kernel::{self, Arch, Source, Variant};
+
+/// How much is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effort {
+    /// Variants compiled per problem, by rising predicted time.
+    pub max_variants: usize,
+    /// Whether the right ones are timed; otherwise the first right one is taken.
+    pub time: bool,
+    /// Whether constant operands are kept out of L2, as they are where the weights of the
+    /// whole model exceed it.
+    pub cold_weights: bool,
+}
+
+/// Replays after which slow variants are dropped, and in all.
+const FIRST_REPLAYS: usize = 3;
+const REPLAYS: usize = 9;
+/// A variant this many times slower than the best is dropped early.
+const HOPELESS: f64 = 1.5;
+/// Variants are given in the order of their predictions; a later one must win by this.
+const MARGIN: f64 = 0.98;
+
+/// The fastest right variant of each problem, on the device of `context`.
+///
+/// # Errors
+/// A missing NVRTC, a kernel that faults, or a problem none of whose variants is right.
+pub fn measure(
+    problems: &[Problem],
+    arch: Arch,
+    context: &Arc<Context>,
+    (machine, database): (&Machine, &mut Database),
+    effort: Effort,
+    cache: &Cache,
+    progress: Progress<'_>,
+) -> Result<Vec<Tactic>, TuneError> {
+    let (distinct, numbers) = distinct(problems);
+    let lab = Lab::new(context)?;
+    let mut tactics = Vec::with_capacity(distinct.len());
+    let variants: Vec<Vec<Variant>> =
+        distinct.par_iter().map(|problem| kernel::variants(&problem.spec, arch)).collect();
+    let likely = likely(&distinct, &variants, arch, effort, cache)?;
+    for (position, ((problem, variants), likely)) in distinct.iter().zip(&variants).zip(likely).enumerate() {
+        let mut trial = Trial {
+            problem,
+            arch,
+            lab: &lab,
+            machine,
+            database,
+            effort,
+            cache,
+        };
+        tactics.push(trial.winner(variants, likely)?);
+        progress(position + 1, distinct.len());
+    }
+    Ok(numbers.into_iter().map(|n| tactics[n].clone()).collect())
+}
+
+/// A variant with its text and what became of compiling it.
+struct Built {
+    variant: Variant,
+    source: Source,
+    cubin: Result<Cubin, CompileError>,
+}
+
+/// The likeliest variants of every problem, compiled together, so that all cores are busy
+/// before the device is.
+fn likely(
+    problems: &[&Problem],
+    variants: &[Vec<Variant>],
+    arch: Arch,
+    effort: Effort,
+    cache: &Cache,
+) -> Result<Vec<Vec<Built>>, TuneError> {
+    let pairs: Vec<(usize, &Variant)> = variants
+        .iter()
+        .enumerate()
+        .flat_map(|(n, own)| own.iter().take(effort.max_variants).map(move |variant| (n, variant)))
+        .collect();
+    let sources: Vec<Source> = pairs
+        .par_iter()
+        .map(|(n, variant)| kernel::render(&problems[*n].spec, variant, arch))
+        .collect::<Result<_, _>>()?;
+    let cubins = compile::compile_each(&sources, arch, cache, &|_, _| {})?;
+    let mut built: Vec<Vec<Built>> = problems.iter().map(|_| Vec::new()).collect();
+    for (((n, variant), source), cubin) in pairs.into_iter().zip(sources).zip(cubins) {
+        built[n].push(Built {
+            variant: variant.clone(),
+            source,
+            cubin,
+        });
+    }
+    Ok(built)
+}
+
+/// The search among the variants of one problem.
+struct Trial<'a> {
+    problem: &'a Problem,
+    arch: Arch,
+    lab: &'a Lab,
+    machine: &'a Machine,
+    database: &'a mut Database,
+    effort: Effort,
+    cache: &'a Cache,
+}
+
+/// A variant on its way through the trial.
+struct Entrant {
+    tactic: Tactic,
+    /// From the database, or found now.
+    median_us: Option<f64>,
+}
+
+impl Trial<'_> {
+    /// `likely` are the first of `variants`, compiled.
+    fn winner(&mut self, variants: &[Variant], likely: Vec<Built>) -> Result<Tactic, TuneError> {
+        let ops = self.problem.spec.ops().join(", ");
+        if variants.is_empty() {
+            return Err(TuneError::NoKernel { ops });
+        }
+        let (n_likely, mut last) = (likely.len(), String::new());
+        match self.best_of(likely)? {
+            Ok(tactic) => return Ok(tactic),
+            Err(reason) => last.push_str(&reason),
+        }
+        // Where the likely ones are all wrong, the others get their chance.
+        for variant in &variants[n_likely..] {
+            let source = kernel::render(&self.problem.spec, variant, self.arch)?;
+            let mut cubins = compile::compile_each(std::slice::from_ref(&source), self.arch, self.cache, &|_, _| {})?;
+            let cubin = cubins.pop().expect("one source gives one result");
+            let built = Built {
+                variant: variant.clone(),
+                source,
+                cubin,
+            };
+            match self.best_of(vec![built])? {
+                Ok(tactic) => return Ok(tactic),
+                Err(reason) => last = reason,
+            }
+        }
+        Err(TuneError::AllWrong { ops, last })
+    }
+
+    /// The fastest right variant of a batch, or why there is none.
+    fn best_of(&mut self, batch: Vec<Built>) -> Result<Result<Tactic, String>, TuneError> {
+        let (mut entrants, mut last) = self.entrants(batch);
+        let unknown: Vec<usize> = (0..entrants.len()).filter(|&n| entrants[n].median_us.is_none()).collect();
+        if !unknown.is_empty() {
+            let bench = self.lab.bench(self.problem, Data::Drawn { cold: self.effort.cold_weights })?;
+            let mut right = Vec::new();
+            for n in unknown {
+                match self.judged(&bench, &entrants[n].tactic)? {
+                    Ok((candidate, error)) => {
+                        right.push((n, candidate, error));
+                        if !self.effort.time {
+                            break;
+                        }
+                    }
+                    Err(reason) => last = reason,
+                }
+            }
+            if !self.effort.time {
+                let first = right.first().map(|(n, ..)| entrants.swap_remove(*n).tactic);
+                return Ok(first.ok_or(last));
+            }
+            self.time(&bench, &right, &mut entrants)?;
+        }
+        let mut best: Option<Entrant> = None;
+        for entrant in entrants.into_iter().filter(|entrant| entrant.median_us.is_some()) {
+            let limit = best.as_ref().and_then(|best| best.median_us).map_or(f64::INFINITY, |us| us * MARGIN);
+            if entrant.median_us.is_some_and(|us| us < limit) {
+                best = Some(entrant);
+            }
+        }
+        Ok(best
+            .map(|entrant| Tactic {
+                measured_us: entrant.median_us,
+                ..entrant.tactic
+            })
+            .ok_or(last))
+    }
+
+    /// The variants that compile and that no earlier measurement rules out.
+    fn entrants(&mut self, batch: Vec<Built>) -> (Vec<Entrant>, String) {
+        let mut entrants = Vec::new();
+        let mut last = "none compiles".to_owned();
+        for built in batch {
+            match self.entrant(&built.variant, built.source, built.cubin) {
+                Ok(entrant) => entrants.push(entrant),
+                Err(reason) => last = reason,
+            }
+        }
+        (entrants, last)
+    }
+
+    fn entrant(
+        &mut self,
+        variant: &Variant,
+        source: Source,
+        cubin: Result<Cubin, CompileError>,
+    ) -> Result<Entrant, String> {
+        let cubin = cubin.map_err(|error| {
+            tracing::warn!("passing over a variant: {error}");
+            let reason = error.to_string();
+            self.database.note(self.machine, &source, variant, Outcome::Unusable { reason: reason.clone() });
+            reason
+        })?;
+        let median_us = match self.database.get(self.machine, &source) {
+            None => None,
+            Some(Outcome::Timed { median_us, .. }) => Some(*median_us),
+            Some(Outcome::Slow { at_least_us }) => Some(*at_least_us),
+            Some(Outcome::Wrong { error }) => return Err(format!("{} is off by {error:.2e}", source.name)),
+            Some(Outcome::Unusable { reason }) => return Err(reason.clone()),
+        };
+        let tactic = Tactic {
+            variant: variant.clone(),
+            source,
+            cubin,
+            measured_us: None,
+        };
+        Ok(Entrant { tactic, median_us })
+    }
+
+    /// Loads and checks a variant; the inner error says why it is out.
+    fn judged(&mut self, bench: &Bench, tactic: &Tactic) -> Result<Result<(Candidate, f64), String>, TuneError> {
+        let candidate = match self.lab.load(tactic) {
+            Ok(candidate) => candidate,
+            Err(error) => {
+                let reason = error.to_string();
+                let outcome = Outcome::Unusable { reason: reason.clone() };
+                self.database.note(self.machine, &tactic.source, &tactic.variant, outcome);
+                return Ok(Err(reason));
+            }
+        };
+        let (error, right) = self.lab.judge(bench, &candidate)?;
+        if right {
+            return Ok(Ok((candidate, error)));
+        }
+        let reason = format!(
+            "{} ({}) is off by {error:.2e} in the 2-norm",
+            tactic.source.name,
+            tactic.variant.knobs_text()
+        );
+        tracing::warn!("{reason}; region:\n{}", self.problem.spec.text());
+        self.database.note(self.machine, &tactic.source, &tactic.variant, Outcome::Wrong { error });
+        Ok(Err(reason))
+    }
+
+    /// Times the right ones in turns and notes the results.
+    fn time(
+        &mut self,
+        bench: &Bench,
+        right: &[(usize, Candidate, f64)],
+        entrants: &mut [Entrant],
+    ) -> Result<(), TuneError> {
+        let graphs: Vec<GraphExec> = right
+            .iter()
+            .map(|(_, candidate, _)| self.lab.record(bench, candidate))
+            .collect::<Result<_, _>>()?;
+        // The first replay of a graph also moves it to the device.
+        for graph in &graphs {
+            self.lab.replay_us(graph)?;
+        }
+        let mut times: Vec<Vec<f64>> = vec![Vec::new(); graphs.len()];
+        let mut running: Vec<usize> = (0..graphs.len()).collect();
+        for round in 0..REPLAYS {
+            for &n in &running {
+                times[n].push(self.lab.replay_us(&graphs[n])?);
+            }
+            if round + 1 == FIRST_REPLAYS {
+                let best = times.iter().map(|own| median(own)).fold(f64::INFINITY, f64::min);
+                running.retain(|&n| median(&times[n]) <= best * HOPELESS);
+            }
+        }
+        for ((n, _, error), times) in right.iter().zip(&times) {
+            let entrant = &mut entrants[*n];
+            entrant.median_us = Some(median(times));
+            let outcome = outcome(times, *error);
+            self.database.note(self.machine, &entrant.tactic.source, &entrant.tactic.variant, outcome);
+        }
+        Ok(())
+    }
+}
+
+fn outcome(times: &[f64], error: f64) -> Outcome {
+    if times.len() < REPLAYS {
+        return Outcome::Slow {
+            at_least_us: median(times),
+        };
+    }
+    Outcome::Timed {
+        median_us: median(times),
+        spread_us: [
+            times.iter().copied().fold(f64::INFINITY, f64::min),
+            times.iter().copied().fold(0.0, f64::max),
+        ],
+        error,
+    }
+}
+
+/// The middle one of some times.
+fn median(times: &[f64]) -> f64 {
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::INFINITY)
+}

@@ -1,0 +1,41 @@
+//! What is tuned, and what comes out.
+
+use std::collections::HashMap;
+
+use crate::compile::Cubin;
+use crate::kernel::{KernelSpec, Source, Variant};
+
+/// A kernel problem as one region poses it.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    pub spec: KernelSpec,
+    /// For each input, whether it is constant data, which no launch of the same kernel for
+    /// another layer finds in cache.
+    pub weights: Vec<bool>,
+}
+
+/// The variant that won.
+#[derive(Clone, Debug)]
+pub struct Tactic {
+    pub variant: Variant,
+    pub source: Source,
+    pub cubin: Cubin,
+    /// Median time in a CUDA graph, where it was measured.
+    pub measured_us: Option<f64>,
+}
+
+/// The distinct problems, and for each problem which of them is its own.
+pub fn distinct(problems: &[Problem]) -> (Vec<&Problem>, Vec<usize>) {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let mut distinct = Vec::new();
+    let numbers = problems
+        .iter()
+        .map(|problem| {
+            *seen.entry(problem.spec.key()).or_insert_with(|| {
+                distinct.push(problem);
+                distinct.len() - 1
+            })
+        })
+        .collect();
+    (distinct, numbers)
+}

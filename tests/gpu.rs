@@ -1,0 +1,206 @@
+//! The GPU tier: generated kernels, tuner and runtime on a device.
+//!
+//! Without `RTRT_TEST_GPU=1` every trial is listed as ignored; with it, a missing device is a
+//! failure.
+
+#![cfg(feature = "builder")]
+
+#[path = "hostexec/regions.rs"]
+mod regions;
+
+use std::env;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use regions::Problem;
+use rtrt_codegen::compile::Cache;
+use rtrt_codegen::cuda::Context;
+use rtrt_codegen::engine;
+use rtrt_codegen::ir::{DType, Graph, HostTensor};
+use rtrt_codegen::kernel::Arch;
+use rtrt_codegen::ops::random::drawn;
+use rtrt_codegen::ops::{Lowering, TileKind};
+use rtrt_codegen::pipeline::{self, Selection, Settings, Silent};
+use rtrt_codegen::reference;
+use rtrt_codegen::rewrite::RuleOptions;
+use rtrt_codegen::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
+use rtrt_codegen::testing::graphs;
+use rtrt_codegen::tune::{self, Database};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let on = env::var("RTRT_TEST_GPU").is_ok_and(|value| value == "1");
+    let trials = trials().into_iter().map(|trial| trial.with_kind("gpu").with_ignored_flag(!on));
+    libtest_mimic::run(&arguments, trials.collect()).exit();
+}
+
+fn trials() -> Vec<Trial> {
+    let mut trials = vec![
+        Trial::test("engines_compute_what_graphs_mean", engines),
+        Trial::test("contexts_share_an_engine", contexts),
+        Trial::test("wrong_inputs_are_refused", wrong_inputs),
+        Trial::test("tuning_keeps_and_reuses_measurements", tuning),
+    ];
+    type Problems = fn() -> Vec<Problem>;
+    let kernels: [(&str, Problems); 5] = [
+        ("pointwise", regions::pointwise),
+        ("rows", regions::rows),
+        ("reductions", regions::reductions),
+        ("moves", regions::moves),
+        ("op_table", op_table),
+    ];
+    for (name, problems) in kernels {
+        trials.push(Trial::test(format!("kernels_{name}"), move || kernels_are_right(problems())));
+    }
+    trials
+}
+
+fn op_table() -> Vec<Problem> {
+    regions::ops_of_the_table(|def| match def.lower {
+        Lowering::Map(_) => true,
+        Lowering::Tile(kind, _) => kind != TileKind::Other,
+        Lowering::Expand(_) | Lowering::Host(_) => false,
+    })
+}
+
+fn context() -> Result<Arc<Context>, Failed> {
+    Ok(Context::new(0)?)
+}
+
+fn arch() -> Result<Arch, Failed> {
+    Ok(pipeline::arch_of_device(0)?)
+}
+
+/// Every variant of every problem, on the device.
+fn kernels_are_right(problems: Vec<Problem>) -> Result<(), Failed> {
+    let (context, arch, cache) = (context()?, arch()?, Cache::of_user());
+    let mut wrong = Vec::new();
+    let mut n_run = 0;
+    for Problem { label, spec, inputs } in problems {
+        let problem = tune::Problem {
+            weights: vec![false; inputs.len()],
+            spec,
+        };
+        let findings = tune::survey(&problem, &inputs, arch, &context, &cache)
+            .map_err(|error| format!("{label}: {error}"))?;
+        n_run += findings.len();
+        for finding in findings.into_iter().filter(|finding| !finding.is_right) {
+            wrong.push(format!("{label}: {} is off by {:.2e}", finding.variant, finding.error));
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(format!("{} of {n_run} wrong:\n{}", wrong.len(), wrong.join("\n")).into())
+}
+
+fn settings(precision: DType) -> Settings {
+    Settings {
+        shapes: Vec::new(),
+        precision,
+        tf32: false,
+        rules: RuleOptions::default(),
+    }
+}
+
+fn built(graph: &Graph, precision: DType, selection: &Selection) -> Result<engine::Engine, Failed> {
+    Ok(pipeline::compile(graph, &[arch()?], &settings(precision), selection, &Silent)?)
+}
+
+fn inputs_of(graph: &Graph) -> Vec<HostTensor> {
+    graph.inputs.iter().zip(1..).map(|(&input, seed)| drawn(graph.ty(input), seed)).collect()
+}
+
+fn check_outputs(found: &[HostTensor], wanted: &[HostTensor], bound: f64, case: &str) -> Result<(), Failed> {
+    for (number, (found, wanted)) in found.iter().zip(wanted).enumerate() {
+        let error = tune::error_of(found, wanted);
+        if error > bound {
+            return Err(format!("{case}: output {number} is off by {error:.2e}").into());
+        }
+    }
+    Ok(())
+}
+
+/// Drawn graphs through the whole pipeline, twice on one context.
+fn engines() -> Result<(), Failed> {
+    for seed in 0..24 {
+        let graph = graphs::core(seed, 3 + usize::try_from(seed).unwrap_or(0));
+        let inputs = inputs_of(&graph);
+        let wanted = reference::run(&graph, &inputs)?;
+        let engine = built(&graph, DType::F32, &Selection::Predicted)?;
+        let mut context = pipeline::execution(&engine, 0)?;
+        for _ in 0..2 {
+            check_outputs(&context.run(&inputs)?, &wanted, 1e-4, &format!("seed {seed}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Two contexts on two threads, with different inputs.
+fn contexts() -> Result<(), Failed> {
+    let graph = graphs::core(3, 12);
+    let engine = built(&graph, DType::F32, &Selection::Predicted)?;
+    let loaded = DeviceEngine::load(&engine, &context()?)?;
+    let run = |seed: u64| -> Result<(), String> {
+        let inputs: Vec<HostTensor> =
+            graph.inputs.iter().zip(seed..).map(|(&input, seed)| drawn(graph.ty(input), seed)).collect();
+        let wanted = reference::run(&graph, &inputs).map_err(|error| error.to_string())?;
+        let mut context = ExecutionContext::new(&loaded).map_err(|error| error.to_string())?;
+        for _ in 0..50 {
+            let found = context.run(&inputs).map_err(|error| error.to_string())?;
+            let error = found.iter().zip(&wanted).map(|(a, b)| tune::error_of(a, b)).fold(0.0, f64::max);
+            if error > 1e-4 {
+                return Err(format!("seed {seed} is off by {error:.2e}"));
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = [10, 20, 30].into_iter().map(|seed| scope.spawn(move || run(seed))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("the thread does not panic"))
+    })?;
+    Ok(())
+}
+
+fn wrong_inputs() -> Result<(), Failed> {
+    let graph = graphs::core(5, 6);
+    let mut context = pipeline::execution(&built(&graph, DType::F32, &Selection::Predicted)?, 0)?;
+    let wrong = HostTensor::zeros(DType::I64, &[3, 1, 4]);
+    let inputs = vec![wrong; graph.inputs.len()];
+    match context.run(&inputs) {
+        Err(RuntimeError::InputType { .. }) => {}
+        other => return Err(format!("{other:?}").into()),
+    }
+    match context.run(&[]) {
+        Err(RuntimeError::InputCount { .. }) => Ok(()),
+        other => Err(format!("{other:?}").into()),
+    }
+}
+
+/// A second build takes all times from the file, and gives the same engine.
+fn tuning() -> Result<(), Failed> {
+    let graph = graphs::core(7, 16);
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("times");
+    let selection = Selection::OnDevice {
+        ordinal: 0,
+        max_variants: 4,
+        time: true,
+        database: Some(path.clone()),
+    };
+    let first = built(&graph, DType::F32, &selection)?;
+    let noted = Database::load(&path)?;
+    if noted.is_empty() {
+        return Err("nothing was noted".into());
+    }
+    let second = built(&graph, DType::F32, &selection)?;
+    if Database::load(&path)? != noted {
+        return Err("the second build measured again".into());
+    }
+    if first != second {
+        return Err("the second build differs".into());
+    }
+    let inputs = inputs_of(&graph);
+    let wanted = reference::run(&graph, &inputs)?;
+    check_outputs(&pipeline::execution(&first, 0)?.run(&inputs)?, &wanted, 1e-4, "tuned")
+}
