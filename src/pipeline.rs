@@ -199,11 +199,7 @@ pub fn compile(
     let rules = RuleSet::load(&settings.rules)?;
     let nvrtc = nvrtc()?.version().to_string();
     observer.stage("canonicalize", 0);
-    let stored = match settings.precision {
-        DType::F32 => core.clone(),
-        narrow => specialize::lower_precision(core, narrow),
-    };
-    let canonical = canonicalize(&stored, &rules);
+    let canonical = in_canonical_form(core, settings, &rules);
     let mut assembly = Assembly::new();
     let mut bindings = (Vec::new(), Vec::new());
     for &arch in archs {
@@ -224,6 +220,31 @@ pub fn compile(
     });
     engine::validate::validate(&engine)?;
     Ok(engine)
+}
+
+/// The graph that the e-graph starts from.
+///
+/// # Errors
+/// If a rule is wrong.
+pub fn canonical(core: &Graph, settings: &Settings) -> Result<Graph, PipelineError> {
+    Ok(in_canonical_form(core, settings, &RuleSet::load(&settings.rules)?))
+}
+
+/// The regions that `core` is cut into for `arch`.
+///
+/// # Errors
+/// If a rule is wrong.
+pub fn regions(core: &Graph, arch: Arch, settings: &Settings) -> Result<FusedGraph, PipelineError> {
+    let rules = RuleSet::load(&settings.rules)?;
+    let canonical = in_canonical_form(core, settings, &rules);
+    Ok(rewrite::fuse_canonical(&canonical, &rules, DeviceRates::for_sm(arch.sm))?)
+}
+
+fn in_canonical_form(core: &Graph, settings: &Settings, rules: &RuleSet) -> Graph {
+    match settings.precision {
+        DType::F32 => canonicalize(core, rules),
+        narrow => canonicalize(&specialize::lower_precision(core, narrow), rules),
+    }
 }
 
 fn nvrtc() -> Result<&'static Nvrtc, PipelineError> {

@@ -164,9 +164,12 @@ pub struct InspectArgs {
     /// Machine-readable report on stdout.
     #[arg(long)]
     pub json: bool,
-    /// Print the graph after binding, folding and canonicalising, in text form.
+    /// Print the graph in text form as it is after a stage of compiling.
     #[arg(long, value_name = "STAGE", value_parser = ["imported", "core", "canonical", "regions"])]
     pub graph: Option<String>,
+    /// Architecture that `--graph regions` chooses for.
+    #[arg(long, value_name = "ARCH", default_value = "sm_90a")]
+    pub arch: String,
     #[command(flatten)]
     pub build: BuildArgs,
 }

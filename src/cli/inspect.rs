@@ -10,10 +10,12 @@ use serde::Serialize;
 use super::args::InspectArgs;
 use super::engine_report::EngineReport;
 use super::failure::Failure;
-use super::out;
+use super::{build, out};
+use crate::ir::text::print_brief;
 use crate::ir::{Graph, Source};
 use crate::onnx::Model;
-use crate::{engine, onnx};
+use crate::rewrite::Region;
+use crate::{engine, onnx, pipeline};
 
 #[derive(Serialize)]
 struct ModelReport {
@@ -45,6 +47,9 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
         return inspect_engine(args);
     }
     let model = onnx::import_file(&args.file)?;
+    if let Some(stage) = &args.graph {
+        return print_graph(&model.graph, stage, args);
+    }
     let report = model_report(&model);
     if args.json { out::json(&report) } else { print_model(&report) }
 }
@@ -69,6 +74,35 @@ fn inspect_engine(args: &InspectArgs) -> Result<(), Failure> {
         report.print_kernels(arch)?;
     }
     Ok(())
+}
+
+/// The model in text form after a stage of compiling it; weights are abbreviated.
+fn print_graph(graph: &Graph, stage: &str, args: &InspectArgs) -> Result<(), Failure> {
+    if stage == "imported" {
+        return out::line(&print_brief(graph));
+    }
+    let settings = build::settings(&args.build)?;
+    let core = pipeline::lower(graph, &settings)?;
+    match stage {
+        "core" => out::line(&print_brief(&core)),
+        "canonical" => out::line(&print_brief(&pipeline::canonical(&core, &settings)?)),
+        _ => {
+            let arch = build::archs(&args.arch)?[0];
+            let fused = pipeline::regions(&core, arch, &settings)?;
+            fused.regions.iter().try_for_each(|region| out::line(&region_text(region)))
+        }
+    }
+}
+
+fn region_text(region: &Region) -> String {
+    let rules: Vec<String> = region.rules.iter().map(|rule| format!("{} ({})", rule.name, rule.place)).collect();
+    format!(
+        "; {:?}, {:.2} us at least, by {}\n{}",
+        region.kind,
+        region.bound_us,
+        rules.join(", "),
+        print_brief(&region.body)
+    )
 }
 
 fn model_report(model: &Model) -> ModelReport {

@@ -99,7 +99,8 @@ unsafe impl Send for Function {}
 unsafe impl Sync for Function {}
 
 impl Function {
-    /// Opts in to `bytes` of dynamic shared memory; needed above 48 KiB.
+    /// Opts in to `bytes` of dynamic shared memory; needed where it and the static part are
+    /// above 48 KiB together.
     pub fn allow_dynamic_smem(&self, bytes: u32) -> Result<(), CudaError> {
         self.module.context.bind()?;
         let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);

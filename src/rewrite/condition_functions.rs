@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use super::conditions::{Value, equal};
 use super::facts::{Binding, Facts, Handle};
-use super::sinking::{Sunk, sink};
+use super::sinking::{Sunk, perm_over_units, sink};
 use crate::ir::{Attr, DType};
 
 type Body = fn(&[Value], &dyn Facts) -> Option<Value>;
@@ -177,6 +177,9 @@ pub static FUNCTIONS: &[Function] = &[
     }),
     Function::new("sunk_perm", (3, 3), "sunk_perm(dims, p, s): the transpose behind that reshape", |args, _| {
         sunk(args).map(|sunk| Value::ints(sunk.perm))
+    }),
+    Function::new("perm_over_units", (3, 3), "perm_over_units(dims, s, p): the transpose that does what a reshape to s, which only moves ones, and a transpose by p do", |args, _| {
+        perm_over_units(args[0].as_ints()?, args[1].as_ints()?, args[2].as_ints()?).map(Value::ints)
     }),
     Function::new("moves_units", (2, 2), "moves_units(dims, p): whether p only moves axes of extent one", |args, _| {
         let (dims, perm) = (args[0].as_ints()?, args[1].as_ints()?);

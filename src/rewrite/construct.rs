@@ -25,6 +25,7 @@ pub fn construct(
     let mut builder = Builder {
         work,
         bindings: bindings.clone(),
+        dtype,
         marks,
     };
     match builder.operand(term)? {
@@ -44,6 +45,8 @@ enum Built {
 struct Builder<'a> {
     work: &'a mut WorkGraph,
     bindings: Bindings,
+    /// Kind of what is built.
+    dtype: DType,
     marks: &'a Marks,
 }
 
@@ -164,14 +167,14 @@ impl Builder<'_> {
         Some(())
     }
 
-    /// Scalars become constants of the kind of the first operand that is none; where all are
-    /// scalars, of `f32`.
+    /// Scalars become constants of the kind of the first operand that is neither scalar nor a
+    /// condition; where there is none, of the kind of the whole.
     fn with_scalars(&mut self, built: Vec<Built>) -> Vec<Operand> {
-        let dtype = built.iter().find_map(|operand| match operand {
+        let mut kinds = built.iter().filter_map(|operand| match operand {
             Built::Operand(Some(value)) => Some(self.work.graph.ty(*value).dtype),
             Built::Operand(None) | Built::Scalar(_) | Built::Many(_) => None,
         });
-        let dtype = dtype.unwrap_or(DType::F32);
+        let dtype = kinds.find(|&kind| kind != DType::Bool).unwrap_or(self.dtype);
         built
             .into_iter()
             .map(|operand| match operand {

@@ -89,6 +89,28 @@ fn groups(from: &[i64], to: &[i64]) -> Option<Vec<Group>> {
     Some(groups)
 }
 
+/// The transpose of `dims` that does what a reshape to `shape`, which only moves axes of one
+/// element, and a transpose by `perm` do. `None` where an axis of more than one is touched.
+pub fn perm_over_units(dims: &[i64], shape: &[i64], perm: &[i64]) -> Option<Vec<i64>> {
+    let (units, others): (Vec<usize>, Vec<usize>) = (0..dims.len()).partition(|&axis| dims[axis] == 1);
+    let mut units = units.into_iter();
+    // The axis of `dims` behind each axis of `shape` that holds more than one element.
+    let mut behind = others.into_iter();
+    let mut sources: Vec<Option<usize>> = Vec::new();
+    for &extent in shape {
+        let source = if extent == 1 { None } else { Some(behind.next()?) };
+        if source.is_some_and(|axis| dims[axis] != extent) {
+            return None;
+        }
+        sources.push(source);
+    }
+    let mut axis_of = |&from: &i64| match sources.get(usize::try_from(from).ok()?)? {
+        Some(axis) => i64::try_from(*axis).ok(),
+        None => i64::try_from(units.next()?).ok(),
+    };
+    perm.iter().map(&mut axis_of).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +139,13 @@ mod tests {
         assert_eq!(found, Some((vec![7, 4, 8], vec![1, 0, 2])));
         let found = sunk(&[6, 4], &[1, 0], &[1, 4, 1, 2, 3]);
         assert_eq!(found, Some((vec![2, 3, 1, 4, 1], vec![2, 3, 4, 0, 1])));
+    }
+
+    #[test]
+    fn reshapes_that_move_ones_are_transposes() {
+        let found = perm_over_units(&[1, 3, 4, 5], &[3, 1, 4, 5], &[1, 2, 0, 3]);
+        assert_eq!(found, Some(vec![0, 2, 1, 3]));
+        assert_eq!(perm_over_units(&[3, 4], &[4, 3], &[0, 1]), None);
     }
 
     #[test]

@@ -7,9 +7,6 @@ use super::error::RuntimeError;
 use crate::cuda::{Context, CudaError, DeviceMemory, Function, Module, Stream};
 use crate::engine::{Binding, Engine, Program};
 
-/// Dynamic shared memory that needs no opting in.
-const PLAIN_SMEM_BYTES: u32 = 48 * 1024;
-
 /// Modules and weights of one engine, ready to be launched by execution contexts.
 #[derive(Debug)]
 pub struct DeviceEngine {
@@ -78,7 +75,7 @@ fn functions(engine: &Engine, program: &Program, context: &Arc<Context>) -> Resu
         modules.insert(kernel.cubin, module);
         let own = program.launches.iter().filter(|launch| launch.kernel == number);
         let smem_bytes = own.map(|launch| launch.smem_bytes).max().unwrap_or(0);
-        if smem_bytes > PLAIN_SMEM_BYTES {
+        if smem_bytes > 0 {
             function.allow_dynamic_smem(smem_bytes)?;
         }
         functions.push(function);

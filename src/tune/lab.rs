@@ -20,9 +20,6 @@ const LAUNCHES: usize = 20;
 const MAX_COPIES: usize = LAUNCHES;
 /// What unwritten bytes hold: NaN in every float kind.
 const POISON: u8 = 0xff;
-/// Dynamic shared memory that needs no opting in.
-const PLAIN_SMEM_BYTES: u32 = 48 * 1024;
-
 /// What a problem is tried on.
 pub enum Data<'a> {
     /// Random operands; `cold` ones that are constant are so many copies that they never are
@@ -121,7 +118,7 @@ impl Lab {
             ..
         } = &tactic.source;
         let function = Module::load(&self.context, &tactic.cubin.bytes)?.function(name)?;
-        if launch.smem_bytes > PLAIN_SMEM_BYTES {
+        if launch.smem_bytes > 0 {
             function.allow_dynamic_smem(launch.smem_bytes)?;
         }
         let workspace = DeviceMemory::new(&self.context, *workspace_bytes)?;

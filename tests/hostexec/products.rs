@@ -5,7 +5,7 @@
 use rtrt_codegen::ir::{Attr, DType, ValueId};
 use rtrt_codegen::rewrite::RegionKind;
 
-use crate::regions::{Build, Problem, cast, int, ints};
+use crate::regions::{Build, Problem, cast, ints};
 
 /// What happens to a sum.
 #[derive(Clone, Copy, Debug)]

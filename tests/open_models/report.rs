@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use rtrt_codegen::ir::{DType, Graph, HostTensor};
-use rtrt_codegen::rewrite::canonicalize::canonicalize_counting;
+use rtrt_codegen::rewrite::canonicalize::{canonicalize, canonicalize_counting};
 use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RuleOptions, RuleSet, fuse};
 use rtrt_codegen::specialize::lower_precision;
 use rtrt_codegen::testing::fused::run_fused;
@@ -32,10 +32,11 @@ impl Precision {
         }
     }
 
+    /// Ops are recognised before values are narrowed, since casts hide their spellings.
     fn apply(self, graph: &Graph) -> Graph {
         match self {
             Precision::Full => graph.clone(),
-            Precision::Half => lower_precision(graph, DType::F16),
+            Precision::Half => lower_precision(&canonicalize(graph, &RULES), DType::F16),
         }
     }
 }

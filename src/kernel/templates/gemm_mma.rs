@@ -7,7 +7,8 @@
 use serde::Serialize;
 
 use super::gemm_parts::{
-    Blocking, epilogue_work, fetch_work, is_oversized, memory_bytes, parameters, ranked, tensors,
+    Blocking, epilogue_work, fetch_work, is_oversized, memory_bytes, parameters, ranked, register_limit,
+    resident_blocks, tensors,
 };
 use super::{Template, field_names, fill, knob, variant};
 use crate::ir::DType;
@@ -45,6 +46,7 @@ struct GemmMmaContext {
     tiles_k: usize,
     splits: usize,
     threads: usize,
+    resident: usize,
     stages: usize,
     tile_m: usize,
     tile_n: usize,
@@ -258,6 +260,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
             continue;
         }
         let k = shape.k(cuts.element);
+        let resident = resident(&contraction, shape, &cuts);
         for splits in split_choices(sizes, (shape.m, shape.n, k), device) {
             let tiling = tiling(&contraction, shape, &cuts, splits, (per_element, arch));
             if let Some(us) = predicted_us(sizes, &tiling, bytes, device) {
@@ -269,6 +272,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
                     ("warp_n", shape.warp_n),
                     ("stages", shape.stages),
                     ("splits", splits),
+                    ("resident", resident),
                 ];
                 found.push(variant(TEMPLATE.name, &knobs, us));
             }
@@ -286,6 +290,14 @@ fn math_rate(element: DType, arch: Arch) -> f64 {
     if element == DType::F32 { rate / 2.0 } else { rate }
 }
 
+/// Blocks per SM that the compiler is asked for. TF32 rounds in registers of its own, and so
+/// are operands kept that are not copied asynchronously.
+fn resident(contraction: &Contraction, shape: Shape, cuts: &Cuts) -> usize {
+    let sums = shape.warp_m * shape.warp_n / 32;
+    let is_lean = cuts.element != DType::F32 && cuts.sides.iter().all(|(_, mode)| *mode == Mode::Async);
+    if is_lean { resident_blocks(contraction, shape.threads(), sums) } else { 1 }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
 fn tiling(
     contraction: &Contraction,
@@ -295,6 +307,7 @@ fn tiling(
     (per_element, arch): ([f64; 2], Arch),
 ) -> Tiling {
     let (threads, k) = (shape.threads(), shape.k(cuts.element));
+    let limit = register_limit(threads, resident(contraction, shape, cuts));
     let sums = shape.warp_m * shape.warp_n / 32;
     let fragments = shape.warp_m / 4 + shape.warp_n / 4;
     let rows = [shape.m, shape.n];
@@ -311,7 +324,7 @@ fn tiling(
         n: shape.n,
         k,
         threads,
-        registers: sums + fragments + staged + 56,
+        registers: (sums + fragments + staged + 56).min(limit),
         smem_bytes: shape.smem_bytes(),
         stages,
         splits,
@@ -357,6 +370,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             tiles_k,
             splits,
             threads: shape.threads(),
+            resident: knob(&TEMPLATE, variant, "resident")?,
             stages: shape.stages,
             tile_m: shape.m,
             tile_n: shape.n,

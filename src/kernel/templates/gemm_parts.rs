@@ -5,9 +5,10 @@ use crate::kernel::contraction::{Contraction, Side, Sizes};
 use crate::kernel::cuda_expr::Operand;
 use crate::kernel::gemm_operand::{Along, Cut, Fetch};
 use crate::kernel::region_body::{operands, results, signature};
-use crate::kernel::source::{Launch, Param};
+use crate::kernel::source::{Launch, Param, Variant};
 use crate::kernel::spec::KernelSpec;
 use crate::kernel::templates::indexed::work;
+use crate::tile::Expr;
 
 /// Extents of a block's share, and how many blocks share a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,11 +122,28 @@ pub fn epilogue_work(contraction: &Contraction) -> f64 {
     steps * 1.5 + 4.0
 }
 
+/// Blocks that an SM should hold of a tile whose threads sum `sums` elements each. Two where a
+/// block of 256 threads hides its latencies badly alone, and only where half the registers
+/// are surely enough: plain operands, and an epilogue of few steps.
+pub fn resident_blocks(contraction: &Contraction, threads: usize, sums: usize) -> usize {
+    const FEW_STEPS: f64 = 24.0;
+    let plain = [contraction.a, contraction.b]
+        .into_iter()
+        .all(|operand| matches!(contraction.body.expr(operand), Expr::Load { .. }));
+    let fits = plain && threads == 256 && sums == 64 && epilogue_work(contraction) < FEW_STEPS;
+    if fits { 2 } else { 1 }
+}
+
+/// Registers per thread where an SM holds `resident` blocks of `threads`.
+pub fn register_limit(threads: usize, resident: usize) -> usize {
+    (65536 / threads / resident).min(255)
+}
+
 /// Fastest first, the best `most` of them.
 pub fn ranked(
-    mut variants: Vec<crate::kernel::source::Variant>,
+    mut variants: Vec<Variant>,
     most: usize,
-) -> Vec<crate::kernel::source::Variant> {
+) -> Vec<Variant> {
     variants.sort_by(|a, b| a.predicted_us.total_cmp(&b.predicted_us));
     variants.truncate(most);
     variants

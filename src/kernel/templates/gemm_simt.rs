@@ -6,7 +6,8 @@
 use serde::Serialize;
 
 use super::gemm_parts::{
-    Blocking, epilogue_work, fetch_work, is_oversized, memory_bytes, parameters, ranked, tensors,
+    Blocking, epilogue_work, fetch_work, is_oversized, memory_bytes, parameters, ranked,
+    register_limit, resident_blocks, tensors,
 };
 use super::{Template, field_names, fill, knob, variant};
 use crate::ir::DType;
@@ -45,6 +46,7 @@ struct GemmSimtContext {
     tiles_k: usize,
     splits: usize,
     threads: usize,
+    resident: usize,
     tile_m: usize,
     tile_n: usize,
     tile_k: usize,
@@ -197,6 +199,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         if is_oversized(shape.m, sizes.m, 32) || is_oversized(shape.n, sizes.n, 32) {
             continue;
         }
+        let resident = resident(&contraction, shape);
         for splits in choices(&contraction, shape, device) {
             let tiling = tiling(&contraction, shape, &cuts, splits, per_element);
             if let Some(us) = predicted_us(sizes, &tiling, bytes, device) {
@@ -207,6 +210,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
                     ("thread_m", shape.thread_m),
                     ("thread_n", shape.thread_n),
                     ("splits", splits),
+                    ("resident", resident),
                 ];
                 found.push(variant(TEMPLATE.name, &knobs, us));
             }
@@ -223,6 +227,14 @@ fn choices(contraction: &Contraction, shape: Shape, device: &Device) -> Vec<usiz
     split_choices(contraction.sizes, (shape.m, shape.n, shape.k), device)
 }
 
+/// Blocks per SM that the compiler is asked for.
+fn resident(contraction: &Contraction, shape: Shape) -> usize {
+    match value_bytes(contraction.product) {
+        4 => resident_blocks(contraction, shape.threads(), shape.thread_m * shape.thread_n),
+        _ => 1,
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
 fn tiling(
     contraction: &Contraction,
@@ -237,6 +249,7 @@ fn tiling(
         _ => (105.0, 1),
     };
     let threads = shape.threads();
+    let limit = register_limit(threads, resident(contraction, shape));
     let staged = (shape.m + shape.n) * shape.k / threads;
     let element_bytes = value_bytes(contraction.product) as f64;
     let warps = threads as f64 / 32.0;
@@ -247,7 +260,8 @@ fn tiling(
         n: shape.n,
         k: shape.k,
         threads,
-        registers: words * (shape.thread_m * shape.thread_n + shape.thread_m + shape.thread_n + staged) + 44,
+        registers: (words * (shape.thread_m * shape.thread_n + shape.thread_m + shape.thread_n + staged) + 44)
+            .min(limit),
         smem_bytes: shape.smem_bytes(contraction.product),
         stages: 2,
         splits,
@@ -293,6 +307,7 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
             tiles_k,
             splits,
             threads: shape.threads(),
+            resident: knob(&TEMPLATE, variant, "resident")?,
             tile_m: shape.m,
             tile_n: shape.n,
             tile_k: shape.k,
