@@ -206,6 +206,32 @@ fn all_problems() -> Vec<Problem> {
 }
 
 #[test]
+#[ignore = "prints how variants rank, to judge predictions"]
+fn ranking() {
+    let orin = Arch {
+        sm: 87,
+        specific: false,
+    };
+    let problems = [attention_regions::of_models(), window_regions::of_models(), some_products()].concat();
+    for problem in &problems {
+        for arch in [orin, SM_90A] {
+            println!("{} on {}", problem.label, compile::arch_name(arch));
+            let variants = kernel::variants(&problem.spec, arch);
+            let mut seen: Vec<&str> = Vec::new();
+            for variant in &variants {
+                let first = !seen.contains(&variant.template.as_str());
+                if first || seen.len() == 1 {
+                    println!("  {:8.2} us {} {:?}", variant.predicted_us, variant.template, variant.knobs);
+                }
+                if first {
+                    seen.push(&variant.template);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 #[ignore = "prints every kernel, to read"]
 fn dump() {
     let problems = all_problems();

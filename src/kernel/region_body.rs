@@ -1,7 +1,7 @@
 //! A region's body as expressions over a template's own variables.
 
 use super::compose::Composer;
-use super::cuda_expr::Operand;
+use super::cuda_expr::{Operand, index_type};
 use super::cuda_types::storage_type;
 use super::cuda_vector::Lane;
 use super::error::KernelError;
@@ -118,6 +118,12 @@ pub fn signature(spec: &KernelSpec) -> (Vec<String>, Vec<Param>) {
         .chain((0..outputs.len()).map(Param::Output))
         .collect();
     (declared, passed)
+}
+
+/// Type of index variables that reach every element of the region's tensors.
+pub fn tensors_index_type(spec: &KernelSpec) -> &'static str {
+    let all: Vec<Operand> = operands(spec).into_iter().chain(results(spec)).collect();
+    index_type(&all)
 }
 
 /// Bytes read and written when every operand crosses memory once.
