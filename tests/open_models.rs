@@ -4,7 +4,8 @@
 //!
 //! The models lie in `../shared/models` (or where `RTRT_MODELS` says); without them, and for
 //! `meaning` unless `RTRT_TEST_MODELS=1`, the trials print as ignored. Weights are made from
-//! their recipes below the target folder. `RTRT_SHOW_REGIONS=1` prints every region.
+//! their recipes below the target folder. `RTRT_SHOW_REGIONS=1` prints every region,
+//! `RTRT_SHOW_ERRORS=1` where f16 loses its digits.
 
 #[path = "open_models/case.rs"]
 mod case;
@@ -71,5 +72,6 @@ fn main() -> ExitCode {
         trials.push(trial("structure", &folder, name, ignored, report::structure));
         trials.push(trial("meaning", &folder, name, ignored, report::meaning));
     }
+    trials.push(Trial::test("size::drawn_5000", report::large_graph).with_ignored_flag(ignored));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

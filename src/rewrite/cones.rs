@@ -10,13 +10,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::contract::{Cone, Shape};
 use super::cost::{DeviceRates, as_f64, work_of};
 use super::limits::Limits;
-use super::net::Net;
+use super::net::{Net, Use};
 use super::regions::RegionKind;
 
 /// Candidates kept per tensor.
 const MAX_CONES: usize = 24;
 /// Decisions that may deviate from the greedy cone at once.
 const MAX_EXCEPTIONS: usize = 3;
+/// Tensors of all cones grown for one expression: large cones get fewer variations.
+const MAX_INLINED: usize = 400;
 
 /// A kernel that may be chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,16 +85,17 @@ impl Grower<'_> {
     fn vary(&self, root: usize, expr: usize, n_wanted: usize, found: &mut Vec<Candidate>) {
         let mut tried: BTreeSet<Exceptions> = BTreeSet::from([Exceptions::new()]);
         let mut open = vec![Exceptions::new()];
-        let mut n_found = 0;
+        let (mut n_found, mut n_inlined) = (0, 0);
         for _ in 0..=MAX_EXCEPTIONS {
             let mut deeper = Vec::new();
             for exceptions in open {
-                if n_found >= n_wanted {
+                if n_found >= n_wanted || n_inlined >= MAX_INLINED {
                     return;
                 }
                 let Some(grown) = self.grow(root, expr, &exceptions) else {
                     continue;
                 };
+                n_inlined += grown.inlined.len();
                 for (tensor, others) in self.by_interest(&grown) {
                     for other in others {
                         let mut next = exceptions.clone();
@@ -202,12 +205,14 @@ impl Grower<'_> {
         }
         .classify()?;
         let mut choices = Vec::new();
-        let mut open: BTreeSet<usize> = self.below(expr).collect();
-        while let Some(tensor) = open.pop_last() {
+        // Reads of tensors that are still to be decided, highest first.
+        let mut open: BTreeMap<usize, Vec<&Use>> = BTreeMap::new();
+        self.open(expr, &mut open);
+        while let Some((tensor, uses)) = open.pop_last() {
             if tensor >= root || !self.net.tensors[tensor].is_device() {
                 continue;
             }
-            let legal = self.legal(root, tensor, &mut inlined);
+            let legal = self.legal(root, tensor, &uses, &mut inlined);
             let taken = match exceptions.get(&tensor) {
                 None => legal.first(),
                 Some(wanted) => legal.iter().find(|(expr, _)| expr == wanted),
@@ -215,7 +220,7 @@ impl Grower<'_> {
             if let Some((taken, new_shape)) = taken {
                 inlined.insert(tensor, *taken);
                 shape = new_shape.clone();
-                open.extend(self.below(*taken));
+                self.open(*taken, &mut open);
                 choices.push((tensor, legal.iter().map(|(expr, _)| *expr).collect()));
             }
         }
@@ -226,18 +231,21 @@ impl Grower<'_> {
         })
     }
 
-    fn below(&self, expr: usize) -> impl Iterator<Item = usize> {
-        self.net.exprs[expr].uses().map(|operand| operand.tensor)
+    fn open<'n>(&'n self, expr: usize, into: &mut BTreeMap<usize, Vec<&'n Use>>) {
+        for operand in self.net.exprs[expr].uses() {
+            into.entry(operand.tensor).or_default().push(operand);
+        }
     }
 
     /// Expressions that may be inlined for all reads of `tensor` in the cone, and what the
     /// cone becomes with each.
-    fn legal(&self, root: usize, tensor: usize, inlined: &mut BTreeMap<usize, usize>) -> Vec<(usize, Shape)> {
-        let uses: Vec<_> = inlined
-            .values()
-            .flat_map(|&expr| self.net.exprs[expr].uses())
-            .filter(|operand| operand.tensor == tensor)
-            .collect();
+    fn legal(
+        &self,
+        root: usize,
+        tensor: usize,
+        uses: &[&Use],
+        inlined: &mut BTreeMap<usize, usize>,
+    ) -> Vec<(usize, Shape)> {
         let mut legal = Vec::new();
         for &expr in &self.net.tensors[tensor].exprs {
             let fused = uses.iter().all(|operand| operand.inline.contains(&expr));

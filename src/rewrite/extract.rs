@@ -94,18 +94,20 @@ impl FusedBuilder<'_, '_> {
         Ok(id)
     }
 
-    /// A name for people: that of the imported value, where the tensor is one.
+    /// A name for people: that of the imported value, or of the node it comes from.
     fn name_of(&self, place: usize) -> String {
         let tensor = &self.net.tensors[place];
         let node = tensor
             .exprs
             .iter()
             .find_map(|&expr| self.net.exprs[expr].nodes.last());
-        let value = node.and_then(|&node| self.names.graph.nodes[node].results.first());
-        value.map_or_else(
-            || format!("v{place}"),
-            |&value| self.names.graph.value(value).name.clone(),
-        )
+        let graph = self.names.graph;
+        let own = node.and_then(|&node| {
+            let node = &graph.nodes[node];
+            let value = node.results.first().map(|&value| &graph.value(value).name);
+            value.filter(|name| !name.is_empty()).or_else(|| node.origin.last())
+        });
+        own.map_or_else(|| format!("v{place}"), Clone::clone)
     }
 
     fn add_region(&mut self, candidate: &Candidate) -> Result<(), RewriteError> {

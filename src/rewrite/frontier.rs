@@ -4,7 +4,8 @@
 //! of highest rank is always paid next, by each kernel that writes it, which owes what the
 //! kernel reads. Kernels read only lower ranks, so there are no cycles; a tensor owed by
 //! several readers is paid once, so sharing and recomputation are priced right. The result
-//! is the cheapest plan unless a layer had more states than the beam keeps.
+//! is the cheapest plan unless a layer had more states than the beam keeps: it keeps those
+//! whose cost so far, and the least that what they owe must cost, is lowest.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
@@ -12,6 +13,7 @@ use std::collections::hash_map::Entry;
 use rustc_hash::FxHashMap;
 
 use super::cones::Candidate;
+use super::cost::as_f64;
 
 /// States kept per layer.
 pub const BEAM: usize = 256;
@@ -43,6 +45,7 @@ const START: usize = usize::MAX;
 pub fn solve(candidates: &[Vec<Candidate>], outputs: &[usize], beam: usize) -> Option<Plan> {
     let mut search = Search {
         candidates,
+        least: candidates.iter().map(|own| least_cost(own)).collect(),
         steps: Vec::new(),
         layers: BTreeMap::new(),
         best: None,
@@ -62,8 +65,16 @@ fn index(tensor: usize) -> u32 {
     u32::try_from(tensor).expect("graphs have under 2^32 tensors")
 }
 
+/// What computing a tensor costs at least. A kernel that writes several is shared among them.
+fn least_cost(candidates: &[Candidate]) -> f64 {
+    let costs = candidates.iter().map(|candidate| candidate.bound_us / as_f64(candidate.outputs.len()));
+    costs.min_by(f64::total_cmp).unwrap_or(0.0)
+}
+
 struct Search<'a> {
     candidates: &'a [Vec<Candidate>],
+    /// What each tensor costs at least.
+    least: Vec<f64>,
     steps: Vec<Step>,
     /// Open states by their highest owed tensor, with the number of their cheapest step.
     layers: BTreeMap<u32, FxHashMap<State, usize>>,
@@ -75,16 +86,18 @@ struct Search<'a> {
 impl Search<'_> {
     /// Pays `tensor` in every state of its layer.
     fn pay(&mut self, tensor: usize, layer: FxHashMap<State, usize>, beam: usize) {
-        let mut states: Vec<(State, usize)> = layer.into_iter().collect();
-        states.sort_unstable_by(|(a, step_a), (b, step_b)| {
-            let cost = self.steps[*step_a].cost.total_cmp(&self.steps[*step_b].cost);
-            cost.then_with(|| a.cmp(b))
+        let mut states: Vec<(f64, State, usize)> = layer
+            .into_iter()
+            .map(|(state, step)| (self.steps[step].cost + self.owed_cost(&state), state, step))
+            .collect();
+        states.sort_unstable_by(|(cost_a, a, _), (cost_b, b, _)| {
+            cost_a.total_cmp(cost_b).then_with(|| a.cmp(b))
         });
         if states.len() > beam {
             states.truncate(beam);
             self.is_exact = false;
         }
-        for (state, step) in states {
+        for (_, state, step) in states {
             let candidates = self.candidates;
             for (number, candidate) in candidates[tensor].iter().enumerate() {
                 let next = after(&state, candidate);
@@ -92,6 +105,10 @@ impl Search<'_> {
                 self.reach(next, step, (tensor, number), cost);
             }
         }
+    }
+
+    fn owed_cost(&self, state: &[u32]) -> f64 {
+        state.iter().map(|&owed| self.least[owed as usize]).sum()
     }
 
     /// Notes a way to `state`, if it is the cheapest yet.

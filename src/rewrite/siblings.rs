@@ -13,7 +13,7 @@ use super::ebuild::Builder;
 use super::ematch::{self, Match};
 use super::error::RewriteError;
 use super::facts::{Binding, Bindings, Handle};
-use super::rule_ast::{Expr, ExprKind, Horizontal, Term};
+use super::rule_ast::{Expr, ExprKind, Head, Horizontal, OpTerm, Term};
 use super::saturate::unite;
 use super::term_facts::{TermFacts, handle};
 use super::term_graph::TermGraph;
@@ -77,7 +77,7 @@ fn shared_names(pattern: &Term) -> Vec<String> {
     pattern.walk(&mut |term| {
         let own: Vec<&str> = match term {
             Term::Var(name) | Term::Optional { name, .. } => vec![&name.text],
-            Term::Op(op) => op.attrs.iter().filter_map(attr_name).collect(),
+            Term::Op(op) => family_name(op).into_iter().chain(op.attrs.iter().filter_map(attr_name)).collect(),
             Term::Each(_) | Term::Scalar { .. } => Vec::new(),
         };
         names.extend(
@@ -87,6 +87,14 @@ fn shared_names(pattern: &Term) -> Vec<String> {
         );
     });
     names
+}
+
+/// The name that stands for an op of a family.
+fn family_name(op: &OpTerm) -> Option<&str> {
+    match &op.head {
+        Head::Family { binding, .. } => Some(&binding.text),
+        Head::Op(_) | Head::Tile(_) => None,
+    }
 }
 
 fn attr_name(item: &super::rule_ast::AttrItem) -> Option<&str> {

@@ -12,6 +12,9 @@
 //!   is the part with large numbers, and the activations that enter and leave it are narrow.
 //! - What leads to the argument of `sin`, `cos` or `tan` through maps, views and outer products
 //!   stays in f32, since a position of 1000 has no fraction left in `f16`.
+//! - What leads from a mean over positions to a gate (`sigmoid`, `hard_sigmoid`) stays in f32: an
+//!   error of the argument is a relative error of the gate, and of all channels it scales. These
+//!   tensors hold one number per channel.
 //! - Weights round to nearest; finite ones stay finite (a mask of -3.4e38 becomes -65504).
 //! - Statistics of a batch normalisation become a scale and an offset before they are rounded.
 //!
@@ -38,6 +41,12 @@ const WIDE: [&str; 10] = [
 
 /// Ops whose operands need a fraction even where they are large.
 const PERIODIC: [&str; 3] = ["sin", "cos", "tan"];
+
+/// Reductions that gates are computed from.
+const POOLS: [&str; 3] = ["reduce_mean", "reduce_sum", "reduce_max"];
+
+/// Ops whose relative error is the absolute error of their operand.
+const GATES: [&str; 2] = ["sigmoid", "hard_sigmoid"];
 
 /// Stores activations and weights of a core graph as `narrow`, which is `f16` or `bf16`.
 pub fn lower_precision(graph: &Graph, narrow: DType) -> Graph {
@@ -74,26 +83,60 @@ fn holds_narrow_floats(graph: &Graph) -> bool {
     })
 }
 
-/// Nodes that lead to the argument of a periodic function.
+/// Nodes that lead to the argument of a periodic function, or from a mean to a gate.
 fn pinned(graph: &Graph) -> Vec<bool> {
+    let pooled = pooled(graph);
     let mut pinned = vec![false; graph.nodes.len()];
+    let mut gating = vec![false; graph.nodes.len()];
     for (position, node) in graph.nodes.iter().enumerate().rev() {
-        if !pinned[position] && !PERIODIC.contains(&node.op) {
+        let made_pooled = |value: ValueId| graph.producer(value).is_some_and(|(id, _)| pooled[id.0 as usize]);
+        if GATES.contains(&node.op) && node.operands.iter().flatten().all(|&value| made_pooled(value)) {
+            gating[position] = true;
+        }
+        if !pinned[position] && !gating[position] && !PERIODIC.contains(&node.op) {
             continue;
         }
         for &operand in node.operands.iter().flatten() {
             let Some((id, producer)) = graph.producer(operand) else {
                 continue;
             };
+            gating[id.0 as usize] |= gating[position] && pooled[id.0 as usize];
             let passes = match kind(producer) {
                 Some(TileKind::Map | TileKind::View | TileKind::Index) => true,
                 Some(TileKind::Dot) => is_outer_product(graph, producer),
                 Some(TileKind::Reduce | TileKind::Window | TileKind::Other) | None => false,
             };
-            pinned[id.0 as usize] |= passes;
+            pinned[id.0 as usize] |= passes && (pinned[position] || PERIODIC.contains(&node.op));
         }
     }
-    pinned
+    pinned.iter().zip(&gating).map(|(&pinned, &gating)| pinned || gating).collect()
+}
+
+/// Nodes computed from means (or sums, or maxima) over positions alone.
+fn pooled(graph: &Graph) -> Vec<bool> {
+    let mut pooled: Vec<bool> = Vec::with_capacity(graph.nodes.len());
+    for node in &graph.nodes {
+        let mut computed = node
+            .operands
+            .iter()
+            .flatten()
+            .filter(|&&value| graph.weight(value).is_none())
+            .peekable();
+        let is_any = computed.peek().is_some();
+        let all = is_any
+            && computed.all(|&value| graph.producer(value).is_some_and(|(id, _)| pooled[id.0 as usize]));
+        pooled.push(match kind(node) {
+            Some(TileKind::Map | TileKind::View | TileKind::Dot | TileKind::Window) => all,
+            Some(TileKind::Reduce) => all || (POOLS.contains(&node.op) && shrinks(graph, node)),
+            Some(TileKind::Index | TileKind::Other) | None => false,
+        });
+    }
+    pooled
+}
+
+fn shrinks(graph: &Graph, node: &Node) -> bool {
+    let first = node.operands.first().copied().flatten();
+    first.is_some_and(|value| graph.ty(node.results[0]).n_elements() < graph.ty(value).n_elements())
 }
 
 fn is_outer_product(graph: &Graph, node: &Node) -> bool {
@@ -410,6 +453,21 @@ mod tests {
                 .iter()
                 .all(|value| (value - 8.0).abs() < 0.05)
         );
+    }
+
+    #[test]
+    fn a_gate_is_computed_wide_and_its_channels_are_narrow() {
+        let graph = parsed(
+            "graph g(x: f32[1,2,4,4], w: f32[2,2]) {
+               mean = reshape[shape=[1,2]](reduce_mean[axes=[2,3]](x))
+               gate = reshape[shape=[1,2,1,1]](sigmoid(matmul(mean, f32[2,2]{1.0, 2.0, 3.0, 4.0})))
+               return mul(x, gate) as \"y\"
+             }",
+        );
+        let lowered = lower_precision(&graph, DType::F16);
+        assert_eq!(result_kind(&lowered, "matmul"), DType::F32);
+        assert_eq!(result_kind(&lowered, "sigmoid"), DType::F32);
+        assert_eq!(result_kind(&lowered, "mul"), DType::F16);
     }
 
     #[test]

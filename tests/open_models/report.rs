@@ -7,7 +7,9 @@ use std::time::Instant;
 use rtrt_codegen::ir::{DType, Graph, HostTensor};
 use rtrt_codegen::rewrite::canonicalize::{canonicalize, canonicalize_counting};
 use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RuleOptions, RuleSet, fuse};
+use rtrt_codegen::ops::evaluate::to_vec;
 use rtrt_codegen::specialize::lower_precision;
+use rtrt_codegen::testing::builder::drawn_graph;
 use rtrt_codegen::testing::fused::run_fused;
 
 use crate::case::{Case, Error};
@@ -119,6 +121,30 @@ fn worst(case: &Case, found: &[HostTensor]) -> Result<Error, String> {
     Ok(worst)
 }
 
+/// Prints how far the result of each region is from that of the same region in another graph,
+/// if both were cut alike.
+fn show_errors(full: &FusedGraph, half: &FusedGraph, inputs: &[HostTensor]) -> Result<(), String> {
+    let results = |fused: &FusedGraph| -> Result<Vec<Vec<f64>>, String> {
+        let mut all = fused.clone();
+        let outputs = fused.regions.iter().map(|region| region.outputs[0]);
+        all.outputs = outputs.map(|id| (String::new(), id)).collect();
+        let values = run_fused(&all, inputs).map_err(|error| error.to_string())?;
+        Ok(values.iter().map(to_vec).collect())
+    };
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+    for (n, (expected, found)) in results(full)?.iter().zip(&results(half)?).enumerate() {
+        if expected.len() != found.len() {
+            println!("{n:4} the graphs are not cut alike");
+            continue;
+        }
+        let off = norm(&mut found.iter().zip(expected).map(|(a, b)| a - b));
+        let size = norm(&mut expected.iter().copied());
+        let ops: Vec<&str> = half.regions[n].body.nodes.iter().map(|node| node.op).collect();
+        println!("{n:4} {:.2e} {}", off / size.max(1e-300), ops.join(" "));
+    }
+    Ok(())
+}
+
 /// Runs the regions on the first data set.
 pub fn meaning(case: &Case) -> Result<(), String> {
     let inputs = case.inputs(0)?;
@@ -135,6 +161,9 @@ pub fn meaning(case: &Case) -> Result<(), String> {
             error.relative,
             error.of_tolerance
         );
+        if precision == Precision::Half && std::env::var_os("RTRT_SHOW_ERRORS").is_some() {
+            show_errors(&self::fused(&graph, 90)?.0, &fused, &inputs)?;
+        }
         let is_off = match precision {
             Precision::Full => error.of_tolerance > 1.0,
             Precision::Half => error.relative.is_nan() || error.relative > HALF_ERROR,
@@ -148,4 +177,12 @@ pub fn meaning(case: &Case) -> Result<(), String> {
     } else {
         Err(wrong.join("; "))
     }
+}
+
+/// A graph of 5000 drawn nodes is fused, and says how long that took.
+pub fn large_graph() -> Result<(), libtest_mimic::Failed> {
+    let graph = drawn_graph(5000, 1).graph;
+    let (fused, seconds) = fused(&graph, 90)?;
+    println!("{} nodes, {} regions ({}), {seconds:.2} s", graph.nodes.len(), fused.regions.len(), kinds(&fused));
+    Ok(())
 }

@@ -1,0 +1,146 @@
+//! Blocks of real networks as text, and the regions they become: which mechanisms must work
+//! together, and that the meaning stays.
+
+#![cfg(feature = "builder")]
+
+use rtrt_codegen::ir::{Graph, HostTensor};
+use rtrt_codegen::ops::evaluate::to_vec;
+use rtrt_codegen::ops::samples::Draw;
+use rtrt_codegen::rewrite::canonicalize::canonicalize_counting;
+use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RegionKind, RuleSet, fuse_canonical};
+use rtrt_codegen::testing::fused::run_fused;
+use rtrt_codegen::{ir, ops, reference, specialize};
+
+/// A static graph from text.
+fn parsed(text: &str) -> Graph {
+    let graph = ir::text::parse(text, &|name| ops::lookup(name).map(|def| def.name)).unwrap();
+    let bindings = specialize::bind(&graph, &[]).unwrap();
+    specialize::specialize(&graph, &bindings).unwrap()
+}
+
+/// Fuses, checks that `rules` fired and that outputs stay, and gives the regions.
+fn fused(text: &str, rules: &[&str]) -> FusedGraph {
+    let graph = parsed(text);
+    let (canonical, fired) = canonicalize_counting(&graph, RuleSet::builtin());
+    for rule in rules {
+        assert!(fired.contains_key(*rule), "`{rule}` did not fire, but {fired:?}");
+    }
+    let fused = fuse_canonical(&canonical, RuleSet::builtin(), DeviceRates::for_sm(90)).unwrap();
+    let mut draw = Draw::new(7);
+    let inputs: Vec<HostTensor> = graph
+        .inputs
+        .iter()
+        .map(|&input| draw.tensor(graph.ty(input).dtype, &graph.ty(input).dims()))
+        .collect();
+    let expected = reference::run(&graph, &inputs).unwrap();
+    let found = run_fused(&fused, &inputs).unwrap();
+    for (expected, found) in expected.iter().zip(&found) {
+        assert_eq!(expected.ty(), found.ty());
+        for (expected, found) in to_vec::<f64>(expected).iter().zip(to_vec::<f64>(found)) {
+            assert!((expected - found).abs() <= 1e-4 * (1.0 + expected.abs()), "{found}, expected {expected}");
+        }
+    }
+    fused
+}
+
+fn kinds(fused: &FusedGraph) -> Vec<RegionKind> {
+    fused.regions.iter().map(|region| region.kind).collect()
+}
+
+#[test]
+fn a_residual_block_of_convolutions_is_its_convolutions() {
+    let fused = fused(
+        "graph g(x: f32[1,8,6,6], a: f32[8,8,3,3], b: f32[8,8,3,3]) {
+           y = relu(conv[strides=[1,1], pads=[1,1,1,1], dilations=[1,1]](x, a))
+           z = conv[strides=[1,1], pads=[1,1,1,1], dilations=[1,1]](y, b)
+           return relu(add(z, y)) as \"y\"
+         }",
+        &["conv_channels_last", "sink_through_map"],
+    );
+    let windows = kinds(&fused).iter().filter(|kind| **kind == RegionKind::Window).count();
+    assert_eq!(windows, 2);
+    // The transposes of the image and of the result are part of the convolutions; those of the
+    // filters, which are inputs here, are not.
+    assert!(fused.regions.len() <= 4, "{:?}", kinds(&fused));
+}
+
+#[test]
+fn squeeze_and_excite_is_four_kernels_beside_its_convolution() {
+    let fused = fused(
+        "graph g(x: f32[1,16,5,5]) {
+           m = reduce_mean[axes=[2,3]](x)
+           h = relu(conv[strides=[1,1], pads=[0,0,0,0], dilations=[1,1]](m, f32[4,16,1,1]{0.5 ..}, f32[4]{0.1 ..}))
+           g = hard_sigmoid(conv[strides=[1,1], pads=[0,0,0,0], dilations=[1,1]](h, f32[16,4,1,1]{0.25 ..}, f32[16]{0.2 ..}))
+           return mul(x, g) as \"y\"
+         }",
+        &["conv_of_points"],
+    );
+    assert_eq!(fused.regions.len(), 4, "{:?}", kinds(&fused));
+    let dots = kinds(&fused).iter().filter(|kind| **kind == RegionKind::Dot).count();
+    assert_eq!(dots, 2);
+}
+
+/// Both operands scaled by the root, keys transposed through a batch of heads, a mask by
+/// selection and a guard against rows that see nothing.
+#[test]
+fn guarded_attention_is_one_kernel() {
+    let fused = fused(
+        "graph g(q: f32[1,6,8], k: f32[1,6,8], v: f32[1,6,8], mask: bool[1,1,6,6]) {
+           qh = transpose[perm=[0,2,1,3]](reshape[shape=[1,6,2,4]](q))
+           kh = transpose[perm=[0,2,1,3]](reshape[shape=[1,6,2,4]](k))
+           vh = transpose[perm=[0,2,1,3]](reshape[shape=[1,6,2,4]](v))
+           kt = reshape[shape=[1,2,4,6]](transpose[perm=[0,2,1]](reshape[shape=[2,6,4]](kh)))
+           s = matmul(mul(qh, f32[]{0.5}), mul(kt, f32[]{0.5}))
+           w = softmax[axis=3](add(s, where(mask, f32[]{0.0}, f32[]{-3.4e38})))
+           p = matmul(where(is_nan(w), f32[]{0.0}, w), vh)
+           return reshape[shape=[1,6,8]](transpose[perm=[0,2,1,3]](p)) as \"y\"
+         }",
+        &["guarded_attention_biased", "scale_of_query", "scale_of_key_behind_view"],
+    );
+    assert_eq!(kinds(&fused), [RegionKind::Attention]);
+}
+
+#[test]
+fn heads_that_share_keys_are_not_repeated() {
+    let fused = fused(
+        "graph g(q: f32[1,4,6,8], k: f32[1,2,6,8], v: f32[1,2,6,8]) {
+           kr = reshape[shape=[1,4,6,8]](expand[shape=[1,2,2,6,8]](reshape[shape=[1,2,1,6,8]](k)))
+           vr = reshape[shape=[1,4,6,8]](expand[shape=[1,2,2,6,8]](reshape[shape=[1,2,1,6,8]](v)))
+           s = mul(matmul(q, transpose[perm=[0,1,3,2]](kr)), f32[]{0.25})
+           return matmul(softmax[axis=3](s), vr) as \"y\"
+         }",
+        &["attention_scaled", "repeated_heads"],
+    );
+    assert_eq!(kinds(&fused), [RegionKind::Attention]);
+    assert!(fused.regions[0].body.nodes.iter().all(|node| node.op != "expand"));
+}
+
+#[test]
+fn branches_over_one_picture_are_joined() {
+    let fused = fused(
+        "graph g(x: f32[1,64,16,16]) {
+           a = relu(conv[strides=[1,1], pads=[0,0,0,0], dilations=[1,1]](x, f32[16,64,1,1]{0.5 ..}, f32[16]{0.1 ..}))
+           b = relu(conv[strides=[1,1], pads=[0,0,0,0], dilations=[1,1]](x, f32[8,64,1,1]{0.25 ..}, f32[8]{0.2 ..}))
+           y = conv[strides=[1,1], pads=[1,1,1,1], dilations=[1,1]](a, f32[8,16,3,3]{0.5 ..})
+           z = conv[strides=[1,1], pads=[1,1,1,1], dilations=[1,1]](b, f32[8,8,3,3]{0.5 ..})
+           return y as \"y\", z as \"z\"
+         }",
+        &["conv_of_points"],
+    );
+    assert_eq!(fused.regions.len(), 3, "{:?}", kinds(&fused));
+    let rules: Vec<&str> = fused.regions[0].rules.iter().map(|rule| rule.name.as_str()).collect();
+    assert!(rules.contains(&"join_activated"), "{rules:?}");
+}
+
+#[test]
+fn upsampling_by_product_stores_in_place() {
+    let fused = fused(
+        "graph g(x: f32[1,8,4,4]) {
+           y = conv_transpose[strides=[2,2], pads=[0,0,0,0], dilations=[1,1], output_padding=[0,0]](
+             x, f32[8,4,2,2]{0.5 ..}, f32[4]{0.1 ..})
+           return relu(y) as \"y\"
+         }",
+        &["upsample_by_product"],
+    );
+    assert_eq!(kinds(&fused), [RegionKind::Dot]);
+}
