@@ -14,6 +14,8 @@ mod regions;
 #[path = "hostexec/window_regions.rs"]
 mod window_regions;
 
+use std::collections::BTreeMap;
+
 use regions::Problem;
 use rtrt_codegen::compile::{self, Cache};
 use rtrt_codegen::cuda::Nvrtc;
@@ -46,19 +48,39 @@ fn sources(problems: &[Problem], arch: Arch) -> Vec<Source> {
         .collect()
 }
 
+/// The `most` best variants of each template that `is_own` names.
+fn best_sources(problems: &[Problem], arch: Arch, most: usize, is_own: &impl Fn(&str) -> bool) -> Vec<Source> {
+    let mut found = Vec::new();
+    for problem in problems {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for variant in kernel::variants(&problem.spec, arch) {
+            let count = counts.entry(variant.template.clone()).or_default();
+            *count += 1;
+            if *count <= most && is_own(&variant.template) {
+                found.push(kernel::render(&problem.spec, &variant, arch).unwrap());
+            }
+        }
+    }
+    found
+}
+
 fn compile_on(problems: &[Problem], archs: &[Arch]) {
     compile_some(problems, archs, |_| true);
 }
 
 /// Compiles the kernels of the templates that `is_own` names.
 fn compile_some(problems: &[Problem], archs: &[Arch], is_own: impl Fn(&str) -> bool) {
+    compile_best(problems, archs, usize::MAX, is_own);
+}
+
+/// Compiles the `most` best kernels of each of those templates.
+fn compile_best(problems: &[Problem], archs: &[Arch], most: usize, is_own: impl Fn(&str) -> bool) {
     if let Err(missing) = Nvrtc::get() {
         eprintln!("ignored: {missing}");
         return;
     }
     for &arch in archs {
-        let mut sources = sources(problems, arch);
-        sources.retain(|source| is_own(source.template));
+        let sources = best_sources(problems, arch, most, &is_own);
         let cubins = compile::compile(&sources, arch, &Cache::none(), &|_, _| {}).unwrap();
         let spilled: Vec<String> = sources
             .iter()
@@ -93,19 +115,21 @@ fn row_kernels_compile() {
 fn attention_kernels_compile() {
     let own = |template: &str| template.starts_with("attention");
     let small = [attention_regions::wide(), attention_regions::decode()].concat();
-    compile_some(&small, &[SM_90A], own);
-    compile_some(&attention_regions::of_models(), &archs(), own);
+    compile_best(&small, &[SM_90A], 3, own);
+    compile_some(&attention_regions::of_models(), &[SM_90A], own);
+    compile_best(&attention_regions::of_models(), &archs(), 1, own);
 }
 
 #[test]
 fn window_kernels_compile() {
     let own = |template: &str| template.starts_with("window");
     let pools = [window_regions::pools(true), window_regions::pools(false)].concat();
-    compile_some(&window_regions::depthwise(), &[SM_90A], own);
-    compile_some(&pools[..2], &[SM_90A], own);
-    compile_some(&window_regions::groups(), &[SM_90A], own);
-    compile_some(&window_regions::transposed()[..8], &[SM_90A], own);
-    compile_some(&window_regions::of_models(), &archs(), own);
+    compile_best(&window_regions::depthwise(), &[SM_90A], 3, own);
+    compile_best(&pools, &[SM_90A], 1, own);
+    compile_best(&window_regions::groups(), &[SM_90A], 2, own);
+    compile_best(&window_regions::transposed(), &[SM_90A], 1, own);
+    compile_some(&window_regions::of_models(), &[SM_90A], own);
+    compile_best(&window_regions::of_models(), &archs(), 1, own);
 }
 
 /// Products of every kind, with an epilogue of several operands.
