@@ -11,6 +11,7 @@ mod attention_regions;
 mod products;
 #[path = "hostexec/regions.rs"]
 mod regions;
+mod tiers;
 #[path = "hostexec/window_regions.rs"]
 mod window_regions;
 
@@ -18,9 +19,9 @@ use std::collections::BTreeMap;
 
 use regions::Problem;
 use rtrt_codegen::compile::{self, Cache};
-use rtrt_codegen::cuda::Nvrtc;
 use rtrt_codegen::ir::DType;
 use rtrt_codegen::kernel::{self, Arch, Source};
+use tiers::have_nvrtc;
 
 const SM_90A: Arch = Arch {
     sm: 90,
@@ -89,8 +90,7 @@ fn compile_best(problems: &[Problem], archs: &[Arch], most: usize, is_own: impl 
 }
 
 fn compile_without_spills(sources: &[Source], arch: Arch) {
-    if let Err(missing) = Nvrtc::get() {
-        eprintln!("ignored: {missing}");
+    if !have_nvrtc() {
         return;
     }
     let cubins = compile::compile(sources, arch, &Cache::none(), &|_, _| {}).unwrap();
