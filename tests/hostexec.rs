@@ -13,6 +13,8 @@ mod harness;
 mod products;
 #[path = "hostexec/regions.rs"]
 mod regions;
+#[path = "hostexec/translation.rs"]
+mod translation;
 #[path = "hostexec/window_regions.rs"]
 mod window_regions;
 
@@ -87,10 +89,13 @@ fn check_picked(problems: &[Problem], arch: Arch, slack: f64, pick: impl Fn(&[ke
     }
     let mut wrong = Vec::new();
     for ((case, found), wanted) in cases.iter().zip(run_all(&cases)).zip(&wanted) {
-        for (found, wanted) in found.iter().zip(wanted) {
+        for (found, wanted) in found.outputs.iter().zip(wanted) {
             if let Some(difference) = difference(found, wanted, slack * tolerance(wanted.dtype())) {
                 wrong.push(format!("{}: {difference}", case.label));
             }
+        }
+        if found.conflicts.ldmatrix > 0 {
+            wrong.push(format!("{}: {:?}", case.label, found.conflicts));
         }
     }
     assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
