@@ -5,6 +5,8 @@
 
 #![cfg(feature = "builder")]
 
+#[path = "hostexec/products.rs"]
+mod products;
 #[path = "hostexec/regions.rs"]
 mod regions;
 
@@ -42,12 +44,13 @@ fn trials() -> Vec<Trial> {
         Trial::test("tuning_keeps_and_reuses_measurements", tuning),
     ];
     type Problems = fn() -> Vec<Problem>;
-    let kernels: [(&str, Problems); 5] = [
+    let kernels: [(&str, Problems); 6] = [
         ("pointwise", regions::pointwise),
         ("rows", regions::rows),
         ("reductions", regions::reductions),
         ("moves", regions::moves),
         ("op_table", op_table),
+        ("products", products::all),
     ];
     for (name, problems) in kernels {
         trials.push(Trial::test(format!("kernels_{name}"), move || kernels_are_right(problems())));

@@ -54,7 +54,13 @@ impl Attention {
     /// The attention of `spec`, if it is one over tensors that are not empty.
     pub fn of(spec: &KernelSpec) -> Option<(Attention, &Node)> {
         let node = main_node(spec).filter(|node| node.op == "attention")?;
-        let ty = |n: usize| node.operands.get(n).copied().flatten().map(|value| spec.body.ty(value));
+        let ty = |n: usize| {
+            node.operands
+                .get(n)
+                .copied()
+                .flatten()
+                .map(|value| spec.body.ty(value))
+        };
         let (q, k, v) = (ty(0)?, ty(1)?, ty(2)?);
         let (&[batch, heads, queries, depth], &[_, key_heads, keys, _], &[.., value_depth]) =
             (q.dims().as_slice(), k.dims().as_slice(), v.dims().as_slice())
@@ -88,7 +94,13 @@ impl Attention {
     ///
     /// # Errors
     /// If an op before the attention has no generated code.
-    pub fn operand(&self, spec: &KernelSpec, node: &Node, n: usize, width: usize) -> Result<Before, KernelError> {
+    pub fn operand(
+        &self,
+        spec: &KernelSpec,
+        node: &Node,
+        n: usize,
+        width: usize,
+    ) -> Result<Before, KernelError> {
         let (rows, depth) = match n {
             0 => (self.queries, self.depth),
             1 => (self.keys, self.depth),
@@ -96,11 +108,25 @@ impl Attention {
         };
         let repeats = Extent::from(self.heads / self.key_heads);
         let value = node.operands[n].expect("attention has queries, keys and values");
-        before(&spec.body, value, &[self.batch, self.heads, rows, depth / width, width], |body, vars| {
-            let head = Index::var(vars[1]);
-            let head = if n == 0 { head } else { head.div(&repeats, &body.vars) };
-            vec![Index::var(vars[0]), head, Index::var(vars[2]), chunked(vars, width)]
-        })
+        before(
+            &spec.body,
+            value,
+            &[self.batch, self.heads, rows, depth / width, width],
+            |body, vars| {
+                let head = Index::var(vars[1]);
+                let head = if n == 0 {
+                    head
+                } else {
+                    head.div(&repeats, &body.vars)
+                };
+                vec![
+                    Index::var(vars[0]),
+                    head,
+                    Index::var(vars[2]),
+                    chunked(vars, width),
+                ]
+            },
+        )
     }
 
     /// Statements that fill `to`, which points to elements of C++ type `ty`, from operand `n`
@@ -180,7 +206,13 @@ impl Attention {
     ///
     /// # Errors
     /// If the bias has no generated code.
-    pub fn score(&self, spec: &KernelSpec, node: &Node, depth: usize, tile_keys: usize) -> Result<ScoreText, KernelError> {
+    pub fn score(
+        &self,
+        spec: &KernelSpec,
+        node: &Node,
+        depth: usize,
+        tile_keys: usize,
+    ) -> Result<ScoreText, KernelError> {
         let double = self.dtype == DType::F64;
         let literal = |value: f64| float_literal(value, double);
         let log2_e = std::f64::consts::LOG2_E;
@@ -208,12 +240,18 @@ impl Attention {
         let (first, rest) = lines.split_first().expect("a score is scaled");
         let mut text = format!("{indent}{first}\n{own}");
         for line in rest {
-            text.push_str(&format!("{indent}{line}\n"));
+            text.extend([indent.as_str(), line, "\n"]);
         }
         Ok(ScoreText { per_key, own: text })
     }
 
-    fn bias(&self, spec: &KernelSpec, node: &Node, depth: usize, log2_e: &str) -> Result<(String, String), KernelError> {
+    fn bias(
+        &self,
+        spec: &KernelSpec,
+        node: &Node,
+        depth: usize,
+        log2_e: &str,
+    ) -> Result<(String, String), KernelError> {
         let Some(bias) = node.operands.get(3).copied().flatten() else {
             return Ok((String::new(), String::new()));
         };
@@ -223,7 +261,13 @@ impl Attention {
             let scores = [vars[0], vars[1], vars[3], vars[2]];
             dims.iter()
                 .zip(&scores[4 - dims.len()..])
-                .map(|(&extent, &var)| if extent == 1 { Index::zero() } else { Index::var(var) })
+                .map(|(&extent, &var)| {
+                    if extent == 1 {
+                        Index::zero()
+                    } else {
+                        Index::var(var)
+                    }
+                })
                 .collect()
         })?;
         let inputs = operands(spec);
@@ -243,14 +287,25 @@ impl Attention {
     /// # Errors
     /// If a view behind the attention has no generated code.
     pub fn after(&self, spec: &KernelSpec, node: &Node, width: usize) -> Result<Option<After>, KernelError> {
-        let extents = [self.batch, self.heads, self.queries, self.value_depth / width, width];
+        let extents = [
+            self.batch,
+            self.heads,
+            self.queries,
+            self.value_depth / width,
+            width,
+        ];
         after(spec, node, &extents, |_, vars| {
-            vec![Index::var(vars[0]), Index::var(vars[1]), Index::var(vars[2]), chunked(vars, width)]
+            vec![
+                Index::var(vars[0]),
+                Index::var(vars[1]),
+                Index::var(vars[2]),
+                chunked(vars, width),
+            ]
         })
     }
 
     /// Statements that store the array `value` of `width` elements at `batch`, `head`, `query`
-    /// and `chunk`.
+    /// and `chunk`, one level inside a kernel.
     ///
     /// # Errors
     /// If the region does not store every element to one place.
@@ -259,24 +314,30 @@ impl Attention {
         spec: &KernelSpec,
         node: &Node,
         width: usize,
-        depth: usize,
         template: &'static str,
     ) -> Result<String, KernelError> {
-        let after = self.after(spec, node, width)?.ok_or_else(|| KernelError::NotAccepted {
-            template,
-            reason: "its views do not give every element one place".to_owned(),
-        })?;
+        let after = self
+            .after(spec, node, width)?
+            .ok_or_else(|| KernelError::NotAccepted {
+                template,
+                reason: "its views do not give every element one place".to_owned(),
+            })?;
         let outputs = results(spec);
-        let all: Vec<Operand> = operands(spec).into_iter().chain(outputs.iter().cloned()).collect();
+        let all: Vec<Operand> = operands(spec)
+            .into_iter()
+            .chain(outputs.iter().cloned())
+            .collect();
         let lane = Lane {
             var: after.vars[4],
             width,
         };
         let mut printer = Printer::new(&after.body, &all);
-        printer.set_depth(depth);
+        printer.set_depth(2);
         printer.accumulators_depend_on(&[lane.var].into());
         bind(&mut printer, &after.vars, &["batch", "head", "query", "chunk"]);
-        after.store(&mut printer, &outputs, lane, &|counter| format!("value[{counter}]"));
+        after.store(&mut printer, &outputs, lane, &|counter| {
+            format!("value[{counter}]")
+        });
         printer.finish()
     }
 
@@ -294,7 +355,9 @@ impl Attention {
 
 /// Element `width * chunk + lane`.
 fn chunked(vars: &[VarId], width: usize) -> Index {
-    Index::var(vars[3]).times(&Extent::from(width)).plus(&lane_index(vars[4], width))
+    Index::var(vars[3])
+        .times(&Extent::from(width))
+        .plus(&lane_index(vars[4], width))
 }
 
 fn bind(printer: &mut Printer<'_>, vars: &[VarId], names: &[&str]) {
@@ -305,7 +368,11 @@ fn bind(printer: &mut Printer<'_>, vars: &[VarId], names: &[&str]) {
 
 /// The widest of `widths` that divides `depth`.
 pub fn chunk_width(depth: usize, widths: &[usize]) -> usize {
-    widths.iter().copied().find(|&width| depth.is_multiple_of(width)).unwrap_or(1)
+    widths
+        .iter()
+        .copied()
+        .find(|&width| depth.is_multiple_of(width))
+        .unwrap_or(1)
 }
 
 /// Bytes of `RtParts` in shared memory.

@@ -177,7 +177,12 @@ fn classified(graph: &Graph, node: &Node) -> Option<Axes> {
     let mut body = Body::new();
     let named: Vec<(Part, Option<VarId>)> = parts
         .iter()
-        .map(|&part| (part, (part.extent != 1).then(|| body.vars.fresh(Extent::from(part.extent)))))
+        .map(|&part| {
+            (
+                part,
+                (part.extent != 1).then(|| body.vars.fresh(Extent::from(part.extent))),
+            )
+        })
         .collect();
     let indexed: Vec<(Part, Index)> = named
         .iter()
@@ -289,7 +294,7 @@ impl Axes {
             places.push(place(spec, number, at, &body));
         }
         let k = reduced_extent(&body)?;
-        taken_apart(&body, Sizes { batch, m, n, k }, &roots, places)
+        taken_apart(&body, Sizes { batch, m, n, k }, &roots, &places)
     }
 
     /// Coordinates of the product's value over the variables `BATCH`, `M` and `N`.
@@ -326,7 +331,7 @@ fn reduced_extent(body: &Body) -> Option<usize> {
 /// `roots` with the one sum as an accumulator, and its factors. Nothing is taken for granted
 /// about the views around the product: two different sums, or factors that depend on more
 /// than their own variables, are not a matrix product.
-fn taken_apart(body: &Body, sizes: Sizes, roots: &[ExprId], places: Vec<Index>) -> Option<Contraction> {
+fn taken_apart(body: &Body, sizes: Sizes, roots: &[ExprId], places: &[Index]) -> Option<Contraction> {
     let mut into = Body::new();
     let own: BTreeMap<VarId, Index> = [sizes.batch, sizes.m, sizes.n]
         .into_iter()
@@ -377,7 +382,11 @@ fn pushed_forward(
         if node.results.contains(&product) {
             continue;
         }
-        let mut from = node.operands.iter().flatten().filter(|value| known.contains_key(value));
+        let mut from = node
+            .operands
+            .iter()
+            .flatten()
+            .filter(|value| known.contains_key(value));
         let Some(&source) = from.next() else {
             continue;
         };
@@ -403,7 +412,9 @@ fn forward(graph: &Graph, node: &Node, source: ValueId, at: &[Index], body: &Bod
             let Some(Attr::Ints(perm)) = node.attrs.get("perm") else {
                 return None;
             };
-            perm.iter().map(|&axis| at.get(usize::try_from(axis).ok()?).cloned()).collect()
+            perm.iter()
+                .map(|&axis| at.get(usize::try_from(axis).ok()?).cloned())
+                .collect()
         }
         (_, Lowering::Map(_)) => {
             let mut moved = vec![Index::zero(); dims.len().checked_sub(at.len())?];
@@ -428,4 +439,125 @@ pub fn innermost(place: &Index) -> Option<Vec<VarId>> {
         Atom::Value(_) => {}
     }
     Some(vars)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Attrs, TensorType};
+    use crate::kernel::spec::KernelOptions;
+    use crate::ops::NEWEST_OPSET;
+    use crate::rewrite::RegionKind;
+
+    struct Build(Graph);
+
+    impl Build {
+        fn input(&mut self, dims: &[usize]) -> ValueId {
+            self.0.add_input("", Some(TensorType::new(DType::F16, dims)))
+        }
+
+        fn op(&mut self, op: &'static str, operands: &[ValueId], attrs: Attrs) -> ValueId {
+            let operands = operands.iter().copied().map(Some).collect();
+            ops::emit(&mut self.0, op, operands, attrs, 1, NEWEST_OPSET, &[]).unwrap()[0]
+        }
+
+        fn contraction(mut self, kind: RegionKind, output: ValueId) -> Option<Contraction> {
+            self.0.add_output("y", output);
+            Contraction::of(&KernelSpec {
+                kind,
+                body: self.0,
+                options: KernelOptions::default(),
+            })
+        }
+    }
+
+    fn ints(name: &str, values: &[i64]) -> Attrs {
+        Attrs::new().with(name, Attr::Ints(values.to_vec()))
+    }
+
+    #[test]
+    fn axes_are_rows_columns_or_batches_by_what_depends_on_them() {
+        let sizes = |a: &[usize], b: &[usize]| {
+            let mut build = Build(Graph::new("region"));
+            let (a, b) = (build.input(a), build.input(b));
+            let y = build.op("matmul", &[a, b], Attrs::new());
+            let Sizes { batch, m, n, k } = build.contraction(RegionKind::Dot, y).unwrap().sizes;
+            [batch, m, n, k]
+        };
+        assert_eq!(sizes(&[5, 7], &[7, 3]), [1, 5, 3, 7]);
+        assert_eq!(sizes(&[2, 4, 5, 7], &[2, 4, 7, 3]), [8, 5, 3, 7]);
+        assert_eq!(sizes(&[2, 4, 5, 7], &[7, 3]), [1, 40, 3, 7]);
+        assert_eq!(sizes(&[5, 7], &[6, 7, 3]), [1, 5, 18, 7]);
+    }
+
+    #[test]
+    fn operands_change_places_where_the_output_is_contiguous_along_rows() {
+        let mut build = Build(Graph::new("region"));
+        let (a, b) = (build.input(&[5, 7]), build.input(&[7, 3]));
+        let y = build.op("matmul", &[a, b], Attrs::new());
+        let y = build.op("transpose", &[y], ints("perm", &[1, 0]));
+        let turned = build.contraction(RegionKind::Dot, y).unwrap();
+        assert_eq!((turned.sizes.m, turned.sizes.n), (3, 5));
+        assert_eq!(turned.places[0].stride_of(N), Some(Extent::known(1)));
+    }
+
+    #[test]
+    fn split_heads_are_a_place_to_store_to() {
+        let mut build = Build(Graph::new("region"));
+        let (a, b) = (build.input(&[2, 16, 64]), build.input(&[64, 64]));
+        let y = build.op("matmul", &[a, b], Attrs::new());
+        let y = build.op("reshape", &[y], ints("shape", &[2, 16, 4, 16]));
+        let y = build.op("transpose", &[y], ints("perm", &[0, 2, 1, 3]));
+        let found = build.contraction(RegionKind::Dot, y).unwrap();
+        assert_eq!(
+            found.sizes,
+            Sizes {
+                batch: 1,
+                m: 32,
+                n: 64,
+                k: 64
+            }
+        );
+        // Both factors are plain loads: the views left nothing behind in them.
+        assert!(matches!(found.body.expr(found.a), Expr::Load { .. }));
+        assert!(matches!(found.body.expr(found.b), Expr::Load { .. }));
+    }
+
+    #[test]
+    fn a_convolution_in_groups_is_a_batch_of_products() {
+        let conv = |group: i64, filter: &[usize]| {
+            let mut build = Build(Graph::new("region"));
+            let (x, w) = (build.input(&[2, 6, 5, 64]), build.input(filter));
+            let attrs = ints("strides", &[1, 1])
+                .with("pads", Attr::Ints(vec![1; 4]))
+                .with("dilations", Attr::Ints(vec![1, 1]))
+                .with("group", Attr::Int(group));
+            let y = build.op("conv_nhwc", &[x, w], attrs);
+            build.contraction(RegionKind::Window, y)
+        };
+        let dense = conv(1, &[48, 3, 3, 64]).unwrap().sizes;
+        assert_eq!(
+            dense,
+            Sizes {
+                batch: 1,
+                m: 60,
+                n: 48,
+                k: 576
+            }
+        );
+        let grouped = conv(2, &[48, 3, 3, 32]).unwrap().sizes;
+        assert_eq!(
+            grouped,
+            Sizes {
+                batch: 2,
+                m: 60,
+                n: 24,
+                k: 288
+            }
+        );
+        assert!(
+            conv(64, &[64, 3, 3, 1]).is_none(),
+            "depthwise is no matrix product"
+        );
+    }
 }

@@ -35,8 +35,16 @@ impl Epilogue {
         let vars = BTreeMap::from([(BATCH, Index::var(batch)), (M, Index::var(m)), (N, column)]);
         let mut rebuild = Rebuild::new(&contraction.body, into, vars);
         rebuild.lane = (width > 1).then_some(lane);
-        let outputs = contraction.outputs.iter().map(|&output| rebuild.expr(output)).collect();
-        let places = contraction.places.iter().map(|place| rebuild.index(place)).collect();
+        let outputs = contraction
+            .outputs
+            .iter()
+            .map(|&output| rebuild.expr(output))
+            .collect();
+        let places = contraction
+            .places
+            .iter()
+            .map(|place| rebuild.index(place))
+            .collect();
         Epilogue {
             body: rebuild.into,
             vars: [batch, m, n],
@@ -84,7 +92,10 @@ impl Epilogue {
                 let place = without(&place.recombined(&self.body.vars), self.lane.var);
                 let position = printer.index(&place);
                 let width = self.lane.width;
-                printer.line(&format!("rt_store<{width}>({} + ({position}), {array});", output.name));
+                printer.line(&format!(
+                    "rt_store<{width}>({} + ({position}), {array});",
+                    output.name
+                ));
             }
         }
         printer.finish()
@@ -108,11 +119,16 @@ impl Epilogue {
         let counter = printer.fresh("lane");
         printer.bind(self.lane.var, &counter);
         printer.bind_accumulator(0, &format!("sum[{counter}]"));
-        printer.open(&format!("for (int {counter} = 0; {counter} < {width}; ++{counter}) {{"));
+        printer.open(&format!(
+            "for (int {counter} = 0; {counter} < {width}; ++{counter}) {{"
+        ));
         for (load, array) in shared {
             printer.preset(load, &format!("{array}[{counter}]"));
         }
-        let each = outputs.iter().zip(&self.outputs).zip(self.places.iter().zip(&arrays));
+        let each = outputs
+            .iter()
+            .zip(&self.outputs)
+            .zip(self.places.iter().zip(&arrays));
         for ((output, &root), (place, array)) in each {
             let value = printer.value(root);
             match array {

@@ -71,7 +71,13 @@ impl Fetch {
             then: operand,
             otherwise: zero,
         });
-        let units = |along: Along, extent: usize| if cut.along == along { extent / cut.width } else { extent };
+        let units = |along: Along, extent: usize| {
+            if cut.along == along {
+                extent / cut.width
+            } else {
+                extent
+            }
+        };
         let mut into = Body::new();
         let batch = into.vars.fresh(from.vars.extent(BATCH).clone());
         let row = into.vars.fresh(Extent::from(units(Along::Row, rows)));
@@ -152,13 +158,18 @@ impl Fetch {
                     then,
                     otherwise,
                 } if is_zero(&self.body, *otherwise) => {
-                    if own.iter().any(|cond| free.of_index(&cond.index).contains(&self.lane.var)) {
+                    if own
+                        .iter()
+                        .any(|cond| free.of_index(&cond.index).contains(&self.lane.var))
+                    {
                         return None;
                     }
                     conds.extend(own.iter().cloned());
                     id = *then;
                 }
-                Expr::Map { op: "cast", args, .. } if is_exact(self.body.dtype(args[0]), self.body.dtype(id)) => {
+                Expr::Map { op: "cast", args, .. }
+                    if is_exact(self.body.dtype(args[0]), self.body.dtype(id)) =>
+                {
                     id = args[0];
                 }
                 Expr::Load { input, index, dtype } => {
@@ -216,7 +227,10 @@ impl Fetch {
         printer.line("#pragma unroll");
         let counter = printer.fresh("lane");
         printer.bind(self.lane.var, &counter);
-        printer.open(&format!("for (int {counter} = 0; {counter} < {}; ++{counter}) {{", self.cut.width));
+        printer.open(&format!(
+            "for (int {counter} = 0; {counter} < {}; ++{counter}) {{",
+            self.cut.width
+        ));
         for (load, array) in shared {
             printer.preset(load, &format!("{array}[{counter}]"));
         }
@@ -237,7 +251,10 @@ impl Fetch {
         printer.line(&format!("const bool valid = {test};"));
         let position = printer.index(&plain.position);
         let ty = storage_type(operand.dtype);
-        printer.line(&format!("const {ty}* const from = {} + (valid ? {position} : 0);", operand.name));
+        printer.line(&format!(
+            "const {ty}* const from = {} + (valid ? {position} : 0);",
+            operand.name
+        ));
         printer.finish()
     }
 }
@@ -258,7 +275,9 @@ pub fn memory_kind(contraction: &Contraction, side: Side) -> DType {
     loop {
         match body.expr(id) {
             Expr::Select { then, otherwise, .. } if is_zero(body, *otherwise) => id = *then,
-            Expr::Map { op: "cast", args, .. } if is_exact(body.dtype(args[0]), body.dtype(id)) => id = args[0],
+            Expr::Map { op: "cast", args, .. } if is_exact(body.dtype(args[0]), body.dtype(id)) => {
+                id = args[0];
+            }
             _ => return body.dtype(id),
         }
     }
@@ -267,7 +286,10 @@ pub fn memory_kind(contraction: &Contraction, side: Side) -> DType {
 /// Extents that every tile shape divides.
 fn covered(contraction: &Contraction, side: Side) -> (usize, usize) {
     let (rows, _) = contraction.rows(side);
-    (rows.next_multiple_of(256).max(256), contraction.sizes.k.next_multiple_of(64).max(64))
+    (
+        rows.next_multiple_of(256).max(256),
+        contraction.sizes.k.next_multiple_of(64).max(64),
+    )
 }
 
 /// The widest cut of at most `widest` elements whose loads are all wide; otherwise `narrow`
@@ -290,12 +312,11 @@ pub fn best_cut(
         }
         width = if width / 2 < narrow { 1 } else { width / 2 };
     }
-    let cut = Cut {
+    Cut {
         side,
         along: innermost_axis(contraction, side, inputs),
         width: narrow,
-    };
-    cut
+    }
 }
 
 /// The axis along which an operand's first load is innermost in memory.

@@ -104,13 +104,20 @@ pub fn after(
         ats.push(at);
     }
     let (body, values) = canonical(&body, &vars, &values);
-    let outputs = values.into_iter().zip(ats).map(|(value, at)| Stored { value, at }).collect();
+    let outputs = values
+        .into_iter()
+        .zip(ats)
+        .map(|(value, at)| Stored { value, at })
+        .collect();
     Ok(Some(After { body, vars, outputs }))
 }
 
 fn fresh_vars(extents: &[usize]) -> (Body, Vec<VarId>) {
     let mut body = Body::new();
-    let vars = extents.iter().map(|&extent| body.vars.fresh(Extent::from(extent))).collect();
+    let vars = extents
+        .iter()
+        .map(|&extent| body.vars.fresh(Extent::from(extent)))
+        .collect();
     (body, vars)
 }
 
@@ -157,7 +164,9 @@ fn moved(graph: &Graph, node: &Node, operand: ValueId, at: &[Index], body: &Body
             let Some(Attr::Ints(perm)) = node.attrs.get("perm") else {
                 return None;
             };
-            perm.iter().map(|&axis| at.get(usize::try_from(axis).ok()?).cloned()).collect()
+            perm.iter()
+                .map(|&axis| at.get(usize::try_from(axis).ok()?).cloned())
+                .collect()
         }
         Some(Lowering::Tile(..) | Lowering::Expand(_) | Lowering::Host(_)) | None => None,
     }
@@ -169,7 +178,12 @@ impl Before {
     pub fn plain(&self, inputs: &[Operand], lane: Lane) -> Option<(u32, Index)> {
         let mut id = self.value;
         // A cast to the kind that memory has already.
-        while let Expr::Map { op: "cast", args, dtype, .. } = self.body.expr(id)
+        while let Expr::Map {
+            op: "cast",
+            args,
+            dtype,
+            ..
+        } = self.body.expr(id)
             && self.body.dtype(args[0]) == *dtype
         {
             id = args[0];
@@ -178,7 +192,8 @@ impl Before {
             return None;
         };
         let position = Printer::new(&self.body, inputs).position(*input, index);
-        let wide = lane.width == 1 || (position.stride_of(lane.var) == Some(Extent::known(1)) && is_aligned(&position, lane));
+        let wide = lane.width == 1
+            || (position.stride_of(lane.var) == Some(Extent::known(1)) && is_aligned(&position, lane));
         wide.then(|| (*input, without(&position, lane.var)))
     }
 }
@@ -186,7 +201,13 @@ impl Before {
 impl After {
     /// Statements that store the outputs of all lanes; `accumulator` says what holds the main
     /// op's result in the lane that a counter names. Variables are bound already.
-    pub fn store(&self, printer: &mut Printer<'_>, outputs: &[Operand], lane: Lane, accumulator: &dyn Fn(&str) -> String) {
+    pub fn store(
+        &self,
+        printer: &mut Printer<'_>,
+        outputs: &[Operand],
+        lane: Lane,
+        accumulator: &dyn Fn(&str) -> String,
+    ) {
         let targets: Vec<(Index, Option<String>)> = self
             .outputs
             .iter()
@@ -199,7 +220,10 @@ impl After {
         printer.line("#pragma unroll");
         printer.bind(lane.var, &counter);
         printer.bind_accumulator(0, &accumulator(&counter));
-        printer.open(&format!("for (int {counter} = 0; {counter} < {}; ++{counter}) {{", lane.width));
+        printer.open(&format!(
+            "for (int {counter} = 0; {counter} < {}; ++{counter}) {{",
+            lane.width
+        ));
         for (load, array) in loads {
             printer.preset(load, &format!("{array}[{counter}]"));
         }
@@ -209,25 +233,44 @@ impl After {
                 printer.line(&format!("{array}[{counter}] = {value};"));
             } else {
                 let address = printer.index(address);
-                printer.line(&format!("{}[{address}] = rt_put<{}>({value});", to.name, storage_type(to.dtype)));
+                printer.line(&format!(
+                    "{}[{address}] = rt_put<{}>({value});",
+                    to.name,
+                    storage_type(to.dtype)
+                ));
             }
         }
         printer.close();
         for ((address, array), to) in targets.iter().zip(outputs) {
             if let Some(array) = array {
                 let address = printer.index(&without(address, lane.var));
-                printer.line(&format!("rt_store<{}>({} + ({address}), {array});", lane.width, to.name));
+                printer.line(&format!(
+                    "rt_store<{}>({} + ({address}), {array});",
+                    lane.width, to.name
+                ));
             }
         }
     }
 
     /// Address of an output's element, and an array where its lanes gather for one wide store.
-    fn target(&self, printer: &mut Printer<'_>, stored: &Stored, to: &Operand, lane: Lane) -> (Index, Option<String>) {
+    fn target(
+        &self,
+        printer: &mut Printer<'_>,
+        stored: &Stored,
+        to: &Operand,
+        lane: Lane,
+    ) -> (Index, Option<String>) {
         let address = linearize(&stored.at, &to.dims).recombined(&self.body.vars);
-        let wide = lane.width > 1 && address.stride_of(lane.var) == Some(Extent::known(1)) && is_aligned(&address, lane);
+        let wide = lane.width > 1
+            && address.stride_of(lane.var) == Some(Extent::known(1))
+            && is_aligned(&address, lane);
         let array = wide.then(|| {
             let name = printer.fresh("y");
-            printer.line(&format!("{} {name}[{}];", value_type(self.body.dtype(stored.value)), lane.width));
+            printer.line(&format!(
+                "{} {name}[{}];",
+                value_type(self.body.dtype(stored.value)),
+                lane.width
+            ));
             name
         });
         (address, array)

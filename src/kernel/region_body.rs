@@ -1,7 +1,7 @@
 //! A region's body as expressions over a template's own variables.
 
 use super::compose::Composer;
-use super::cuda_expr::Operand;
+use super::cuda_expr::{Operand, index_type};
 use super::cuda_types::storage_type;
 use super::cuda_vector::Lane;
 use super::error::KernelError;
@@ -9,6 +9,7 @@ use super::rebuild::canonical;
 use super::source::Param;
 use super::spec::KernelSpec;
 use crate::ir::TensorType;
+use crate::rewrite::RegionKind;
 use crate::tile::index::delinearize;
 use crate::tile::{Body, ExprId, Extent, Index, VarId};
 
@@ -120,6 +121,12 @@ pub fn signature(spec: &KernelSpec) -> (Vec<String>, Vec<Param>) {
     (declared, passed)
 }
 
+/// Type of index variables that reach every element of the region's tensors.
+pub fn tensors_index_type(spec: &KernelSpec) -> &'static str {
+    let all: Vec<Operand> = operands(spec).into_iter().chain(results(spec)).collect();
+    index_type(&all)
+}
+
 /// Bytes read and written when every operand crosses memory once.
 pub fn operand_bytes(spec: &KernelSpec) -> f64 {
     let types = [spec.input_types(), spec.output_types()].concat();
@@ -132,10 +139,17 @@ pub fn operand_bytes(spec: &KernelSpec) -> f64 {
 pub fn kernel_name(spec: &KernelSpec, template: &str, tile: &str) -> String {
     const MAX_OPS: usize = 5;
     let ops = spec.ops();
+    // Around a main loop views are how it reads and stores, not what it does.
+    let has_loop = matches!(spec.kind, RegionKind::Attention | RegionKind::Window);
+    let is_quiet = |op: &str| match op {
+        "cast" | "expand" | "reshape" => true,
+        "slice" | "transpose" => has_loop,
+        _ => false,
+    };
     let mut words: Vec<&str> = ops
         .iter()
         .copied()
-        .filter(|op| !matches!(*op, "cast" | "expand" | "reshape") || ops.len() == 1)
+        .filter(|op| !is_quiet(op) || ops.len() == 1)
         .collect();
     if words.is_empty() {
         words.push("copy");

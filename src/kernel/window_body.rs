@@ -24,7 +24,9 @@ pub enum Combine {
     Products,
     Max,
     /// Sums over the number of cells that count.
-    Mean { counts_padding: bool },
+    Mean {
+        counts_padding: bool,
+    },
 }
 
 /// One spatial axis.
@@ -67,7 +69,13 @@ impl Window {
             "conv_transpose" => (Combine::Products, true, false),
             "max_pool" => (Combine::Max, false, false),
             "max_pool_nhwc" => (Combine::Max, false, true),
-            "avg_pool" | "avg_pool_nhwc" => (Combine::Mean { counts_padding: false }, false, node.op == "avg_pool_nhwc"),
+            "avg_pool" | "avg_pool_nhwc" => (
+                Combine::Mean {
+                    counts_padding: false,
+                },
+                false,
+                node.op == "avg_pool_nhwc",
+            ),
             _ => return None,
         };
         let attrs = ops::with_defaults(ops::lookup(node.op)?, node.attrs.clone()).ok()?;
@@ -167,7 +175,11 @@ impl Window {
         before(&spec.body, value, &extents, |body, vars| {
             let filter = filter_index(vars, width);
             let channel = variable(vars[rank], self.group_channels);
-            let taps = self.axes.iter().zip(vars).map(|(axis, &var)| variable(var, axis.kernel));
+            let taps = self
+                .axes
+                .iter()
+                .zip(vars)
+                .map(|(axis, &var)| variable(var, axis.kernel));
             if self.transposed {
                 let size = Extent::from(self.group_filters());
                 let group = filter.div(&size, &body.vars);
@@ -187,11 +199,19 @@ impl Window {
     ///
     /// # Errors
     /// If an op before the window has no generated code.
-    pub fn bias(&self, spec: &KernelSpec, node: &Node, width: usize, depth: usize) -> Result<Option<(String, String)>, KernelError> {
+    pub fn bias(
+        &self,
+        spec: &KernelSpec,
+        node: &Node,
+        width: usize,
+        depth: usize,
+    ) -> Result<Option<(String, String)>, KernelError> {
         let Some(value) = node.operands.get(2).copied().flatten() else {
             return Ok(None);
         };
-        let part = before(&spec.body, value, &[self.filters / width, width], |_, vars| vec![filter_index(vars, width)])?;
+        let part = before(&spec.body, value, &[self.filters / width, width], |_, vars| {
+            vec![filter_index(vars, width)]
+        })?;
         read(spec, &part, width, &["chunk"], depth).map(Some)
     }
 
@@ -229,7 +249,8 @@ impl Window {
         lanes * per_lane * 3.0
     }
 
-    /// Statements that store the lanes of `accumulator`, the name of an array.
+    /// Statements that store the lanes of `accumulator`, the name of an array, one level inside
+    /// a kernel.
     ///
     /// # Errors
     /// If the region does not store every element to one place.
@@ -240,23 +261,29 @@ impl Window {
         width: usize,
         names: &[&str],
         accumulator: &str,
-        depth: usize,
         template: &'static str,
     ) -> Result<String, KernelError> {
-        let after = self.after(spec, node, width)?.ok_or_else(|| KernelError::NotAccepted {
-            template,
-            reason: "its views do not give every element one place".to_owned(),
-        })?;
+        let after = self
+            .after(spec, node, width)?
+            .ok_or_else(|| KernelError::NotAccepted {
+                template,
+                reason: "its views do not give every element one place".to_owned(),
+            })?;
         let outputs = results(spec);
-        let all: Vec<Operand> = operands(spec).into_iter().chain(outputs.iter().cloned()).collect();
+        let all: Vec<Operand> = operands(spec)
+            .into_iter()
+            .chain(outputs.iter().cloned())
+            .collect();
         let lane = lane_of(&after.vars, width);
         let mut printer = Printer::new(&after.body, &all);
-        printer.set_depth(depth);
+        printer.set_depth(2);
         printer.accumulators_depend_on(&after.vars.iter().copied().collect());
         for (&var, name) in after.vars.iter().zip(names) {
             printer.bind(var, name);
         }
-        after.store(&mut printer, &outputs, lane, &|counter| format!("{accumulator}[{counter}]"));
+        after.store(&mut printer, &outputs, lane, &|counter| {
+            format!("{accumulator}[{counter}]")
+        });
         printer.finish()
     }
 
@@ -286,7 +313,13 @@ impl Window {
 ///
 /// # Errors
 /// If an op of the part has no text.
-pub fn read(spec: &KernelSpec, part: &Before, width: usize, names: &[&str], depth: usize) -> Result<(String, String), KernelError> {
+pub fn read(
+    spec: &KernelSpec,
+    part: &Before,
+    width: usize,
+    names: &[&str],
+    depth: usize,
+) -> Result<(String, String), KernelError> {
     let inputs = operands(spec);
     let mut printer = Printer::new(&part.body, &inputs);
     printer.set_depth(depth);
@@ -295,6 +328,26 @@ pub fn read(spec: &KernelSpec, part: &Before, width: usize, names: &[&str], dept
     }
     let values = printer.lanes(lane_of(&part.vars, width), &[part.value]);
     Ok((printer.finish()?, values[0].clone()))
+}
+
+/// Statements that read the one element of `part`, and its value.
+///
+/// # Errors
+/// If an op of the part has no text.
+pub fn read_one(
+    spec: &KernelSpec,
+    part: &Before,
+    names: &[&str],
+    depth: usize,
+) -> Result<(String, String), KernelError> {
+    let inputs = operands(spec);
+    let mut printer = Printer::new(&part.body, &inputs);
+    printer.set_depth(depth);
+    for (&var, name) in part.vars.iter().zip(names) {
+        printer.bind(var, name);
+    }
+    let value = printer.value(part.value);
+    Ok((printer.finish()?, value))
 }
 
 /// The lane is the last variable.
@@ -310,16 +363,25 @@ fn filter_index(vars: &[VarId], width: usize) -> Index {
     let [.., chunk, lane] = vars else {
         unreachable!("parts have a chunk and a lane");
     };
-    Index::var(*chunk).times(&Extent::from(width)).plus(&lane_index(*lane, width))
+    Index::var(*chunk)
+        .times(&Extent::from(width))
+        .plus(&lane_index(*lane, width))
 }
 
 /// A variable of one value is zero.
 fn variable(var: VarId, extent: usize) -> Index {
-    if extent == 1 { Index::zero() } else { Index::var(var) }
+    if extent == 1 {
+        Index::zero()
+    } else {
+        Index::var(var)
+    }
 }
 
 fn axes(attrs: &Attrs, kernel: &[usize], input: &[usize], output: &[usize]) -> Option<Vec<Axis>> {
-    let (strides, dilations) = (infer::sizes(attrs, "strides").ok()?, infer::sizes(attrs, "dilations").ok()?);
+    let (strides, dilations) = (
+        infer::sizes(attrs, "strides").ok()?,
+        infer::sizes(attrs, "dilations").ok()?,
+    );
     let pads = infer::ints(attrs, "pads").ok()?;
     let rank = kernel.len();
     (0..rank)
@@ -341,7 +403,11 @@ impl Axis {
     /// Input positions whose cells count in a mean: start and end.
     fn counted(&self, counts_padding: bool) -> (i64, i64) {
         let input = signed(self.input);
-        if counts_padding { (-self.pad, input + self.pad_end) } else { (0, input) }
+        if counts_padding {
+            (-self.pad, input + self.pad_end)
+        } else {
+            (0, input)
+        }
     }
 
     fn count(&self, counts_padding: bool, place: usize) -> usize {
@@ -374,7 +440,9 @@ impl Axis {
         (0..self.stride)
             .map(|phase| {
                 (0..self.kernel.min(self.tap_step()))
-                    .find(|&tap| (signed(phase) - signed(tap * self.dilation)).rem_euclid(signed(self.stride)) == 0)
+                    .find(|&tap| {
+                        (signed(phase) - signed(tap * self.dilation)).rem_euclid(signed(self.stride)) == 0
+                    })
                     .unwrap_or(self.kernel)
             })
             .collect()

@@ -32,7 +32,11 @@ fn plain(dtype: DType, sizes: Sizes, causal_offset: Option<i64>, softcap: f64) -
     let mut b = Build::new(61);
     let operands = operands(&mut b, dtype, sizes);
     let z = b.with("attention", &operands, settings(causal_offset, softcap));
-    b.done(&format!("attention {sizes:?} {causal_offset:?}"), RegionKind::Attention, &[z])
+    b.done(
+        &format!("attention {sizes:?} {causal_offset:?}"),
+        RegionKind::Attention,
+        &[z],
+    )
 }
 
 /// A mask that hides every third key, and all keys of the first row where it has rows.
@@ -41,7 +45,11 @@ fn mask(dtype: DType, dims: &[usize]) -> HostTensor {
     let values: Vec<f64> = (0..dims.iter().product::<usize>())
         .map(|i| {
             let hidden = i % keys % 3 == 1 || (dims.len() > 1 && dims[dims.len() - 2] > 1 && i < keys);
-            if hidden { f64::NEG_INFINITY } else { 0.25 * (i % 5) as f64 }
+            if hidden {
+                f64::NEG_INFINITY
+            } else {
+                0.25 * (i % 5) as f64
+            }
         })
         .collect();
     from_values(dtype, dims, &values)
@@ -52,7 +60,11 @@ fn masked(dtype: DType, sizes: Sizes, dims: &[usize], causal_offset: Option<i64>
     let mut operands = operands(&mut b, dtype, sizes);
     operands.push(b.given(mask(dtype, dims)));
     let z = b.with("attention", &operands, settings(causal_offset, 0.0));
-    b.done(&format!("attention {sizes:?} bias {dims:?}"), RegionKind::Attention, &[z])
+    b.done(
+        &format!("attention {sizes:?} bias {dims:?}"),
+        RegionKind::Attention,
+        &[z],
+    )
 }
 
 /// Heads split out of a joint projection, a padding mask made of zeros and ones by maps, and
@@ -65,11 +77,15 @@ fn between_views(dtype: DType, [batch, length, heads, depth]: [usize; 4]) -> Pro
     let parts: Vec<ValueId> = (0..3)
         .map(|part| {
             let attrs = ints("starts", &[0, 0, signed(part * width)]);
-            let attrs = attrs
-                .with("steps", Attr::Ints(vec![1, 1, 1]))
-                .with("ends", Attr::Ints(vec![signed(batch), signed(length), signed((part + 1) * width)]));
+            let attrs = attrs.with("steps", Attr::Ints(vec![1, 1, 1])).with(
+                "ends",
+                Attr::Ints(vec![signed(batch), signed(length), signed((part + 1) * width)]),
+            );
             let own = b.with("slice", &[joint], attrs);
-            let shape = ints("shape", &[signed(batch), signed(length), signed(heads), signed(depth)]);
+            let shape = ints(
+                "shape",
+                &[signed(batch), signed(length), signed(heads), signed(depth)],
+            );
             let split = b.with("reshape", &[own], shape);
             b.with("transpose", &[split], ints("perm", &[0, 2, 1, 3]))
         })
@@ -80,9 +96,17 @@ fn between_views(dtype: DType, [batch, length, heads, depth]: [usize; 4]) -> Pro
     let (one, much) = (b.scalar(dtype, 1.0), b.scalar(dtype, -10000.0));
     let hidden = b.op("sub", &[one, seen]);
     let bias = b.op("mul", &[hidden, much]);
-    let z = b.with("attention", &[parts[0], parts[1], parts[2], bias], settings(None, 0.0));
+    let z = b.with(
+        "attention",
+        &[parts[0], parts[1], parts[2], bias],
+        settings(None, 0.0),
+    );
     let turned = b.with("transpose", &[z], ints("perm", &[0, 2, 1, 3]));
-    let merged = b.with("reshape", &[turned], ints("shape", &[signed(batch), signed(length), signed(width)]));
+    let merged = b.with(
+        "reshape",
+        &[turned],
+        ints("shape", &[signed(batch), signed(length), signed(width)]),
+    );
     b.done("attention between views", RegionKind::Attention, &[merged])
 }
 
@@ -146,7 +170,10 @@ pub fn wide() -> Vec<Problem> {
         plain(DType::F64, [1, 2, 2, 19, 35, 20, 20], None, 0.0),
         masked(DType::F64, [1, 2, 2, 3, 35, 20, 20], &[3, 35], Some(4)),
     ];
-    problems.extend([between_casts(DType::F32, DType::F16), between_casts(DType::F64, DType::F32)]);
+    problems.extend([
+        between_casts(DType::F32, DType::F16),
+        between_casts(DType::F64, DType::F32),
+    ]);
     problems
 }
 

@@ -33,7 +33,10 @@ pub const EPILOGUES: [Epilogue; 6] = [
 ];
 
 fn signed(values: &[usize]) -> Vec<i64> {
-    values.iter().map(|&value| i64::try_from(value).unwrap()).collect()
+    values
+        .iter()
+        .map(|&value| i64::try_from(value).unwrap())
+        .collect()
 }
 
 fn finish(b: &mut Build, sum: ValueId, epilogue: Epilogue) -> ValueId {
@@ -103,7 +106,11 @@ fn operand(b: &mut Build, dtype: DType, dims: &[usize], layout: Layout) -> Value
             b.with("transpose", &[x], ints("perm", &perm))
         }
         Layout::Cast => {
-            let from = if dtype == DType::F32 { DType::F16 } else { DType::F32 };
+            let from = if dtype == DType::F32 {
+                DType::F16
+            } else {
+                DType::F32
+            };
             let x = b.input(from, dims);
             cast(b, x, dtype)
         }
@@ -180,7 +187,12 @@ pub fn layouts(dtype: DType) -> Vec<Problem> {
     let mut problems = Vec::new();
     for a in [Layout::Plain, Layout::Turned, Layout::Cast] {
         for b in [Layout::Plain, Layout::Turned, Layout::Cast] {
-            problems.push(matmul(dtype, (&[40, 72], a), (&[72, 48], b), Epilogue::BiasResidualRelu));
+            problems.push(matmul(
+                dtype,
+                (&[40, 72], a),
+                (&[72, 48], b),
+                Epilogue::BiasResidualRelu,
+            ));
         }
     }
     problems
@@ -191,7 +203,12 @@ pub fn epilogues(dtype: DType) -> Vec<Problem> {
     let mut problems = Vec::new();
     for epilogue in EPILOGUES {
         for n in [32, 27] {
-            problems.push(matmul(dtype, (&[2, 17, 40], Layout::Plain), (&[40, n], Layout::Plain), epilogue));
+            problems.push(matmul(
+                dtype,
+                (&[2, 17, 40], Layout::Plain),
+                (&[40, n], Layout::Plain),
+                epilogue,
+            ));
         }
     }
     problems
@@ -213,7 +230,12 @@ pub fn tails(dtype: DType) -> Vec<Problem> {
     sizes
         .iter()
         .map(|&[m, n, k]| {
-            matmul(dtype, (&[m, k], Layout::Plain), (&[k, n], Layout::Plain), Epilogue::Silu)
+            matmul(
+                dtype,
+                (&[m, k], Layout::Plain),
+                (&[k, n], Layout::Plain),
+                Epilogue::Silu,
+            )
         })
         .collect()
 }
@@ -230,9 +252,8 @@ pub fn batches(dtype: DType) -> Vec<Problem> {
     sizes
         .iter()
         .flat_map(|&(a, b)| {
-            [Epilogue::BiasResidualRelu, Epilogue::Heads].map(|epilogue| {
-                matmul(dtype, (a, Layout::Plain), (b, Layout::Turned), epilogue)
-            })
+            [Epilogue::BiasResidualRelu, Epilogue::Heads]
+                .map(|epilogue| matmul(dtype, (a, Layout::Plain), (b, Layout::Turned), epilogue))
         })
         .collect()
 }
@@ -240,8 +261,18 @@ pub fn batches(dtype: DType) -> Vec<Problem> {
 /// Few elements and many terms, so that blocks share a tile.
 pub fn deep(dtype: DType) -> Vec<Problem> {
     vec![
-        matmul(dtype, (&[7, 640], Layout::Plain), (&[640, 40], Layout::Plain), Epilogue::BiasResidualRelu),
-        matmul(dtype, (&[1, 600], Layout::Plain), (&[600, 100], Layout::Turned), Epilogue::None),
+        matmul(
+            dtype,
+            (&[7, 640], Layout::Plain),
+            (&[640, 40], Layout::Plain),
+            Epilogue::BiasResidualRelu,
+        ),
+        matmul(
+            dtype,
+            (&[1, 600], Layout::Plain),
+            (&[600, 100], Layout::Turned),
+            Epilogue::None,
+        ),
     ]
 }
 
@@ -289,6 +320,21 @@ pub fn convolutions(dtype: DType, last: bool) -> Vec<Problem> {
         .collect();
     if last {
         problems.push(conv(dtype, CONV, last, Epilogue::BiasResidualRelu));
+    }
+    problems
+}
+
+/// All of the above in the kinds that have kernels of their own.
+pub fn all() -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        problems.extend(layouts(dtype));
+        problems.extend(epilogues(dtype));
+        problems.extend(tails(dtype));
+        problems.extend(batches(dtype));
+        problems.extend(deep(dtype));
+        problems.extend(convolutions(dtype, true));
+        problems.extend(convolutions(dtype, false));
     }
     problems
 }

@@ -9,6 +9,7 @@ use rtrt_codegen::ops::{self, NEWEST_OPSET, evaluate};
 use rtrt_codegen::rewrite::RegionKind;
 
 /// A region and data for its inputs.
+#[derive(Clone)]
 pub struct Problem {
     pub label: String,
     pub spec: KernelSpec,

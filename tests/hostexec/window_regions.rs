@@ -33,7 +33,8 @@ impl Cells {
     }
 
     fn conv(&self, group: usize) -> Attrs {
-        self.attrs().with("group", Attr::Int(i64::try_from(group).unwrap()))
+        self.attrs()
+            .with("group", Attr::Int(i64::try_from(group).unwrap()))
     }
 
     fn pool(&self, ceil_mode: i64) -> Attrs {
@@ -48,7 +49,14 @@ impl Cells {
 }
 
 /// A convolution of an image in groups, channels last, with a bias.
-fn grouped(b: &mut Build, dtype: DType, x: [usize; 4], filters: usize, group: usize, cells: Cells) -> ValueId {
+fn grouped(
+    b: &mut Build,
+    dtype: DType,
+    x: [usize; 4],
+    filters: usize,
+    group: usize,
+    cells: Cells,
+) -> ValueId {
     let [rows, columns] = cells.filter();
     let image = b.input(dtype, &x);
     let filter = b.input(dtype, &[filters, rows, columns, x[3] / group]);
@@ -76,13 +84,27 @@ pub fn depthwise() -> Vec<Problem> {
         problems.push(b.done(&format!("depthwise of {x:?}"), RegionKind::Window, &[y]));
     }
     let mut b = Build::new(80);
-    let y = grouped(&mut b, DType::F16, [1, 8, 9, 16], 16, 16, cells([3, 3], 1, [1, 1, 1, 1], 1));
+    let y = grouped(
+        &mut b,
+        DType::F16,
+        [1, 8, 9, 16],
+        16,
+        16,
+        cells([3, 3], 1, [1, 1, 1, 1], 1),
+    );
     let z = b.op("hard_swish", &[y]);
     let other = b.input(DType::F16, &[1, 8, 9, 16]);
     let sum = b.op("add", &[z, other]);
     problems.push(b.done("depthwise, hard_swish, residual", RegionKind::Window, &[sum]));
     let mut b = Build::new(81);
-    let y = grouped(&mut b, DType::F32, [2, 6, 7, 8], 8, 8, cells([3, 3], 1, [1, 1, 1, 1], 1));
+    let y = grouped(
+        &mut b,
+        DType::F32,
+        [2, 6, 7, 8],
+        8,
+        8,
+        cells([3, 3], 1, [1, 1, 1, 1], 1),
+    );
     let gate = b.op("sigmoid", &[y]);
     let silu = b.op("mul", &[y, gate]);
     let scale = b.input(DType::F32, &[2, 1, 1, 8]);
@@ -94,13 +116,31 @@ pub fn depthwise() -> Vec<Problem> {
     let image = b.input(DType::F16, &[1, 8, 6, 7]);
     let turned = b.with("transpose", &[image], ints("perm", &[0, 2, 3, 1]));
     let filter = b.input(DType::F16, &[8, 3, 3, 1]);
-    let y = b.with("conv_nhwc", &[turned, filter], cells([3, 3], 1, [1, 1, 1, 1], 1).conv(8));
+    let y = b.with(
+        "conv_nhwc",
+        &[turned, filter],
+        cells([3, 3], 1, [1, 1, 1, 1], 1).conv(8),
+    );
     problems.push(b.done("depthwise from nchw", RegionKind::Window, &[y]));
     let mut b = Build::new(83);
-    let y = grouped(&mut b, DType::F16, [1, 6, 7, 8], 32, 8, cells([3, 3], 1, [1, 1, 1, 1], 1));
+    let y = grouped(
+        &mut b,
+        DType::F16,
+        [1, 6, 7, 8],
+        32,
+        8,
+        cells([3, 3], 1, [1, 1, 1, 1], 1),
+    );
     problems.push(b.done("four filters a channel", RegionKind::Window, &[y]));
     let mut b = Build::new(84);
-    let y = grouped(&mut b, DType::F32, [1, 6, 7, 1], 8, 1, cells([3, 3], 1, [1, 1, 1, 1], 1));
+    let y = grouped(
+        &mut b,
+        DType::F32,
+        [1, 6, 7, 1],
+        8,
+        1,
+        cells([3, 3], 1, [1, 1, 1, 1], 1),
+    );
     problems.push(b.done("one channel", RegionKind::Window, &[y]));
     problems
 }
@@ -116,11 +156,19 @@ pub fn pools(last: bool) -> Vec<Problem> {
         (cells([3, 2], 1, [1, 0, 1, 0], 1), 0),
     ];
     for (seed, (cells, ceil_mode)) in shapes.into_iter().enumerate() {
-        let ops = if last { [("max_pool_nhwc", 16), ("avg_pool_nhwc", 12)] } else { [("max_pool", 3), ("avg_pool", 3)] };
+        let ops = if last {
+            [("max_pool_nhwc", 16), ("avg_pool_nhwc", 12)]
+        } else {
+            [("max_pool", 3), ("avg_pool", 3)]
+        };
         for (op, channels) in ops {
             let mut b = Build::new(90 + seed as u64);
             let dtype = if seed % 2 == 0 { DType::F16 } else { DType::F32 };
-            let dims = if op.ends_with("nhwc") { [2, 9, 7, channels] } else { [2, channels, 9, 7] };
+            let dims = if op.ends_with("nhwc") {
+                [2, 9, 7, channels]
+            } else {
+                [2, channels, 9, 7]
+            };
             let x = b.input(dtype, &dims);
             let attrs = cells.pool(ceil_mode);
             let attrs = if op.starts_with("avg") {
@@ -130,7 +178,11 @@ pub fn pools(last: bool) -> Vec<Problem> {
             };
             let y = b.with(op, &[x], attrs);
             let z = b.op("relu", &[y]);
-            problems.push(b.done(&format!("{op} {ceil_mode} {:?}", cells.kernel), RegionKind::Window, &[z]));
+            problems.push(b.done(
+                &format!("{op} {ceil_mode} {:?}", cells.kernel),
+                RegionKind::Window,
+                &[z],
+            ));
         }
     }
     problems
@@ -145,7 +197,14 @@ pub fn groups() -> Vec<Problem> {
         (DType::F32, [1, 5, 6, 6], 9, 3),
     ] {
         let mut b = Build::new(100);
-        let y = grouped(&mut b, dtype, x, filters, group, cells([3, 3], 1, [1, 1, 1, 1], 1));
+        let y = grouped(
+            &mut b,
+            dtype,
+            x,
+            filters,
+            group,
+            cells([3, 3], 1, [1, 1, 1, 1], 1),
+        );
         let z = b.op("relu", &[y]);
         problems.push(b.done(&format!("{group} groups of {x:?}"), RegionKind::Window, &[z]));
     }
@@ -160,7 +219,13 @@ pub fn groups() -> Vec<Problem> {
     let x = b.input(DType::F16, &[1, 4, 33]);
     let w = b.input(DType::F16, &[8, 4, 5]);
     let attrs = ints("strides", &[2]).with("pads", Attr::Ints(vec![2, 2]));
-    let y = b.with("conv", &[x, w], attrs.with("dilations", Attr::Ints(vec![1])).with("group", Attr::Int(1)));
+    let y = b.with(
+        "conv",
+        &[x, w],
+        attrs
+            .with("dilations", Attr::Ints(vec![1]))
+            .with("group", Attr::Int(1)),
+    );
     let z = b.op("gelu", &[y]);
     problems.push(b.done("one axis", RegionKind::Window, &[z]));
     problems
@@ -187,9 +252,17 @@ pub fn transposed() -> Vec<Problem> {
             let w = b.input(dtype, &[4, 8 / group, rows, columns]);
             let bias = b.input(dtype, &[8]);
             let attrs = cells(kernel, stride, pads, dilation).conv(group);
-            let y = b.with("conv_transpose", &[x, w, bias], attrs.with("output_padding", Attr::Ints(vec![extra; 2])));
+            let y = b.with(
+                "conv_transpose",
+                &[x, w, bias],
+                attrs.with("output_padding", Attr::Ints(vec![extra; 2])),
+            );
             let z = b.op("relu", &[y]);
-            problems.push(b.done(&format!("transposed {kernel:?} stride {stride}"), RegionKind::Window, &[z]));
+            problems.push(b.done(
+                &format!("transposed {kernel:?} stride {stride}"),
+                RegionKind::Window,
+                &[z],
+            ));
         }
     }
     problems
@@ -213,14 +286,29 @@ pub fn of_models() -> Vec<Problem> {
     let x = b.input(DType::F16, &[1, 112, 112, 64]);
     let y = b.with("max_pool_nhwc", &[x], cells([3, 3], 2, [1, 1, 1, 1], 1).pool(0));
     problems.push(b.done("stem pool", RegionKind::Window, &[y]));
+    let mut b = Build::new(124);
+    let x = b.input(DType::F16, &[1, 7, 7, 960]);
+    let y = b.with("reduce_mean", &[x], ints("axes", &[1, 2]));
+    problems.push(b.done("global pool", RegionKind::Reduce, &[y]));
     let mut b = Build::new(122);
-    let y = grouped(&mut b, DType::F16, [1, 28, 28, 256], 256, 32, cells([3, 3], 1, [1, 1, 1, 1], 1));
+    let y = grouped(
+        &mut b,
+        DType::F16,
+        [1, 28, 28, 256],
+        256,
+        32,
+        cells([3, 3], 1, [1, 1, 1, 1], 1),
+    );
     problems.push(b.done("groups of eight", RegionKind::Window, &[y]));
     let mut b = Build::new(123);
     let x = b.input(DType::F16, &[1, 64, 32, 32]);
     let w = b.input(DType::F16, &[64, 32, 2, 2]);
     let attrs = cells([2, 2], 2, [0, 0, 0, 0], 1).conv(1);
-    let y = b.with("conv_transpose", &[x, w], attrs.with("output_padding", Attr::Ints(vec![0, 0])));
+    let y = b.with(
+        "conv_transpose",
+        &[x, w],
+        attrs.with("output_padding", Attr::Ints(vec![0, 0])),
+    );
     problems.push(b.done("upsampling", RegionKind::Window, &[y]));
     problems
 }

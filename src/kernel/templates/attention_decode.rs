@@ -11,7 +11,7 @@ use crate::kernel::cuda_types::{value_bytes, value_type};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{ATTENTION, COMMON, translation_unit};
-use crate::kernel::region_body::{kernel_name, operand_bytes, signature};
+use crate::kernel::region_body::{kernel_name, operand_bytes, signature, tensors_index_type};
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 
@@ -27,6 +27,7 @@ pub static TEMPLATE: Template = Template {
 struct AttentionDecodeContext {
     name: String,
     params: Vec<String>,
+    index_type: &'static str,
     value_type: &'static str,
     threads: usize,
     lanes: usize,
@@ -39,8 +40,7 @@ struct AttentionDecodeContext {
     value_width: usize,
     value_chunks: usize,
     part_pitch: usize,
-    causal: bool,
-    causal_offset: i64,
+    causal_offset: Option<String>,
     load_q: String,
     q: String,
     load_k: String,
@@ -70,7 +70,10 @@ impl Plan {
     /// As wide as loads can be; lanes enough for a whole row, `None` where a warp is too small.
     fn new(attention: &Attention, threads: usize, unroll: usize) -> Option<Plan> {
         let widest = (16 / attention.dtype.size_bytes()).min(8);
-        let widths: Vec<usize> = [8, 4, 2, 1].into_iter().filter(|&width| width <= widest).collect();
+        let widths: Vec<usize> = [8, 4, 2, 1]
+            .into_iter()
+            .filter(|&width| width <= widest)
+            .collect();
         let width = chunk_width(attention.depth, &widths);
         let value_width = chunk_width(attention.value_depth, &widths);
         let chunks = (attention.depth / width).max(attention.value_depth / value_width);
@@ -89,7 +92,12 @@ impl Plan {
     }
 
     fn smem_bytes(self, attention: &Attention) -> usize {
-        parts_bytes(self.n_parts(), 1, part_pitch(attention), value_bytes(attention.dtype))
+        parts_bytes(
+            self.n_parts(),
+            1,
+            part_pitch(attention),
+            value_bytes(attention.dtype),
+        )
     }
 }
 
@@ -116,7 +124,11 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
                 continue;
             }
             let us = predicted_us(spec, &attention, plan, device);
-            found.push(variant(TEMPLATE.name, &[("threads", threads), ("unroll", unroll)], us));
+            found.push(variant(
+                TEMPLATE.name,
+                &[("threads", threads), ("unroll", unroll)],
+                us,
+            ));
         }
     }
     found.sort_by(|a, b| a.predicted_us.total_cmp(&b.predicted_us));
@@ -129,8 +141,11 @@ fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &D
     let keys = attention.seen_keys().max(1.0);
     let n_blocks = attention.n_rows() as f64;
     let threads = plan.threads as f64;
-    let per_sm = (f64::from(device.max_threads_per_sm) / threads).min(f64::from(device.max_blocks_per_sm)) * 0.5;
-    let resident = (n_blocks / f64::from(device.n_sms)).ceil().min(per_sm.floor().max(1.0));
+    let per_sm =
+        (f64::from(device.max_threads_per_sm) / threads).min(f64::from(device.max_blocks_per_sm)) * 0.5;
+    let resident = (n_blocks / f64::from(device.n_sms))
+        .ceil()
+        .min(per_sm.floor().max(1.0));
     let waves = (n_blocks / (f64::from(device.n_sms) * resident)).ceil();
     let steps = (keys / (plan.n_parts() * plan.unroll) as f64).ceil();
     let folds = f64::from(plan.lanes.ilog2()) * 30.0;
@@ -146,7 +161,10 @@ fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &D
 }
 
 fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, KernelError> {
-    let (threads, unroll) = (knob(&TEMPLATE, variant, "threads")?, knob(&TEMPLATE, variant, "unroll")?);
+    let (threads, unroll) = (
+        knob(&TEMPLATE, variant, "threads")?,
+        knob(&TEMPLATE, variant, "unroll")?,
+    );
     let refused = || KernelError::NotAccepted {
         template: TEMPLATE.name,
         reason: "it is not an attention whose rows fit in a warp".to_owned(),
@@ -154,7 +172,11 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
     let (attention, node) = Attention::of(spec).ok_or_else(refused)?;
     let plan = Plan::new(&attention, threads, unroll).ok_or_else(refused)?;
     let (params, passed) = signature(spec);
-    let name = kernel_name(spec, TEMPLATE.name, &format!("{}_t{threads}_u{unroll}", attention.depth));
+    let name = kernel_name(
+        spec,
+        TEMPLATE.name,
+        &format!("{}_t{threads}_u{unroll}", attention.depth),
+    );
     let names = ["batch", "head", "row", "chunk"];
     let (load_q, q) = attention.read(spec, node, 0, plan.width, &names, 2)?;
     let (load_k, k) = attention.read(spec, node, 1, plan.width, &names, 4)?;
@@ -163,6 +185,7 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
     let context = AttentionDecodeContext {
         name: name.clone(),
         params,
+        index_type: tensors_index_type(spec),
         value_type: value_type(attention.dtype),
         threads,
         lanes: plan.lanes,
@@ -175,8 +198,7 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
         value_width: plan.value_width,
         value_chunks: attention.value_depth / plan.value_width,
         part_pitch: part_pitch(&attention),
-        causal: attention.causal_offset.is_some(),
-        causal_offset: attention.causal_offset.unwrap_or(0),
+        causal_offset: attention.causal_offset.map(|offset| offset.to_string()),
         load_q,
         q,
         load_k,
@@ -185,7 +207,7 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
         v,
         score_per_key: score.per_key,
         score: score.own,
-        store: attention.store(spec, node, plan.value_width, 2, TEMPLATE.name)?,
+        store: attention.store(spec, node, plan.value_width, TEMPLATE.name)?,
     };
     let text = fill(&TEMPLATE, &context)?;
     let sections = [COMMON, &[ATTENTION]].concat();
@@ -195,7 +217,11 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
         text: translation_unit(&sections, &text),
         template: TEMPLATE.name,
         launch: Launch {
-            grid: [u32::try_from(attention.n_rows()).expect("grids have under 2^32 blocks"), 1, 1],
+            grid: [
+                u32::try_from(attention.n_rows()).expect("grids have under 2^32 blocks"),
+                1,
+                1,
+            ],
             block: [u32::try_from(threads).expect("blocks are small"), 1, 1],
             smem_bytes: u32::try_from(plan.smem_bytes(&attention)).expect("checked above"),
         },

@@ -13,7 +13,7 @@ use crate::kernel::cuda_types::storage_type;
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{ASYNC_COPY, ATTENTION, COMMON, MMA, translation_unit};
-use crate::kernel::region_body::{kernel_name, operand_bytes, signature};
+use crate::kernel::region_body::{kernel_name, operand_bytes, signature, tensors_index_type};
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 
@@ -29,6 +29,7 @@ pub static TEMPLATE: Template = Template {
 struct AttentionMmaContext {
     name: String,
     params: Vec<String>,
+    index_type: &'static str,
     element: &'static str,
     threads: usize,
     row_warps: usize,
@@ -48,8 +49,7 @@ struct AttentionMmaContext {
     value_pitch: usize,
     part_pitch: usize,
     padded: bool,
-    causal: bool,
-    causal_offset: i64,
+    causal_offset: Option<String>,
     q_resident: bool,
     is_async: bool,
     load_q: String,
@@ -108,7 +108,11 @@ impl Plan {
 
     fn fragment_registers(self, attention: &Attention) -> usize {
         let sums = attention.value_depth.next_multiple_of(STEP) / 2;
-        let q = if self.q_resident { attention.depth.next_multiple_of(STEP) / 4 } else { 4 };
+        let q = if self.q_resident {
+            attention.depth.next_multiple_of(STEP) / 4
+        } else {
+            4
+        };
         sums + self.warp_keys / 2 + q
     }
 }
@@ -195,13 +199,16 @@ fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &D
     let waves = n_blocks / (f64::from(device.n_sms) * resident);
     let steps = (attention.seen_keys() / plan.tile_keys() as f64).ceil().max(1.0);
 
-    let chain = 700.0 + 36.0 * (depth / 16.0 + warp_keys / 16.0) + 5.0 * warp_keys;
+    let fetched = plan.tile_keys() as f64 * (depth + value_depth) * 2.0;
+    let copies = fetched / 16.0 / plan.threads() as f64;
+    let chain = 700.0 + 36.0 * (depth / 16.0 + warp_keys / 16.0) + 5.0 * warp_keys + 8.0 * copies;
     let mma = 32.0 * warp_keys * (depth + value_depth) / (device.tensor_flops_per_clk * 0.5);
     let issue = (16.0 * warp_keys * 14.0 + 8.0 * value_depth) / 32.0 / 4.0;
-    let fetched = plan.tile_keys() as f64 * (depth + value_depth) * 2.0;
     let shared = warps * warp_keys * (depth + value_depth) * 2.0 + fetched;
     let busy = resident * (warps * (mma + issue)).max(fetched / 40.0).max(shared / 110.0);
-    let cycles = 1800.0 + 12.0 * value_depth * warps / resident.max(1.0) / 4.0 + waves.ceil() * steps * chain.max(busy);
+    let cycles = 1800.0
+        + 12.0 * value_depth * warps / resident.max(1.0) / 4.0
+        + waves.ceil() * steps * chain.max(busy);
     NODE_US + (cycles / (device.clock_ghz * 1e3)).max(device.memory_us(operand_bytes(spec)))
 }
 
@@ -219,7 +226,13 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     })?;
     let element = storage_type(attention.dtype);
     let (params, passed) = signature(spec);
-    let tile = format!("{}x{}x{}_w{}", plan.tile_rows(), plan.tile_keys(), attention.depth, plan.threads() / 32);
+    let tile = format!(
+        "{}x{}x{}_w{}",
+        plan.tile_rows(),
+        plan.tile_keys(),
+        attention.depth,
+        plan.threads() / 32
+    );
     let name = kernel_name(spec, TEMPLATE.name, &tile);
     let score = attention.score(spec, node, 3, plan.tile_keys())?;
     let fills = [
@@ -231,6 +244,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     let context = AttentionMmaContext {
         name: name.clone(),
         params,
+        index_type: tensors_index_type(spec),
         element,
         threads: plan.threads(),
         row_warps: plan.row_warps,
@@ -250,8 +264,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         value_pitch: pitch(attention.value_depth),
         part_pitch: part_pitch(&attention),
         padded: !attention.depth.is_multiple_of(STEP),
-        causal: attention.causal_offset.is_some(),
-        causal_offset: attention.causal_offset.unwrap_or(0),
+        causal_offset: attention.causal_offset.map(|offset| offset.to_string()),
         q_resident: plan.q_resident,
         is_async,
         load_q: fills[0].text.clone(),
@@ -259,10 +272,14 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         load_v: fills[2].text.clone(),
         score_per_key: score.per_key,
         score: score.own,
-        store: attention.store(spec, node, 8, 2, TEMPLATE.name)?,
+        store: attention.store(spec, node, 8, TEMPLATE.name)?,
     };
     let text = fill(&TEMPLATE, &context)?;
-    let copies: &[_] = if is_async { &[MMA, ASYNC_COPY, ATTENTION] } else { &[MMA, ATTENTION] };
+    let copies: &[_] = if is_async {
+        &[MMA, ASYNC_COPY, ATTENTION]
+    } else {
+        &[MMA, ATTENTION]
+    };
     let sections = [COMMON, copies].concat();
     Ok(Source {
         name,
@@ -270,7 +287,11 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         text: translation_unit(&sections, &text),
         template: TEMPLATE.name,
         launch: Launch {
-            grid: [u32::try_from(plan.n_blocks(&attention)).expect("grids have under 2^32 blocks"), 1, 1],
+            grid: [
+                u32::try_from(plan.n_blocks(&attention)).expect("grids have under 2^32 blocks"),
+                1,
+                1,
+            ],
             block: [u32::try_from(plan.threads()).expect("blocks are small"), 1, 1],
             smem_bytes: u32::try_from(plan.smem_bytes(&attention)).expect("checked against the device"),
         },

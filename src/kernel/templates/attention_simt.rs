@@ -13,7 +13,7 @@ use crate::kernel::cuda_types::{value_bytes, value_type};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{ASYNC_COPY, ATTENTION, COMMON, MMA, translation_unit};
-use crate::kernel::region_body::{kernel_name, operand_bytes, signature};
+use crate::kernel::region_body::{kernel_name, operand_bytes, signature, tensors_index_type};
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 
@@ -29,6 +29,7 @@ pub static TEMPLATE: Template = Template {
 struct AttentionSimtContext {
     name: String,
     params: Vec<String>,
+    index_type: &'static str,
     value_type: &'static str,
     threads: usize,
     lanes: usize,
@@ -46,8 +47,7 @@ struct AttentionSimtContext {
     width: usize,
     value_width: usize,
     padded_depth: usize,
-    causal: bool,
-    causal_offset: i64,
+    causal_offset: Option<String>,
     is_async: bool,
     load_q: String,
     load_k: String,
@@ -202,9 +202,19 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         reason: "it is not an attention over tensors with elements".to_owned(),
     })?;
     let ty = value_type(attention.dtype);
-    let (width, value_width) = (chunk_width(attention.depth, &WIDTHS), chunk_width(attention.value_depth, &WIDTHS));
+    let (width, value_width) = (
+        chunk_width(attention.depth, &WIDTHS),
+        chunk_width(attention.value_depth, &WIDTHS),
+    );
     let (params, passed) = signature(spec);
-    let tile = format!("{}x{}x{}_t{}", plan.tile_rows(), plan.tile_keys(), attention.depth, plan.threads);
+    let tile = format!(
+        "{}x{}x{}_t{}l{}",
+        plan.tile_rows(),
+        plan.tile_keys(),
+        attention.depth,
+        plan.threads,
+        plan.lanes
+    );
     let name = kernel_name(spec, TEMPLATE.name, &tile);
     let score = attention.score(spec, node, 3, plan.tile_keys())?;
     let fills = [
@@ -216,6 +226,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     let context = AttentionSimtContext {
         name: name.clone(),
         params,
+        index_type: tensors_index_type(spec),
         value_type: ty,
         threads: plan.threads,
         lanes: plan.lanes,
@@ -233,18 +244,21 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         width,
         value_width,
         padded_depth: attention.depth.next_multiple_of(4),
-        causal: attention.causal_offset.is_some(),
-        causal_offset: attention.causal_offset.unwrap_or(0),
+        causal_offset: attention.causal_offset.map(|offset| offset.to_string()),
         is_async,
         load_q: fills[0].text.clone(),
         load_k: fills[1].text.clone(),
         load_v: fills[2].text.clone(),
         score_per_key: score.per_key,
         score: score.own,
-        store: attention.store(spec, node, value_width, 2, TEMPLATE.name)?,
+        store: attention.store(spec, node, value_width, TEMPLATE.name)?,
     };
     let text = fill(&TEMPLATE, &context)?;
-    let copies: &[_] = if is_async { &[MMA, ASYNC_COPY, ATTENTION] } else { &[ATTENTION] };
+    let copies: &[_] = if is_async {
+        &[MMA, ASYNC_COPY, ATTENTION]
+    } else {
+        &[ATTENTION]
+    };
     let sections = [COMMON, copies].concat();
     Ok(Source {
         name,
@@ -252,7 +266,11 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         text: translation_unit(&sections, &text),
         template: TEMPLATE.name,
         launch: Launch {
-            grid: [u32::try_from(plan.n_blocks(&attention)).expect("grids have under 2^32 blocks"), 1, 1],
+            grid: [
+                u32::try_from(plan.n_blocks(&attention)).expect("grids have under 2^32 blocks"),
+                1,
+                1,
+            ],
             block: [u32::try_from(plan.threads).expect("blocks are small"), 1, 1],
             smem_bytes: u32::try_from(plan.smem_bytes(&attention)).expect("checked against the device"),
         },

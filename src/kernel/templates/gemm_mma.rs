@@ -72,7 +72,7 @@ struct OperandContext {
     axis: &'static str,
     along_k: bool,
     mode: &'static str,
-    /// Where the operand's tile begins in a stage.
+    /// Where the operand's tile begins in a stage, as a further term.
     offset: &'static str,
     swizzle: &'static str,
     fragment: &'static str,
@@ -281,7 +281,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
     ranked(found, MOST_VARIANTS)
 }
 
-/// Floating-point operations per clock and SM that these instructions sustain. From sm_90 on
+/// Floating-point operations per clock and SM that these instructions sustain. From `sm_90` on
 /// the device's full rate is for instructions of warp groups.
 fn math_rate(element: DType, arch: Arch) -> f64 {
     const SUSTAINED: f64 = 0.85;
@@ -295,7 +295,11 @@ fn math_rate(element: DType, arch: Arch) -> f64 {
 fn resident(contraction: &Contraction, shape: Shape, cuts: &Cuts) -> usize {
     let sums = shape.warp_m * shape.warp_n / 32;
     let is_lean = cuts.element != DType::F32 && cuts.sides.iter().all(|(_, mode)| *mode == Mode::Async);
-    if is_lean { resident_blocks(contraction, shape.threads(), sums) } else { 1 }
+    if is_lean {
+        resident_blocks(contraction, shape.threads(), sums)
+    } else {
+        1
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
@@ -353,7 +357,13 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     let epilogue = Epilogue::new(&contraction, cuts.width, tiles_m * shape.m, tiles_n * shape.n);
     let mut operands = Vec::new();
     for side in cuts.sides {
-        operands.push(operand_context(&contraction, blocking, side, &inputs, cuts.element)?);
+        operands.push(operand_context(
+            &contraction,
+            blocking,
+            side,
+            &inputs,
+            cuts.element,
+        )?);
     }
     let is = |mode| cuts.sides.iter().any(|(_, own)| *own == mode);
     let text = fill(
@@ -399,7 +409,11 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
 fn tile_name(shape: Shape, blocking: Blocking) -> String {
     let Blocking { m, n, k, splits } = blocking;
     let tile = format!("{m}x{n}x{k}_{}x{}_p{}", shape.warp_m, shape.warp_n, shape.stages);
-    if splits > 1 { format!("{tile}_s{splits}") } else { tile }
+    if splits > 1 {
+        format!("{tile}_s{splits}")
+    } else {
+        tile
+    }
 }
 
 fn sections(arch: Arch) -> Vec<Section> {
@@ -415,8 +429,8 @@ fn operand_context(
     element: DType,
 ) -> Result<OperandContext, KernelError> {
     let (name, letter, rows, axis, offset) = match cut.side {
-        Side::A => ("a", "A", "M", "m", "0"),
-        Side::B => ("b", "B", "N", "n", "kBytesA"),
+        Side::A => ("a", "A", "M", "m", ""),
+        Side::B => ("b", "B", "N", "n", " + kBytesA"),
     };
     let fetch = blocking.fetch(contraction, cut);
     let load = match (mode, fetch.plain(inputs, element)) {
@@ -434,7 +448,11 @@ fn operand_context(
         along_k: cut.along == Along::K,
         mode: mode.name(),
         offset,
-        swizzle: if is_words { "rt_swizzle_words" } else { "rt_swizzle" },
+        swizzle: if is_words {
+            "rt_swizzle_words"
+        } else {
+            "rt_swizzle"
+        },
         fragment: match (cut.side, cut.along, is_words) {
             (Side::A, Along::K, _) => "rt_a_along_k",
             (Side::A, Along::Row, false) => "rt_a_along_row",

@@ -140,10 +140,7 @@ pub fn register_limit(threads: usize, resident: usize) -> usize {
 }
 
 /// Fastest first, the best `most` of them.
-pub fn ranked(
-    mut variants: Vec<Variant>,
-    most: usize,
-) -> Vec<Variant> {
+pub fn ranked(mut variants: Vec<Variant>, most: usize) -> Vec<Variant> {
     variants.sort_by(|a, b| a.predicted_us.total_cmp(&b.predicted_us));
     variants.truncate(most);
     variants

@@ -7,14 +7,15 @@
 use serde::Serialize;
 
 use super::{Template, field_names, fill, knob, variant};
+use crate::ir::Node;
 use crate::kernel::cuda_types::value_type;
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{COMMON, WINDOW, translation_unit};
-use crate::kernel::region_body::{kernel_name, operand_bytes, signature};
+use crate::kernel::region_body::{kernel_name, operand_bytes, signature, tensors_index_type};
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
-use crate::kernel::window_body::{Axis, Combine, Window, read};
+use crate::kernel::window_body::{Axis, Combine, Window, read, read_one};
 
 pub static TEMPLATE: Template = Template {
     name: "window_strip",
@@ -28,6 +29,7 @@ pub static TEMPLATE: Template = Template {
 struct WindowStripContext {
     name: String,
     params: Vec<String>,
+    index_type: &'static str,
     value_type: &'static str,
     threads: usize,
     width: usize,
@@ -79,8 +81,8 @@ struct Plan {
 const MAX_FILTER_BYTES: usize = 40 << 10;
 /// Values a thread may hold before it spills: sums, a row of the filter, a column.
 const MAX_VALUES: usize = 120;
-/// Rows of a filter are written out one by one up to this many taps in all.
-const MAX_UNROLLED: usize = 160;
+/// Rows of a window are written out one by one up to this many products of a thread.
+const MAX_UNROLLED: usize = 900;
 
 impl Plan {
     fn n_chunks(self, window: &Window) -> usize {
@@ -117,7 +119,8 @@ fn plane(window: &Window) -> [Axis; 2] {
 /// Whether each result channel sees one input channel, the last axis of an image.
 fn accepted(spec: &KernelSpec) -> Option<Window> {
     let (window, node) = Window::of(spec)?;
-    let fits = window.last && window.axes.len() == 2 && window.group_channels == 1 && window.axes[1].kernel <= 16;
+    let fits =
+        window.last && window.axes.len() == 2 && window.group_channels == 1 && window.axes[1].kernel <= 16;
     (fits && matches!(window.after(spec, node, 1), Ok(Some(_)))).then_some(window)
 }
 
@@ -126,14 +129,20 @@ fn block_chunks(n_chunks: usize) -> usize {
     if n_chunks <= 32 {
         return n_chunks;
     }
-    (8..=32).rev().find(|&count| n_chunks.is_multiple_of(count)).unwrap_or(32)
+    (8..=32)
+        .rev()
+        .find(|&count| n_chunks.is_multiple_of(count))
+        .unwrap_or(32)
 }
 
 fn plans(window: &Window) -> Vec<Plan> {
     let widest = (16 / window.dtype.size_bytes()).min(8);
     let mut found = Vec::new();
     for width in [8, 4, 2, 1] {
-        if width > widest || !window.filters.is_multiple_of(width) || (width < 4 && widest >= 4 && window.filters.is_multiple_of(4)) {
+        if width > widest
+            || !window.filters.is_multiple_of(width)
+            || (width < 4 && widest >= 4 && window.filters.is_multiple_of(4))
+        {
             continue;
         }
         for strip in [1, 2, 4, 8] {
@@ -147,7 +156,8 @@ fn plans(window: &Window) -> Vec<Plan> {
                 };
                 let filter_bytes = window.n_cells() * block_chunks * width * 8;
                 let idle = strip > 1 && strip >= 2 * window.axes[1].output;
-                let too_large = plan.values(window) > MAX_VALUES || (window.has_filter() && filter_bytes > MAX_FILTER_BYTES);
+                let too_large = plan.values(window) > MAX_VALUES
+                    || (window.has_filter() && filter_bytes > MAX_FILTER_BYTES);
                 if !idle && !too_large && plan.columns(window.axes[1]) <= 32 {
                     found.push(plan);
                 }
@@ -189,12 +199,19 @@ fn predicted_us(spec: &KernelSpec, window: &Window, plan: Plan, device: &Device)
     // A narrow element takes an instruction to widen; a column an address and its tests.
     let own = rows.kernel as f64 * (own_columns * (8.0 + 1.5 * width) + products) + epilogue;
     let n_threads = (plan.n_blocks(window) * plan.threads) as f64;
-    let staged = if window.has_filter() { (window.n_cells() * plan.block_chunks * plan.width) as f64 * 12.0 / plan.threads as f64 } else { 0.0 };
+    let staged = if window.has_filter() {
+        (window.n_cells() * plan.block_chunks * plan.width) as f64 * 12.0 / plan.threads as f64
+    } else {
+        0.0
+    };
     let rate = f64::from(device.n_sms) * device.clock_ghz * 1e3 * 128.0 * 0.6;
     let issue = n_threads * (own + staged) / rate;
-    let fill = device.fill(plan.n_blocks(window) as f64, plan.threads as f64 * (1.0 + strip * width / 8.0).min(4.0));
+    let fill = device.fill(
+        plan.n_blocks(window) as f64,
+        plan.threads as f64 * (1.0 + strip * width / 8.0).min(4.0),
+    );
     // What a thread waits for: the filters, then its columns, several rows of them at once.
-    let waits = if window.has_filter() { 1.2 } else { 0.6 } + 0.12 * rows.kernel as f64;
+    let waits = if window.has_filter() { 0.9 } else { 0.5 } + 0.08 * rows.kernel as f64;
     let latency = waits + own * 4.0 / (device.clock_ghz * 1e3) * 0.25;
     NODE_US + latency + (device.memory_us(operand_bytes(spec)) / fill).max(issue)
 }
@@ -211,9 +228,46 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
         template: TEMPLATE.name,
         reason: "its channels do not each see one channel, the last axis".to_owned(),
     })?;
-    let [rows, columns] = plane(&window);
     let (params, passed) = signature(spec);
-    let name = kernel_name(spec, TEMPLATE.name, &format!("v{}_s{}_t{}", plan.width, plan.strip, plan.threads));
+    let name = kernel_name(
+        spec,
+        TEMPLATE.name,
+        &format!("v{}_s{}_t{}", plan.width, plan.strip, plan.threads),
+    );
+    let context = WindowStripContext {
+        name: name.clone(),
+        params,
+        index_type: tensors_index_type(spec),
+        ..context(spec, &window, node, plan)?
+    };
+    let text = fill(&TEMPLATE, &context)?;
+    Ok(Source {
+        name,
+        header: String::new(),
+        text: translation_unit(&[COMMON, &[WINDOW]].concat(), &text),
+        template: TEMPLATE.name,
+        launch: Launch {
+            grid: [
+                u32::try_from(plan.n_blocks(&window)).expect("grids have under 2^32 blocks"),
+                1,
+                1,
+            ],
+            block: [u32::try_from(plan.threads).expect("blocks are small"), 1, 1],
+            smem_bytes: 0,
+        },
+        params: passed,
+        workspace_bytes: 0,
+    })
+}
+
+/// All but the name and the parameters.
+fn context(
+    spec: &KernelSpec,
+    window: &Window,
+    node: &Node,
+    plan: Plan,
+) -> Result<WindowStripContext, KernelError> {
+    let [rows, columns] = plane(window);
     let (load_x, x) = read(
         spec,
         &window.input(spec, node, plan.width)?,
@@ -223,25 +277,25 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
     )?;
     let (load_filter, filter) = if window.has_filter() {
         let part = window.filter(spec, node, 1)?;
-        read(spec, &part, 1, &["tap_row", "tap", "0", "filter"], 2)?
+        read_one(spec, &part, &["tap_row", "tap", "0", "filter"], 2)?
     } else {
         (String::new(), String::new())
     };
     let bias = window.bias(spec, node, plan.width, 1)?;
     let at = ["batch", "oh", "ow", "chunk"];
     let count = match window.combine {
-        Combine::Mean { counts_padding } => Some(window.count(counts_padding, &["oh".to_owned(), "ow".to_owned()])),
+        Combine::Mean { counts_padding } => {
+            Some(window.count(counts_padding, &["oh".to_owned(), "ow".to_owned()]))
+        }
         Combine::Products | Combine::Max => None,
     };
-    let unrolled = rows.kernel * plan.columns(columns).max(plan.strip * columns.kernel) <= MAX_UNROLLED / plan.width.max(2);
-    let context = WindowStripContext {
-        name: name.clone(),
-        params,
+    let n_products = rows.kernel * columns.kernel * plan.strip * plan.width;
+    Ok(WindowStripContext {
         value_type: value_type(window.dtype),
         threads: plan.threads,
         width: plan.width,
         strip: plan.strip,
-        chunks: plan.n_chunks(&window),
+        chunks: plan.n_chunks(window),
         block_chunks: plan.block_chunks,
         batch: window.batch,
         input_height: rows.input,
@@ -256,7 +310,11 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
         row_stride: rows.stride,
         row_dilation: rows.dilation,
         row_pad: rows.pad,
-        row_unroll: if unrolled { rows.kernel } else { 1 },
+        row_unroll: if n_products <= MAX_UNROLLED {
+            rows.kernel
+        } else {
+            1
+        },
         rows_overhang: !rows.is_inside(),
         columns_overhang: columns.pad > 0,
         has_filter: window.has_filter(),
@@ -273,20 +331,7 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
             Combine::Mean { .. } => "sum[t][i] += x[i];".to_owned(),
         },
         count,
-        store: window.store(spec, node, plan.width, &at, "sum[t]", 2, TEMPLATE.name)?,
-    };
-    let text = fill(&TEMPLATE, &context)?;
-    Ok(Source {
-        name,
-        header: String::new(),
-        text: translation_unit(&[COMMON, &[WINDOW]].concat(), &text),
-        template: TEMPLATE.name,
-        launch: Launch {
-            grid: [u32::try_from(plan.n_blocks(&window)).expect("grids have under 2^32 blocks"), 1, 1],
-            block: [u32::try_from(plan.threads).expect("blocks are small"), 1, 1],
-            smem_bytes: 0,
-        },
-        params: passed,
-        workspace_bytes: 0,
+        store: window.store(spec, node, plan.width, &at, "sum[t]", TEMPLATE.name)?,
+        ..WindowStripContext::default()
     })
 }

@@ -12,7 +12,7 @@ use crate::kernel::cuda_types::value_type;
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{COMMON, WINDOW, translation_unit};
-use crate::kernel::region_body::{kernel_name, operand_bytes, signature};
+use crate::kernel::region_body::{kernel_name, operand_bytes, signature, tensors_index_type};
 use crate::kernel::source::{Arch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 use crate::kernel::window_body::{Axis, Combine, Window, read};
@@ -29,6 +29,7 @@ pub static TEMPLATE: Template = Template {
 struct WindowTapsContext {
     name: String,
     params: Vec<String>,
+    index_type: &'static str,
     value_type: &'static str,
     threads: usize,
     width: usize,
@@ -110,7 +111,11 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
             }
             let plan = Plan { width, n_positions };
             let us = predicted_us(spec, &window, plan, Device::of(arch));
-            found.push(variant(TEMPLATE.name, &[("width", width), ("n_positions", n_positions)], us));
+            found.push(variant(
+                TEMPLATE.name,
+                &[("width", width), ("n_positions", n_positions)],
+                us,
+            ));
         }
     }
     found.sort_by(|a, b| a.predicted_us.total_cmp(&b.predicted_us));
@@ -125,7 +130,11 @@ fn predicted_us(spec: &KernelSpec, window: &Window, plan: Plan, device: &Device)
     let cells = (visited * window.group_channels) as f64;
     // A filter's lanes are read one by one; an address and its tests per window and axis.
     let filter = if window.has_filter() { 3.0 * width } else { 0.0 };
-    let per_x = if window.group_filters().is_multiple_of(plan.width) { 3.0 } else { 3.0 + width };
+    let per_x = if window.group_filters().is_multiple_of(plan.width) {
+        3.0
+    } else {
+        3.0 + width
+    };
     let per_cell = filter + own * (per_x + 4.0 * window.axes.len() as f64 + width);
     let work = cells * per_cell + own * window.after_work(spec, plan.width);
     let n_items = plan.n_items(window) as f64;
@@ -136,7 +145,11 @@ fn predicted_us(spec: &KernelSpec, window: &Window, plan: Plan, device: &Device)
 }
 
 fn taps(window: &Window, axis: Axis) -> usize {
-    if window.transposed { axis.kernel.div_ceil(axis.tap_step()) } else { axis.kernel }
+    if window.transposed {
+        axis.kernel.div_ceil(axis.tap_step())
+    } else {
+        axis.kernel
+    }
 }
 
 fn axis_context(window: &Window, axis: Axis) -> AxisContext {
@@ -148,7 +161,11 @@ fn axis_context(window: &Window, axis: Axis) -> AxisContext {
         dilation: axis.dilation,
         pad: axis.pad,
         phases,
-        first_taps: if phases && axis.dilation > 1 { axis.first_taps() } else { Vec::new() },
+        first_taps: if phases && axis.dilation > 1 {
+            axis.first_taps()
+        } else {
+            Vec::new()
+        },
         tap_step: axis.tap_step(),
         taps,
         unroll: if taps <= MAX_UNROLLED { taps } else { 1 },
@@ -168,7 +185,11 @@ fn inside(window: &Window) -> String {
             tests.push(format!("cell{i} >= 0 && cell{i} < {}", axis.input));
         }
     }
-    if tests.is_empty() { "true".to_owned() } else { tests.join(" && ") }
+    if tests.is_empty() {
+        "true".to_owned()
+    } else {
+        tests.join(" && ")
+    }
 }
 
 fn names(prefix: &str, rank: usize, suffix: &str) -> Vec<String> {
@@ -187,7 +208,11 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
     })?;
     let rank = window.axes.len();
     let (params, passed) = signature(spec);
-    let name = kernel_name(spec, TEMPLATE.name, &format!("v{}_p{}", plan.width, plan.n_positions));
+    let name = kernel_name(
+        spec,
+        TEMPLATE.name,
+        &format!("v{}_p{}", plan.width, plan.n_positions),
+    );
     let (load_x, x) = read_input(spec, &window, node, plan)?;
     let (load_filter, filter) = read_filter(spec, &window, node, plan)?;
     let bias = window.bias(spec, node, plan.width, 1)?;
@@ -203,6 +228,7 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
     let context = WindowTapsContext {
         name: name.clone(),
         params,
+        index_type: tensors_index_type(spec),
         value_type: value_type(window.dtype),
         threads: THREADS,
         width: plan.width,
@@ -211,12 +237,24 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
         windows: window.n_positions(),
         channels: window.group_channels,
         last: window.last,
-        axes: window.axes.iter().map(|&axis| axis_context(&window, axis)).collect(),
+        axes: window
+            .axes
+            .iter()
+            .map(|&axis| axis_context(&window, axis))
+            .collect(),
         load_bias: bias.as_ref().map(|(text, _)| text.clone()).unwrap_or_default(),
         start: bias.map_or_else(|| window.start(), |(_, array)| format!("{array}[i]")),
-        load_shared_filter: if window.transposed { String::new() } else { load_filter.clone() },
+        load_shared_filter: if window.transposed {
+            String::new()
+        } else {
+            load_filter.clone()
+        },
         inside: inside(&window),
-        load_filter: if window.transposed { load_filter } else { String::new() },
+        load_filter: if window.transposed {
+            load_filter
+        } else {
+            String::new()
+        },
         load_x,
         step: match window.combine {
             Combine::Products => format!("sum[t][i] += {x}[i] * {filter}[i];"),
@@ -224,7 +262,7 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
             Combine::Mean { .. } => format!("sum[t][i] += {x}[i];"),
         },
         count,
-        store: window.store(spec, node, plan.width, &at, "sum[t]", 2, TEMPLATE.name)?,
+        store: window.store(spec, node, plan.width, &at, "sum[t]", TEMPLATE.name)?,
     };
     let text = fill(&TEMPLATE, &context)?;
     Ok(Source {
@@ -238,7 +276,12 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
     })
 }
 
-fn read_input(spec: &KernelSpec, window: &Window, node: &Node, plan: Plan) -> Result<(String, String), KernelError> {
+fn read_input(
+    spec: &KernelSpec,
+    window: &Window,
+    node: &Node,
+    plan: Plan,
+) -> Result<(String, String), KernelError> {
     let positions = names("cell", window.axes.len(), "");
     let mut at = vec!["batch[t]"];
     at.extend(positions.iter().map(String::as_str));
@@ -247,7 +290,12 @@ fn read_input(spec: &KernelSpec, window: &Window, node: &Node, plan: Plan) -> Re
 }
 
 /// The filter's lanes at one tap, under names that differ from those of the input.
-fn read_filter(spec: &KernelSpec, window: &Window, node: &Node, plan: Plan) -> Result<(String, String), KernelError> {
+fn read_filter(
+    spec: &KernelSpec,
+    window: &Window,
+    node: &Node,
+    plan: Plan,
+) -> Result<(String, String), KernelError> {
     if !window.has_filter() {
         return Ok((String::new(), String::new()));
     }
@@ -256,7 +304,13 @@ fn read_filter(spec: &KernelSpec, window: &Window, node: &Node, plan: Plan) -> R
     let mut at: Vec<&str> = taps.iter().map(String::as_str).collect();
     at.extend(["channel", "chunk"]);
     let depth = if window.transposed { 5 } else { 3 };
-    let (text, array) = read(spec, &window.filter(spec, node, plan.width)?, plan.width, &at, depth)?;
+    let (text, array) = read(
+        spec,
+        &window.filter(spec, node, plan.width)?,
+        plan.width,
+        &at,
+        depth,
+    )?;
     let indent = "  ".repeat(depth);
     let copy = format!(
         "{indent}V filter[kWidth];\n{indent}{{\n{text}#pragma unroll\n{indent}  for (int i = 0; i < kWidth; ++i) filter[i] = {array}[i];\n{indent}}}\n"
