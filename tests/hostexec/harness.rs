@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use crate::translation::translation_unit;
 
 /// A kernel and what to run it on.
+#[derive(Clone)]
 pub struct Case {
     pub label: String,
     pub source: Source,
