@@ -18,7 +18,7 @@ mod translation;
 #[path = "hostexec/window_regions.rs"]
 mod window_regions;
 
-use harness::{Case, difference, have_compiler, run_all, tolerance};
+use harness::{Case, have_compiler, run_all};
 use regions::Problem;
 use rtrt_codegen::ir::DType;
 use rtrt_codegen::kernel::{self, Arch};
@@ -89,13 +89,8 @@ fn check_picked(problems: &[Problem], arch: Arch, slack: f64, pick: impl Fn(&[ke
     }
     let mut wrong = Vec::new();
     for ((case, found), wanted) in cases.iter().zip(run_all(&cases)).zip(&wanted) {
-        for (found, wanted) in found.outputs.iter().zip(wanted) {
-            if let Some(difference) = difference(found, wanted, slack * tolerance(wanted.dtype())) {
-                wrong.push(format!("{}: {difference}", case.label));
-            }
-        }
-        if found.conflicts.ldmatrix > 0 {
-            wrong.push(format!("{}: {:?}", case.label, found.conflicts));
+        if let Some(complaint) = found.wrong(wanted, slack) {
+            wrong.push(format!("{}: {complaint}", case.label));
         }
     }
     assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), cases.len(), wrong.join("\n"));

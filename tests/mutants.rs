@@ -21,7 +21,7 @@ mod translation;
 use std::thread;
 
 use beds::{BEDS, Bed};
-use harness::{Case, Outcome, Program, Sections, difference, have_compiler, tolerance};
+use harness::{Case, Outcome, Program, Sections, have_compiler};
 use plants::{MUTANTS, Mutant};
 use rtrt_codegen::ir::HostTensor;
 use rtrt_codegen::kernel::{self, Variant};
@@ -72,17 +72,10 @@ fn planted(ground: &Ground, mutant: &Mutant) -> Result<Case, String> {
 
 /// What gives a kernel away; nothing where it is right.
 fn noticed(outcome: Result<Outcome, String>, ground: &Ground) -> Option<String> {
-    let outcome = match outcome {
-        Ok(outcome) => outcome,
-        Err(complaint) => return Some(complaint),
-    };
-    if outcome.conflicts.ldmatrix > 0 {
-        return Some(format!("{:?}", outcome.conflicts));
+    match outcome {
+        Ok(outcome) => outcome.wrong(&ground.wanted, ground.bed.slack),
+        Err(complaint) => Some(complaint),
     }
-    let pairs = outcome.outputs.iter().zip(&ground.wanted);
-    pairs
-        .filter_map(|(found, wanted)| difference(found, wanted, ground.bed.slack * tolerance(wanted.dtype())))
-        .next()
 }
 
 /// What gives each case away, compiled in as many programs as there are threads to run them.

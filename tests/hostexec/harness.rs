@@ -16,7 +16,7 @@ use rtrt_codegen::kernel::Source;
 use rtrt_codegen::ops::evaluate::to_vec;
 use tempfile::TempDir;
 
-use crate::translation::translation_unit;
+use crate::translation::{n_launches, translation_unit};
 
 /// A kernel and what to run it on.
 #[derive(Clone)]
@@ -39,7 +39,8 @@ pub struct Conflicts {
 
 /// What a case left behind.
 pub struct Outcome {
-    pub outputs: Vec<HostTensor>,
+    /// The outputs of each launch.
+    pub launches: Vec<Vec<HostTensor>>,
     pub conflicts: Conflicts,
 }
 
@@ -115,12 +116,15 @@ impl<'a> Program<'a> {
     fn outcome(&self, number: usize) -> Outcome {
         let bytes = fs::read(self.folder.path().join(format!("out{number}"))).unwrap();
         let mut rest = &bytes[..];
-        let mut outputs = Vec::new();
-        for ty in &self.cases[number].outputs {
+        let case = &self.cases[number];
+        let mut output = |ty: &TensorType| {
             let (own, after) = rest.split_at(ty.n_bytes());
-            outputs.push(HostTensor::from_bytes(ty.dtype, &ty.dims(), own).unwrap());
             rest = after;
-        }
+            HostTensor::from_bytes(ty.dtype, &ty.dims(), own).unwrap()
+        };
+        let launches = (0..n_launches(case))
+            .map(|_| case.outputs.iter().map(&mut output).collect())
+            .collect();
         let counts: Vec<i64> = rest
             .chunks_exact(8)
             .map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap()))
@@ -135,7 +139,20 @@ impl<'a> Program<'a> {
             loads,
             stores,
         };
-        Outcome { outputs, conflicts }
+        Outcome { launches, conflicts }
+    }
+}
+
+impl Outcome {
+    /// The first thing that is wrong, in words.
+    pub fn wrong(&self, wanted: &[HostTensor], slack: f64) -> Option<String> {
+        if self.conflicts.ldmatrix > 0 {
+            return Some(format!("{:?}", self.conflicts));
+        }
+        let pairs = self.launches.iter().flat_map(|outputs| outputs.iter().zip(wanted));
+        pairs
+            .filter_map(|(found, wanted)| difference(found, wanted, slack * tolerance(wanted.dtype())))
+            .next()
     }
 }
 
@@ -211,7 +228,7 @@ fn compile(folder: &Path) {
 }
 
 /// How far `found` may be from `wanted`: relative to the larger of the two and to one.
-pub fn tolerance(dtype: DType) -> f64 {
+fn tolerance(dtype: DType) -> f64 {
     match dtype {
         DType::F64 => 1e-11,
         DType::F32 => 2e-5,
@@ -223,7 +240,7 @@ pub fn tolerance(dtype: DType) -> f64 {
 }
 
 /// The first difference that is too large, in words.
-pub fn difference(found: &HostTensor, wanted: &HostTensor, tolerance: f64) -> Option<String> {
+fn difference(found: &HostTensor, wanted: &HostTensor, tolerance: f64) -> Option<String> {
     if found.ty() != wanted.ty() {
         return Some(format!("found {}, wanted {}", found.ty(), wanted.ty()));
     }

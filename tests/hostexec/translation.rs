@@ -70,8 +70,8 @@ fn granule(case: &Case) -> usize {
     if in_words && !narrow { 4 } else { 1 }
 }
 
-/// A kernel with a workspace runs twice: it must leave it as it found it.
-fn n_launches(case: &Case) -> usize {
+/// A kernel with a workspace runs twice: it must leave it as it needs it.
+pub fn n_launches(case: &Case) -> usize {
     if case.source.workspace_bytes > 0 { 2 } else { 1 }
 }
 
@@ -110,9 +110,9 @@ fn launch(number: usize, case: &Case) -> String {
             granule(case)
         )
         .unwrap();
-    }
-    for (position, output) in case.outputs.iter().enumerate() {
-        writeln!(text, "  host::write_output(out{number}[{position}], {});", output.n_bytes()).unwrap();
+        for (position, output) in case.outputs.iter().enumerate() {
+            writeln!(text, "  host::write_output(out{number}[{position}], {});", output.n_bytes()).unwrap();
+        }
     }
     text.push_str("  host::finish();\n}\n");
     text

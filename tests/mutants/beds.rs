@@ -41,7 +41,7 @@ fn attention(dtype: DType, queries: usize, keys: usize, depth: usize, causal_off
         b.input(dtype, &[1, 2, keys, depth]),
     ];
     let attrs = Attrs::new()
-        .with("scale", Attr::Float(0.3))
+        .with("scale", Attr::Float(0.1))
         .with("causal", Attr::Int(i64::from(causal_offset.is_some())))
         .with("causal_offset", Attr::Int(causal_offset.unwrap_or(0)))
         .with("softcap", Attr::Float(0.0));
@@ -131,7 +131,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("key_warps", 2, 2), ("warp_keys", 32, 32)],
         problem: || attention(DType::F16, 33, 150, 64, None),
-        slack: 3.0,
+        slack: 1.0,
     },
     Bed {
         name: "attention mma causal",
@@ -139,7 +139,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("key_warps", 1, 1), ("row_warps", 1, 1)],
         problem: || attention(DType::F16, 65, 65, 64, Some(0)),
-        slack: 3.0,
+        slack: 1.0,
     },
     Bed {
         name: "attention simt",
@@ -147,7 +147,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[],
         problem: || attention(DType::F32, 33, 150, 20, None),
-        slack: 3.0,
+        slack: 1.0,
     },
     Bed {
         name: "attention decode",
@@ -155,7 +155,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[],
         problem: || attention(DType::F32, 1, 150, 32, None),
-        slack: 3.0,
+        slack: 1.0,
     },
     Bed {
         name: "row per warp",

@@ -238,6 +238,6 @@ pub const MUTANTS: &[Mutant] = &[
     plant("strip", "filters read without a barrier", "  __syncthreads();\n  const V* own_filters", "  const V* own_filters"),
     plant("strip", "a missing bound of the strip", "    if (ow >= kRowWidth) break;\n", ""),
     plant("strip", "a row beyond the image", "ih >= kInputHeight", "ih > kInputHeight"),
-    plant("taps", "a window beyond the last", "    if (window >= kWindows) break;\n", ""),
+    plant("taps", "a window that nobody computes", "(kWindows + kOwn - 1) / kOwn", "kWindows / kOwn"),
     plant("taps", "a missing test whether a cell is inside", "        if (inside) {\n", "        {\n"),
 ];
