@@ -23,7 +23,7 @@ use products::{Epilogue, Layout};
 use regions::Problem;
 use rtrt_codegen::compile::{self, Cache};
 use rtrt_codegen::ir::DType;
-use rtrt_codegen::kernel::{self, Arch, Source};
+use rtrt_codegen::kernel::{self, Arch, Source, Variant};
 use tiers::have_nvrtc;
 
 const fn arch(sm: u32, specific: bool) -> Arch {
@@ -90,10 +90,12 @@ fn broken(mnemonics: &[String], claim: Claim) -> Vec<String> {
         .collect()
 }
 
-/// The `most` best variants of `template`.
+/// The `most` best variants of `template`; where they have a width, those whose
+/// vectors of `f16` are sixteen bytes.
 fn sources(problem: &Problem, template: &str, arch: Arch, most: usize) -> Vec<Source> {
     let variants = kernel::variants(&problem.spec, arch);
-    let own = variants.iter().filter(|variant| variant.template == template).take(most);
+    let is_wide = |variant: &Variant| variant.knobs.get("width").is_none_or(|&width| width == 8);
+    let own = variants.iter().filter(|variant| variant.template == template && is_wide(variant)).take(most);
     own.map(|variant| kernel::render(&problem.spec, variant, arch).unwrap()).collect()
 }
 

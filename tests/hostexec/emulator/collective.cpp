@@ -60,7 +60,7 @@ void exchange(void* value, size_t bytes, int source, Site site) {
 
 void ldmatrix(uint32_t* to, uint32_t row, bool transposed, Site site) {
   if (row % 16 != 0) fail("ldmatrix row at %u", row);
-  read_shared(row, 16);
+  read_matrix_row(row);
   own_warp()[lane()].address = row;
   wait_for_warp(Wait::kLdmatrix, site);
   const Lane* all = own_warp();

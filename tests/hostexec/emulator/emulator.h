@@ -26,7 +26,7 @@ extern uint32_t block_epoch, warp_epoch[kMaxWarps];
 void start_memory(const Launch& launch);
 void start_block_memory(const Launch& launch);
 void end_block_memory();
-void read_shared(uint32_t address, int bytes);
+void read_matrix_row(uint32_t address);
 void add_operand(const void* begin, size_t bytes, bool writable);
 void forget_operands();
 

@@ -84,11 +84,12 @@ bool is_ordered(uint32_t epoch, uint32_t own_warp_epoch, int other_warp) {
   return other_warp == warp() && own_warp_epoch < warp_epoch[warp()];
 }
 
-void note_read(Region& region, size_t offset, Cell& cell) {
+void note_read(Region& region, size_t offset, Cell& cell, bool may_be_poison) {
   const int16_t own = int16_t(current->linear);
   if (cell.in_flight) fail_at(region, offset, "read before the copy has arrived, begun by", cell.writer);
-  if (cell.written < block_start) fail("%s shared memory, byte %zu: read but never written", where(region), offset);
-  if (cell.writer != own && !is_ordered(cell.written, cell.written_warp, cell.writer / 32)) {
+  const bool is_written = cell.written >= block_start;
+  if (!is_written && !may_be_poison) fail("%s shared memory, byte %zu: read but never written", where(region), offset);
+  if (is_written && cell.writer != own && !is_ordered(cell.written, cell.written_warp, cell.writer / 32)) {
     fail_at(region, offset, "read without a barrier after the write of", cell.writer);
   }
   const uint32_t now_warp = warp_epoch[warp()];
@@ -119,14 +120,14 @@ void note_write(Region& region, size_t offset, Cell& cell) {
   cell.written_warp = warp_epoch[warp()];
 }
 
-void access(Region& region, size_t offset, size_t bytes, bool write) {
+void access(Region& region, size_t offset, size_t bytes, bool write, bool may_be_poison = false) {
   if (offset + bytes > region.bytes) {
     fail("%zu bytes at %ld of %zu bytes of %s shared memory", bytes, long(offset), region.bytes, where(region));
   }
   const size_t last = (offset + bytes - 1) / granule;
   for (size_t i = offset / granule; i <= last; i++) {
     if (write) note_write(region, i * granule, region.cells[i]);
-    else note_read(region, i * granule, region.cells[i]);
+    else note_read(region, i * granule, region.cells[i], may_be_poison);
   }
 }
 
@@ -244,11 +245,13 @@ void end_block_memory() {
   traced = false;
 }
 
-void read_shared(uint32_t address, int bytes) { access(dynamic_region, address, bytes, false); }
+// A matrix may have rows or columns that nothing is done with; their poison stays in sums of
+// its own row or column.
+void read_matrix_row(uint32_t address) { access(dynamic_region, address, 16, false, true); }
 
 uint32_t shared_word(uint32_t address) {
   if (address % 4 != 0) fail("word of shared memory at %u", address);
-  read_shared(address, 4);
+  access(dynamic_region, address, 4, false);
   remember(Path::kWord, __builtin_return_address(0), address, 4);
   uint32_t word;
   memcpy(&word, dynamic_shared + address, 4);
