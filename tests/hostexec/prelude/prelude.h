@@ -243,3 +243,4 @@ RT_DEV uint16_t rt_bf16_bits_of_f32(float x) {
 
 // Kernels run one after the other here.
 inline void rt_await_predecessors() {}
+inline void rt_release_successors() {}
