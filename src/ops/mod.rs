@@ -24,17 +24,24 @@ pub mod control;
 pub mod conv;
 pub mod conv_eval;
 pub mod conv_forms;
+pub mod deform_forms;
+pub mod determinant;
+pub mod detection;
 pub mod einsum;
 pub mod elementwise;
 pub mod evaluate;
+pub mod fold_forms;
+pub mod grid_forms;
 pub mod index;
 pub mod index_forms;
 pub mod infer;
 pub mod lanes;
+pub mod loss_forms;
 pub mod matmul;
 pub mod matmul_forms;
 pub mod moves;
 pub mod narrow;
+pub mod ngrams;
 pub mod normalize;
 pub mod normalize_forms;
 pub mod pool;
@@ -43,18 +50,23 @@ pub mod product;
 pub mod quantize;
 pub mod quantize_products;
 pub mod random;
+pub mod recall_forms;
 pub mod recurrent;
 pub mod recurrent_cells;
 pub mod reduce;
 pub mod resize;
 pub mod resize_taps;
+pub mod roi_forms;
 pub mod reduce_forms;
 pub mod rotary;
+pub mod sample_grid;
 pub mod samples;
 pub mod scatter;
 pub mod sequence;
 pub mod shape;
+pub mod signal_forms;
 pub mod softmax;
+pub mod top_k;
 pub mod view_forms;
 pub mod views;
 pub mod window;
@@ -546,27 +558,38 @@ static FAMILIES: &[&[&OpDef]] = &[
     control::OPS,
     conv::OPS,
     conv_forms::OPS,
+    deform_forms::OPS,
+    determinant::OPS,
+    detection::OPS,
     einsum::OPS,
     elementwise::OPS,
+    fold_forms::OPS,
+    grid_forms::OPS,
     index::OPS,
     index_forms::OPS,
+    loss_forms::OPS,
     matmul::OPS,
     matmul_forms::OPS,
+    ngrams::OPS,
     normalize::OPS,
     normalize_forms::OPS,
     pool::OPS,
     pool_forms::OPS,
     quantize::OPS,
     quantize_products::OPS,
+    recall_forms::OPS,
     recurrent::OPS,
     reduce::OPS,
     resize::OPS,
+    roi_forms::OPS,
     scatter::OPS,
     sequence::OPS,
     reduce_forms::OPS,
     rotary::OPS,
     shape::OPS,
+    signal_forms::OPS,
     softmax::OPS,
+    top_k::OPS,
     view_forms::OPS,
     views::OPS,
 ];
