@@ -66,7 +66,12 @@ fn compile_on(problems: &[Problem], archs: &[Arch]) {
                 )
             })
             .collect();
-        assert!(spilled.is_empty(), "spills on {}:\n{}", compile::arch_name(arch), spilled.join("\n"));
+        assert!(
+            spilled.is_empty(),
+            "spills on {}:\n{}",
+            compile::arch_name(arch),
+            spilled.join("\n")
+        );
     }
 }
 
@@ -131,7 +136,12 @@ fn some_products() -> Vec<Problem> {
         matmul(DType::BF16, 72),
         tf32,
         matmul(DType::F64, 72),
-        products::matmul(DType::F16, (&[2, 77, 64], Layout::Turned), (&[64, 77], Layout::Cast), Epilogue::Heads),
+        products::matmul(
+            DType::F16,
+            (&[2, 77, 64], Layout::Turned),
+            (&[64, 77], Layout::Cast),
+            Epilogue::Heads,
+        ),
     ]
 }
 
@@ -157,7 +167,10 @@ fn snapshot(name: &str, text: &str) {
 /// The kernel that `template` offers first, as a person reads it.
 fn canonical(problem: &Problem, template: &str, arch: Arch) -> String {
     let variants = kernel::variants(&problem.spec, arch);
-    let variant = variants.iter().find(|variant| variant.template == template).unwrap();
+    let variant = variants
+        .iter()
+        .find(|variant| variant.template == template)
+        .unwrap();
     let source = kernel::render(&problem.spec, variant, arch).unwrap();
     format!("{}{}", source.header, kernel::prelude::kernel_part(&source.text))
 }
@@ -166,9 +179,18 @@ fn canonical(problem: &Problem, template: &str, arch: Arch) -> String {
 fn product_kernels_read_well() {
     let [sm_75, sm_80] = [75, 80].map(|sm| Arch { sm, specific: false });
     let problems = some_products();
-    snapshot("gemm_mma__matmul_f16__sm_75", &canonical(&problems[0], "gemm_mma", sm_75));
-    snapshot("gemm_mma__conv_f16__sm_80", &canonical(&problems[2], "gemm_mma", sm_80));
-    snapshot("gemm_simt__matmul_f32__sm_80", &canonical(&problems[1], "gemm_simt", sm_80));
+    snapshot(
+        "gemm_mma__matmul_f16__sm_75",
+        &canonical(&problems[0], "gemm_mma", sm_75),
+    );
+    snapshot(
+        "gemm_mma__conv_f16__sm_80",
+        &canonical(&problems[2], "gemm_mma", sm_80),
+    );
+    snapshot(
+        "gemm_simt__matmul_f32__sm_80",
+        &canonical(&problems[1], "gemm_simt", sm_80),
+    );
 }
 
 /// Every variant of the matrix templates as a row: what a change of the cost model moves.
@@ -199,10 +221,15 @@ fn product_variants_as_a_table() {
 }
 
 fn all_problems() -> Vec<Problem> {
-    [regions::pointwise(), regions::moves(), regions::rows(), regions::reductions()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        regions::pointwise(),
+        regions::moves(),
+        regions::rows(),
+        regions::reductions(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 #[test]
@@ -212,7 +239,12 @@ fn ranking() {
         sm: 87,
         specific: false,
     };
-    let problems = [attention_regions::of_models(), window_regions::of_models(), some_products()].concat();
+    let problems = [
+        attention_regions::of_models(),
+        window_regions::of_models(),
+        some_products(),
+    ]
+    .concat();
     for problem in &problems {
         for arch in [orin, SM_90A] {
             println!("{} on {}", problem.label, compile::arch_name(arch));
@@ -221,7 +253,10 @@ fn ranking() {
             for variant in &variants {
                 let first = !seen.contains(&variant.template.as_str());
                 if first || seen.len() == 1 {
-                    println!("  {:8.2} us {} {:?}", variant.predicted_us, variant.template, variant.knobs);
+                    println!(
+                        "  {:8.2} us {} {:?}",
+                        variant.predicted_us, variant.template, variant.knobs
+                    );
                 }
                 if first {
                     seen.push(&variant.template);

@@ -329,7 +329,6 @@ fn expand_shrink(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
 }
 
 pub static OPS: &[&OpDef] = &[
-    &SWIGLU,
-    &ADD_6, &SUB_6, &MUL_6, &DIV_6, &POW_6, &AND_6, &OR_6, &XOR_6, &EQUAL_6, &LESS_6, &GREATER_6, &PRELU_6,
-    &POW, &MOD, &BIT_SHIFT, &MIN, &MAX, &SUM, &MEAN, &CLIP, &SHRINK,
+    &SWIGLU, &ADD_6, &SUB_6, &MUL_6, &DIV_6, &POW_6, &AND_6, &OR_6, &XOR_6, &EQUAL_6, &LESS_6, &GREATER_6,
+    &PRELU_6, &POW, &MOD, &BIT_SHIFT, &MIN, &MAX, &SUM, &MEAN, &CLIP, &SHRINK,
 ];

@@ -233,4 +233,11 @@ fn eval_narrow(ctx: &EvalCtx<'_>) -> Result<Vec<Datum>, OpError> {
         .ok_or_else(|| OpError::invalid(format!("`cast_narrow` makes one-byte floats, not `{to}`")))?)
 }
 
-pub static OPS: &[&OpDef] = &[&CAST, &CAST_NARROW, &CAST_FORM, &CAST_LIKE, &BIT_CAST, &BIT_CAST_FORM];
+pub static OPS: &[&OpDef] = &[
+    &CAST,
+    &CAST_NARROW,
+    &CAST_FORM,
+    &CAST_LIKE,
+    &BIT_CAST,
+    &BIT_CAST_FORM,
+];

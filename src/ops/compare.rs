@@ -326,7 +326,12 @@ fn shift<T: Integer>(ctx: &EvalCtx<'_>, f: impl Fn(T, u32) -> T + Sync) -> Resul
     let (a, b) = (ctx.tensor(0)?, ctx.tensor(1)?);
     let ty = TensorType::new(a.dtype(), &infer::broadcast(a.dims(), b.dims())?);
     let width = a.dtype().bits();
-    let amount = |amount: u64| u32::try_from(amount).ok().filter(|&amount| amount < width).unwrap_or(64);
+    let amount = |amount: u64| {
+        u32::try_from(amount)
+            .ok()
+            .filter(|&amount| amount < width)
+            .unwrap_or(64)
+    };
     one(map([a, b], &ty, |[a, b]: [T; 2]| f(a, amount(b.bits()))))
 }
 
@@ -413,7 +418,10 @@ fn shifts(seed: u64) -> Option<Sample> {
     ][(seed % 6) as usize];
     // Amounts below zero, and above the width.
     let operands = if dtype.is_signed_int() {
-        vec![draw.ints(dtype, &dims, -100, 100), draw.ints(dtype, &other, -3, 80)]
+        vec![
+            draw.ints(dtype, &dims, -100, 100),
+            draw.ints(dtype, &other, -3, 80),
+        ]
     } else {
         vec![draw.ints(dtype, &dims, 0, 200), draw.ints(dtype, &other, 0, 70)]
     };

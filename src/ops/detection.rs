@@ -39,7 +39,11 @@ impl Corners {
         };
         for axis in 0..2 {
             let (a, b) = (values[axis], values[axis + 2]);
-            let (a, b) = if centred { (a - b / 2.0, a + b / 2.0) } else { (a, b) };
+            let (a, b) = if centred {
+                (a - b / 2.0, a + b / 2.0)
+            } else {
+                (a, b)
+            };
             (corners.low[axis], corners.high[axis]) = (a.min(b), a.max(b));
         }
         corners
@@ -110,13 +114,7 @@ fn signed(position: usize) -> i64 {
 }
 
 /// Boxes in the order of their scores, but for those that overlap an earlier one.
-fn kept(
-    scores: &[f32],
-    corners: &[Corners],
-    limit: usize,
-    overlap: f32,
-    lowest: Option<f32>,
-) -> Vec<usize> {
+fn kept(scores: &[f32], corners: &[Corners], limit: usize, overlap: f32, lowest: Option<f32>) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len())
         .filter(|&own| lowest.is_none_or(|lowest| scores[own] > lowest))
         .collect();
@@ -126,7 +124,10 @@ fn kept(
         if kept.len() >= limit {
             break;
         }
-        if !kept.iter().any(|&other| corners[own].overlaps(corners[other], overlap)) {
+        if !kept
+            .iter()
+            .any(|&other| corners[own].overlaps(corners[other], overlap))
+        {
             kept.push(own);
         }
     }

@@ -22,10 +22,14 @@ fn det(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     let x = ctx.value(0)?;
     let (dims, own) = (ctx.dims_of(x), ctx.dtype_of(x));
     let [outer @ .., rows, columns] = dims.as_slice() else {
-        return Err(OpError::invalid(format!("expected matrices, found dims {dims:?}")));
+        return Err(OpError::invalid(format!(
+            "expected matrices, found dims {dims:?}"
+        )));
     };
     if rows != columns {
-        return Err(OpError::invalid(format!("the determinant of {rows} by {columns} matrices")));
+        return Err(OpError::invalid(format!(
+            "the determinant of {rows} by {columns} matrices"
+        )));
     }
     if *rows > MAX_ROWS {
         return Err(OpError::unsupported(format!(

@@ -46,7 +46,9 @@ fn col2im(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     let (n_cells, n_blocks): (usize, usize) = (block.iter().product(), blocks.iter().product());
     let dims = ctx.dims_of(x);
     let &[batch, rows, columns] = dims.as_slice() else {
-        return Err(OpError::invalid(format!("expected columns of blocks, found dims {dims:?}")));
+        return Err(OpError::invalid(format!(
+            "expected columns of blocks, found dims {dims:?}"
+        )));
     };
     if rows % n_cells != 0 || columns != n_blocks {
         return Err(OpError::invalid(format!(
@@ -150,7 +152,10 @@ fn pooled_dims(ctx: &ExpandCtx<'_>, dims: &[usize], kernel: &[usize]) -> Result<
 fn padded(ctx: &mut ExpandCtx<'_>, value: ValueId, dims: &[usize]) -> Result<ValueId, OpError> {
     let own = ctx.dims_of(value);
     let after: Option<Vec<usize>> = if own.len() == dims.len() {
-        own.iter().zip(dims).map(|(own, wanted)| wanted.checked_sub(*own)).collect()
+        own.iter()
+            .zip(dims)
+            .map(|(own, wanted)| wanted.checked_sub(*own))
+            .collect()
     } else {
         None
     };

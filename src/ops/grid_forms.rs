@@ -83,7 +83,11 @@ fn padding(name: Option<&str>) -> Result<Padding, OpError> {
 
 /// Kind positions and weights are computed in.
 pub fn computed_in(dtype: DType) -> DType {
-    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
+    if dtype == DType::F64 {
+        DType::F64
+    } else {
+        DType::F32
+    }
 }
 
 fn grid_sample(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
@@ -94,7 +98,11 @@ fn grid_sample(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     );
     let align_corners = infer::int(ctx.attrs, "align_corners")? != 0;
     let own = ctx.dtype_of(x);
-    let kind = if mode == Mode::Nearest { own } else { computed_in(own) };
+    let kind = if mode == Mode::Nearest {
+        own
+    } else {
+        computed_in(own)
+    };
     let wide = ctx.cast(x, kind)?;
     let pixels = Pixels::new(ctx, wide)?;
     let (dims, rank) = (ctx.dims_of(grid), pixels.extents.len());
@@ -205,12 +213,7 @@ impl Axis {
     }
 
     /// The pixel at a whole number.
-    fn tap(
-        &self,
-        ctx: &mut ExpandCtx<'_>,
-        place: ValueId,
-        weight: Option<ValueId>,
-    ) -> Result<Tap, OpError> {
+    fn tap(&self, ctx: &mut ExpandCtx<'_>, place: ValueId, weight: Option<ValueId>) -> Result<Tap, OpError> {
         match self.padding {
             Padding::Zeros => sample_grid::zero_padded(ctx, place, weight, self.extent),
             Padding::Border => sample_grid::clamped(ctx, place, weight, self.extent),

@@ -10,8 +10,9 @@
 //! 1. Copy the `static` of its nearest relative in the file of its family.
 //! 2. Prefer [`Lowering::Expand`]: a few lines over existing ops keep every fusion rule.
 //! 3. List it in that file's `OPS`.
-//! 4. `cargo test --test ops NAME`: its samples are checked against its own inference,
+//! 4. `cargo test --test hostexec NAME`: its samples are checked against its own inference,
 //!    lowering and reference. There is no test to write.
+//! 5. `make bless` lists it in `docs/operators.md`; say in [`catalogue`] what restricts it.
 
 pub mod activation;
 pub mod arithmetic_forms;
@@ -19,14 +20,15 @@ pub mod attention;
 pub mod attention_forms;
 pub mod build;
 pub mod cast;
+pub mod catalogue;
 pub mod compare;
 pub mod control;
 pub mod conv;
 pub mod conv_eval;
 pub mod conv_forms;
 pub mod deform_forms;
-pub mod determinant;
 pub mod detection;
+pub mod determinant;
 pub mod einsum;
 pub mod elementwise;
 pub mod evaluate;
@@ -54,10 +56,10 @@ pub mod recall_forms;
 pub mod recurrent;
 pub mod recurrent_cells;
 pub mod reduce;
+pub mod reduce_forms;
 pub mod resize;
 pub mod resize_taps;
 pub mod roi_forms;
-pub mod reduce_forms;
 pub mod rotary;
 pub mod sample_grid;
 pub mod samples;

@@ -39,7 +39,10 @@ fn pools(attrs: &Attrs) -> Result<(Vec<Pool>, usize), OpError> {
     let Some(pool) = attrs.ints("pool_int64s") else {
         return Err(OpError::unsupported("n-grams of strings"));
     };
-    let (counts, columns) = (infer::sizes(attrs, "ngram_counts")?, infer::sizes(attrs, "ngram_indexes")?);
+    let (counts, columns) = (
+        infer::sizes(attrs, "ngram_counts")?,
+        infer::sizes(attrs, "ngram_indexes")?,
+    );
     let (shortest, longest) = (
         infer::int(attrs, "min_gram_length")?,
         infer::int(attrs, "max_gram_length")?,
@@ -49,7 +52,10 @@ fn pools(attrs: &Attrs) -> Result<(Vec<Pool>, usize), OpError> {
     for (n, &start) in counts.iter().enumerate() {
         let (length, end) = (n + 1, counts.get(n + 1).copied().unwrap_or(pool.len()));
         let entries = pool.get(start..end).ok_or_else(|| {
-            OpError::invalid(format!("attribute `ngram_counts` is {counts:?} for {} entries", pool.len()))
+            OpError::invalid(format!(
+                "attribute `ngram_counts` is {counts:?} for {} entries",
+                pool.len()
+            ))
         })?;
         let known = entries.len() / length;
         let own = columns.get(n_known..n_known + known).ok_or_else(|| {
@@ -76,7 +82,11 @@ fn vectorizer(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
         [] => (1, 1),
         [length] => (1, length),
         [rows, length] => (rows, length),
-        _ => return Err(OpError::invalid(format!("n-grams of a sequence of dims {dims:?}"))),
+        _ => {
+            return Err(OpError::invalid(format!(
+                "n-grams of a sequence of dims {dims:?}"
+            )));
+        }
     };
     let x = ctx.cast(x, DType::I64)?;
     let x = ctx.reshape(x, &[rows, length])?;
@@ -92,7 +102,11 @@ fn vectorizer(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
         }
     }
     let result = weighted(ctx, total, width)?;
-    let dims = if dims.len() == 2 { vec![rows, width] } else { vec![width] };
+    let dims = if dims.len() == 2 {
+        vec![rows, width]
+    } else {
+        vec![width]
+    };
     Ok(vec![ctx.reshape(result, &dims)?])
 }
 
@@ -105,7 +119,10 @@ fn counted(
     width: usize,
 ) -> Result<Option<ValueId>, OpError> {
     let dims = ctx.dims_of(x);
-    let Some(n_windows) = dims[1].checked_sub((pool.length - 1) * distance).filter(|&count| count > 0) else {
+    let Some(n_windows) = dims[1]
+        .checked_sub((pool.length - 1) * distance)
+        .filter(|&count| count > 0)
+    else {
         return Ok(None);
     };
     let known = pool.columns.len();
@@ -113,7 +130,13 @@ fn counted(
     for n in 0..pool.length {
         let entries = ctx.part(x, 1, n * distance..n * distance + n_windows)?;
         let entries = ctx.reshape(entries, &[dims[0], n_windows, 1])?;
-        let wanted: Vec<i64> = pool.entries.iter().skip(n).step_by(pool.length).copied().collect();
+        let wanted: Vec<i64> = pool
+            .entries
+            .iter()
+            .skip(n)
+            .step_by(pool.length)
+            .copied()
+            .collect();
         let wanted = ctx.integers(&[known], &wanted);
         let equal = ctx.binary("equal", entries, wanted)?;
         found = Some(match found {
@@ -152,7 +175,9 @@ fn weighted(ctx: &mut ExpandCtx<'_>, counts: ValueId, width: usize) -> Result<Va
     };
     let columns = infer::sizes(ctx.attrs, "ngram_indexes")?;
     if weights.len() != columns.len() {
-        return Err(OpError::invalid("attributes `weights` and `ngram_indexes` differ in length"));
+        return Err(OpError::invalid(
+            "attributes `weights` and `ngram_indexes` differ in length",
+        ));
     }
     let mut by_column = vec![0.0; width];
     for (column, weight) in columns.into_iter().zip(weights) {

@@ -79,7 +79,9 @@ impl Shapes {
         let count = |name: &str| usize::try_from(infer::int(ctx.attrs, name)?).map_or(Ok(0), Ok);
         let (q_heads, heads): (usize, usize) = (count("q_num_heads")?, count("kv_num_heads")?);
         let (&[batch, tokens, q_width], &[_, _, k_width], &[_, _, v_width]) = (&q[..], &k[..], &v[..]) else {
-            return Err(OpError::invalid("a linear attention needs operands of three axes"));
+            return Err(OpError::invalid(
+                "a linear attention needs operands of three axes",
+            ));
         };
         let fits = heads > 0
             && q_heads > 0
@@ -240,7 +242,11 @@ fn causal_conv(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
         Some(past) => past,
         None => ctx.filled(ctx.dtype_of(x), &[batch, channels, kernel - 1], 0.0),
     };
-    let whole = if kernel == 1 { x } else { ctx.joined(&[past, x], 2)? };
+    let whole = if kernel == 1 {
+        x
+    } else {
+        ctx.joined(&[past, x], 2)?
+    };
     let group = i64::try_from(channels).expect("extents fit in i64");
     let attrs = Attrs::new().with("group", Attr::Int(group));
     let operands = vec![Some(whole), Some(w), ctx.optional(2)];

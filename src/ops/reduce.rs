@@ -7,8 +7,8 @@ use super::evaluate::{Number, from_values, one, to_vec};
 use super::lanes::Lanes;
 use super::samples::{Draw, ints_attr, sample};
 use super::{
-    AttrDef, AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind, Tolerance,
-    infer,
+    AttrDef, AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind,
+    Tolerance, infer,
 };
 use crate::ir::{Attr, Attrs, DType, TensorType};
 use crate::tile::{Cond, Expr, ExprId, Extent, Index, ReduceOp, TileCtx};

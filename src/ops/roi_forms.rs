@@ -211,9 +211,15 @@ fn adaptive(
                 ..*side
             });
         }
-        let own: [Side; 2] = own.try_into().map_err(|_| OpError::invalid("an image has two sides"))?;
+        let own: [Side; 2] = own
+            .try_into()
+            .map_err(|_| OpError::invalid("an image has two sides"))?;
         results.push(if points.contains(&0) {
-            ctx.filled(ctx.dtype_of(images), &[1, dims[1], sides[0].n_parts, sides[1].n_parts], 0.0)
+            ctx.filled(
+                ctx.dtype_of(images),
+                &[1, dims[1], sides[0].n_parts, sides[1].n_parts],
+                0.0,
+            )
         } else {
             pooled(ctx, image, &own, points, max)?
         });

@@ -30,10 +30,14 @@ impl Pixels {
     pub fn new(ctx: &mut ExpandCtx<'_>, x: ValueId) -> Result<Self, OpError> {
         let dims = ctx.dims_of(x);
         let [n, channels, extents @ ..] = dims.as_slice() else {
-            return Err(OpError::invalid(format!("expected an image, found dims {dims:?}")));
+            return Err(OpError::invalid(format!(
+                "expected an image, found dims {dims:?}"
+            )));
         };
         if extents.is_empty() || extents.contains(&0) {
-            return Err(OpError::invalid(format!("an image of dims {dims:?} has no pixels")));
+            return Err(OpError::invalid(format!(
+                "an image of dims {dims:?} has no pixels"
+            )));
         }
         let flat = ctx.reshape(x, &[*n, *channels, extents.iter().product()])?;
         Ok(Pixels {
@@ -88,7 +92,10 @@ impl Pixels {
         let index = index.ok_or_else(|| OpError::invalid("a position without axes"))?;
         let mut value = self.picked(ctx, index)?;
         if let Some(inside) = inside {
-            let (inside, zero) = (self.per_channel(ctx, inside)?, ctx.scalar(ctx.dtype_of(value), 0.0));
+            let (inside, zero) = (
+                self.per_channel(ctx, inside)?,
+                ctx.scalar(ctx.dtype_of(value), 0.0),
+            );
             value = ctx.select(inside, value, zero)?;
         }
         match weight {

@@ -76,11 +76,21 @@ fn expand_tensor_scatter(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpErro
     let axis = infer::axis(ctx.attrs, dims.len())?;
     let fits = axis > 0
         && own.len() == dims.len()
-        && (0..dims.len()).all(|n| if n == axis { own[n] <= dims[n] } else { own[n] == dims[n] });
+        && (0..dims.len()).all(|n| {
+            if n == axis {
+                own[n] <= dims[n]
+            } else {
+                own[n] == dims[n]
+            }
+        });
     let circular = match ctx.attrs.str("mode") {
         Some("linear") => false,
         Some("circular") => true,
-        _ => return Err(OpError::invalid("attribute `mode` must be `linear` or `circular`")),
+        _ => {
+            return Err(OpError::invalid(
+                "attribute `mode` must be `linear` or `circular`",
+            ));
+        }
     };
     if !fits {
         return Err(OpError::invalid(format!(

@@ -226,7 +226,11 @@ fn transformed(
     let complex = match dims.last() {
         Some(1) => false,
         Some(2) => true,
-        _ => return Err(OpError::invalid(format!("the last axis of {dims:?} must hold 1 or 2 parts"))),
+        _ => {
+            return Err(OpError::invalid(format!(
+                "the last axis of {dims:?} must hold 1 or 2 parts"
+            )));
+        }
     };
     let whole = match (length, inverse && onesided) {
         (Some(length), _) => usize::try_from(length).unwrap_or(0),
@@ -236,7 +240,10 @@ fn transformed(
     let transform = Transform::new(whole, dims[axis], complex, inverse, onesided)?;
     // Entries beyond the input are zero and need no row.
     let x = ctx.part(x, axis, 0..transform.n_inputs)?;
-    let last: Vec<usize> = (0..rank - 1).filter(|&own| own != axis).chain([axis, rank - 1]).collect();
+    let last: Vec<usize> = (0..rank - 1)
+        .filter(|&own| own != axis)
+        .chain([axis, rank - 1])
+        .collect();
     let x = ctx.transpose(x, &last)?;
     let mut outer: Vec<usize> = last[..rank - 2].iter().map(|&own| dims[own]).collect();
     let (inputs, outputs) = (
@@ -245,8 +252,12 @@ fn transformed(
     );
     let x = ctx.reshape(x, &[outer.iter().product(), inputs])?;
     let matrix = transform.matrix()?;
-    let matrix = ctx.numbers(ctx.dtype_of(x), &[inputs, outputs], &matrix);
+    // Many frequencies cancel to nothing, which single precision would not show.
+    let (own, wide) = (ctx.dtype_of(x), DType::F64);
+    let x = ctx.cast(x, wide)?;
+    let matrix = ctx.numbers(wide, &[inputs, outputs], &matrix);
     let y = ctx.binary("matmul", x, matrix)?;
+    let y = ctx.cast(y, own)?;
     outer.extend([transform.n_outputs, Transform::parts(transform.complex_output)]);
     let y = ctx.reshape(y, &outer)?;
     let mut back = vec![0; rank];
@@ -306,7 +317,9 @@ fn cosine_window(ctx: &mut ExpandCtx<'_>, factors: &[f64]) -> Result<Vec<ValueId
         .map(|n| {
             let angle = 2.0 * PI * n as f64 / turn.max(1) as f64;
             let terms = factors.iter().enumerate();
-            terms.map(|(times, factor)| factor * (times as f64 * angle).cos()).sum()
+            terms
+                .map(|(times, factor)| factor * (times as f64 * angle).cos())
+                .sum()
         })
         .collect();
     let dtype = ctx.attrs.dtype("output_datatype").unwrap_or(DType::F32);
@@ -320,7 +333,10 @@ fn number(ctx: &ExpandCtx<'_>, n: usize) -> Result<f64, OpError> {
         .ok_or_else(|| OpError::invalid(format!("operand {n} is missing")))?;
     match to_vec::<f64>(&data)[..] {
         [only] => Ok(only),
-        _ => Err(OpError::invalid(format!("operand {n} must be one number, found `{}`", data.ty()))),
+        _ => Err(OpError::invalid(format!(
+            "operand {n} must be one number, found `{}`",
+            data.ty()
+        ))),
     }
 }
 

@@ -62,8 +62,8 @@ fn top_k(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
         .and_then(|count| usize::try_from(count).ok())
         .filter(|&count| count <= extent)
         .ok_or_else(|| OpError::invalid(format!("{count:?} of {extent} elements")))?;
-    let attrs = super::index_forms::axis_attr(axis)
-        .with("largest", Attr::Int(infer::int(ctx.attrs, "largest")?));
+    let attrs =
+        super::index_forms::axis_attr(axis).with("largest", Attr::Int(infer::int(ctx.attrs, "largest")?));
     let position = ctx.emit("sort_position", &[x], attrs)?;
     let index = inverse(ctx, position, axis, count)?;
     let mut results = vec![ctx.gathered("gather_elements", x, index, axis)?, index];

@@ -67,7 +67,9 @@ fn index(tensor: usize) -> u32 {
 
 /// What computing a tensor costs at least. A kernel that writes several is shared among them.
 fn least_cost(candidates: &[Candidate]) -> f64 {
-    let costs = candidates.iter().map(|candidate| candidate.bound_us / as_f64(candidate.outputs.len()));
+    let costs = candidates
+        .iter()
+        .map(|candidate| candidate.bound_us / as_f64(candidate.outputs.len()));
     costs.min_by(f64::total_cmp).unwrap_or(0.0)
 }
 

@@ -77,7 +77,10 @@ fn shared_names(pattern: &Term) -> Vec<String> {
     pattern.walk(&mut |term| {
         let own: Vec<&str> = match term {
             Term::Var(name) | Term::Optional { name, .. } => vec![&name.text],
-            Term::Op(op) => family_name(op).into_iter().chain(op.attrs.iter().filter_map(attr_name)).collect(),
+            Term::Op(op) => family_name(op)
+                .into_iter()
+                .chain(op.attrs.iter().filter_map(attr_name))
+                .collect(),
             Term::Each(_) | Term::Scalar { .. } => Vec::new(),
         };
         names.extend(
