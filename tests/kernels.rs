@@ -11,14 +11,17 @@ mod attention_regions;
 mod products;
 #[path = "hostexec/regions.rs"]
 mod regions;
+mod tiers;
 #[path = "hostexec/window_regions.rs"]
 mod window_regions;
 
+use std::collections::BTreeMap;
+
 use regions::Problem;
 use rtrt_codegen::compile::{self, Cache};
-use rtrt_codegen::cuda::Nvrtc;
 use rtrt_codegen::ir::DType;
 use rtrt_codegen::kernel::{self, Arch, Source};
+use tiers::have_nvrtc;
 
 const SM_90A: Arch = Arch {
     sm: 90,
@@ -36,43 +39,74 @@ fn archs() -> Vec<Arch> {
 
 /// Every variant of every problem.
 fn sources(problems: &[Problem], arch: Arch) -> Vec<Source> {
+    sources_of(problems, arch, |_, _| true)
+}
+
+/// The variants that `pick` chooses by template and number.
+fn sources_of(problems: &[Problem], arch: Arch, pick: impl Fn(&str, usize) -> bool) -> Vec<Source> {
     problems
         .iter()
         .flat_map(|problem| {
             kernel::variants(&problem.spec, arch)
                 .into_iter()
-                .map(|variant| kernel::render(&problem.spec, &variant, arch).unwrap())
+                .enumerate()
+                .filter(|(number, variant)| pick(&variant.template, *number))
+                .map(|(_, variant)| kernel::render(&problem.spec, &variant, arch).unwrap())
+                .collect::<Vec<Source>>()
         })
         .collect()
 }
 
+/// The `most` best variants of each template that `is_own` names.
+fn best_sources(problems: &[Problem], arch: Arch, most: usize, is_own: &impl Fn(&str) -> bool) -> Vec<Source> {
+    let mut found = Vec::new();
+    for problem in problems {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for variant in kernel::variants(&problem.spec, arch) {
+            let count = counts.entry(variant.template.clone()).or_default();
+            *count += 1;
+            if *count <= most && is_own(&variant.template) {
+                found.push(kernel::render(&problem.spec, &variant, arch).unwrap());
+            }
+        }
+    }
+    found
+}
+
 fn compile_on(problems: &[Problem], archs: &[Arch]) {
-    if let Err(missing) = Nvrtc::get() {
-        eprintln!("ignored: {missing}");
+    compile_some(problems, archs, |_| true);
+}
+
+/// Compiles the kernels of the templates that `is_own` names.
+fn compile_some(problems: &[Problem], archs: &[Arch], is_own: impl Fn(&str) -> bool) {
+    compile_best(problems, archs, usize::MAX, is_own);
+}
+
+/// Compiles the `most` best kernels of each of those templates.
+fn compile_best(problems: &[Problem], archs: &[Arch], most: usize, is_own: impl Fn(&str) -> bool) {
+    for &arch in archs {
+        compile_without_spills(&best_sources(problems, arch, most, &is_own), arch);
+    }
+}
+
+fn compile_without_spills(sources: &[Source], arch: Arch) {
+    if !have_nvrtc() {
         return;
     }
-    for &arch in archs {
-        let sources = sources(problems, arch);
-        let cubins = compile::compile(&sources, arch, &Cache::none(), &|_, _| {}).unwrap();
-        let spilled: Vec<String> = sources
-            .iter()
-            .zip(cubins)
-            .filter(|(_, cubin)| cubin.resources.local_bytes > 0)
-            .map(|(source, cubin)| {
-                let resources = cubin.resources;
-                format!(
-                    "{}: {} bytes, {} registers",
-                    source.name, resources.local_bytes, resources.registers
-                )
-            })
-            .collect();
-        assert!(
-            spilled.is_empty(),
-            "spills on {}:\n{}",
-            compile::arch_name(arch),
-            spilled.join("\n")
-        );
-    }
+    let cubins = compile::compile(sources, arch, &Cache::none(), &|_, _| {}).unwrap();
+    let spilled: Vec<String> = sources
+        .iter()
+        .zip(cubins)
+        .filter(|(_, cubin)| cubin.resources.local_bytes > 0)
+        .map(|(source, cubin)| {
+            let resources = cubin.resources;
+            format!(
+                "{}: {} bytes, {} registers",
+                source.name, resources.local_bytes, resources.registers
+            )
+        })
+        .collect();
+    assert!(spilled.is_empty(), "spills on {}:\n{}", compile::arch_name(arch), spilled.join("\n"));
 }
 
 #[test]
@@ -87,23 +121,26 @@ fn row_kernels_compile() {
     compile_on(&regions::rows()[..2], &archs());
 }
 
-/// Shapes of models: what decides on registers is depth and kind.
+/// What decides on registers is depth, kind and tile, which the shapes of models vary.
 #[test]
 fn attention_kernels_compile() {
-    compile_on(&attention_regions::half(), &[SM_90A]);
-    compile_on(&attention_regions::wide(), &[SM_90A]);
-    compile_on(&attention_regions::decode(), &[SM_90A]);
-    compile_on(&attention_regions::of_models(), &archs());
+    let own = |template: &str| template.starts_with("attention");
+    let small = [attention_regions::wide(), attention_regions::decode()].concat();
+    compile_best(&small, &[SM_90A], 3, own);
+    compile_some(&attention_regions::of_models(), &[SM_90A], own);
+    compile_best(&attention_regions::of_models(), &archs(), 1, own);
 }
 
 #[test]
 fn window_kernels_compile() {
-    compile_on(&window_regions::depthwise(), &[SM_90A]);
-    compile_on(&window_regions::pools(true)[..4], &[SM_90A]);
-    compile_on(&window_regions::pools(false)[..4], &[SM_90A]);
-    compile_on(&window_regions::groups(), &[SM_90A]);
-    compile_on(&window_regions::transposed()[..8], &[SM_90A]);
-    compile_on(&window_regions::of_models(), &archs());
+    let own = |template: &str| template.starts_with("window");
+    let pools = [window_regions::pools(true), window_regions::pools(false)].concat();
+    compile_best(&window_regions::depthwise(), &[SM_90A], 3, own);
+    compile_best(&pools, &[SM_90A], 1, own);
+    compile_best(&window_regions::groups(), &[SM_90A], 2, own);
+    compile_best(&window_regions::transposed(), &[SM_90A], 1, own);
+    compile_some(&window_regions::of_models(), &[SM_90A], own);
+    compile_best(&window_regions::of_models(), &archs(), 1, own);
 }
 
 /// Products of every kind, with an epilogue of several operands.
@@ -136,24 +173,28 @@ fn some_products() -> Vec<Problem> {
         matmul(DType::BF16, 72),
         tf32,
         matmul(DType::F64, 72),
-        products::matmul(
-            DType::F16,
-            (&[2, 77, 64], Layout::Turned),
-            (&[64, 77], Layout::Cast),
-            Epilogue::Heads,
-        ),
+        products::matmul(DType::F16, (&[2, 77, 64], Layout::Turned), (&[64, 77], Layout::Cast), Epilogue::Heads),
     ]
 }
 
 #[test]
 fn product_kernels_compile_for_one_architecture() {
-    compile_on(&some_products(), &[SM_90A]);
+    let all = sources_of(&some_products(), SM_90A, |template, _| template.starts_with("gemm"));
+    compile_without_spills(&all, SM_90A);
 }
 
 #[test]
 fn product_kernels_compile_everywhere() {
-    compile_on(&some_products()[..1], &archs());
-    compile_on(&some_products()[2..3], &archs());
+    // A fourth of the variants on each, another one on the next.
+    let problems = some_products();
+    for (turn, arch) in archs().into_iter().enumerate() {
+        for problem in [&problems[..1], &problems[2..3]] {
+            let some = sources_of(problem, arch, |template, number| {
+                template.starts_with("gemm") && number % 4 == turn % 4
+            });
+            compile_without_spills(&some, arch);
+        }
+    }
 }
 
 fn snapshot(name: &str, text: &str) {
@@ -167,10 +208,7 @@ fn snapshot(name: &str, text: &str) {
 /// The kernel that `template` offers first, as a person reads it.
 fn canonical(problem: &Problem, template: &str, arch: Arch) -> String {
     let variants = kernel::variants(&problem.spec, arch);
-    let variant = variants
-        .iter()
-        .find(|variant| variant.template == template)
-        .unwrap();
+    let variant = variants.iter().find(|variant| variant.template == template).unwrap();
     let source = kernel::render(&problem.spec, variant, arch).unwrap();
     format!("{}{}", source.header, kernel::prelude::kernel_part(&source.text))
 }
@@ -179,32 +217,22 @@ fn canonical(problem: &Problem, template: &str, arch: Arch) -> String {
 fn product_kernels_read_well() {
     let [sm_75, sm_80] = [75, 80].map(|sm| Arch { sm, specific: false });
     let problems = some_products();
-    snapshot(
-        "gemm_mma__matmul_f16__sm_75",
-        &canonical(&problems[0], "gemm_mma", sm_75),
-    );
-    snapshot(
-        "gemm_mma__conv_f16__sm_80",
-        &canonical(&problems[2], "gemm_mma", sm_80),
-    );
-    snapshot(
-        "gemm_simt__matmul_f32__sm_80",
-        &canonical(&problems[1], "gemm_simt", sm_80),
-    );
+    snapshot("gemm_mma__matmul_f16__sm_75", &canonical(&problems[0], "gemm_mma", sm_75));
+    snapshot("gemm_mma__conv_f16__sm_80", &canonical(&problems[2], "gemm_mma", sm_80));
+    snapshot("gemm_simt__matmul_f32__sm_80", &canonical(&problems[1], "gemm_simt", sm_80));
 }
 
-/// Every variant of the matrix templates as a row: what a change of the cost model moves.
-#[test]
-fn product_variants_as_a_table() {
+/// Every variant of some templates as a row: what a change of the cost model moves.
+fn table(problems: &[Problem], arch: Arch, is_own: impl Fn(&str) -> bool) -> String {
     let mut table = String::new();
-    for problem in &some_products() {
+    for problem in problems {
         let ops = problem.spec.text();
         table.push_str(&format!("{}\n{ops}\n", problem.label));
-        for variant in kernel::variants(&problem.spec, SM_90A) {
-            if !variant.template.starts_with("gemm") {
+        for variant in kernel::variants(&problem.spec, arch) {
+            if !is_own(&variant.template) {
                 continue;
             }
-            let source = kernel::render(&problem.spec, &variant, SM_90A).unwrap();
+            let source = kernel::render(&problem.spec, &variant, arch).unwrap();
             let launch = source.launch;
             table.push_str(&format!(
                 "  {:9.1} us  {} blocks of {}, {} B shared, {} B workspace  {}\n",
@@ -217,53 +245,44 @@ fn product_variants_as_a_table() {
             ));
         }
     }
-    snapshot("gemm_variants", &table);
-}
-
-fn all_problems() -> Vec<Problem> {
-    [
-        regions::pointwise(),
-        regions::moves(),
-        regions::rows(),
-        regions::reductions(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    table
 }
 
 #[test]
-#[ignore = "prints how variants rank, to judge predictions"]
-fn ranking() {
+fn product_variants_as_a_table() {
+    let own = |template: &str| template.starts_with("gemm");
+    snapshot("gemm_variants", &table(&some_products(), SM_90A, own));
+}
+
+#[test]
+fn attention_and_window_variants_as_a_table() {
     let orin = Arch {
         sm: 87,
         specific: false,
     };
-    let problems = [
-        attention_regions::of_models(),
-        window_regions::of_models(),
-        some_products(),
-    ]
-    .concat();
-    for problem in &problems {
-        for arch in [orin, SM_90A] {
-            println!("{} on {}", problem.label, compile::arch_name(arch));
-            let variants = kernel::variants(&problem.spec, arch);
-            let mut seen: Vec<&str> = Vec::new();
-            for variant in &variants {
-                let first = !seen.contains(&variant.template.as_str());
-                if first || seen.len() == 1 {
-                    println!(
-                        "  {:8.2} us {} {:?}",
-                        variant.predicted_us, variant.template, variant.knobs
-                    );
-                }
-                if first {
-                    seen.push(&variant.template);
-                }
-            }
-        }
+    for (arch, name) in [(orin, "sm_87"), (SM_90A, "sm_90a")] {
+        let attention = table(&attention_regions::of_models(), arch, |_| true);
+        snapshot(&format!("attention_variants__{name}"), &attention);
+        let window = table(&window_regions::of_models(), arch, |_| true);
+        snapshot(&format!("window_variants__{name}"), &window);
     }
+}
+
+#[test]
+fn attention_without_asynchronous_copies_reads_well() {
+    let sm_75 = Arch {
+        sm: 75,
+        specific: false,
+    };
+    let problem = &attention_regions::of_models()[0];
+    snapshot("attention_mma__heads__sm_75", &canonical(problem, "attention_mma", sm_75));
+}
+
+fn all_problems() -> Vec<Problem> {
+    [regions::pointwise(), regions::moves(), regions::rows(), regions::reductions()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::rebuild::canonical;
 use super::source::Param;
 use super::spec::KernelSpec;
 use crate::ir::TensorType;
+use crate::rewrite::RegionKind;
 use crate::tile::index::delinearize;
 use crate::tile::{Body, ExprId, Extent, Index, VarId};
 
@@ -142,10 +143,17 @@ pub fn operand_bytes(spec: &KernelSpec) -> f64 {
 pub fn kernel_name(spec: &KernelSpec, template: &str, tile: &str) -> String {
     const MAX_OPS: usize = 5;
     let ops = spec.ops();
+    // Around a main loop views are how it reads and stores, not what it does.
+    let has_loop = matches!(spec.kind, RegionKind::Attention | RegionKind::Window);
+    let is_quiet = |op: &str| match op {
+        "cast" | "expand" | "reshape" => true,
+        "slice" | "transpose" => has_loop,
+        _ => false,
+    };
     let mut words: Vec<&str> = ops
         .iter()
         .copied()
-        .filter(|op| !matches!(*op, "cast" | "expand" | "reshape") || ops.len() == 1)
+        .filter(|op| !is_quiet(op) || ops.len() == 1)
         .collect();
     if words.is_empty() {
         words.push("copy");

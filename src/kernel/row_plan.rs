@@ -11,6 +11,7 @@ use super::free_vars::FreeVars;
 use super::rebuild::{Rebuild, Stage, operands as operands_of};
 use super::region_body::{Composed, compose_at, extents};
 use super::spec::KernelSpec;
+use crate::rewrite::RegionKind;
 use crate::tile::index::delinearize;
 use crate::tile::{Body, Expr, ExprId, Index, VarId};
 
@@ -50,6 +51,11 @@ pub struct RowBody {
 
 /// The rows of `spec`, if it has reductions that fit one frame.
 pub fn row_shape(spec: &KernelSpec) -> Option<RowShape> {
+    match spec.kind {
+        // Their elements share what they read, which rows know nothing of.
+        RegionKind::Window | RegionKind::Attention => return None,
+        RegionKind::Pointwise | RegionKind::Row | RegionKind::Reduce | RegionKind::Dot | RegionKind::Other => {}
+    }
     let mut shape: Option<RowShape> = None;
     for (number, ty) in spec.output_types().iter().enumerate() {
         let dims = ty.dims();

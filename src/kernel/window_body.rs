@@ -330,6 +330,26 @@ pub fn read(
     Ok((printer.finish()?, values[0].clone()))
 }
 
+/// Statements that read the one element of `part`, and its value.
+///
+/// # Errors
+/// If an op of the part has no text.
+pub fn read_one(
+    spec: &KernelSpec,
+    part: &Before,
+    names: &[&str],
+    depth: usize,
+) -> Result<(String, String), KernelError> {
+    let inputs = operands(spec);
+    let mut printer = Printer::new(&part.body, &inputs);
+    printer.set_depth(depth);
+    for (&var, name) in part.vars.iter().zip(names) {
+        printer.bind(var, name);
+    }
+    let value = printer.value(part.value);
+    Ok((printer.finish()?, value))
+}
+
 /// The lane is the last variable.
 fn lane_of(vars: &[VarId], width: usize) -> Lane {
     Lane {

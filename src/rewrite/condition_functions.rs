@@ -408,9 +408,23 @@ pub static FUNCTIONS: &[Function] = &[
     }),
     Function::new("squeeze", (1, 1), "a list without its ones", |args, _| {
         let list = args[0].as_ints()?;
+<<<<<<< HEAD
         Some(Value::ints(
             list.iter().copied().filter(|&extent| extent != 1).collect(),
         ))
+=======
+        Some(Value::ints(list.iter().copied().filter(|&extent| extent != 1).collect()))
+    }),
+    Function::new("all_equal", (2, 2), "all_equal(list, v): whether every entry is v", |args, _| {
+        let value = args[1].as_int()?;
+        Some(Value::Bool(args[0].as_ints()?.iter().all(|&entry| entry == value)))
+    }),
+    Function::new("scaled", (2, 2), "scaled(a, b): entries multiplied pairwise", |args, _| {
+        pairwise(args, i64::checked_mul)
+    }),
+    Function::new("shifted", (2, 2), "shifted(a, b): entries added pairwise", |args, _| {
+        pairwise(args, i64::checked_add)
+>>>>>>> main
     }),
     Function::new(
         "all_equal",

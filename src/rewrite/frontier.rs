@@ -17,6 +17,10 @@ use super::cost::as_f64;
 
 /// States kept per layer.
 pub const BEAM: usize = 256;
+/// Owed tensors of all states kept per layer: where much is owed at a time, fewer states are kept.
+const MAX_OWED: usize = 8_192;
+/// States kept per layer, however wide.
+const LEAST_BEAM: usize = 8;
 
 /// The kernels to run.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,6 +99,8 @@ impl Search<'_> {
         states.sort_unstable_by(|(cost_a, a, _), (cost_b, b, _)| {
             cost_a.total_cmp(cost_b).then_with(|| a.cmp(b))
         });
+        let widest = states.iter().map(|(_, state, _)| state.len()).max().unwrap_or(1);
+        let beam = beam.min((MAX_OWED / widest.max(1)).max(LEAST_BEAM));
         if states.len() > beam {
             states.truncate(beam);
             self.is_exact = false;

@@ -199,10 +199,11 @@ fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &D
     let waves = n_blocks / (f64::from(device.n_sms) * resident);
     let steps = (attention.seen_keys() / plan.tile_keys() as f64).ceil().max(1.0);
 
-    let chain = 700.0 + 36.0 * (depth / 16.0 + warp_keys / 16.0) + 5.0 * warp_keys;
+    let fetched = plan.tile_keys() as f64 * (depth + value_depth) * 2.0;
+    let copies = fetched / 16.0 / plan.threads() as f64;
+    let chain = 700.0 + 36.0 * (depth / 16.0 + warp_keys / 16.0) + 5.0 * warp_keys + 8.0 * copies;
     let mma = 32.0 * warp_keys * (depth + value_depth) / (device.tensor_flops_per_clk * 0.5);
     let issue = (16.0 * warp_keys * 14.0 + 8.0 * value_depth) / 32.0 / 4.0;
-    let fetched = plan.tile_keys() as f64 * (depth + value_depth) * 2.0;
     let shared = warps * warp_keys * (depth + value_depth) * 2.0 + fetched;
     let busy = resident * (warps * (mma + issue)).max(fetched / 40.0).max(shared / 110.0);
     let cycles = 1800.0

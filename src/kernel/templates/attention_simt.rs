@@ -208,11 +208,12 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     );
     let (params, passed) = signature(spec);
     let tile = format!(
-        "{}x{}x{}_t{}",
+        "{}x{}x{}_t{}l{}",
         plan.tile_rows(),
         plan.tile_keys(),
         attention.depth,
-        plan.threads
+        plan.threads,
+        plan.lanes
     );
     let name = kernel_name(spec, TEMPLATE.name, &tile);
     let score = attention.score(spec, node, 3, plan.tile_keys())?;

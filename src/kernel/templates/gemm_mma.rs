@@ -72,7 +72,7 @@ struct OperandContext {
     axis: &'static str,
     along_k: bool,
     mode: &'static str,
-    /// Where the operand's tile begins in a stage.
+    /// Where the operand's tile begins in a stage, as a further term.
     offset: &'static str,
     swizzle: &'static str,
     fragment: &'static str,
@@ -429,8 +429,8 @@ fn operand_context(
     element: DType,
 ) -> Result<OperandContext, KernelError> {
     let (name, letter, rows, axis, offset) = match cut.side {
-        Side::A => ("a", "A", "M", "m", "0"),
-        Side::B => ("b", "B", "N", "n", "kBytesA"),
+        Side::A => ("a", "A", "M", "m", ""),
+        Side::B => ("b", "B", "N", "n", " + kBytesA"),
     };
     let fetch = blocking.fetch(contraction, cut);
     let load = match (mode, fetch.plain(inputs, element)) {

@@ -13,6 +13,7 @@ use crate::kernel::region_body::{
 };
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
+use crate::rewrite::RegionKind;
 use crate::tile::{Body, Expr, ExprId};
 
 pub static TEMPLATE: Template = Template {
@@ -57,11 +58,25 @@ pub fn same_count(outputs: &[TensorType]) -> bool {
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
 fn predicted_us(spec: &KernelSpec, composed: &Composed, device: &Device) -> f64 {
     let n_elements = spec.output_types().first().map_or(0, TensorType::n_elements) as f64;
+<<<<<<< HEAD
     let per_element: f64 = composed
         .outputs
         .iter()
         .map(|&output| work(&composed.body, output))
         .sum();
+=======
+    let steps: f64 = composed.outputs.iter().map(|&output| work(&composed.body, output)).sum();
+    // Every tap of a window is placed anew, and tested against the padding.
+    let per_element = match spec.kind {
+        RegionKind::Window => steps * 2.5,
+        RegionKind::Pointwise
+        | RegionKind::Row
+        | RegionKind::Reduce
+        | RegionKind::Dot
+        | RegionKind::Attention
+        | RegionKind::Other => steps,
+    };
+>>>>>>> main
     // A term without reuse costs about four instructions, and a load hits L1 at best.
     let rate = f64::from(device.n_sms) * device.clock_ghz * 1e3 * 32.0;
     let latency = per_element * 4e-3;

@@ -15,7 +15,7 @@ use crate::kernel::prelude::{COMMON, WINDOW, translation_unit};
 use crate::kernel::region_body::{kernel_name, operand_bytes, signature, tensors_index_type};
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
-use crate::kernel::window_body::{Axis, Combine, Window, read};
+use crate::kernel::window_body::{Axis, Combine, Window, read, read_one};
 
 pub static TEMPLATE: Template = Template {
     name: "window_strip",
@@ -211,7 +211,7 @@ fn predicted_us(spec: &KernelSpec, window: &Window, plan: Plan, device: &Device)
         plan.threads as f64 * (1.0 + strip * width / 8.0).min(4.0),
     );
     // What a thread waits for: the filters, then its columns, several rows of them at once.
-    let waits = if window.has_filter() { 1.2 } else { 0.6 } + 0.12 * rows.kernel as f64;
+    let waits = if window.has_filter() { 0.9 } else { 0.5 } + 0.08 * rows.kernel as f64;
     let latency = waits + own * 4.0 / (device.clock_ghz * 1e3) * 0.25;
     NODE_US + latency + (device.memory_us(operand_bytes(spec)) / fill).max(issue)
 }
@@ -277,7 +277,7 @@ fn context(
     )?;
     let (load_filter, filter) = if window.has_filter() {
         let part = window.filter(spec, node, 1)?;
-        read(spec, &part, 1, &["tap_row", "tap", "0", "filter"], 2)?
+        read_one(spec, &part, &["tap_row", "tap", "0", "filter"], 2)?
     } else {
         (String::new(), String::new())
     };
