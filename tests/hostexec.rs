@@ -64,12 +64,7 @@ fn check_sums(problems: &[Problem], template: &str, arch: Arch, most: usize, sla
 const SUMS: f64 = 3.0;
 
 /// Runs the variants whose ranks `pick` chooses; `slack` widens the tolerance.
-fn check_picked(
-    problems: &[Problem],
-    arch: Arch,
-    slack: f64,
-    pick: impl Fn(&[kernel::Variant]) -> Vec<usize>,
-) {
+fn check_picked(problems: &[Problem], arch: Arch, slack: f64, pick: impl Fn(&[kernel::Variant]) -> Vec<usize>) {
     if !have_compiler() {
         return;
     }
@@ -98,13 +93,7 @@ fn check_picked(
             }
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} of {} wrong:\n{}",
-        wrong.len(),
-        cases.len(),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
 #[test]
@@ -146,10 +135,7 @@ fn every_other_op_of_the_op_table() {
     let others = regions::ops_of_the_table(|def| {
         matches!(
             def.lower,
-            Lowering::Tile(
-                TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other,
-                _
-            )
+            Lowering::Tile(TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other, _)
         )
     });
     check_some(others, 1);
@@ -158,12 +144,7 @@ fn every_other_op_of_the_op_table() {
 #[test]
 fn attention_on_tensor_cores() {
     check_template(&attention_regions::half(), "attention_mma", SM_90, 3);
-    check_template(
-        &attention_regions::half_of_one_kind(),
-        "attention_mma",
-        SM_90,
-        usize::MAX,
-    );
+    check_template(&attention_regions::half_of_one_kind(), "attention_mma", SM_90, usize::MAX);
     check_template(&attention_regions::half_of_one_kind(), "attention_mma", SM_75, 2);
 }
 
@@ -210,14 +191,7 @@ fn windows_of_the_op_table() {
 
 #[test]
 fn simt_products_of_every_kind_and_layout() {
-    let kinds = [
-        DType::F32,
-        DType::F64,
-        DType::F16,
-        DType::BF16,
-        DType::I32,
-        DType::I8,
-    ];
+    let kinds = [DType::F32, DType::F64, DType::F16, DType::BF16, DType::I32, DType::I8];
     for dtype in kinds {
         if dtype.is_float() {
             check_template(&products::layouts(dtype), "gemm_simt", SM_90, 1);
@@ -255,12 +229,7 @@ fn mma_products_of_every_layout_and_epilogue() {
     }
     check_template(&products::epilogues(DType::F16), "gemm_mma", SM_90, 2);
     let plain = (products::Layout::Plain, products::Epilogue::BiasResidualRelu);
-    let all = products::matmul(
-        DType::F16,
-        (&[150, 136], plain.0),
-        (&[136, 144], plain.0),
-        plain.1,
-    );
+    let all = products::matmul(DType::F16, (&[150, 136], plain.0), (&[136, 144], plain.0), plain.1);
     check_template(&[all], "gemm_mma", SM_90, usize::MAX);
 }
 

@@ -29,6 +29,7 @@ impl Progress {
             quiet,
         }
     }
+
 }
 
 impl Observer for Progress {

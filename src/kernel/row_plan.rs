@@ -89,13 +89,7 @@ fn output_axes(spec: &KernelSpec, number: usize, dims: &[usize]) -> Option<(usiz
     let composed = compose_at(&one, dims, |_, vars, dims| {
         vars.iter()
             .zip(dims)
-            .map(|(&var, &extent)| {
-                if extent == 1 {
-                    Index::zero()
-                } else {
-                    Index::var(var)
-                }
-            })
+            .map(|(&var, &extent)| if extent == 1 { Index::zero() } else { Index::var(var) })
             .collect()
     })
     .ok()?;
@@ -257,11 +251,7 @@ impl RowBody {
             if let Expr::Acc { slot, .. } = self.body.expr(id) {
                 found.insert(usize::from(*slot));
             }
-            queue.extend(
-                operands_of(self.body.expr(id))
-                    .into_iter()
-                    .filter(|&operand| seen.insert(operand)),
-            );
+            queue.extend(operands_of(self.body.expr(id)).into_iter().filter(|&operand| seen.insert(operand)));
         }
         found
     }

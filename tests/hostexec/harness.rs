@@ -56,26 +56,14 @@ pub fn run_all(cases: &[Case]) -> Vec<Vec<HostTensor>> {
     if !run.status.success() {
         let kept = std::env::temp_dir().join("rtrt-hostexec-failed.cpp");
         fs::copy(&unit, &kept).unwrap();
-        panic!(
-            "{}: {}(text in {})",
-            run.status,
-            String::from_utf8_lossy(&run.stderr),
-            kept.display()
-        );
+        panic!("{}: {}(text in {})", run.status, String::from_utf8_lossy(&run.stderr), kept.display());
     }
     read_outputs(cases, &fs::read(folder.path().join("out")).unwrap())
 }
 
 fn compile(unit: &Path, program: &Path) {
     let result = Command::new("g++")
-        .args([
-            "-std=c++17",
-            "-O1",
-            "-w",
-            "-fno-strict-aliasing",
-            "-ffp-contract=off",
-            "-o",
-        ])
+        .args(["-std=c++17", "-O1", "-w", "-fno-strict-aliasing", "-ffp-contract=off", "-o"])
         .arg(program)
         .arg(unit)
         .output()
@@ -129,9 +117,7 @@ fn translation_unit(cases: &[Case]) -> String {
         let kernel = kernel.replace("extern \"C\" __global__", "__global__");
         writeln!(text, "namespace k{number} {{\n{kernel}}}  // namespace").unwrap();
     }
-    text.push_str(
-        "int main() {\n  FILE* in = fopen(\"in\", \"rb\");\n  FILE* out = fopen(\"out\", \"wb\");\n",
-    );
+    text.push_str("int main() {\n  FILE* in = fopen(\"in\", \"rb\");\n  FILE* out = fopen(\"out\", \"wb\");\n");
     for (number, case) in cases.iter().enumerate() {
         text.push_str(&launch(number, case));
     }
@@ -140,25 +126,12 @@ fn translation_unit(cases: &[Case]) -> String {
 }
 
 fn launch(number: usize, case: &Case) -> String {
-    let mut text = format!(
-        "  {{\n    fprintf(stderr, \"running {}\\n\");\n",
-        case.label.replace('"', "'")
-    );
+    let mut text = format!("  {{\n    fprintf(stderr, \"running {}\\n\");\n", case.label.replace('"', "'"));
     for (position, input) in case.inputs.iter().enumerate() {
-        writeln!(
-            text,
-            "    host::Any i{position} = host::read_input(in, {});",
-            input.n_bytes()
-        )
-        .unwrap();
+        writeln!(text, "    host::Any i{position} = host::read_input(in, {});", input.n_bytes()).unwrap();
     }
     for (position, output) in case.outputs.iter().enumerate() {
-        writeln!(
-            text,
-            "    host::Any o{position} = {{host::allocate({}, 0xa5)}};",
-            output.n_bytes()
-        )
-        .unwrap();
+        writeln!(text, "    host::Any o{position} = {{host::allocate({}, 0xa5)}};", output.n_bytes()).unwrap();
     }
     let workspace = case.source.workspace_bytes;
     writeln!(text, "    host::Any w = {{host::allocate({workspace}, 0)}};").unwrap();
@@ -183,12 +156,7 @@ fn launch(number: usize, case: &Case) -> String {
     )
     .unwrap();
     for (position, output) in case.outputs.iter().enumerate() {
-        writeln!(
-            text,
-            "    host::write_output(out, o{position}, {});",
-            output.n_bytes()
-        )
-        .unwrap();
+        writeln!(text, "    host::write_output(out, o{position}, {});", output.n_bytes()).unwrap();
     }
     text.push_str("  }\n");
     text
@@ -218,10 +186,5 @@ pub fn difference(found: &HostTensor, wanted: &HostTensor, tolerance: f64) -> Op
         let close = (a - b).abs() <= tolerance * (1.0 + b.abs());
         !same && !close
     })?;
-    Some(format!(
-        "element {wrong} of {} is {}, wanted {}",
-        wanted.ty(),
-        a[wrong],
-        b[wrong]
-    ))
+    Some(format!("element {wrong} of {} is {}, wanted {}", wanted.ty(), a[wrong], b[wrong]))
 }

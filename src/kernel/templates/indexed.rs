@@ -50,21 +50,12 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
 /// Whether all outputs have the same number of elements, so that one thread can own one of
 /// each.
 pub fn same_count(outputs: &[TensorType]) -> bool {
-    outputs
-        .windows(2)
-        .all(|pair| pair[0].n_elements() == pair[1].n_elements())
+    outputs.windows(2).all(|pair| pair[0].n_elements() == pair[1].n_elements())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
 fn predicted_us(spec: &KernelSpec, composed: &Composed, device: &Device) -> f64 {
     let n_elements = spec.output_types().first().map_or(0, TensorType::n_elements) as f64;
-<<<<<<< HEAD
-    let per_element: f64 = composed
-        .outputs
-        .iter()
-        .map(|&output| work(&composed.body, output))
-        .sum();
-=======
     let steps: f64 = composed.outputs.iter().map(|&output| work(&composed.body, output)).sum();
     // Every tap of a window is placed anew, and tested against the padding.
     let per_element = match spec.kind {
@@ -76,14 +67,11 @@ fn predicted_us(spec: &KernelSpec, composed: &Composed, device: &Device) -> f64 
         | RegionKind::Attention
         | RegionKind::Other => steps,
     };
->>>>>>> main
     // A term without reuse costs about four instructions, and a load hits L1 at best.
     let rate = f64::from(device.n_sms) * device.clock_ghz * 1e3 * 32.0;
     let latency = per_element * 4e-3;
     let fill = device.fill(n_elements / THREADS as f64, THREADS as f64);
-    NODE_US
-        + latency
-        + (n_elements * per_element / rate).max(device.memory_us(operand_bytes(spec)) * 1.5) / fill
+    NODE_US + latency + (n_elements * per_element / rate).max(device.memory_us(operand_bytes(spec)) * 1.5) / fill
 }
 
 /// Scalar steps to evaluate a term, loops multiplied out.
@@ -160,3 +148,4 @@ pub fn one_dimensional(n_items: usize, threads: usize) -> Launch {
         smem_bytes: 0,
     }
 }
+
