@@ -1,4 +1,5 @@
-//! ONNX forms with worked examples, and that they expand into ops that have generated code.
+//! ONNX forms with worked examples, that they expand into ops that have generated code, and
+//! the page of operators.
 
 #![cfg(feature = "builder")]
 
@@ -446,4 +447,16 @@ fn overlapping_boxes_are_suppressed() {
         vec![boxes, scores, ints(&[1], &[5]), floats(&[1], &[0.5])],
     );
     close(&kept.eval()[0], &[2, 3], &[0.0, 0.0, 1.0, 0.0, 0.0, 2.0]);
+}
+
+#[test]
+fn the_page_of_operators_is_current() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operators.md");
+    let page = ops::catalogue::page();
+    if std::env::var_os("RTRT_BLESS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &page).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == page, "docs/operators.md is stale; `make bless` rewrites it");
 }
