@@ -20,6 +20,8 @@ typedef unsigned long long uint64_t;
 
 RT_DEV float rt_f32_of_bits(uint32_t bits) { return __uint_as_float(bits); }
 RT_DEV uint32_t rt_bits_of_f32(float x) { return __float_as_uint(x); }
+RT_DEV double rt_f64_of_bits(uint64_t bits) { return __longlong_as_double(int64_t(bits)); }
+RT_DEV uint64_t rt_bits_of_f64(double x) { return uint64_t(__double_as_longlong(x)); }
 
 RT_DEV float rt_f32_of_f16_bits(uint16_t bits) {
   float x;
