@@ -14,7 +14,7 @@ demo: nvrtc
 
 # host and nvrtc tiers; the gpu tier prints as ignored unless RTRT_TEST_GPU=1
 test: nvrtc
-	cargo test
+	RTRT_REQUIRE_NVRTC=1 cargo test
 
 check: nvrtc
 	cargo fmt --check

@@ -243,7 +243,11 @@ pub fn regions(core: &Graph, arch: Arch, settings: &Settings) -> Result<FusedGra
 fn in_canonical_form(core: &Graph, settings: &Settings, rules: &RuleSet) -> Graph {
     match settings.precision {
         DType::F32 => canonicalize(core, rules),
-        narrow => canonicalize(&specialize::lower_precision(core, narrow), rules),
+        // Casts would hide the spellings that rules recognise.
+        narrow => {
+            let recognised = canonicalize(core, rules);
+            canonicalize(&specialize::lower_precision(&recognised, narrow), rules)
+        }
     }
 }
 

@@ -37,7 +37,10 @@ fn fused(text: &str, rules: &[&str]) -> FusedGraph {
     for (expected, found) in expected.iter().zip(&found) {
         assert_eq!(expected.ty(), found.ty());
         for (expected, found) in to_vec::<f64>(expected).iter().zip(to_vec::<f64>(found)) {
-            assert!((expected - found).abs() <= 1e-4 * (1.0 + expected.abs()), "{found}, expected {expected}");
+            assert!(
+                (expected - found).abs() <= 1e-4 * (1.0 + expected.abs()),
+                "{found}, expected {expected}"
+            );
         }
     }
     fused
@@ -57,7 +60,10 @@ fn a_residual_block_of_convolutions_is_its_convolutions() {
          }",
         &["conv_channels_last", "sink_through_map"],
     );
-    let windows = kinds(&fused).iter().filter(|kind| **kind == RegionKind::Window).count();
+    let windows = kinds(&fused)
+        .iter()
+        .filter(|kind| **kind == RegionKind::Window)
+        .count();
     assert_eq!(windows, 2);
     // The transposes of the image and of the result are part of the convolutions; those of the
     // filters, which are inputs here, are not.
@@ -76,7 +82,10 @@ fn squeeze_and_excite_is_four_kernels_beside_its_convolution() {
         &["conv_of_points"],
     );
     assert_eq!(fused.regions.len(), 4, "{:?}", kinds(&fused));
-    let dots = kinds(&fused).iter().filter(|kind| **kind == RegionKind::Dot).count();
+    let dots = kinds(&fused)
+        .iter()
+        .filter(|kind| **kind == RegionKind::Dot)
+        .count();
     assert_eq!(dots, 2);
 }
 
@@ -95,7 +104,11 @@ fn guarded_attention_is_one_kernel() {
            p = matmul(where(is_nan(w), f32[]{0.0}, w), vh)
            return reshape[shape=[1,6,8]](transpose[perm=[0,2,1,3]](p)) as \"y\"
          }",
-        &["guarded_attention_biased", "scale_of_query", "scale_of_key_behind_view"],
+        &[
+            "guarded_attention_biased",
+            "scale_of_query",
+            "scale_of_key_behind_view",
+        ],
     );
     assert_eq!(kinds(&fused), [RegionKind::Attention]);
 }
@@ -128,7 +141,11 @@ fn branches_over_one_picture_are_joined() {
         &["conv_of_points"],
     );
     assert_eq!(fused.regions.len(), 3, "{:?}", kinds(&fused));
-    let rules: Vec<&str> = fused.regions[0].rules.iter().map(|rule| rule.name.as_str()).collect();
+    let rules: Vec<&str> = fused.regions[0]
+        .rules
+        .iter()
+        .map(|rule| rule.name.as_str())
+        .collect();
     assert!(rules.contains(&"join_activated"), "{rules:?}");
 }
 

@@ -11,6 +11,7 @@ mod attention_regions;
 mod products;
 #[path = "hostexec/regions.rs"]
 mod regions;
+mod tiers;
 #[path = "hostexec/window_regions.rs"]
 mod window_regions;
 
@@ -18,9 +19,9 @@ use std::collections::BTreeMap;
 
 use regions::Problem;
 use rtrt_codegen::compile::{self, Cache};
-use rtrt_codegen::cuda::Nvrtc;
 use rtrt_codegen::ir::DType;
 use rtrt_codegen::kernel::{self, Arch, Source};
+use tiers::have_nvrtc;
 
 const SM_90A: Arch = Arch {
     sm: 90,
@@ -89,8 +90,7 @@ fn compile_best(problems: &[Problem], archs: &[Arch], most: usize, is_own: impl 
 }
 
 fn compile_without_spills(sources: &[Source], arch: Arch) {
-    if let Err(missing) = Nvrtc::get() {
-        eprintln!("ignored: {missing}");
+    if !have_nvrtc() {
         return;
     }
     let cubins = compile::compile(sources, arch, &Cache::none(), &|_, _| {}).unwrap();
@@ -141,6 +141,16 @@ fn window_kernels_compile() {
     compile_best(&window_regions::transposed(), &[SM_90A], 1, own);
     compile_some(&window_regions::of_models(), &[SM_90A], own);
     compile_best(&window_regions::of_models(), &archs(), 1, own);
+}
+
+#[test]
+fn kernels_of_groups_and_few_rows_compile() {
+    compile_best(&regions::groups(), &[SM_90A], 2, |template| template == "row");
+    let own = |template: &str| template == "gemv";
+    for dtype in [DType::F16, DType::F32] {
+        compile_some(&products::skinny_of_models(dtype), &[SM_90A], own);
+        compile_best(&products::skinny_of_models(dtype)[..4], &archs(), 1, own);
+    }
 }
 
 /// Products of every kind, with an epilogue of several operands.
@@ -220,6 +230,8 @@ fn product_kernels_read_well() {
     snapshot("gemm_mma__matmul_f16__sm_75", &canonical(&problems[0], "gemm_mma", sm_75));
     snapshot("gemm_mma__conv_f16__sm_80", &canonical(&problems[2], "gemm_mma", sm_80));
     snapshot("gemm_simt__matmul_f32__sm_80", &canonical(&problems[1], "gemm_simt", sm_80));
+    let head = &products::skinny_of_models(DType::F16)[2];
+    snapshot("gemv__matmul_f16__sm_80", &canonical(head, "gemv", sm_80));
 }
 
 /// Every variant of some templates as a row: what a change of the cost model moves.
@@ -252,6 +264,8 @@ fn table(problems: &[Problem], arch: Arch, is_own: impl Fn(&str) -> bool) -> Str
 fn product_variants_as_a_table() {
     let own = |template: &str| template.starts_with("gemm");
     snapshot("gemm_variants", &table(&some_products(), SM_90A, own));
+    let all = |_: &str| true;
+    snapshot("gemv_variants", &table(&products::skinny_of_models(DType::F16), SM_90A, all));
 }
 
 #[test]

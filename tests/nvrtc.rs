@@ -1,13 +1,15 @@
 //! CUDA text to cubins, with a real NVRTC and no GPU.
 //!
 //! Needs an NVRTC (`make nvrtc`, or `RTRT_NVRTC`); without one these tests print why they
-//! do nothing, because the host tier must pass on a machine that has none.
+//! do nothing, because the host tier must pass on a machine that has none (`tests/tiers`).
 
 #![cfg(feature = "builder")]
 
+mod tiers;
+
 use rtrt_codegen::compile::{self, Cache, CompileError, ParamSlot};
-use rtrt_codegen::cuda::Nvrtc;
 use rtrt_codegen::kernel::{Arch, Launch, Param, Source};
+use tiers::have_nvrtc;
 
 const AXPY: &str = r#"
 extern "C" __global__ void __launch_bounds__(128) rtrt_axpy(
@@ -38,16 +40,6 @@ fn source(text: &str) -> Source {
 
 fn arch(sm: u32, specific: bool) -> Arch {
     Arch { sm, specific }
-}
-
-fn have_nvrtc() -> bool {
-    match Nvrtc::get() {
-        Ok(_) => true,
-        Err(missing) => {
-            eprintln!("ignored: {missing}");
-            false
-        }
-    }
 }
 
 #[test]

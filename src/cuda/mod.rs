@@ -27,7 +27,7 @@ pub use driver::{Context, Event, Stream};
 pub use error::CudaError;
 pub use graph::GraphExec;
 pub use memory::{DeviceMemory, PinnedMemory};
-pub use module::{Function, KernelArg, LaunchGeometry, Module};
+pub use module::{Begin, Function, KernelArg, LaunchGeometry, Module};
 #[cfg(feature = "builder")]
 pub use nvrtc::{Nvrtc, NvrtcFailure, NvrtcVersion};
 #[cfg(feature = "builder")]

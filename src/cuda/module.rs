@@ -4,7 +4,7 @@ use std::ffi::{CString, c_void};
 use std::ptr;
 use std::sync::Arc;
 
-use cudarc::driver::sys::{self, CUfunction_attribute as Attribute};
+use cudarc::driver::sys::{self, CUfunction_attribute as Attribute, CUlaunchAttributeID as LaunchAttribute};
 use smallvec::SmallVec;
 
 use super::driver::{Context, Stream, warn_on_drop};
@@ -78,6 +78,16 @@ pub struct LaunchGeometry {
     pub smem_bytes: u32,
 }
 
+/// When a launch may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// When everything queued before it is done.
+    AfterPredecessors,
+    /// When every block of the launch before it allows so: the kernel itself waits for what
+    /// it reads. Needs compute capability 9.0.
+    WhenAllowed,
+}
+
 /// One kernel argument, by value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KernelArg {
@@ -119,6 +129,7 @@ impl Function {
         &self,
         stream: &Stream,
         geometry: &LaunchGeometry,
+        begin: Begin,
         args: &[KernelArg],
     ) -> Result<(), CudaError> {
         self.module.context.bind()?;
@@ -133,21 +144,29 @@ impl Function {
             block,
             smem_bytes,
         } = *geometry;
-        // SAFETY: function and stream are live; every pointer is to a slot of eight bytes.
-        check("cuLaunchKernel", unsafe {
-            sys::cuLaunchKernel(
-                self.handle,
-                grid[0],
-                grid[1],
-                grid[2],
-                block[0],
-                block[1],
-                block[2],
-                smem_bytes,
-                stream.handle,
-                pointers.as_mut_ptr(),
-                ptr::null_mut(),
-            )
+        let mut attribute = sys::CUlaunchAttribute {
+            id: LaunchAttribute::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue {
+                programmaticStreamSerializationAllowed: 1,
+            },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: grid[0],
+            gridDimY: grid[1],
+            gridDimZ: grid[2],
+            blockDimX: block[0],
+            blockDimY: block[1],
+            blockDimZ: block[2],
+            sharedMemBytes: smem_bytes,
+            hStream: stream.handle,
+            attrs: &raw mut attribute,
+            numAttrs: u32::from(begin == Begin::WhenAllowed),
+        };
+        // SAFETY: function and stream are live; every pointer is to a slot of eight bytes, and
+        // the configuration outlives the call.
+        check("cuLaunchKernelEx", unsafe {
+            sys::cuLaunchKernelEx(&raw const config, self.handle, pointers.as_mut_ptr(), ptr::null_mut())
         })
     }
 }

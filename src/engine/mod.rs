@@ -92,6 +92,9 @@ pub struct Program {
     pub arena_lower_bound_bytes: usize,
     /// Scratch memory, zeroed when a context is made and left zero where a kernel counts on it.
     pub workspace_bytes: usize,
+    /// Whether every kernel waits for what it reads by itself, so that a launch may begin
+    /// before the one before it is done.
+    pub kernels_wait: bool,
 }
 
 /// A compiled kernel.
@@ -264,6 +267,7 @@ pub(crate) mod tests {
             arena_bytes: 512,
             arena_lower_bound_bytes: 512,
             workspace_bytes: 0,
+            kernels_wait: false,
         }
     }
 

@@ -54,8 +54,12 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn check(&self) -> Result<(), String> {
-        if arch_number(&self.program.arch).is_none() {
-            return Err("the architecture has no number".to_owned());
+        match arch_number(&self.program.arch) {
+            None => return Err("the architecture has no number".to_owned()),
+            Some((sm, _)) if sm < 90 && self.program.kernels_wait => {
+                return Err("kernels that wait by themselves need sm_90".to_owned());
+            }
+            Some(_) => {}
         }
         for (number, kernel) in self.program.kernels.iter().enumerate() {
             if kernel.cubin.max(kernel.source) >= self.engine.blobs.len() {
@@ -191,5 +195,6 @@ mod tests {
         refuses("exceed", |program| program.launches[0].grid = [0, 1, 1]);
         refuses("kernel 9", |program| program.launches[0].kernel = 9);
         refuses("blob", |program| program.kernels[0].cubin = 3);
+        refuses("need sm_90", |program| program.kernels_wait = true);
     }
 }

@@ -12,6 +12,9 @@ use crate::kernel::{Arch, Param};
 use crate::rewrite::{FusedGraph, Region, TensorId, TensorSource};
 use crate::tune::Tactic;
 
+/// Compute capability (times ten) from which `rt_await_predecessors` of the prelude waits.
+const WAITING_SM: u32 = 90;
+
 /// Orders the launches of `fused`, places its tensors, and adds what they need to `assembly`.
 /// `tactics[i]` solves region `i`.
 pub fn plan(fused: &FusedGraph, tactics: &[Tactic], arch: Arch, assembly: &mut Assembly) -> Program {
@@ -42,6 +45,7 @@ pub fn plan(fused: &FusedGraph, tactics: &[Tactic], arch: Arch, assembly: &mut A
         arena_bytes: packing.bytes,
         arena_lower_bound_bytes: arena::lower_bound(&spans),
         workspace_bytes: planner.workspace_bytes,
+        kernels_wait: arch.sm >= WAITING_SM,
     }
 }
 

@@ -260,10 +260,10 @@ pub static FUNCTIONS: &[Function] = &[
         Some(Value::Bool(args[0].as_ints()?.iter().all(|&entry| entry == value)))
     }),
     Function::new("scaled", (2, 2), "scaled(a, b): entries multiplied pairwise", |args, _| {
-        pairwise(args, |a, b| a.checked_mul(b))
+        pairwise(args, i64::checked_mul)
     }),
     Function::new("shifted", (2, 2), "shifted(a, b): entries added pairwise", |args, _| {
-        pairwise(args, |a, b| a.checked_add(b))
+        pairwise(args, i64::checked_add)
     }),
     // Numbers.
     Function::new("sqrt", (1, 1), "square root", |args, _| Some(Value::float(args[0].as_float()?.sqrt()))),

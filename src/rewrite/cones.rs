@@ -18,7 +18,7 @@ const MAX_CONES: usize = 24;
 /// Decisions that may deviate from the greedy cone at once.
 const MAX_EXCEPTIONS: usize = 3;
 /// Tensors of all cones grown for one expression: large cones get fewer variations.
-const MAX_INLINED: usize = 400;
+const MAX_INLINED: usize = 800;
 
 /// A kernel that may be chosen.
 #[derive(Clone, Debug, PartialEq)]

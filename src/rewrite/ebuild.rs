@@ -145,12 +145,12 @@ impl Builder<'_> {
         });
         built
             .into_iter()
-            .map(|id| match id {
-                Some(id) => Some(id),
-                None => {
-                    let value = self.evaluate(scalars.next()?)?.as_float()?;
-                    Some(self.constant(dtype, value))
+            .map(|id| {
+                if id.is_some() {
+                    return id;
                 }
+                let value = self.evaluate(scalars.next()?)?.as_float()?;
+                Some(self.constant(dtype, value))
             })
             .collect()
     }

@@ -92,7 +92,6 @@ impl Matcher<'_> {
                 let wanted = conditions::evaluate(value, &so_far.names, &self.facts);
                 let wanted = wanted.as_ref().and_then(Value::as_float);
                 let found = super::facts::Facts::scalar(&self.facts, handle(class));
-                #[expect(clippy::float_cmp, reason = "rules name the constants they match")]
                 let fits = wanted.is_some() && wanted == found;
                 if fits { vec![so_far] } else { Vec::new() }
             }
@@ -186,24 +185,14 @@ impl Matcher<'_> {
                 let Some(attr) = own.get(&name.text) else {
                     return false;
                 };
-                match &value.kind {
-                    ExprKind::Name(variable) => self.attr_variable(variable, attr, names),
-                    _ => {
-                        let wanted = conditions::evaluate(value, names, &self.facts);
-                        let own = Value::Bound(Binding::Attr(attr.clone()));
-                        wanted.is_some_and(|wanted| conditions::equal(&wanted, &own))
-                    }
+                if let ExprKind::Name(variable) = &value.kind {
+                    return attr_variable(variable, attr, names);
                 }
+                let wanted = conditions::evaluate(value, names, &self.facts);
+                let own = Value::Bound(Binding::Attr(attr.clone()));
+                wanted.is_some_and(|wanted| conditions::equal(&wanted, &own))
             }
         })
-    }
-
-    fn attr_variable(&self, variable: &str, attr: &Attr, names: &mut Bindings) -> bool {
-        let binding = Binding::Attr(attr.clone());
-        match names.get(variable) {
-            Some(known) => conditions::equal(&Value::Bound(known.clone()), &Value::Bound(binding)),
-            None => names.bind(variable, binding),
-        }
     }
 
     /// Matches operands one by one; `x..` takes all that remain.
@@ -259,6 +248,15 @@ impl Matcher<'_> {
             state.names.bind(&name, Binding::Many(values)).then_some(())?;
         }
         Some(state)
+    }
+}
+
+/// Binds a name to an attribute, or compares with what it stands for.
+fn attr_variable(variable: &str, attr: &Attr, names: &mut Bindings) -> bool {
+    let binding = Binding::Attr(attr.clone());
+    match names.get(variable) {
+        Some(known) => conditions::equal(&Value::Bound(known.clone()), &Value::Bound(binding)),
+        None => names.bind(variable, binding),
     }
 }
 

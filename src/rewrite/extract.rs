@@ -105,7 +105,9 @@ impl FusedBuilder<'_, '_> {
         let own = node.and_then(|&node| {
             let node = &graph.nodes[node];
             let value = node.results.first().map(|&value| &graph.value(value).name);
-            value.filter(|name| !name.is_empty()).or_else(|| node.origin.last())
+            value
+                .filter(|name| !name.is_empty())
+                .or_else(|| node.origin.last())
         });
         own.map_or_else(|| format!("v{place}"), Clone::clone)
     }

@@ -17,6 +17,10 @@ use super::cost::as_f64;
 
 /// States kept per layer.
 pub const BEAM: usize = 256;
+/// Owed tensors of all states kept per layer: where much is owed at a time, fewer states are kept.
+const MAX_OWED: usize = 8_192;
+/// States kept per layer, however wide.
+const LEAST_BEAM: usize = 8;
 
 /// The kernels to run.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,7 +71,9 @@ fn index(tensor: usize) -> u32 {
 
 /// What computing a tensor costs at least. A kernel that writes several is shared among them.
 fn least_cost(candidates: &[Candidate]) -> f64 {
-    let costs = candidates.iter().map(|candidate| candidate.bound_us / as_f64(candidate.outputs.len()));
+    let costs = candidates
+        .iter()
+        .map(|candidate| candidate.bound_us / as_f64(candidate.outputs.len()));
     costs.min_by(f64::total_cmp).unwrap_or(0.0)
 }
 
@@ -93,6 +99,8 @@ impl Search<'_> {
         states.sort_unstable_by(|(cost_a, a, _), (cost_b, b, _)| {
             cost_a.total_cmp(cost_b).then_with(|| a.cmp(b))
         });
+        let widest = states.iter().map(|(_, state, _)| state.len()).max().unwrap_or(1);
+        let beam = beam.min((MAX_OWED / widest.max(1)).max(LEAST_BEAM));
         if states.len() > beam {
             states.truncate(beam);
             self.is_exact = false;

@@ -62,8 +62,8 @@ pub fn fuse_canonical(
 }
 
 fn no_plan(net: &super::net::Net, candidates: &[Vec<cones::Candidate>]) -> RewriteError {
-    let lacks = |&place: &usize| net.tensors[place].is_device() && candidates[place].is_empty();
-    let output = net.outputs.iter().position(|place| lacks(place)).unwrap_or(0);
+    let lacks = |place: usize| net.tensors[place].is_device() && candidates[place].is_empty();
+    let output = net.outputs.iter().position(|&place| lacks(place)).unwrap_or(0);
     RewriteError::NoPlan { output }
 }
 

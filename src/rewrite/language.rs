@@ -178,15 +178,15 @@ fn push_attr(key: &mut Vec<u8>, attr: &Attr) {
         }
         Attr::Ints(values) => {
             tag(key, 4, values.len());
-            values
-                .iter()
-                .for_each(|value| key.extend_from_slice(&value.to_le_bytes()));
+            for value in values {
+                key.extend_from_slice(&value.to_le_bytes());
+            }
         }
         Attr::Floats(values) => {
             tag(key, 5, values.len());
-            values
-                .iter()
-                .for_each(|value| key.extend_from_slice(&float_bits(*value).to_le_bytes()));
+            for value in values {
+                key.extend_from_slice(&float_bits(*value).to_le_bytes());
+            }
         }
         Attr::Strs(texts) => {
             tag(key, 6, texts.len());

@@ -1,6 +1,6 @@
 //! What the grammar cannot say: names exist, variables are bound, arrows fit their phase.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use super::condition_functions::{FUNCTIONS, SIBLING_FUNCTIONS, lookup as lookup_function};
 use super::rule_ast::{
@@ -44,11 +44,11 @@ fn item_name(item: &Item) -> (&Name, &'static str) {
 
 /// Names are unique among the embedded files, and among the user's.
 fn check_unique(items: &[Item], n_base: usize, errors: &mut Vec<RuleError>) {
-    let mut seen = HashMap::new();
+    let mut seen = HashSet::new();
     for item in items {
         let (name, kind) = item_name(item);
         let is_base = (name.span.file.0 as usize) < n_base;
-        if seen.insert((kind, &name.text, is_base), ()).is_some() {
+        if !seen.insert((kind, &name.text, is_base)) {
             errors.push(RuleError::new(
                 "rules::duplicate_name",
                 name.span,
@@ -371,7 +371,9 @@ impl<'a, 'e> Scope<'a, 'e> {
             }
             ExprKind::Call { function, args } => {
                 self.check_function(function, args.len());
-                args.iter().for_each(|arg| self.expr(arg));
+                for arg in args {
+                    self.expr(arg);
+                }
             }
             ExprKind::Not(inner) | ExprKind::Negate(inner) => self.expr(inner),
             ExprKind::Binary { left, right, .. } => {
@@ -380,7 +382,9 @@ impl<'a, 'e> Scope<'a, 'e> {
             }
             ExprKind::In { value, set } => {
                 self.expr(value);
-                set.iter().for_each(|member| self.expr(member));
+                for member in set {
+                    self.expr(member);
+                }
             }
         }
     }

@@ -358,7 +358,7 @@ impl Parser<'_> {
             Token::Sign("=>") => Arrow::Rewrite,
             Token::Sign("<=>") => Arrow::Both,
             Token::Sign("=") => Arrow::Merge,
-            Token::Sign("~") | Token::Sign("~>") => Arrow::Replace,
+            Token::Sign("~" | "~>") => Arrow::Replace,
             _ => return Err(self.unexpected("an arrow (`=>`, `<=>`, `=` or `~>`)")),
         };
         self.next();

@@ -4,6 +4,8 @@
 //! so that a match does not depend on what its neighbours did. Limits are counts, never
 //! clocks: the same graph gives the same plan on every machine.
 
+use std::collections::BTreeSet;
+
 use super::conditions;
 use super::ebuild::Builder;
 use super::ematch::{self, Match};
@@ -194,12 +196,23 @@ pub fn unite(
     Ok(graph.terms.union_trusted(left, right, header.name.text.as_str()))
 }
 
+/// Groups of all rules are found before any is merged, so that a rule does not join what
+/// another one has just joined; what an earlier rule joins, later ones leave alone.
 fn run_horizontals(graph: &mut TermGraph, rules: &RuleSet, tally: &mut Tally) -> Result<(), RewriteError> {
     let first = rules.rules.iter().filter(|rule| runs_here(rule)).count();
-    for (offset, rule) in rules.horizontals.iter().enumerate() {
-        for group in siblings::groups(graph, rule) {
-            let merged = siblings::merge(graph, rule, first + offset, &group)?;
-            tally.fired[first + offset] += usize::from(merged);
+    let groups: Vec<_> = rules
+        .horizontals
+        .iter()
+        .map(|rule| siblings::groups(graph, rule))
+        .collect();
+    let mut joined: BTreeSet<egg::Id> = BTreeSet::new();
+    for (offset, (rule, groups)) in rules.horizontals.iter().zip(groups).enumerate() {
+        for mut group in groups {
+            group.retain(|sibling| sibling.from.iter().all(|class| !joined.contains(class)));
+            if group.len() > 1 && siblings::merge(graph, rule, first + offset, &group)? {
+                tally.fired[first + offset] += 1;
+                joined.extend(group.iter().flat_map(|sibling| &sibling.from));
+            }
         }
         graph.terms.rebuild();
     }

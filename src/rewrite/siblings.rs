@@ -77,7 +77,10 @@ fn shared_names(pattern: &Term) -> Vec<String> {
     pattern.walk(&mut |term| {
         let own: Vec<&str> = match term {
             Term::Var(name) | Term::Optional { name, .. } => vec![&name.text],
-            Term::Op(op) => family_name(op).into_iter().chain(op.attrs.iter().filter_map(attr_name)).collect(),
+            Term::Op(op) => family_name(op)
+                .into_iter()
+                .chain(op.attrs.iter().filter_map(attr_name))
+                .collect(),
             Term::Each(_) | Term::Scalar { .. } => Vec::new(),
         };
         names.extend(
@@ -151,7 +154,7 @@ pub fn merge(
         from,
     };
     for (name, term) in shared {
-        let term = over.resolved(builder.graph, term, &names, None);
+        let term = over.resolved(builder.graph, term, None);
         let Some(id) = term.and_then(|term| builder.term(&term)) else {
             return Ok(false);
         };
@@ -161,7 +164,7 @@ pub fn merge(
     let mut parts: Vec<(Id, Id)> = Vec::new();
     for (position, sibling) in group.iter().enumerate() {
         let names = sibling_bindings(&names, rule, sibling);
-        let term = over.resolved(builder.graph, &own.1, &names, Some(position));
+        let term = over.resolved(builder.graph, &own.1, Some(position));
         builder.names = names;
         let Some(part) = term.and_then(|term| builder.term(&term)) else {
             return Ok(false);
@@ -235,7 +238,7 @@ impl Over<'_> {
     }
 
     /// `term` with sibling functions replaced by their values.
-    fn resolved(&self, graph: &TermGraph, term: &Term, names: &Bindings, at: Option<usize>) -> Option<Term> {
+    fn resolved(&self, graph: &TermGraph, term: &Term, at: Option<usize>) -> Option<Term> {
         Some(match term {
             Term::Op(op) => {
                 let mut op = op.clone();
@@ -247,11 +250,11 @@ impl Over<'_> {
                 op.operands = op
                     .operands
                     .iter()
-                    .map(|operand| self.resolved(graph, operand, names, at))
+                    .map(|operand| self.resolved(graph, operand, at))
                     .collect::<Option<_>>()?;
                 Term::Op(op)
             }
-            Term::Each(inner) => Term::Each(Box::new(self.resolved(graph, inner, names, at)?)),
+            Term::Each(inner) => Term::Each(Box::new(self.resolved(graph, inner, at)?)),
             Term::Var(_) | Term::Optional { .. } | Term::Scalar { .. } => term.clone(),
         })
     }

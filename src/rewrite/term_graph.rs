@@ -98,13 +98,12 @@ impl TermGraph {
     /// The class of an operand, which counts the use.
     fn operand(&mut self, graph: &Graph, operand: Operand, classes: &mut [Option<Id>]) -> Option<Id> {
         let value = operand?;
-        let class = match classes[value.0 as usize] {
-            Some(class) => class,
-            None => {
-                let class = self.leaf(graph, value);
-                classes[value.0 as usize] = Some(class);
-                class
-            }
+        let class = if let Some(class) = classes[value.0 as usize] {
+            class
+        } else {
+            let class = self.leaf(graph, value);
+            classes[value.0 as usize] = Some(class);
+            class
         };
         self.terms[class].data.consumers += 1;
         Some(class)

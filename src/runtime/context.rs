@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::device_engine::DeviceEngine;
 use super::error::RuntimeError;
 use crate::cuda::{
-    CudaError, DeviceMemory, Event, GraphExec, KernelArg, LaunchGeometry, PinnedMemory, Stream,
+    Begin, CudaError, DeviceMemory, Event, GraphExec, KernelArg, LaunchGeometry, PinnedMemory, Stream,
 };
 use crate::engine::{ALIGNMENT, Arg, Binding, Launch, Memory, Place};
 use crate::ir::HostTensor;
@@ -189,7 +189,8 @@ impl Memories<'_> {
             block: launch.block,
             smem_bytes: launch.smem_bytes,
         };
-        self.engine.functions[launch.kernel].launch(stream, &geometry, &args)
+        let begin = if self.engine.program.kernels_wait { Begin::WhenAllowed } else { Begin::AfterPredecessors };
+        self.engine.functions[launch.kernel].launch(stream, &geometry, begin, &args)
     }
 
     fn address(&self, place: &Place) -> u64 {

@@ -109,7 +109,11 @@ fn pinned(graph: &Graph) -> Vec<bool> {
             pinned[id.0 as usize] |= passes && (pinned[position] || PERIODIC.contains(&node.op));
         }
     }
-    pinned.iter().zip(&gating).map(|(&pinned, &gating)| pinned || gating).collect()
+    pinned
+        .iter()
+        .zip(&gating)
+        .map(|(&pinned, &gating)| pinned || gating)
+        .collect()
 }
 
 /// Nodes computed from means (or sums, or maxima) over positions alone.

@@ -58,18 +58,35 @@ fn widened(body: &Graph) -> Option<Graph> {
     for &input in &body.inputs {
         let ty = body.ty(input).clone();
         let own = wide.add_input(&body.value(input).name, Some(ty.clone()));
-        let own = if is_narrow(ty.dtype) { cast(&mut wide, own, DType::F32).ok()? } else { own };
+        let own = if is_narrow(ty.dtype) {
+            cast(&mut wide, own, DType::F32).ok()?
+        } else {
+            own
+        };
         moved[input.0 as usize] = Some(own);
     }
     for node in &body.nodes {
         let operands: Vec<Operand> = node
             .operands
             .iter()
-            .map(|operand| operand.map(|value| moved_operand(body, &mut wide, &mut moved, value)).transpose())
+            .map(|operand| {
+                operand
+                    .map(|value| moved_operand(body, &mut wide, &mut moved, value))
+                    .transpose()
+            })
             .collect::<Result<_, OpError>>()
             .ok()?;
         let attrs = widened_attrs(&node.attrs);
-        let results = emit(&mut wide, node.op, operands, attrs, node.results.len(), NEWEST_OPSET, &[]).ok()?;
+        let results = emit(
+            &mut wide,
+            node.op,
+            operands,
+            attrs,
+            node.results.len(),
+            NEWEST_OPSET,
+            &[],
+        )
+        .ok()?;
         for (&result, own) in node.results.iter().zip(results) {
             moved[result.0 as usize] = Some(own);
         }
@@ -91,9 +108,15 @@ fn moved_operand(
     if let Some(known) = moved[value.0 as usize] {
         return Ok(known);
     }
-    let data = body.weight(value).expect("nodes are in topological order, so only weights are new");
+    let data = body
+        .weight(value)
+        .expect("nodes are in topological order, so only weights are new");
     let own = wide.add_weight("", data.clone());
-    let own = if is_narrow(data.dtype()) { cast(wide, own, DType::F32)? } else { own };
+    let own = if is_narrow(data.dtype()) {
+        cast(wide, own, DType::F32)?
+    } else {
+        own
+    };
     moved[value.0 as usize] = Some(own);
     Ok(own)
 }

@@ -7,7 +7,7 @@ use super::error::TuneError;
 use super::problem::{Problem, Tactic};
 use super::widen::{widened, widened_tensor};
 use crate::cuda::{
-    Context, CudaError, DeviceMemory, Event, Function, GraphExec, KernelArg, LaunchGeometry, Module, Stream,
+    Begin, Context, CudaError, DeviceMemory, Event, Function, GraphExec, KernelArg, LaunchGeometry, Module, Stream,
 };
 use crate::ir::{DType, Graph, HostTensor, TensorType};
 use crate::kernel::{Param, Source};
@@ -33,6 +33,8 @@ pub enum Data<'a> {
 pub struct Lab {
     context: Arc<Context>,
     stream: Stream,
+    /// As launches of an engine on this device begin.
+    begin: Begin,
 }
 
 /// A problem with its operands on the device and the results it should have.
@@ -59,6 +61,7 @@ impl Lab {
         Ok(Lab {
             context: Arc::clone(context),
             stream: Stream::new(context)?,
+            begin: if context.info().sm >= 90 { Begin::WhenAllowed } else { Begin::AfterPredecessors },
         })
     }
 
@@ -180,7 +183,7 @@ impl Lab {
                 Param::Dim(value) => KernelArg::I32(value),
             })
             .collect();
-        candidate.function.launch(&self.stream, &candidate.geometry, &args)
+        candidate.function.launch(&self.stream, &candidate.geometry, self.begin, &args)
     }
 
     /// A graph of [`LAUNCHES`] launches.

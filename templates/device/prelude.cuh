@@ -45,3 +45,12 @@ RT_DEV uint16_t rt_bf16_bits_of_f32(float x) {
   return uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 #endif
 }
+
+// The first thing a kernel does. It lets the next kernel begin its launch, and waits until
+// everything that earlier ones wrote can be read. Nothing may be read or written before it.
+RT_DEV void rt_await_predecessors() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rtrt_codegen::kernel::source::Arch;
-use rtrt_codegen::kernel::spec::{self, KernelOptions, KernelSpec};
-use rtrt_codegen::kernel::templates;
+use rtrt_codegen::kernel::{self, Arch, KernelOptions, KernelSpec};
 use rtrt_codegen::ops::{self, Lowering, TileKind};
 use rtrt_codegen::rewrite::FusedGraph;
 
@@ -30,7 +28,7 @@ struct Row {
 }
 
 fn row(spec: &KernelSpec, arch: Arch) -> Row {
-    let variants = templates::variants(spec, arch);
+    let variants = kernel::variants(spec, arch);
     let best = variants.first();
     let template = best.map_or("none", |best| best.template.as_str());
     let us = best.map_or(f64::INFINITY, |best| best.predicted_us);
@@ -56,7 +54,7 @@ fn row(spec: &KernelSpec, arch: Arch) -> Row {
 pub fn check(fused: &FusedGraph, arch: Arch, title: &str) -> Result<(), String> {
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     for number in 0..fused.regions.len() {
-        let spec = spec::spec(fused, number, &KernelOptions::default());
+        let spec = kernel::spec(fused, number, &KernelOptions::default());
         rows.entry(spec.key()).or_insert_with(|| row(&spec, arch)).n += 1;
     }
     let mut rows: Vec<Row> = rows.into_values().collect();

@@ -39,7 +39,11 @@ fn values(fill: &Value, count: usize) -> Option<Vec<f64>> {
     let units = (0..count as u64).map(|i| unit(seed, i));
     if let Some(range) = fill.get("integers").and_then(numbers) {
         let (low, high) = (range[0], range[1]);
-        return Some(units.map(|unit| low + ((high - low + 1.0) * unit).floor()).collect());
+        return Some(
+            units
+                .map(|unit| low + ((high - low + 1.0) * unit).floor())
+                .collect(),
+        );
     }
     let range = fill.get("uniform").and_then(numbers)?;
     let (low, high) = (range[0], range[1]);

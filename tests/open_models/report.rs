@@ -5,10 +5,10 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use rtrt_codegen::ir::{DType, Graph, HostTensor};
+use rtrt_codegen::kernel::Arch;
+use rtrt_codegen::ops::evaluate::to_vec;
 use rtrt_codegen::rewrite::canonicalize::{canonicalize, canonicalize_counting};
 use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RuleOptions, RuleSet, fuse};
-use rtrt_codegen::kernel::source::Arch;
-use rtrt_codegen::ops::evaluate::to_vec;
 use rtrt_codegen::specialize::lower_precision;
 use rtrt_codegen::testing::builder::drawn_graph;
 use rtrt_codegen::testing::fused::run_fused;
@@ -55,8 +55,7 @@ static RULES: LazyLock<RuleSet> = LazyLock::new(|| {
 
 fn fused(graph: &Graph, sm: u32) -> Result<(FusedGraph, f64), String> {
     let start = Instant::now();
-    let fused =
-        fuse(graph, &RULES, DeviceRates::for_sm(sm)).map_err(|error| error.to_string())?;
+    let fused = fuse(graph, &RULES, DeviceRates::for_sm(sm)).map_err(|error| error.to_string())?;
     Ok((fused, start.elapsed().as_secs_f64()))
 }
 
@@ -198,6 +197,11 @@ pub fn meaning(case: &Case) -> Result<(), String> {
 pub fn large_graph() -> Result<(), libtest_mimic::Failed> {
     let graph = drawn_graph(5000, 1).graph;
     let (fused, seconds) = fused(&graph, 90)?;
-    println!("{} nodes, {} regions ({}), {seconds:.2} s", graph.nodes.len(), fused.regions.len(), kinds(&fused));
+    println!(
+        "{} nodes, {} regions ({}), {seconds:.2} s",
+        graph.nodes.len(),
+        fused.regions.len(),
+        kinds(&fused)
+    );
     Ok(())
 }

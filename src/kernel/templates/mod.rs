@@ -147,6 +147,15 @@ mod tests {
 
     use super::*;
 
+    /// Launches may overlap where kernels wait; one that does not would read too early.
+    #[test]
+    fn kernels_wait_for_their_predecessors_first() {
+        for template in TEMPLATES {
+            let wait = "(sep=\",\\n    \") }}) {\n  rt_await_predecessors();\n";
+            assert!(template.text.contains(wait), "template `{}`", template.name);
+        }
+    }
+
     #[test]
     fn contexts_and_templates_name_the_same_variables() {
         for template in TEMPLATES {
