@@ -178,6 +178,12 @@ fn rows_and_their_reductions() {
 }
 
 #[test]
+fn norms_of_groups() {
+    check_template(&regions::groups(), "row", SM_90, 3);
+    check_template(&regions::groups(), "column", SM_90, 2);
+}
+
+#[test]
 fn reductions_over_any_axes() {
     check(regions::reductions());
 }
@@ -266,6 +272,17 @@ fn windows_transposed() {
 fn windows_of_the_op_table() {
     let windows = regions::ops_of_the_table(|def| matches!(def.lower, Lowering::Tile(TileKind::Window, _)));
     check_template(&windows, "window_taps", SM_90, 3);
+}
+
+#[test]
+fn skinny_products() {
+    for dtype in [DType::F32, DType::F16] {
+        check_sums(&products::skinny(dtype), "gemv", SM_90, 3, 2.0 * SUMS);
+    }
+    for dtype in [DType::BF16, DType::F64, DType::I32, DType::I8] {
+        check_template(&products::skinny(dtype)[..6], "gemv", SM_90, 2);
+    }
+    check_sums(&products::deep(DType::F32), "gemv", SM_90, 6, 2.0 * SUMS);
 }
 
 #[test]

@@ -300,6 +300,52 @@ pub fn deep(dtype: DType) -> Vec<Problem> {
     ]
 }
 
+/// At most eight rows on either side, in both layouts of the other operand.
+pub fn skinny(dtype: DType) -> Vec<Problem> {
+    let sizes: &[[usize; 3]] = &[
+        [1, 1, 1],
+        [1, 300, 64],
+        [8, 96, 200],
+        [3, 33, 77],
+        [200, 4, 40],
+        [5, 1000, 16],
+        [1, 24, 640],
+        [2, 6, 2048],
+    ];
+    let layouts = if dtype.is_float() {
+        vec![Layout::Plain, Layout::Turned, Layout::Cast]
+    } else {
+        vec![Layout::Plain, Layout::Turned]
+    };
+    let mut problems: Vec<Problem> = sizes
+        .iter()
+        .flat_map(|&[m, n, k]| {
+            layouts.iter().map(move |&layout| {
+                matmul(dtype, (&[m, k], Layout::Plain), (&[k, n], layout), Epilogue::BiasResidualRelu)
+            })
+        })
+        .collect();
+    for epilogue in EPILOGUES {
+        problems.push(matmul(dtype, (&[2, 4, 40], Layout::Turned), (&[40, 72], Layout::Turned), epilogue));
+        problems.push(matmul(dtype, (&[3, 6, 24], Layout::Plain), (&[3, 24, 40], Layout::Plain), epilogue));
+    }
+    problems
+}
+
+/// Products of few rows as models have them: a language head, classifiers, a projection.
+pub fn skinny_of_models(dtype: DType) -> Vec<Problem> {
+    let plain = |[m, n, k]: [usize; 3], layout, epilogue| {
+        matmul(dtype, (&[m, k], Layout::Plain), (&[k, n], layout), epilogue)
+    };
+    vec![
+        plain([1, 50257, 768], Layout::Plain, Epilogue::None),
+        plain([1, 50257, 768], Layout::Turned, Epilogue::None),
+        plain([1, 1000, 2048], Layout::Plain, Epilogue::BiasResidualRelu),
+        plain([8, 3072, 768], Layout::Plain, Epilogue::BiasResidualRelu),
+        plain([4, 768, 3072], Layout::Turned, Epilogue::Silu),
+    ]
+}
+
 /// Convolutions with strides, padding, dilation, groups and awkward channels.
 pub fn convolutions(dtype: DType, last: bool) -> Vec<Problem> {
     let shapes = [

@@ -61,6 +61,16 @@ RT_DEV uint32_t rt_bits_of_f32(float x) {
   memcpy(&bits, &x, 4);
   return bits;
 }
+RT_DEV double rt_f64_of_bits(uint64_t bits) {
+  double x;
+  memcpy(&x, &bits, 8);
+  return x;
+}
+RT_DEV uint64_t rt_bits_of_f64(double x) {
+  uint64_t bits;
+  memcpy(&bits, &x, 8);
+  return bits;
+}
 RT_DEV float rt_f32_of_f16_bits(uint16_t bits) {
   _Float16 x;
   memcpy(&x, &bits, 2);
@@ -80,3 +90,4 @@ RT_DEV uint16_t rt_bf16_bits_of_f32(float x) {
 
 // Kernels run one after the other here; the emulator refuses what comes too early.
 inline void rt_await_predecessors() { host::await_predecessors(); }
+inline void rt_release_successors() {}
