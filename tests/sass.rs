@@ -215,6 +215,17 @@ fn products_in_full_precision_do_not() {
 }
 
 #[test]
+fn products_of_few_rows_read_sixteen_bytes_at_once() {
+    let claim = Claim {
+        has: &["LDG.E*.128"],
+        lacks: NO_SPILLS,
+    };
+    check(&products::skinny_of_models(DType::F16)[3], "gemv", 1, |_| {
+        Some(claim)
+    });
+}
+
+#[test]
 fn attention_uses_tensor_cores() {
     check(&attention_regions::of_models()[0], "attention_mma", 1, |arch| {
         let now = &[

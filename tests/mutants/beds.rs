@@ -137,6 +137,22 @@ pub const BEDS: &[Bed] = &[
         slack: 3.0,
     },
     Bed {
+        name: "gemv",
+        template: "gemv",
+        arch: SM_90,
+        knobs: &[("splits", 1, 1), ("warps_k", 2, 32), ("lanes", 1, 8)],
+        problem: || product(DType::F32, 3, 77, 200),
+        slack: 6.0,
+    },
+    Bed {
+        name: "gemv split",
+        template: "gemv",
+        arch: SM_90,
+        knobs: &[("splits", 2, 99)],
+        problem: || product(DType::F32, 3, 200, 640),
+        slack: 6.0,
+    },
+    Bed {
         name: "attention mma",
         template: "attention_mma",
         arch: SM_90,

@@ -153,9 +153,9 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     plant(
         "mma split",
-        "splits that begin at the wrong partial sum",
-        "for (int split = 1; split < kSplits",
+        "sums without the first split",
         "for (int split = 0; split < kSplits",
+        "for (int split = 1; split < kSplits",
     ),
     plant(
         "mma without asynchronous copies",
@@ -187,6 +187,49 @@ pub const MUTANTS: &[Mutant] = &[
         "a step too few",
         "const bool more = step + 1 < last_step;",
         "const bool more = step + 2 < last_step;",
+    ),
+    // Products with few rows.
+    plant(
+        "gemv",
+        "rows read before they are in shared memory",
+        "  __syncthreads();\n  const int first =",
+        "  const int first =",
+    ),
+    plant(
+        "gemv",
+        "sums of warps read without a barrier",
+        "  __syncthreads();\n  const auto sum_of_block",
+        "  const auto sum_of_block",
+    ),
+    plant(
+        "gemv",
+        "a fold that leaves out half of the lanes",
+        "for (int lanes = 16; lanes >= kLanes; lanes /= 2)",
+        "for (int lanes = 8; lanes >= kLanes; lanes /= 2)",
+    ),
+    plant(
+        "gemv",
+        "a warp left out of a sum",
+        "for (int other = 1; other < kWarpsK; ++other)",
+        "for (int other = 2; other < kWarpsK; ++other)",
+    ),
+    plant(
+        "gemv",
+        "a missing bound of columns",
+        "    if (column >= kColumns) continue;\n",
+        "",
+    ),
+    plant(
+        "gemv split",
+        "one ticket for all tiles",
+        "rt_last_arriver(tickets + tile,",
+        "rt_last_arriver(tickets,",
+    ),
+    plant(
+        "gemv split",
+        "shares of the wrong split",
+        "shares[split * kSums + i] = sum_of_block(i);",
+        "shares[i] = sum_of_block(i);",
     ),
     // Attention.
     plant(
