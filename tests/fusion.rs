@@ -51,6 +51,25 @@ fn kinds(fused: &FusedGraph) -> Vec<RegionKind> {
 }
 
 #[test]
+fn a_group_norm_between_convolutions_turns_nothing() {
+    let fused = fused(
+        "graph g(x: f32[1,8,6,6], a: f32[8,8,3,3], b: f32[8,8,3,3]) {
+           y = conv[strides=[1,1], pads=[1,1,1,1], dilations=[1,1]](x, a)
+           s = standardize[axes=[2], epsilon=1e-5](reshape[shape=[1,4,72]](y))
+           z = relu(reshape[shape=[1,8,6,6]](s))
+           return conv[strides=[1,1], pads=[1,1,1,1], dilations=[1,1]](z, b) as \"y\"
+         }",
+        &["sink_through_group_normalisation"],
+    );
+    let norm = fused
+        .regions
+        .iter()
+        .find(|region| region.body.nodes.iter().any(|node| node.op == "standardize"))
+        .unwrap();
+    assert!(norm.body.nodes.iter().all(|node| node.op != "transpose"), "{norm:?}");
+}
+
+#[test]
 fn a_residual_block_of_convolutions_is_its_convolutions() {
     let fused = fused(
         "graph g(x: f32[1,8,6,6], a: f32[8,8,3,3], b: f32[8,8,3,3]) {

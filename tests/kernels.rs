@@ -143,6 +143,16 @@ fn window_kernels_compile() {
     compile_best(&window_regions::of_models(), &archs(), 1, own);
 }
 
+#[test]
+fn kernels_of_groups_and_few_rows_compile() {
+    compile_best(&regions::groups(), &[SM_90A], 2, |template| template == "row");
+    let own = |template: &str| template == "gemv";
+    for dtype in [DType::F16, DType::F32] {
+        compile_some(&products::skinny_of_models(dtype), &[SM_90A], own);
+        compile_best(&products::skinny_of_models(dtype)[..4], &archs(), 1, own);
+    }
+}
+
 /// Products of every kind, with an epilogue of several operands.
 fn some_products() -> Vec<Problem> {
     use products::{CONV, Conv, Epilogue, Layout};
@@ -220,6 +230,8 @@ fn product_kernels_read_well() {
     snapshot("gemm_mma__matmul_f16__sm_75", &canonical(&problems[0], "gemm_mma", sm_75));
     snapshot("gemm_mma__conv_f16__sm_80", &canonical(&problems[2], "gemm_mma", sm_80));
     snapshot("gemm_simt__matmul_f32__sm_80", &canonical(&problems[1], "gemm_simt", sm_80));
+    let head = &products::skinny_of_models(DType::F16)[2];
+    snapshot("gemv__matmul_f16__sm_80", &canonical(head, "gemv", sm_80));
 }
 
 /// Every variant of some templates as a row: what a change of the cost model moves.
@@ -252,6 +264,8 @@ fn table(problems: &[Problem], arch: Arch, is_own: impl Fn(&str) -> bool) -> Str
 fn product_variants_as_a_table() {
     let own = |template: &str| template.starts_with("gemm");
     snapshot("gemm_variants", &table(&some_products(), SM_90A, own));
+    let all = |_: &str| true;
+    snapshot("gemv_variants", &table(&products::skinny_of_models(DType::F16), SM_90A, all));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Real models from import to regions: `structure::M` fuses for two archs and every data
-//! set's shapes and prints what came out, `meaning::M` runs the regions on the CPU against the
+//! set's shapes and prints what came out, `kernels::M` says which kernels the regions get and
+//! fails where one would do a main loop once per element, `meaning::M` runs the regions on the CPU against the
 //! expected outputs, in f32 and with activations stored as f16.
 //!
 //! The models lie in `../shared/models` (or where `RTRT_MODELS` says); without them, and for
@@ -9,6 +10,8 @@
 
 #[path = "open_models/case.rs"]
 mod case;
+#[path = "open_models/kernels.rs"]
+mod kernels;
 #[path = "open_models/recipe.rs"]
 mod recipe;
 #[path = "open_models/report.rs"]
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     for name in &names {
         trials.push(trial("structure", &folder, name, ignored, report::structure));
+        trials.push(trial("kernels", &folder, name, ignored, report::kernels));
         trials.push(trial("meaning", &folder, name, ignored, report::meaning));
     }
     trials.push(Trial::test("size::drawn_5000", report::large_graph).with_ignored_flag(ignored));

@@ -2,18 +2,19 @@
 //!
 //! Every output element belongs to a *row*; its reductions run over the positions of that
 //! row, `0..len`. Outputs hold one element per row or one per position. The plan places the
-//! output axes and the reduced variables in this frame, whatever their order in memory was.
+//! output axes and the reduced variables in this frame, whatever their order in memory was. An
+//! axis that reductions only see divided, as channels in groups, counts as two axes.
 
 use std::collections::BTreeSet;
 
 use super::error::KernelError;
 use super::free_vars::FreeVars;
-use super::rebuild::{Rebuild, Stage, operands as operands_of};
+use super::rebuild::{Rebuild, Stage, lone_var, operands as operands_of};
 use super::region_body::{Composed, compose_at, extents};
 use super::spec::KernelSpec;
 use crate::rewrite::RegionKind;
 use crate::tile::index::delinearize;
-use crate::tile::{Body, Expr, ExprId, Index, VarId};
+use crate::tile::{Atom, Body, Expr, ExprId, Extent, Index, VarId};
 
 /// How a region falls into rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,10 +24,19 @@ pub struct RowShape {
     outputs: Vec<OutputAxes>,
 }
 
-/// Axes of one output that number its rows, and those along a row.
+/// An axis of an output or a factor of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    axis: usize,
+    extent: usize,
+}
+
+/// Parts of one output's axes that number its rows, and those along a row. Parts of one axis
+/// stand in their order, the outer one first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct OutputAxes {
-    dims: Vec<usize>,
+    parts: Vec<Part>,
+    n_axes: usize,
     row: Vec<usize>,
     along: Vec<usize>,
 }
@@ -58,9 +68,8 @@ pub fn row_shape(spec: &KernelSpec) -> Option<RowShape> {
     }
     let mut shape: Option<RowShape> = None;
     for (number, ty) in spec.output_types().iter().enumerate() {
-        let dims = ty.dims();
-        let (len, axes) = output_axes(spec, number, &dims)?;
-        let n_rows = axes.row.iter().map(|&axis| dims[axis]).product();
+        let (len, axes) = output_axes(spec, number, &ty.dims())?;
+        let n_rows = axes.extent_of(&axes.row);
         let shape = shape.get_or_insert(RowShape {
             n_rows,
             len,
@@ -74,9 +83,29 @@ pub fn row_shape(spec: &KernelSpec) -> Option<RowShape> {
     shape.filter(|shape| shape.n_rows > 0 && shape.len > 0)
 }
 
-/// Composes output `number` over one variable per axis, and reads off which axes its
-/// reductions depend on.
+/// Composes output number `number` over one variable per part of an axis, and reads off which
+/// parts its reductions depend on. Axes are taken apart until no reduction divides one.
 fn output_axes(spec: &KernelSpec, number: usize, dims: &[usize]) -> Option<(usize, OutputAxes)> {
+    let mut parts: Vec<Part> = dims
+        .iter()
+        .enumerate()
+        .map(|(axis, &extent)| Part { axis, extent })
+        .collect();
+    // Every turn adds a part, and an axis has few factors that are of use.
+    for _ in 0..=2 * dims.len() {
+        let composed = compose_parts(spec, number, dims.len(), &parts)?;
+        let (len, depends, terms) = reductions(&composed)?;
+        let Some((part, inner)) = divided_part(&composed, &terms, &parts) else {
+            return placed(parts, dims.len(), &composed.vars, len, &depends);
+        };
+        parts[part].extent /= inner;
+        let Part { axis, .. } = parts[part];
+        parts.insert(part + 1, Part { axis, extent: inner });
+    }
+    None
+}
+
+fn compose_parts(spec: &KernelSpec, number: usize, n_axes: usize, parts: &[Part]) -> Option<Composed> {
     let one = KernelSpec {
         kind: spec.kind,
         body: {
@@ -86,51 +115,106 @@ fn output_axes(spec: &KernelSpec, number: usize, dims: &[usize]) -> Option<(usiz
         },
         options: spec.options,
     };
-    let composed = compose_at(&one, dims, |_, vars, dims| {
-        vars.iter()
-            .zip(dims)
-            .map(|(&var, &extent)| if extent == 1 { Index::zero() } else { Index::var(var) })
-            .collect()
+    let extents: Vec<usize> = parts.iter().map(|part| part.extent).collect();
+    compose_at(&one, &extents, |_, vars, _| {
+        let places: Vec<Index> = vars
+            .iter()
+            .zip(parts)
+            .map(|(&var, part)| if part.extent == 1 { Index::zero() } else { Index::var(var) })
+            .collect();
+        put_together(n_axes, parts, &places)
     })
-    .ok()?;
-    let (len, depends) = reductions(&composed)?;
-    let mut row: Vec<usize> = Vec::new();
-    let mut along: Vec<usize> = Vec::new();
-    for (axis, var) in composed.vars.iter().enumerate() {
+    .ok()
+}
+
+/// Index of each axis, from one index per part.
+fn put_together(n_axes: usize, parts: &[Part], places: &[Index]) -> Vec<Index> {
+    let mut at = vec![Index::zero(); n_axes];
+    for (part, place) in parts.iter().zip(places) {
+        at[part.axis] = at[part.axis].times(&Extent::from(part.extent)).plus(place);
+    }
+    at
+}
+
+/// Says which parts number rows: those that reductions depend on.
+fn placed(
+    parts: Vec<Part>,
+    n_axes: usize,
+    vars: &[VarId],
+    len: usize,
+    depends: &BTreeSet<VarId>,
+) -> Option<(usize, OutputAxes)> {
+    let mut axes = OutputAxes {
+        parts,
+        n_axes,
+        row: Vec::new(),
+        along: Vec::new(),
+    };
+    for (part, var) in vars.iter().enumerate() {
         if depends.contains(var) {
-            row.push(axis);
-        } else if dims[axis] != 1 {
-            along.push(axis);
+            axes.row.push(part);
+        } else if axes.parts[part].extent != 1 {
+            axes.along.push(part);
         }
     }
     // Rows that share their reductions are rows nevertheless.
-    while !along.is_empty() && along.iter().map(|&axis| dims[axis]).product::<usize>() > len {
-        row.push(along.remove(0));
+    while !axes.along.is_empty() && axes.extent_of(&axes.along) > len {
+        axes.row.push(axes.along.remove(0));
     }
-    row.sort_unstable();
-    let covered: usize = along.iter().map(|&axis| dims[axis]).product();
-    (along.is_empty() || covered == len).then(|| {
-        let axes = OutputAxes {
-            dims: dims.to_vec(),
-            row,
-            along,
+    axes.row.sort_unstable();
+    (axes.along.is_empty() || axes.extent_of(&axes.along) == len).then_some((len, axes))
+}
+
+/// A part that some term of a reduction sees only divided by a number, and that number.
+fn divided_part(composed: &Composed, terms: &[ExprId], parts: &[Part]) -> Option<(usize, usize)> {
+    let mut open: Vec<ExprId> = terms.to_vec();
+    let mut seen: BTreeSet<ExprId> = open.iter().copied().collect();
+    while let Some(id) = open.pop() {
+        let expr = composed.body.expr(id);
+        let indices: Vec<&Index> = match expr {
+            Expr::Load { index, .. } => index.iter().collect(),
+            Expr::IndexValue(index) => vec![index],
+            Expr::Select { conds, .. } => conds.iter().map(|cond| &cond.index).collect(),
+            Expr::Const(_) | Expr::Map { .. } | Expr::Reduce { .. } | Expr::Acc { .. } => Vec::new(),
         };
-        (len, axes)
+        let mut divided = indices.into_iter().filter_map(|index| divided_var(index));
+        let found = divided.find_map(|(var, by)| {
+            let part = composed.vars.iter().position(|own| *own == var)?;
+            let extent = parts[part].extent;
+            (by > 1 && by < extent && extent.is_multiple_of(by)).then_some((part, by))
+        });
+        if found.is_some() {
+            return found;
+        }
+        open.extend(operands_of(expr).into_iter().filter(|&operand| seen.insert(operand)));
+    }
+    None
+}
+
+/// The variable of a quotient of one variable in `index`, and the divisor.
+fn divided_var(index: &Index) -> Option<(VarId, usize)> {
+    index.terms.iter().find_map(|(atom, _)| match atom {
+        Atom::Div(inner, by) => match (lone_var(inner), by.as_known()) {
+            (Some(var), Some(by)) => Some((var, usize::try_from(by).ok()?)),
+            _ => divided_var(inner),
+        },
+        Atom::Mod(inner, _) | Atom::Clamp(inner, _) => divided_var(inner),
+        Atom::Var(_) | Atom::Value(_) => None,
     })
 }
 
-/// Length of the reduced range and the output variables that reductions depend on. `None`
-/// without reductions, with ranges of several lengths, with reductions that depend on each
+/// Length of the reduced range, the output variables that reductions depend on, and their
+/// terms. `None` without reductions, with ranges of several lengths, with reductions that depend on each
 /// other's variables, and with some that only a branch evaluates.
-fn reductions(composed: &Composed) -> Option<(usize, BTreeSet<VarId>)> {
+fn reductions(composed: &Composed) -> Option<(usize, BTreeSet<VarId>, Vec<ExprId>)> {
     let free = FreeVars::of(&composed.body);
     let outer: BTreeSet<VarId> = composed.vars.iter().copied().collect();
-    let mut found: Option<(usize, BTreeSet<VarId>)> = None;
+    let mut found: Option<(usize, BTreeSet<VarId>, Vec<ExprId>)> = None;
     let mut queue: Vec<(ExprId, bool)> = composed.outputs.iter().map(|&root| (root, false)).collect();
     let mut seen: BTreeSet<(ExprId, bool)> = queue.iter().copied().collect();
     while let Some((id, in_branch)) = queue.pop() {
         let expr = composed.body.expr(id);
-        if let Expr::Reduce { vars, .. } = expr {
+        if let Expr::Reduce { vars, body: term, .. } = expr {
             if in_branch || !free.get(id).is_subset(&outer) {
                 return None;
             }
@@ -138,11 +222,12 @@ fn reductions(composed: &Composed) -> Option<(usize, BTreeSet<VarId>)> {
                 .iter()
                 .map(|&var| composed.body.vars.extent(var).as_known())
                 .try_fold(1usize, |len, extent| Some(len * usize::try_from(extent?).ok()?))?;
-            let (known, depends) = found.get_or_insert_with(|| (len, BTreeSet::new()));
+            let (known, depends, terms) = found.get_or_insert_with(|| (len, BTreeSet::new(), Vec::new()));
             if *known != len {
                 return None;
             }
             depends.extend(free.get(id));
+            terms.push(*term);
         }
         let guards = matches!(expr, Expr::Select { .. });
         for operand in operands_of(expr) {
@@ -211,15 +296,23 @@ pub fn row_body(
 }
 
 impl OutputAxes {
+    fn extents_of(&self, chosen: &[usize]) -> Vec<usize> {
+        chosen.iter().map(|&part| self.parts[part].extent).collect()
+    }
+
+    fn extent_of(&self, chosen: &[usize]) -> usize {
+        self.extents_of(chosen).iter().product()
+    }
+
     fn coordinates(&self, body: &Body, row: &Index, position: &Index) -> Vec<Index> {
-        let mut at = vec![Index::zero(); self.dims.len()];
-        for (axes, index) in [(&self.row, row), (&self.along, position)] {
-            let dims: Vec<usize> = axes.iter().map(|&axis| self.dims[axis]).collect();
-            for (&axis, place) in axes.iter().zip(delinearize(index, &extents(&dims), &body.vars)) {
-                at[axis] = place;
+        let mut places = vec![Index::zero(); self.parts.len()];
+        for (chosen, index) in [(&self.row, row), (&self.along, position)] {
+            let found = delinearize(index, &extents(&self.extents_of(chosen)), &body.vars);
+            for (&part, place) in chosen.iter().zip(found) {
+                places[part] = place;
             }
         }
-        at
+        put_together(self.n_axes, &self.parts, &places)
     }
 }
 

@@ -179,6 +179,9 @@ impl Cone<'_> {
 
     fn operands_fit(&self, anchor: usize, kind: RegionKind) -> bool {
         let n_operands = self.expr(anchor).operands.len();
+        // A scan has no rows to share: each of its elements adds up all before it, and would
+        // compute them too.
+        let is_scan = SCANS.contains(&self.expr(anchor).op);
         (0..n_operands).all(|n| {
             self.ancestors(anchor, n).into_iter().all(|tensor| {
                 let expr = self.expr(tensor);
@@ -189,10 +192,10 @@ impl Cone<'_> {
                         // The bias of attention is read element by element, like any load.
                         RegionKind::Attention => expr.op == CONVERSION || n >= 3,
                         RegionKind::Pointwise | RegionKind::Row | RegionKind::Reduce | RegionKind::Other => {
-                            true
+                            !is_scan || expr.op == CONVERSION
                         }
                     },
-                    TileKind::Index => kind == RegionKind::Reduce,
+                    TileKind::Index => kind == RegionKind::Reduce && !is_scan,
                     TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other => false,
                 }
             })

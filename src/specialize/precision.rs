@@ -15,6 +15,8 @@
 //! - What leads from a mean over positions to a gate (`sigmoid`, `hard_sigmoid`) stays in f32: an
 //!   error of the argument is a relative error of the gate, and of all channels it scales. These
 //!   tensors hold one number per channel.
+//! - What moves elements of an input to an output, such as the keys and values that a decoder keeps,
+//!   stays in f32, the kind of both; who reads it narrow converts it as it is read.
 //! - Weights round to nearest; finite ones stay finite (a mask of -3.4e38 becomes -65504).
 //! - Statistics of a batch normalisation become a scale and an offset before they are rounded.
 //!
@@ -193,12 +195,29 @@ impl Narrowing<'_> {
         if self.pinned[position] || is_square || WIDE.contains(&node.op) {
             return true;
         }
+        if self.passes_on_input(node) {
+            return true;
+        }
         match kind(node) {
             Some(TileKind::Dot | TileKind::Window | TileKind::Other) | None => false,
             Some(TileKind::Map | TileKind::View | TileKind::Index | TileKind::Reduce) => {
                 self.reads_only_wide(node)
             }
         }
+    }
+
+    /// Whether a node moves elements of an f32 input to an f32 output. Narrow, it would be
+    /// written twice: once as that output, and once for its other readers.
+    fn passes_on_input(&self, node: &Node) -> bool {
+        let is_move = match kind(node) {
+            Some(TileKind::View | TileKind::Index) => true,
+            Some(TileKind::Map | TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other)
+            | None => false,
+        };
+        let is_input = |value: &ValueId| self.is_f32(*value) && self.graph.inputs.contains(value);
+        is_move
+            && node.results.iter().any(|&result| self.is_f32(result) && self.graph.outputs.contains(&result))
+            && node.operands.iter().flatten().any(is_input)
     }
 
     /// Whether a node reads computed f32 values, and none that is narrow.
@@ -472,6 +491,23 @@ mod tests {
         assert_eq!(result_kind(&lowered, "matmul"), DType::F32);
         assert_eq!(result_kind(&lowered, "sigmoid"), DType::F32);
         assert_eq!(result_kind(&lowered, "mul"), DType::F16);
+    }
+
+    #[test]
+    fn a_cache_keeps_its_kind() {
+        let graph = parsed(
+            "graph g(past: f32[1,3,4], x: f32[1,4], w: f32[4,4]) {
+               row = reshape[shape=[1,1,4]](matmul(x, w))
+               keys = concat[axis=1](past, row)
+               return keys, matmul(keys, w) as \"y\"
+             }",
+        );
+        let lowered = lower_precision(&graph, DType::F16);
+        assert_eq!(verify_core(&lowered), Ok(()));
+        assert_eq!(result_kind(&lowered, "concat"), DType::F32);
+        assert_eq!(result_kind(&lowered, "matmul"), DType::F16);
+        let kept = lowered.producer(lowered.outputs[0]).unwrap().1;
+        assert_eq!(kept.op, "concat");
     }
 
     #[test]

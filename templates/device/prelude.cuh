@@ -48,11 +48,18 @@ RT_DEV uint16_t rt_bf16_bits_of_f32(float x) {
 #endif
 }
 
-// The first thing a kernel does. It lets the next kernel begin its launch, and waits until
-// everything that earlier ones wrote can be read. Nothing may be read or written before it.
+// The first thing a kernel does: waits until everything that earlier ones wrote can be read.
+// Nothing may be read or written before it.
 RT_DEV void rt_await_predecessors() {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
   asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Lets the next kernel begin its launch before this one ends. Only for kernels that leave room
+// on every SM: blocks that are placed beside large ones crowd where there is room.
+RT_DEV void rt_release_successors() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }

@@ -227,6 +227,11 @@ pub fn tails(dtype: DType) -> Vec<Problem> {
         [16, 127, 31],
         [20, 24, 0],
     ];
+    let epilogue = if dtype.is_float() {
+        Epilogue::Silu
+    } else {
+        Epilogue::BiasResidualRelu
+    };
     sizes
         .iter()
         .map(|&[m, n, k]| {
@@ -234,8 +239,27 @@ pub fn tails(dtype: DType) -> Vec<Problem> {
                 dtype,
                 (&[m, k], Layout::Plain),
                 (&[k, n], Layout::Plain),
-                Epilogue::Silu,
+                epilogue,
             )
+        })
+        .collect()
+}
+
+/// Products without rows, columns, terms or batches.
+pub fn empty(dtype: DType) -> Vec<Problem> {
+    let sizes: [(&[usize], &[usize]); 6] = [
+        (&[0, 24], &[24, 16]),
+        (&[20, 24], &[24, 0]),
+        (&[20, 0], &[0, 16]),
+        (&[17, 0], &[0, 27]),
+        (&[0, 3, 24], &[24, 16]),
+        (&[2, 3, 0], &[2, 0, 16]),
+    ];
+    sizes
+        .into_iter()
+        .flat_map(|(a, b)| {
+            [Epilogue::BiasResidualRelu, Epilogue::Transposed]
+                .map(|epilogue| matmul(dtype, (a, Layout::Plain), (b, Layout::Plain), epilogue))
         })
         .collect()
 }
@@ -273,6 +297,52 @@ pub fn deep(dtype: DType) -> Vec<Problem> {
             (&[600, 100], Layout::Turned),
             Epilogue::None,
         ),
+    ]
+}
+
+/// At most eight rows on either side, in both layouts of the other operand.
+pub fn skinny(dtype: DType) -> Vec<Problem> {
+    let sizes: &[[usize; 3]] = &[
+        [1, 1, 1],
+        [1, 300, 64],
+        [8, 96, 200],
+        [3, 33, 77],
+        [200, 4, 40],
+        [5, 1000, 16],
+        [1, 24, 640],
+        [2, 6, 2048],
+    ];
+    let layouts = if dtype.is_float() {
+        vec![Layout::Plain, Layout::Turned, Layout::Cast]
+    } else {
+        vec![Layout::Plain, Layout::Turned]
+    };
+    let mut problems: Vec<Problem> = sizes
+        .iter()
+        .flat_map(|&[m, n, k]| {
+            layouts.iter().map(move |&layout| {
+                matmul(dtype, (&[m, k], Layout::Plain), (&[k, n], layout), Epilogue::BiasResidualRelu)
+            })
+        })
+        .collect();
+    for epilogue in EPILOGUES {
+        problems.push(matmul(dtype, (&[2, 4, 40], Layout::Turned), (&[40, 72], Layout::Turned), epilogue));
+        problems.push(matmul(dtype, (&[3, 6, 24], Layout::Plain), (&[3, 24, 40], Layout::Plain), epilogue));
+    }
+    problems
+}
+
+/// Products of few rows as models have them: a language head, classifiers, a projection.
+pub fn skinny_of_models(dtype: DType) -> Vec<Problem> {
+    let plain = |[m, n, k]: [usize; 3], layout, epilogue| {
+        matmul(dtype, (&[m, k], Layout::Plain), (&[k, n], layout), epilogue)
+    };
+    vec![
+        plain([1, 50257, 768], Layout::Plain, Epilogue::None),
+        plain([1, 50257, 768], Layout::Turned, Epilogue::None),
+        plain([1, 1000, 2048], Layout::Plain, Epilogue::BiasResidualRelu),
+        plain([8, 3072, 768], Layout::Plain, Epilogue::BiasResidualRelu),
+        plain([4, 768, 3072], Layout::Turned, Epilogue::Silu),
     ]
 }
 

@@ -125,6 +125,57 @@ pub fn pointwise() -> Vec<Problem> {
     problems
 }
 
+/// A sum and a maximum in every kind of number, and sizes around those of vectors and blocks.
+pub fn numbers() -> Vec<Problem> {
+    // ONNX has no arithmetic on integers of less than a byte.
+    let without = [DType::Bool, DType::I4, DType::U4, DType::I2, DType::U2];
+    let dtypes = DType::ALL.into_iter().filter(|dtype| !without.contains(dtype));
+    let sizes = [&[1usize][..], &[255], &[3, 257], &[16, 64]];
+    let mut problems = Vec::new();
+    for (turn, dtype) in dtypes.enumerate() {
+        let dims = sizes[turn % sizes.len()];
+        for op in ["add", "max"] {
+            let mut b = Build::new(turn as u64);
+            let (x, y) = (b.input(dtype, dims), b.input(dtype, dims));
+            let operands = vec![Some(x), Some(y)];
+            if let Ok(z) = ops::emit(&mut b.graph, op, operands, Attrs::new(), 1, NEWEST_OPSET, &[]) {
+                problems.push(b.done(op, RegionKind::Pointwise, &z[..1]));
+            }
+        }
+    }
+    problems
+}
+
+/// Tensors without elements, and reductions of none.
+pub fn empty() -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for dims in [&[0usize][..], &[3, 0, 8], &[0, 64]] {
+        let mut b = Build::new(7);
+        let (x, y) = (b.input(DType::F32, dims), b.input(DType::F32, dims));
+        let sum = b.op("add", &[x, y]);
+        problems.push(b.done("add of nothing", RegionKind::Pointwise, &[sum]));
+    }
+    for dims in [[0usize, 64], [3, 0], [0, 0]] {
+        let mut b = Build::new(8);
+        let x = b.input(DType::F16, &dims);
+        let z = b.with("softmax", &[x], int("axis", 1));
+        problems.push(b.done("softmax of nothing", RegionKind::Row, &[z]));
+        let mut b = Build::new(9);
+        let x = b.input(DType::F32, &dims);
+        let z = b.with("reduce_sum", &[x], ints("axes", &[1]));
+        problems.push(b.done("sum of nothing", RegionKind::Reduce, &[z]));
+        let mut b = Build::new(10);
+        let x = b.input(DType::F32, &dims);
+        let z = b.with("reduce_sum", &[x], ints("axes", &[0]));
+        problems.push(b.done("sum of no rows", RegionKind::Reduce, &[z]));
+        let mut b = Build::new(11);
+        let x = b.input(DType::F16, &dims);
+        let z = b.with("transpose", &[x], ints("perm", &[1, 0]));
+        problems.push(b.done("transpose of nothing", RegionKind::Pointwise, &[z]));
+    }
+    problems
+}
+
 fn layer_norm(b: &mut Build, dtype: DType, dims: &[usize]) -> ValueId {
     let x = b.input(dtype, dims);
     let last = dims[dims.len() - 1];
@@ -145,6 +196,10 @@ pub fn rows() -> Vec<Problem> {
         (DType::F32, vec![2, 7]),
         (DType::F16, vec![1, 1000]),
         (DType::BF16, vec![2, 513]),
+        (DType::F64, vec![3, 33]),
+        (DType::F32, vec![5, 1]),
+        (DType::F16, vec![1, 2047]),
+        (DType::BF16, vec![130, 31]),
     ] {
         let mut b = Build::new(21);
         let x = b.input(dtype, &dims);
@@ -183,6 +238,46 @@ pub fn rows() -> Vec<Problem> {
     let parts = b.with("reshape", &[wide], ints("shape", &[2, 8, 4, 16]));
     let z = b.with("transpose", &[parts], ints("perm", &[0, 2, 1, 3]));
     problems.push(b.done("softmax into heads", RegionKind::Row, &[z]));
+    problems
+}
+
+/// Norms over groups of channels: statistics of a group see the channel axis only divided.
+pub fn groups() -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (dtype, [n, h, w, c], group) in [
+        (DType::F32, [2, 5, 3, 24], 8),
+        (DType::F16, [1, 8, 8, 32], 4),
+        (DType::BF16, [2, 3, 3, 12], 12),
+    ] {
+        let dims = [n, h, w, c].map(|extent| i64::try_from(extent).unwrap());
+        let (groups, each) = (i64::try_from(group).unwrap(), dims[3] / i64::try_from(group).unwrap());
+        let epsilon = ("epsilon", Attr::Float(1e-5));
+        let scaled = |b: &mut Build, y: ValueId, channels: &[usize]| {
+            let (scale, bias) = (b.input(dtype, channels), b.input(dtype, channels));
+            let y = b.op("mul", &[y, scale]);
+            let y = b.op("add", &[y, bias]);
+            b.op("swish", &[y])
+        };
+        // Channels last, of two parts.
+        let mut b = Build::new(28);
+        let (left, right) = (b.input(dtype, &[n, h, w, c - 4]), b.input(dtype, &[n, h, w, 4]));
+        let x = b.with("concat", &[left, right], int("axis", 3));
+        let split = b.with("reshape", &[x], ints("shape", &[dims[0], dims[1], dims[2], groups, each]));
+        let y = b.with("standardize", &[split], ints("axes", &[1, 2, 4]).with(epsilon.0, epsilon.1.clone()));
+        let y = b.with("reshape", &[y], ints("shape", &dims));
+        let z = scaled(&mut b, y, &[c]);
+        problems.push(b.done("group norm, channels last", RegionKind::Reduce, &[z]));
+        // Channels second, read from channels last and stored so again.
+        let mut b = Build::new(29);
+        let x = b.input(dtype, &[n, h, w, c]);
+        let turned = b.with("transpose", &[x], ints("perm", &[0, 3, 1, 2]));
+        let split = b.with("reshape", &[turned], ints("shape", &[dims[0], groups, each * dims[1] * dims[2]]));
+        let y = b.with("standardize", &[split], ints("axes", &[2]).with(epsilon.0, epsilon.1));
+        let y = b.with("reshape", &[y], ints("shape", &[dims[0], dims[3], dims[1], dims[2]]));
+        let z = scaled(&mut b, y, &[c, 1, 1]);
+        let z = b.with("transpose", &[z], ints("perm", &[0, 2, 3, 1]));
+        problems.push(b.done("group norm, channels second", RegionKind::Row, &[z]));
+    }
     problems
 }
 
@@ -262,7 +357,7 @@ pub fn ops_of_the_table(kept: impl Fn(&ops::OpDef) -> bool) -> Vec<Problem> {
 /// Views and selections by index inside one kernel.
 pub fn moves() -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (dtype, dims) in [(DType::F16, [2usize, 64, 96]), (DType::F32, [1, 70, 33]), (DType::I64, [3, 8, 40])] {
+    for (dtype, dims) in [(DType::F16, [2usize, 64, 96]), (DType::F32, [1, 70, 33]), (DType::I64, [3, 8, 40]), (DType::U8, [1, 1, 65]), (DType::I8, [1, 65, 129]), (DType::BF16, [2, 31, 64]), (DType::Bool, [1, 32, 33])] {
         let mut b = Build::new(41);
         let x = b.input(dtype, &dims);
         let z = b.with("transpose", &[x], ints("perm", &[0, 2, 1]));

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use rtrt_codegen::ir::{DType, Graph, HostTensor};
+use rtrt_codegen::kernel::Arch;
 use rtrt_codegen::ops::evaluate::to_vec;
 use rtrt_codegen::rewrite::canonicalize::{canonicalize, canonicalize_counting};
 use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RuleOptions, RuleSet, fuse};
@@ -108,6 +109,20 @@ pub fn structure(case: &Case) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Chooses kernels for each data set's shapes, in both precisions.
+pub fn kernels(case: &Case) -> Result<(), String> {
+    let mut slow = Vec::new();
+    for set in 0..case.n_data_sets() {
+        let graph = case.specialized(&case.inputs(set)?)?;
+        for precision in [Precision::Full, Precision::Half] {
+            let (fused, _) = fused(&precision.apply(&graph), 90)?;
+            let title = format!("{:28} data_{set} {}", case.name, precision.name());
+            slow.extend(crate::kernels::check(&fused, Arch { sm: 90, specific: true }, &title).err());
+        }
+    }
+    if slow.is_empty() { Ok(()) } else { Err(slow.join("\n")) }
 }
 
 fn worst(case: &Case, found: &[HostTensor]) -> Result<Error, String> {

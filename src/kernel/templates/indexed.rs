@@ -14,7 +14,7 @@ use crate::kernel::region_body::{
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 use crate::rewrite::RegionKind;
-use crate::tile::{Body, Expr, ExprId};
+use crate::tile::{Body, Expr, ExprId, VarId};
 
 pub static TEMPLATE: Template = Template {
     name: "indexed",
@@ -69,7 +69,9 @@ fn predicted_us(spec: &KernelSpec, composed: &Composed, device: &Device) -> f64 
     };
     // A term without reuse costs about four instructions, and a load hits L1 at best.
     let rate = f64::from(device.n_sms) * device.clock_ghz * 1e3 * 32.0;
-    let latency = per_element * 4e-3;
+    // Loops are not unrolled into loads that wait together.
+    let turns: f64 = composed.outputs.iter().map(|&output| turns(&composed.body, output)).sum();
+    let latency = per_element * 4e-3 + turns * 0.1;
     let fill = device.fill(n_elements / THREADS as f64, THREADS as f64);
     NODE_US + latency + (n_elements * per_element / rate).max(device.memory_us(operand_bytes(spec)) * 1.5) / fill
 }
@@ -82,18 +84,34 @@ pub fn work(body: &Body, id: ExprId) -> f64 {
             .into_iter()
             .map(|operand| costs[operand.0 as usize])
             .sum();
-        #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
-        let repeats: f64 = match expr {
-            Expr::Reduce { vars, .. } => vars
-                .iter()
-                .filter_map(|&var| body.vars.extent(var).as_known())
-                .map(|extent| extent as f64)
-                .product(),
+        let repeats = match expr {
+            Expr::Reduce { vars, .. } => repeats(body, vars),
             _ => 1.0,
         };
         costs.push((below + 1.0) * repeats);
     }
     costs[id.0 as usize]
+}
+
+/// Turns of the longest chain of loops below a term.
+fn turns(body: &Body, id: ExprId) -> f64 {
+    let mut counts: Vec<f64> = Vec::new();
+    for (_, expr) in body.exprs() {
+        let operands = crate::kernel::rebuild::operands(expr);
+        let below = operands.into_iter().map(|operand| counts[operand.0 as usize]).fold(0.0, f64::max);
+        counts.push(match expr {
+            Expr::Reduce { vars, .. } => repeats(body, vars) * below.max(1.0),
+            _ => below,
+        });
+    }
+    counts[id.0 as usize]
+}
+
+/// How often a loop over `vars` computes its term.
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+fn repeats(body: &Body, vars: &[VarId]) -> f64 {
+    let extents = vars.iter().filter_map(|&var| body.vars.extent(var).as_known());
+    extents.map(|extent| extent as f64).product()
 }
 
 fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, KernelError> {

@@ -10,6 +10,7 @@ pub mod column;
 pub mod gemm_mma;
 mod gemm_parts;
 pub mod gemm_simt;
+pub mod gemv;
 pub mod indexed;
 pub mod pointwise;
 pub mod row;
@@ -48,6 +49,7 @@ pub static TEMPLATES: &[&Template] = &[
     &transpose::TEMPLATE,
     &row::TEMPLATE,
     &column::TEMPLATE,
+    &gemv::TEMPLATE,
     &gemm_mma::TEMPLATE,
     &gemm_simt::TEMPLATE,
     &attention_mma::TEMPLATE,

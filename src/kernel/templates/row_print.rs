@@ -159,9 +159,12 @@ pub fn inefficiency(spec: &KernelSpec, rows: &RowBody, lane: Lane, neighbour: Va
                     .stride_of(lane.var)
                     .is_some_and(|stride| stride == Extent::known(1) || stride == none));
         if !side_by_side {
+            // Lanes that are neighbours share what is fetched for the first of them.
+            let neighbours = position.stride_of(lane.var) == Some(Extent::known(1));
+            let used = if neighbours { lane.width } else { 1 };
             #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
-            let sector = 32.0 / inputs[*input as usize].dtype.size_bytes() as f64;
-            factors[*input as usize] = sector.min(8.0);
+            let sector = 32.0 / (inputs[*input as usize].dtype.size_bytes() * used) as f64;
+            factors[*input as usize] = sector.clamp(1.0, 8.0);
         }
     }
     #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]

@@ -1,0 +1,393 @@
+//! `gemv`: products with at most eight rows on one side, which are bound by reading the other.
+//!
+//! The few rows lie in shared memory. Threads read the many columns in vectors along whichever
+//! axis is contiguous, and lanes, warps and blocks that share a column add up in a fixed order.
+
+use serde::Serialize;
+
+use super::gemm_parts::{epilogue_work, fetch_work, memory_bytes, parameters, ranked, tensors};
+use super::{Template, field_names, fill, knob, variant};
+use crate::kernel::contraction::{Contraction, Side};
+use crate::kernel::cuda_expr::{Operand, index_type};
+use crate::kernel::cuda_types::{value_bytes, value_type};
+use crate::kernel::device::{Device, NODE_US};
+use crate::kernel::error::KernelError;
+use crate::kernel::gemm_epilogue::Epilogue;
+use crate::kernel::gemm_operand::{Along, Cut, Fetch, best_cut, is_plain, memory_kind};
+use crate::kernel::prelude::{COMMON, SPLIT, translation_unit};
+use crate::kernel::region_body::{kernel_name, operands};
+use crate::kernel::source::{Arch, Launch, Source, Variant};
+use crate::kernel::spec::KernelSpec;
+
+pub static TEMPLATE: Template = Template {
+    name: "gemv",
+    text: include_str!("../../../templates/gemv.cu.tera"),
+    variants,
+    render,
+    fields: || field_names(&GemvContext::default()),
+};
+
+#[derive(Clone, Debug, Default, Serialize)]
+struct GemvContext {
+    name: String,
+    params: Vec<String>,
+    index_type: &'static str,
+    value: &'static str,
+    sum: &'static str,
+    columns: usize,
+    rows: usize,
+    blocks: usize,
+    splits: usize,
+    threads: usize,
+    warps_n: usize,
+    lanes: usize,
+    own: usize,
+    vector: usize,
+    unroll: usize,
+    steps: usize,
+    wide: usize,
+    along_k: bool,
+    /// Whether the few rows are the product's columns.
+    turned: bool,
+    few_width: usize,
+    partial_offset: usize,
+    tickets_bytes: usize,
+    load_few: String,
+    load_many: String,
+    epilogue: String,
+}
+
+const MOST_ROWS: usize = 8;
+const MOST_VARIANTS: usize = 8;
+/// Elements that a thread reads before it uses the first: enough bytes in flight, few registers.
+const READ_AHEAD: usize = 32;
+const MOST_SHARED_BYTES: usize = 96 << 10;
+const VECTOR_BYTES: usize = 16;
+
+/// The product, seen as few rows times many columns.
+struct Problem {
+    contraction: Contraction,
+    few: Side,
+    /// How the operand with the many columns is read.
+    cut: Cut,
+    plain: bool,
+    few_width: usize,
+}
+
+/// How threads share columns and depth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Plan {
+    lanes: usize,
+    own: usize,
+    warps_n: usize,
+    warps_k: usize,
+    unroll: usize,
+    splits: usize,
+}
+
+impl Problem {
+    fn of(spec: &KernelSpec, inputs: &[Operand]) -> Option<Problem> {
+        let contraction = Contraction::of(spec)?;
+        let sizes = contraction.sizes;
+        let (few, many) = if sizes.m <= MOST_ROWS && sizes.m <= sizes.n {
+            (Side::A, Side::B)
+        } else {
+            (Side::B, Side::A)
+        };
+        if contraction.rows(few).0 > MOST_ROWS || sizes.k == 0 || sizes.batch * sizes.m * sizes.n == 0 {
+            return None;
+        }
+        let kind = memory_kind(&contraction, many);
+        let widest = (VECTOR_BYTES / kind.size_bytes().max(1)).clamp(1, 8);
+        let cut = best_cut(&contraction, many, inputs, (widest, 1));
+        let plain = is_plain(&contraction, cut, inputs, kind);
+        let own = best_cut(&contraction, few, inputs, (4, 1));
+        Some(Problem {
+            few_width: if own.along == Along::K { own.width } else { 1 },
+            contraction,
+            few,
+            cut,
+            plain,
+        })
+    }
+
+    fn rows(&self) -> usize {
+        self.contraction.rows(self.few).0
+    }
+
+    fn columns(&self) -> usize {
+        self.contraction.rows(self.cut.side).0
+    }
+
+    /// Elements of `k` that a thread reads at once.
+    fn vector(&self) -> usize {
+        if self.cut.along == Along::K { self.cut.width } else { 1 }
+    }
+
+    /// Elements of a thread's reads of one step.
+    fn loaded(&self, plan: Plan) -> usize {
+        plan.own * self.vector()
+    }
+
+    fn plans(&self) -> Vec<Plan> {
+        let shapes: Vec<[usize; 4]> = match self.cut.along {
+            Along::K => [(1, [8, 1]), (2, [8, 1]), (4, [8, 1]), (1, [4, 2]), (2, [4, 1]), (2, [2, 4]), (1, [1, 8]), (1, [1, 4])]
+                .map(|(own, [warps_n, warps_k])| [1, own, warps_n, warps_k])
+                .to_vec(),
+            Along::Row => [2, 4, 8, 16, 32]
+                .into_iter()
+                .flat_map(|lanes| [4, 8, 16].map(|warps_k| [lanes, self.cut.width, 1, warps_k]))
+                .collect(),
+        };
+        let splits: &[usize] = if self.contraction.sum.is_float() { &[1, 2, 4, 8, 16] } else { &[1] };
+        let mut plans = Vec::new();
+        for [lanes, own, warps_n, warps_k] in shapes {
+            for &splits in splits {
+                let mut plan = Plan {
+                    lanes,
+                    own,
+                    warps_n,
+                    warps_k,
+                    unroll: 1,
+                    splits,
+                };
+                let ahead = if self.plain { READ_AHEAD } else { 4 };
+                let most = (ahead / self.loaded(plan)).clamp(1, 8);
+                while plan.unroll < most && plan.steps(self) > 1 {
+                    plan.unroll *= 2;
+                }
+                // A split that reads less than once has nothing to share.
+                let vectors = self.contraction.sizes.k.div_ceil(self.vector());
+                let idle = splits > 1 && vectors < 2 * splits * plan.stride();
+                if !idle && plan.smem_bytes(self) <= MOST_SHARED_BYTES {
+                    plans.push(plan);
+                }
+            }
+        }
+        plans
+    }
+}
+
+impl Plan {
+    fn threads(self) -> usize {
+        32 * self.warps_n * self.warps_k
+    }
+
+    /// Vectors of `k` that a block reads side by side.
+    fn stride(self) -> usize {
+        self.warps_k * 32 / self.lanes
+    }
+
+    fn steps(self, problem: &Problem) -> usize {
+        let vectors = problem.contraction.sizes.k.div_ceil(problem.vector());
+        vectors.div_ceil(self.splits * self.stride() * self.unroll)
+    }
+
+    /// Depth of one split, the last of which may go beyond the product's.
+    fn depth(self, problem: &Problem) -> usize {
+        self.steps(problem) * self.unroll * self.stride() * problem.vector()
+    }
+
+    fn block_columns(self) -> usize {
+        self.warps_n * self.lanes * self.own
+    }
+
+    fn blocks(self, problem: &Problem) -> usize {
+        problem.columns().div_ceil(self.block_columns())
+    }
+
+    fn few_bytes(self, problem: &Problem) -> usize {
+        let bytes = problem.rows() * self.depth(problem) * value_bytes(problem.contraction.product);
+        bytes.next_multiple_of(VECTOR_BYTES)
+    }
+
+    fn smem_bytes(self, problem: &Problem) -> usize {
+        let sums = self.warps_k * problem.rows() * self.block_columns();
+        self.few_bytes(problem) + sums * value_bytes(problem.contraction.sum)
+    }
+
+    fn tickets_bytes(self, problem: &Problem) -> usize {
+        (problem.contraction.sizes.batch * self.blocks(problem) * 4).next_multiple_of(256)
+    }
+
+    fn workspace_bytes(self, problem: &Problem) -> usize {
+        if self.splits == 1 {
+            return 0;
+        }
+        let tiles = problem.contraction.sizes.batch * self.blocks(problem);
+        let sums = tiles * self.splits * problem.rows() * self.block_columns();
+        self.tickets_bytes(problem) + sums * value_bytes(problem.contraction.sum)
+    }
+}
+
+fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
+    let inputs = operands(spec);
+    let Some(problem) = Problem::of(spec, &inputs) else {
+        return Vec::new();
+    };
+    let device = Device::of(arch);
+    let found = problem
+        .plans()
+        .into_iter()
+        .map(|plan| {
+            let knobs = [
+                ("lanes", plan.lanes),
+                ("own", plan.own),
+                ("warps_n", plan.warps_n),
+                ("warps_k", plan.warps_k),
+                ("unroll", plan.unroll),
+                ("splits", plan.splits),
+            ];
+            variant(TEMPLATE.name, &knobs, predicted_us(spec, &problem, plan, device))
+        })
+        .collect();
+    ranked(found, MOST_VARIANTS)
+}
+
+/// Reading the columns at the rate that the bytes in flight allow, after one latency for the
+/// few rows and before the folds.
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+fn predicted_us(spec: &KernelSpec, problem: &Problem, plan: Plan, device: &Device) -> f64 {
+    /// Bytes that an SM must have under way for the full rate of memory.
+    const IN_FLIGHT: f64 = 25e3;
+    /// Two dependent loads, two barriers and the folds, in microseconds.
+    const FILL_US: f64 = 1.0;
+    /// A load that misses, in microseconds.
+    const LATENCY_US: f64 = 0.45;
+    const SPLIT_US: f64 = 0.9;
+    const ISSUE_PER_CLK: f64 = 90.0;
+    let sizes = problem.contraction.sizes;
+    let many = (sizes.batch * problem.columns() * sizes.k) as f64;
+    let element = memory_kind(&problem.contraction, problem.cut.side).size_bytes() as f64;
+    let blocks = (sizes.batch * plan.blocks(problem) * plan.splits) as f64;
+    let threads = plan.threads() as f64;
+    let per_sm = (f64::from(device.max_threads_per_sm) / threads)
+        .min(f64::from(device.smem_per_sm) / (plan.smem_bytes(problem) + 1024) as f64)
+        .min(65536.0 / (threads * 96.0))
+        .floor()
+        .max(1.0);
+    let n_sms = f64::from(device.n_sms);
+    let resident = blocks.min(per_sm * n_sms);
+    let flight = resident * threads * (plan.unroll * problem.loaded(plan)) as f64 * element;
+    let segment = match problem.cut.along {
+        Along::K => 64.0,
+        Along::Row => (plan.lanes * plan.own) as f64 * element,
+    };
+    let full = (flight / (n_sms * IN_FLIGHT)).min(1.0) * (segment / 64.0).clamp(0.25, 1.0);
+    let staged = blocks * plan.few_bytes(problem) as f64;
+    let l2 = (many * element + staged) / (device.l2_gb_per_s * 0.6 * 1e3);
+    let memory = device.memory_us(memory_bytes(spec)).max(l2) / full;
+    let fetch = fetch_work(&problem.contraction, problem.cut, problem.plain);
+    let issue = many * (fetch + 2.0 + 1.2 * problem.rows() as f64)
+        / (n_sms.min(blocks) * device.clock_ghz * 1e3 * ISSUE_PER_CLK);
+    let waves = (blocks / (per_sm * n_sms)).ceil();
+    let chain = waves * plan.steps(problem) as f64 * LATENCY_US;
+    let finish = epilogue_work(&problem.contraction) * 2e-3 + if plan.splits > 1 { SPLIT_US } else { 0.0 };
+    NODE_US + FILL_US + memory.max(issue).max(chain) + finish
+}
+
+fn plan_of(variant: &Variant) -> Result<Plan, KernelError> {
+    let knob = |name| knob(&TEMPLATE, variant, name);
+    Ok(Plan {
+        lanes: knob("lanes")?,
+        own: knob("own")?,
+        warps_n: knob("warps_n")?,
+        warps_k: knob("warps_k")?,
+        unroll: knob("unroll")?,
+        splits: knob("splits")?,
+    })
+}
+
+fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, KernelError> {
+    let plan = plan_of(variant)?;
+    let inputs = operands(spec);
+    let problem = Problem::of(spec, &inputs).ok_or_else(|| KernelError::NotAccepted {
+        template: TEMPLATE.name,
+        reason: "it is not a product with few rows".to_owned(),
+    })?;
+    let workspace_bytes = plan.workspace_bytes(&problem);
+    let (params, passed) = parameters(spec, workspace_bytes);
+    let tile = format!(
+        "r{}_{}x{}_w{}x{}_s{}",
+        problem.rows(),
+        plan.lanes,
+        plan.own,
+        plan.warps_n,
+        plan.warps_k,
+        plan.splits
+    );
+    let name = kernel_name(spec, TEMPLATE.name, &tile);
+    let context = context(spec, &problem, plan, &inputs, (name.clone(), params))?;
+    let text = fill(&TEMPLATE, &context)?;
+    let blocks = problem.contraction.sizes.batch * plan.blocks(&problem) * plan.splits;
+    let small = |value: usize| u32::try_from(value).expect("launches have under 2^32 blocks");
+    Ok(Source {
+        name,
+        header: String::new(),
+        text: translation_unit(&[COMMON, &[SPLIT]].concat(), &text),
+        template: TEMPLATE.name,
+        launch: Launch {
+            grid: [small(blocks), 1, 1],
+            block: [small(plan.threads()), 1, 1],
+            smem_bytes: small(plan.smem_bytes(&problem)),
+        },
+        params: passed,
+        workspace_bytes,
+    })
+}
+
+fn context(
+    spec: &KernelSpec,
+    problem: &Problem,
+    plan: Plan,
+    inputs: &[Operand],
+    (name, params): (String, Vec<String>),
+) -> Result<GemvContext, KernelError> {
+    let contraction = &problem.contraction;
+    let depth = plan.depth(problem);
+    let few_width = [problem.few_width, 2, 1]
+        .into_iter()
+        .find(|&width| width <= problem.few_width && depth.is_multiple_of(width))
+        .expect("one divides everything");
+    let few = Cut {
+        side: problem.few,
+        along: Along::K,
+        width: few_width,
+    };
+    let covered = plan.blocks(problem) * plan.block_columns();
+    let load_few = Fetch::new(contraction, few, problem.rows(), depth * plan.splits);
+    let load_many = Fetch::new(contraction, problem.cut, covered, depth * plan.splits);
+    let along_k = problem.cut.along == Along::K;
+    let (depth_many, target) = if along_k { (4, "many[u][c]") } else { (3, "many[u][0]") };
+    let (m, n) = match problem.few {
+        Side::A => (problem.rows(), problem.columns()),
+        Side::B => (problem.columns(), problem.rows()),
+    };
+    Ok(GemvContext {
+        name,
+        params,
+        index_type: index_type(&tensors(spec)),
+        value: value_type(contraction.product),
+        sum: value_type(contraction.sum),
+        columns: problem.columns(),
+        rows: problem.rows(),
+        blocks: plan.blocks(problem),
+        splits: plan.splits,
+        threads: plan.threads(),
+        warps_n: plan.warps_n,
+        lanes: plan.lanes,
+        own: plan.own,
+        vector: problem.vector(),
+        unroll: plan.unroll,
+        steps: plan.steps(problem),
+        wide: problem.cut.width,
+        along_k,
+        turned: problem.few == Side::B,
+        few_width,
+        partial_offset: plan.few_bytes(problem),
+        tickets_bytes: plan.tickets_bytes(problem),
+        load_few: load_few.values(inputs, 2, "next", None)?,
+        load_many: load_many.values(inputs, depth_many, target, None)?,
+        epilogue: Epilogue::new(contraction, 1, m, n).text(spec, 2)?,
+    })
+}
