@@ -3,10 +3,13 @@
 
 NVRTC_VERSION := 13.0.88
 NVRTC := .nvrtc/installed-$(NVRTC_VERSION)
+# Any disassembler of CUDA 13 reads the cubins; the wheels begin at 13.2.
+NVDISASM_VERSION := 13.3.73
+NVDISASM := .nvrtc/tools/installed-$(NVDISASM_VERSION)
 PYTHON ?= python3
 BIN := target/release/rtrt-codegen
 
-.PHONY: demo test check bless nvrtc gpu clean
+.PHONY: demo test check bless nvrtc sass-tools gpu clean
 
 demo: nvrtc
 	cargo build --release
@@ -34,6 +37,13 @@ nvrtc: $(NVRTC)
 
 $(NVRTC):
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .nvrtc nvidia-cuda-nvrtc==$(NVRTC_VERSION)
+	touch $@
+
+# For tests/sass.rs, which skips what it would look at without it.
+sass-tools: $(NVDISASM)
+
+$(NVDISASM): $(NVRTC)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .nvrtc/tools nvidia-cuda-nvdisasm==$(NVDISASM_VERSION)
 	touch $@
 
 clean:

@@ -13,10 +13,14 @@ mod harness;
 mod products;
 #[path = "hostexec/regions.rs"]
 mod regions;
+#[path = "hostexec/translation.rs"]
+mod translation;
 #[path = "hostexec/window_regions.rs"]
 mod window_regions;
 
-use harness::{Case, difference, have_compiler, run_all, tolerance};
+use std::cell::Cell;
+
+use harness::{Case, have_compiler, run_all};
 use regions::Problem;
 use rtrt_codegen::ir::DType;
 use rtrt_codegen::kernel::{self, Arch};
@@ -60,8 +64,31 @@ fn check_sums(problems: &[Problem], template: &str, arch: Arch, most: usize, sla
     });
 }
 
+/// Runs one variant of `template` per problem, another one each time.
+fn check_in_turns(problems: &[Problem], template: &str, arch: Arch, slack: f64) {
+    let turn = Cell::new(0);
+    check_picked(problems, arch, slack, |variants| {
+        let own: Vec<usize> = (0..variants.len())
+            .filter(|&rank| variants[rank].template == template)
+            .collect();
+        assert!(!own.is_empty(), "`{template}` refuses");
+        turn.set(turn.get() + 5);
+        vec![own[turn.get() % own.len()]]
+    });
+}
+
+/// Runs every variant that any template offers.
+fn check_all(problems: &[Problem]) {
+    for arch in [SM_90, SM_75] {
+        check_picked(problems, arch, SUMS, |variants| (0..variants.len()).collect());
+    }
+}
+
 /// Sums of products may cancel in an epilogue, and the reference rounds between its ops.
 const SUMS: f64 = 3.0;
+
+/// Operands keep 11 bits of 24.
+const TF32: f64 = 2000.0;
 
 /// Runs the variants whose ranks `pick` chooses; `slack` widens the tolerance.
 fn check_picked(problems: &[Problem], arch: Arch, slack: f64, pick: impl Fn(&[kernel::Variant]) -> Vec<usize>) {
@@ -76,6 +103,8 @@ fn check_picked(problems: &[Problem], arch: Arch, slack: f64, pick: impl Fn(&[ke
         for rank in pick(&variants) {
             let variant = &variants[rank];
             let source = kernel::render(&problem.spec, variant, arch).unwrap();
+            // A device refuses to launch nothing.
+            assert!(source.launch.grid.iter().all(|&blocks| blocks > 0), "{}: {:?}", source.name, source.launch);
             cases.push(Case {
                 label: format!("{} {} {:?}", problem.label, variant.template, variant.knobs),
                 source,
@@ -87,10 +116,8 @@ fn check_picked(problems: &[Problem], arch: Arch, slack: f64, pick: impl Fn(&[ke
     }
     let mut wrong = Vec::new();
     for ((case, found), wanted) in cases.iter().zip(run_all(&cases)).zip(&wanted) {
-        for (found, wanted) in found.iter().zip(wanted) {
-            if let Some(difference) = difference(found, wanted, slack * tolerance(wanted.dtype())) {
-                wrong.push(format!("{}: {difference}", case.label));
-            }
+        if let Some(complaint) = found.wrong(wanted, slack) {
+            wrong.push(format!("{}: {complaint}", case.label));
         }
     }
     assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
@@ -99,6 +126,31 @@ fn check_picked(problems: &[Problem], arch: Arch, slack: f64, pick: impl Fn(&[ke
 #[test]
 fn pointwise_chains() {
     check(regions::pointwise());
+}
+
+#[test]
+fn pointwise_in_every_kind_of_number() {
+    check_some(regions::numbers(), 2);
+}
+
+#[test]
+fn tensors_without_elements() {
+    check_all(&regions::empty());
+    check_all(&window_regions::empty());
+    for dtype in [DType::F16, DType::F32] {
+        check_all(&attention_regions::empty(dtype));
+    }
+}
+
+#[test]
+fn products_without_elements_or_terms() {
+    for dtype in [DType::F16, DType::F32, DType::I32] {
+        check_picked(&products::empty(dtype), SM_90, SUMS, |variants| {
+            let best = variants.iter().enumerate().take(2);
+            let others = variants.iter().enumerate().filter(|(_, variant)| variant.template == "indexed");
+            best.chain(others).map(|(rank, _)| rank).collect()
+        });
+    }
 }
 
 #[test]
@@ -228,6 +280,32 @@ fn simt_products_with_epilogues_tails_and_batches() {
 }
 
 #[test]
+fn simt_products_of_other_kinds_with_epilogues_and_tails() {
+    for dtype in [DType::F64, DType::F16, DType::BF16, DType::I32] {
+        check_in_turns(&products::tails(dtype), "gemm_simt", SM_90, SUMS);
+        // Gates and scales are floats.
+        if dtype.is_float() {
+            check_in_turns(&products::epilogues(dtype), "gemm_simt", SM_90, SUMS);
+        }
+    }
+}
+
+#[test]
+fn mma_products_of_other_kinds_with_epilogues_and_tails() {
+    let tails = products::tails(DType::BF16);
+    check_in_turns(&tails, "gemm_mma", SM_90, SUMS);
+    check_in_turns(&products::epilogues(DType::BF16), "gemm_mma", SM_90, SUMS);
+    check_in_turns(&products::batches(DType::BF16), "gemm_mma", SM_90, SUMS);
+    check_in_turns(&products::tails(DType::F16), "gemm_mma", SM_75, SUMS);
+    check_in_turns(&products::epilogues(DType::F16), "gemm_mma", SM_75, SUMS);
+    let mut tf32 = [products::tails(DType::F32), products::epilogues(DType::F32)].concat();
+    for problem in &mut tf32 {
+        problem.spec.options.tf32 = true;
+    }
+    check_in_turns(&tf32, "gemm_mma", SM_90, TF32);
+}
+
+#[test]
 fn simt_convolutions() {
     check_template(&products::convolutions(DType::F32, true), "gemm_simt", SM_90, 2);
     check_template(&products::convolutions(DType::F32, false), "gemm_simt", SM_90, 2);
@@ -276,6 +354,5 @@ fn mma_products_in_tf32() {
     for problem in &mut problems {
         problem.spec.options.tf32 = true;
     }
-    // Operands keep 11 bits of 24.
-    check_sums(&problems, "gemm_mma", SM_90, 2, 2000.0);
+    check_sums(&problems, "gemm_mma", SM_90, 2, TF32);
 }

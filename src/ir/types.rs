@@ -119,6 +119,25 @@ impl DType {
         }
     }
 
+    /// Bits that tell one value from another.
+    pub const fn bits(self) -> u32 {
+        match self {
+            DType::F64 | DType::I64 | DType::U64 => 64,
+            DType::F32 | DType::I32 | DType::U32 => 32,
+            DType::F16 | DType::BF16 | DType::I16 | DType::U16 => 16,
+            DType::F8E4M3
+            | DType::F8E4M3Fnuz
+            | DType::F8E5M2
+            | DType::F8E5M2Fnuz
+            | DType::F8E8M0
+            | DType::I8
+            | DType::U8
+            | DType::Bool => 8,
+            DType::F4E2M1 | DType::I4 | DType::U4 => 4,
+            DType::I2 | DType::U2 => 2,
+        }
+    }
+
     /// Whether values are floating point, of any width.
     pub const fn is_float(self) -> bool {
         matches!(

@@ -281,7 +281,8 @@ impl<'m> Importer<'m> {
             _ => match ops::lookup_onnx(domain, &node.op_type, opset) {
                 Some(def) => self.op(node, def, opset),
                 None => {
-                    self.refuse(node, opset, "this operator is not known");
+                    let reason = ops::catalogue::refusal(domain, &node.op_type, opset);
+                    self.refuse(node, opset, &reason);
                     self.operands(node)?;
                     self.stand_in(node);
                     Ok(())

@@ -1,7 +1,7 @@
 //! ONNX's forms of arithmetic: any number of operands, operands of different kinds, and the
 //! broadcasting of opset 6.
 
-use super::build::{int_attr, optional_attr, required_attr};
+use super::build::{float_attr, int_attr, optional_attr, required_attr};
 use super::evaluate::to_vec;
 use super::samples;
 use super::{
@@ -119,6 +119,21 @@ pub static BIT_SHIFT: OpDef = OpDef {
         };
         let operands = [ctx.value(0)?, ctx.value(1)?];
         Ok(vec![ctx.plain(op, &operands)?])
+    }),
+    ..FORM
+};
+
+/// `SwiGLU`: a gate through `swish`, times the values.
+pub static SWIGLU: OpDef = OpDef {
+    name: "SwiGLU",
+    onnx: &[OnnxOp::new("SwiGLU")],
+    operands: Operands::exactly(&["gate", "x"]),
+    attrs: &[float_attr("alpha", 1.0)],
+    lower: Lowering::Expand(|ctx| {
+        let (gate, x) = (ctx.value(0)?, ctx.value(1)?);
+        let alpha = Attr::Float(infer::float(ctx.attrs, "alpha")?);
+        let opened = ctx.emit("swish", &[gate], Attrs::new().with("alpha", alpha))?;
+        Ok(vec![ctx.binary("mul", opened, x)?])
     }),
     ..FORM
 };
@@ -314,6 +329,6 @@ fn expand_shrink(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
 }
 
 pub static OPS: &[&OpDef] = &[
-    &ADD_6, &SUB_6, &MUL_6, &DIV_6, &POW_6, &AND_6, &OR_6, &XOR_6, &EQUAL_6, &LESS_6, &GREATER_6, &PRELU_6,
-    &POW, &MOD, &BIT_SHIFT, &MIN, &MAX, &SUM, &MEAN, &CLIP, &SHRINK,
+    &SWIGLU, &ADD_6, &SUB_6, &MUL_6, &DIV_6, &POW_6, &AND_6, &OR_6, &XOR_6, &EQUAL_6, &LESS_6, &GREATER_6,
+    &PRELU_6, &POW, &MOD, &BIT_SHIFT, &MIN, &MAX, &SUM, &MEAN, &CLIP, &SHRINK,
 ];

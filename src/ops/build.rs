@@ -235,6 +235,69 @@ impl ExpandCtx<'_> {
         self.emit("clamp", &[value], attrs)
     }
 
+    /// `a` where `cond` holds, `b` elsewhere.
+    ///
+    /// # Errors
+    /// If kinds or shapes do not fit.
+    pub fn select(&mut self, cond: ValueId, a: ValueId, b: ValueId) -> Result<ValueId, OpError> {
+        self.plain("where", &[cond, a, b])
+    }
+
+    /// A selection by index along `axis`: `gather` or `gather_elements`.
+    ///
+    /// # Errors
+    /// If the indices do not fit.
+    pub fn gathered(
+        &mut self,
+        op: &'static str,
+        value: ValueId,
+        index: ValueId,
+        axis: usize,
+    ) -> Result<ValueId, OpError> {
+        let axis = i64::try_from(axis).expect("ranks are small");
+        self.emit(op, &[value, index], Attrs::new().with("axis", Attr::Int(axis)))
+    }
+
+    /// A reduction over `axes`, which it drops.
+    ///
+    /// # Errors
+    /// If the kind has no such reduction.
+    pub fn dropped(&mut self, op: &'static str, value: ValueId, axes: &[usize]) -> Result<ValueId, OpError> {
+        let kept = self.reduce(op, value, axes)?;
+        let dims: Vec<usize> = (self.dims_of(value).into_iter().enumerate())
+            .filter(|(axis, _)| !axes.contains(axis))
+            .map(|(_, extent)| extent)
+            .collect();
+        self.reshape(kept, &dims)
+    }
+
+    /// An integer constant.
+    pub fn integers(&mut self, dims: &[usize], values: &[i64]) -> ValueId {
+        self.weight(HostTensor::from_i64(dims, values))
+    }
+
+    /// A constant of kind `dtype`, from values computed in `f64`.
+    pub fn numbers(&mut self, dtype: DType, dims: &[usize], values: &[f64]) -> ValueId {
+        self.weight(super::evaluate::from_values(dtype, dims, values))
+    }
+
+    /// The one integer in constant operand `n`; `None` if the operand is absent.
+    ///
+    /// # Errors
+    /// If it is no constant, or not one number.
+    pub fn constant_int(&self, n: usize) -> Result<Option<i64>, OpError> {
+        let Some(data) = self.constant(n)? else {
+            return Ok(None);
+        };
+        match super::evaluate::to_vec::<i64>(&data)[..] {
+            [only] if data.dtype().is_int() => Ok(Some(only)),
+            _ => Err(OpError::invalid(format!(
+                "operand {n} must be one integer, found `{}`",
+                data.ty()
+            ))),
+        }
+    }
+
     fn constant_of(&self, value: ValueId) -> Option<&HostTensor> {
         self.graph.weight(value)
     }

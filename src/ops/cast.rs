@@ -5,8 +5,8 @@ use super::evaluate::{from_values, map, one, to_vec};
 use super::narrow::{self, Overflow, Rounding};
 use super::samples::{self, Draw};
 use super::{
-    AttrKind, Datum, EvalCtx, ExpandCtx, InferCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Tolerance,
-    infer,
+    AttrKind, Datum, EvalCtx, ExpandCtx, InferCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Sample,
+    Tolerance, infer,
 };
 use crate::ir::{Attr, Attrs, DType, HostTensor, TensorType, ValueId};
 
@@ -81,6 +81,74 @@ pub static CAST_LIKE: OpDef = OpDef {
     }),
     ..CAST_FORM
 };
+
+/// The bits of `x` read as another kind of the same width. `from` is the kind of `x`.
+pub static BIT_CAST: OpDef = OpDef {
+    name: "bit_cast",
+    onnx: &[],
+    operands: Operands::exactly(&["x"]),
+    attrs: &[
+        required_attr("from", AttrKind::DType),
+        required_attr("to", AttrKind::DType),
+    ],
+    infer: infer_bit_cast,
+    eval: |ctx| {
+        let (x, to) = (ctx.tensor(0)?, target(ctx.attrs)?);
+        let same = HostTensor::from_bytes(to, x.dims(), x.bytes());
+        one(same.ok_or_else(|| OpError::invalid("bits of another width"))?)
+    },
+    lower: Lowering::Map("rt_{to}_of_bits(rt_bits_of_{from}({0}))"),
+    samples: sample_bit_cast,
+    tolerance: Tolerance::Exact,
+};
+
+/// ONNX's `BitCast`; nothing where it stays the kind it is.
+pub static BIT_CAST_FORM: OpDef = OpDef {
+    name: "BitCast",
+    onnx: &[OnnxOp::new("BitCast")],
+    attrs: &[required_attr("to", AttrKind::DType)],
+    lower: Lowering::Expand(|ctx| {
+        let (x, to) = (ctx.value(0)?, target(ctx.attrs)?);
+        let from = ctx.dtype_of(x);
+        if from == to {
+            return Ok(vec![x]);
+        }
+        let attrs = Attrs::new()
+            .with("from", Attr::DType(from))
+            .with("to", Attr::DType(to));
+        Ok(vec![ctx.emit("bit_cast", &[x], attrs)?])
+    }),
+    ..CAST_FORM
+};
+
+fn infer_bit_cast(ctx: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {
+    let (from, to) = (ctx.dtype(0)?, target(ctx.attrs)?);
+    if ctx.attrs.dtype("from") != Some(from) || from.bits() != to.bits() {
+        return Err(OpError::invalid(format!(
+            "the bits of `{from}` cannot be read as `{to}`"
+        )));
+    }
+    infer_cast(ctx)
+}
+
+fn sample_bit_cast(seed: u64) -> Option<Sample> {
+    const PAIRS: [(DType, DType); 6] = [
+        (DType::F32, DType::I32),
+        (DType::I64, DType::F64),
+        (DType::F16, DType::U16),
+        (DType::U8, DType::I8),
+        (DType::Bool, DType::U8),
+        (DType::F64, DType::U64),
+    ];
+    let mut draw = Draw::for_seed(seed)?;
+    let dims = samples::dims_for(&mut draw, seed);
+    let (from, to) = PAIRS[(seed % 6) as usize];
+    let x = draw.tensor(from, &dims);
+    let attrs = Attrs::new()
+        .with("from", Attr::DType(from))
+        .with("to", Attr::DType(to));
+    samples::sample(vec![x], attrs)
+}
 
 fn expand_cast(ctx: &mut ExpandCtx<'_>, to: DType) -> Result<Vec<ValueId>, OpError> {
     let x = ctx.value(0)?;
@@ -165,4 +233,11 @@ fn eval_narrow(ctx: &EvalCtx<'_>) -> Result<Vec<Datum>, OpError> {
         .ok_or_else(|| OpError::invalid(format!("`cast_narrow` makes one-byte floats, not `{to}`")))?)
 }
 
-pub static OPS: &[&OpDef] = &[&CAST, &CAST_NARROW, &CAST_FORM, &CAST_LIKE];
+pub static OPS: &[&OpDef] = &[
+    &CAST,
+    &CAST_NARROW,
+    &CAST_FORM,
+    &CAST_LIKE,
+    &BIT_CAST,
+    &BIT_CAST_FORM,
+];

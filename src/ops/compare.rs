@@ -1,7 +1,7 @@
 //! Comparison, logic, bits and selection: one scalar function of broadcast operands.
 
 use super::build::{int_attr, required_attr};
-use super::evaluate::{map, number1, one};
+use super::evaluate::{Number, map, number1, one};
 use super::samples::{self, Draw};
 use super::{
     AttrKind, Datum, EvalCtx, InferCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Sample, Tolerance, infer,
@@ -159,19 +159,26 @@ pub static BIT_NOT: OpDef = OpDef {
     ..BITS
 };
 
-/// `a` times two to the power of `b`; zero where all bits leave the kind.
+/// `a` times two to the power of `b`; zero where all bits leave the kind, or `b` is negative.
 pub static SHIFT_LEFT: OpDef = OpDef {
     name: "shift_left",
-    eval: |ctx| shift(ctx, |a, b| u32::try_from(b).ok().and_then(|b| a.checked_shl(b))),
+    eval: |ctx| shift(ctx, |a: u64, b| a.checked_shl(b).unwrap_or(0)),
     lower: Lowering::Map("rt_shift_left({0}, {1})"),
     samples: shifts,
     ..BITS
 };
 
-/// `a` divided by two to the power of `b`, rounded down.
+/// `a` divided by two to the power of `b`, rounded down. Where all bits leave the kind, or `b`
+/// is negative, the sign is left: -1 of what is negative, else 0.
 pub static SHIFT_RIGHT: OpDef = OpDef {
     name: "shift_right",
-    eval: |ctx| shift(ctx, |a, b| u32::try_from(b).ok().and_then(|b| a.checked_shr(b))),
+    eval: |ctx| {
+        if ctx.tensor(0)?.dtype().is_signed_int() {
+            shift(ctx, |a: i64, b| a >> b.min(63))
+        } else {
+            shift(ctx, |a: u64, b| a.checked_shr(b).unwrap_or(0))
+        }
+    },
     lower: Lowering::Map("rt_shift_right({0}, {1})"),
     samples: shifts,
     ..BITS
@@ -296,11 +303,36 @@ fn int2(ctx: &EvalCtx<'_>, f: impl Fn(i64, i64) -> i64 + Sync) -> Result<Vec<Dat
     one(map([a, b], &ty, |[a, b]: [i64; 2]| f(a, b)))
 }
 
-/// Shifts within 64 bits; storing keeps the low bits of the kind.
-fn shift(ctx: &EvalCtx<'_>, f: impl Fn(u64, u64) -> Option<u64> + Sync) -> Result<Vec<Datum>, OpError> {
+/// Integers that shifts are computed in.
+trait Integer: Number {
+    fn bits(self) -> u64;
+}
+
+impl Integer for i64 {
+    fn bits(self) -> u64 {
+        self.cast_unsigned()
+    }
+}
+
+impl Integer for u64 {
+    fn bits(self) -> u64 {
+        self
+    }
+}
+
+/// Shifts within 64 bits; storing keeps the low bits of the kind. `f` is given 64 for every
+/// amount that is negative or not below the width.
+fn shift<T: Integer>(ctx: &EvalCtx<'_>, f: impl Fn(T, u32) -> T + Sync) -> Result<Vec<Datum>, OpError> {
     let (a, b) = (ctx.tensor(0)?, ctx.tensor(1)?);
     let ty = TensorType::new(a.dtype(), &infer::broadcast(a.dims(), b.dims())?);
-    one(map([a, b], &ty, |[a, b]: [u64; 2]| f(a, b).unwrap_or(0)))
+    let width = a.dtype().bits();
+    let amount = |amount: u64| {
+        u32::try_from(amount)
+            .ok()
+            .filter(|&amount| amount < width)
+            .unwrap_or(64)
+    };
+    one(map([a, b], &ty, |[a, b]: [T; 2]| f(a, amount(b.bits()))))
 }
 
 fn float_test(ctx: &EvalCtx<'_>, f: impl Fn(f64) -> bool + Sync) -> Result<Vec<Datum>, OpError> {
@@ -376,8 +408,23 @@ fn shifts(seed: u64) -> Option<Sample> {
     let mut draw = Draw::for_seed(seed)?;
     let dims = samples::dims_for(&mut draw, seed);
     let other = draw.broadcast_from(&dims);
-    let dtype = [DType::U8, DType::U32, DType::U64, DType::U16][(seed % 4) as usize];
-    let operands = vec![draw.ints(dtype, &dims, 0, 200), draw.ints(dtype, &other, 0, 9)];
+    let dtype = [
+        DType::U8,
+        DType::I32,
+        DType::U64,
+        DType::I8,
+        DType::I64,
+        DType::U16,
+    ][(seed % 6) as usize];
+    // Amounts below zero, and above the width.
+    let operands = if dtype.is_signed_int() {
+        vec![
+            draw.ints(dtype, &dims, -100, 100),
+            draw.ints(dtype, &other, -3, 80),
+        ]
+    } else {
+        vec![draw.ints(dtype, &dims, 0, 200), draw.ints(dtype, &other, 0, 70)]
+    };
     samples::sample(operands, Attrs::new())
 }
 

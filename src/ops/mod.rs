@@ -10,8 +10,9 @@
 //! 1. Copy the `static` of its nearest relative in the file of its family.
 //! 2. Prefer [`Lowering::Expand`]: a few lines over existing ops keep every fusion rule.
 //! 3. List it in that file's `OPS`.
-//! 4. `cargo test --test ops NAME`: its samples are checked against its own inference,
+//! 4. `cargo test --test hostexec NAME`: its samples are checked against its own inference,
 //!    lowering and reference. There is no test to write.
+//! 5. `make bless` lists it in `docs/operators.md`; say in [`catalogue`] what restricts it.
 
 pub mod activation;
 pub mod arithmetic_forms;
@@ -19,22 +20,30 @@ pub mod attention;
 pub mod attention_forms;
 pub mod build;
 pub mod cast;
+pub mod catalogue;
 pub mod compare;
 pub mod control;
 pub mod conv;
 pub mod conv_eval;
 pub mod conv_forms;
+pub mod deform_forms;
+pub mod detection;
+pub mod determinant;
 pub mod einsum;
 pub mod elementwise;
 pub mod evaluate;
+pub mod fold_forms;
+pub mod grid_forms;
 pub mod index;
 pub mod index_forms;
 pub mod infer;
 pub mod lanes;
+pub mod loss_forms;
 pub mod matmul;
 pub mod matmul_forms;
 pub mod moves;
 pub mod narrow;
+pub mod ngrams;
 pub mod normalize;
 pub mod normalize_forms;
 pub mod pool;
@@ -43,18 +52,23 @@ pub mod product;
 pub mod quantize;
 pub mod quantize_products;
 pub mod random;
+pub mod recall_forms;
 pub mod recurrent;
 pub mod recurrent_cells;
 pub mod reduce;
+pub mod reduce_forms;
 pub mod resize;
 pub mod resize_taps;
-pub mod reduce_forms;
+pub mod roi_forms;
 pub mod rotary;
+pub mod sample_grid;
 pub mod samples;
 pub mod scatter;
 pub mod sequence;
 pub mod shape;
+pub mod signal_forms;
 pub mod softmax;
+pub mod top_k;
 pub mod view_forms;
 pub mod views;
 pub mod window;
@@ -546,27 +560,38 @@ static FAMILIES: &[&[&OpDef]] = &[
     control::OPS,
     conv::OPS,
     conv_forms::OPS,
+    deform_forms::OPS,
+    determinant::OPS,
+    detection::OPS,
     einsum::OPS,
     elementwise::OPS,
+    fold_forms::OPS,
+    grid_forms::OPS,
     index::OPS,
     index_forms::OPS,
+    loss_forms::OPS,
     matmul::OPS,
     matmul_forms::OPS,
+    ngrams::OPS,
     normalize::OPS,
     normalize_forms::OPS,
     pool::OPS,
     pool_forms::OPS,
     quantize::OPS,
     quantize_products::OPS,
+    recall_forms::OPS,
     recurrent::OPS,
     reduce::OPS,
     resize::OPS,
+    roi_forms::OPS,
     scatter::OPS,
     sequence::OPS,
     reduce_forms::OPS,
     rotary::OPS,
     shape::OPS,
+    signal_forms::OPS,
     softmax::OPS,
+    top_k::OPS,
     view_forms::OPS,
     views::OPS,
 ];

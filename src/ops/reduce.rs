@@ -7,8 +7,8 @@ use super::evaluate::{Number, from_values, one, to_vec};
 use super::lanes::Lanes;
 use super::samples::{Draw, ints_attr, sample};
 use super::{
-    AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind, Tolerance,
-    infer,
+    AttrDef, AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind,
+    Tolerance, infer,
 };
 use crate::ir::{Attr, Attrs, DType, TensorType};
 use crate::tile::{Cond, Expr, ExprId, Extent, Index, ReduceOp, TileCtx};
@@ -116,22 +116,32 @@ const ARG_EXTREME: OpDef = OpDef {
     ..REDUCTION
 };
 
+const CUM_SUM_ATTRS: &[AttrDef] = &[
+    required_attr("axis", AttrKind::Int),
+    int_attr("exclusive", 0),
+    int_attr("reverse", 0),
+];
+
 /// Running sums along `axis`. `exclusive` leaves out the element itself, `reverse` starts at
 /// the end.
 pub static CUM_SUM: OpDef = OpDef {
     name: "cum_sum",
-    attrs: &[
-        required_attr("axis", AttrKind::Int),
-        int_attr("exclusive", 0),
-        int_attr("reverse", 0),
-    ],
-    infer: |ctx| {
-        infer::axis(ctx.attrs, ctx.ty(0)?.rank())?;
-        infer::number_unary(ctx)
-    },
-    eval: cum_sum,
-    lower: Lowering::Tile(TileKind::Reduce, tile_cum_sum),
+    attrs: CUM_SUM_ATTRS,
+    infer: infer_cumulated,
+    eval: |ctx| cumulated(ctx, 0.0, |a, b| a + b, 0, i64::wrapping_add),
+    lower: Lowering::Tile(TileKind::Reduce, |ctx| tile_cumulated(ctx, ReduceOp::Sum, 0.0)),
     samples: draw_cum_sum,
+    ..REDUCTION
+};
+
+/// Running products; otherwise as [`CUM_SUM`].
+pub static CUM_PROD: OpDef = OpDef {
+    name: "cum_prod",
+    eval: |ctx| cumulated(ctx, 1.0, |a, b| a * b, 1, i64::wrapping_mul),
+    lower: Lowering::Tile(TileKind::Reduce, |ctx| tile_cumulated(ctx, ReduceOp::Prod, 1.0)),
+    samples: draw_cum_prod,
+    attrs: CUM_SUM_ATTRS,
+    infer: infer_cumulated,
     ..REDUCTION
 };
 
@@ -144,6 +154,7 @@ pub static OPS: &[&OpDef] = &[
     &ARG_MAX,
     &ARG_MIN,
     &CUM_SUM,
+    &CUM_PROD,
 ];
 
 /// Attribute `axes` as sorted positions below `rank`.
@@ -319,30 +330,46 @@ fn first_where<T: Copy>(lane: &mut dyn Iterator<Item = T>, replaces: impl Fn(T, 
     best.map_or(0, |(position, _)| position)
 }
 
-fn cum_sum(ctx: &EvalCtx<'_>) -> Result<Vec<Datum>, OpError> {
+fn infer_cumulated(ctx: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {
+    infer::axis(ctx.attrs, ctx.ty(0)?.rank())?;
+    infer::number_unary(ctx)
+}
+
+/// Running folds, in `f64` or, for integers, in `i64`.
+fn cumulated(
+    ctx: &EvalCtx<'_>,
+    start: f64,
+    float: impl Fn(f64, f64) -> f64 + Sync,
+    int_start: i64,
+    int: impl Fn(i64, i64) -> i64 + Sync,
+) -> Result<Vec<Datum>, OpError> {
     if ctx.tensor(0)?.dtype().is_float() {
-        cum_sum_as(ctx, |a: f64, b| a + b)
+        cumulated_as(ctx, start, float)
     } else {
-        cum_sum_as(ctx, i64::wrapping_add)
+        cumulated_as(ctx, int_start, int)
     }
 }
 
-fn cum_sum_as<T: Number>(ctx: &EvalCtx<'_>, add: impl Fn(T, T) -> T + Sync) -> Result<Vec<Datum>, OpError> {
+fn cumulated_as<T: Number>(
+    ctx: &EvalCtx<'_>,
+    start: T,
+    fold: impl Fn(T, T) -> T + Sync,
+) -> Result<Vec<Datum>, OpError> {
     let x = ctx.tensor(0)?;
     let axis = infer::axis(ctx.attrs, x.dims().len())?;
     let exclusive = ctx.attrs.int("exclusive") == Some(1);
     let reverse = ctx.attrs.int("reverse") == Some(1);
     let lanes = Lanes::new(x.dims(), &[axis]);
-    let sums = lanes.update(&to_vec::<T>(x), |lane| {
-        let mut sum = T::default();
+    let folds = lanes.update(&to_vec::<T>(x), |lane| {
+        let mut value = start;
         for step in 0..lane.len() {
             let position = if reverse { lane.len() - 1 - step } else { step };
-            let next = add(sum, lane[position]);
-            lane[position] = if exclusive { sum } else { next };
-            sum = next;
+            let next = fold(value, lane[position]);
+            lane[position] = if exclusive { value } else { next };
+            value = next;
         }
     });
-    one(from_values(x.dtype(), x.dims(), &sums))
+    one(from_values(x.dtype(), x.dims(), &folds))
 }
 
 /// `at` with the coordinates of `axes` replaced.
@@ -409,16 +436,17 @@ fn tile_arg(ctx: &mut TileCtx<'_, '_>, op: ReduceOp) -> ExprId {
     })
 }
 
-/// The sum over the whole axis of what lies on the wanted side of the element.
-fn tile_cum_sum(ctx: &mut TileCtx<'_, '_>) -> ExprId {
+/// The fold over the whole axis of what lies on the wanted side of the element; the rest
+/// counts as `neutral`.
+fn tile_cumulated(ctx: &mut TileCtx<'_, '_>, op: ReduceOp, neutral: f64) -> ExprId {
     let axes = [tile_axis(ctx)];
     let (at, dtype) = (ctx.at, ctx.result.dtype);
     let skipped = ctx.attrs.int("exclusive").unwrap_or(0);
     let reverse = ctx.attrs.int("reverse") == Some(1);
     let extents = extents_of(ctx, 0, &axes);
-    ctx.reduce(ReduceOp::Sum, &extents, dtype, |ctx, inner| {
+    ctx.reduce(op, &extents, dtype, |ctx, inner| {
         let value = ctx.read(0, &replaced(at, &axes, inner));
-        let zero = ctx.body.constant(dtype, 0.0);
+        let otherwise = ctx.body.constant(dtype, neutral);
         let own = &at[axes[0]];
         let distance = if reverse {
             inner[0].minus(own)
@@ -432,7 +460,7 @@ fn tile_cum_sum(ctx: &mut TileCtx<'_, '_>) -> ExprId {
                 extent: extents[0].clone(),
             }],
             then: value,
-            otherwise: zero,
+            otherwise,
         })
     })
 }
@@ -479,4 +507,18 @@ fn draw_cum_sum(seed: u64) -> Option<Sample> {
         .with("exclusive", Attr::Int(draw.int(0, 1)))
         .with("reverse", Attr::Int(draw.int(0, 1)));
     sample(vec![x], attrs)
+}
+
+/// Factors around one, so that products stay in range.
+fn draw_cum_prod(seed: u64) -> Option<Sample> {
+    let mut sample = draw_cum_sum(seed)?;
+    let x = sample.operands[0].as_ref()?;
+    let (dtype, dims) = (x.dtype(), x.dims().to_vec());
+    let mut draw = Draw::new(seed + 50);
+    sample.operands[0] = Some(if dtype.is_float() {
+        draw.floats(dtype, &dims, 0.8, 1.2)
+    } else {
+        draw.ints(dtype, &dims, 1, 2)
+    });
+    Some(sample)
 }

@@ -93,7 +93,17 @@ pub static CUM_SUM: OpDef = OpDef {
     onnx: &[OnnxOp::new("CumSum")],
     operands: Operands::exactly(&["x", "axis"]),
     attrs: &[int_attr("exclusive", 0), int_attr("reverse", 0)],
-    lower: Lowering::Expand(cum_sum),
+    lower: Lowering::Expand(|ctx| cumulated(ctx, "cum_sum")),
+    ..FORM
+};
+
+/// Running products along the axis that operand 1 names.
+pub static CUM_PROD: OpDef = OpDef {
+    name: "CumProd",
+    onnx: &[OnnxOp::new("CumProd")],
+    operands: Operands::exactly(&["x", "axis"]),
+    attrs: &[int_attr("exclusive", 0), int_attr("reverse", 0)],
+    lower: Lowering::Expand(|ctx| cumulated(ctx, "cum_prod")),
     ..FORM
 };
 
@@ -138,6 +148,7 @@ pub static OPS: &[&OpDef] = &[
     &ARG_MAX,
     &ARG_MIN,
     &CUM_SUM,
+    &CUM_PROD,
     &SOFTMAX,
     &LOG_SOFTMAX,
     &HARDMAX,
@@ -228,19 +239,19 @@ fn arg(ctx: &mut ExpandCtx<'_>, op: &'static str) -> Result<Vec<ValueId>, OpErro
     Ok(vec![ctx.reshape(result, &dims)?])
 }
 
-fn cum_sum(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
+fn cumulated(ctx: &mut ExpandCtx<'_>, op: &'static str) -> Result<Vec<ValueId>, OpError> {
     let x = ctx.value(0)?;
     let axis = ctx.constant(1)?.map(|axis| index_list(&axis)).transpose()?;
     let Some([axis]) = axis.as_deref() else {
         return Err(OpError::invalid(
-            "the axis of a cumulative sum must be one integer",
+            "the axis of a cumulative operator must be one integer",
         ));
     };
     let axis = infer::normalize_axis(*axis, ctx.dims_of(x).len())?;
     let attrs = axis_attr(axis)
         .with("exclusive", Attr::Int(infer::int(ctx.attrs, "exclusive")?))
         .with("reverse", Attr::Int(infer::int(ctx.attrs, "reverse")?));
-    Ok(vec![ctx.emit("cum_sum", &[x], attrs)?])
+    Ok(vec![ctx.emit(op, &[x], attrs)?])
 }
 
 fn over_axis(

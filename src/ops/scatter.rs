@@ -59,6 +59,76 @@ pub static SCATTER_FORM: OpDef = OpDef {
     ..FORM
 };
 
+/// `TensorScatter`: a cache with the tokens of one call written behind those it holds.
+pub static TENSOR_SCATTER: OpDef = OpDef {
+    name: "TensorScatter",
+    onnx: &[OnnxOp::new("TensorScatter")],
+    operands: Operands::with_optional(&["past_cache", "update"], &["write_indices"]),
+    attrs: &[int_attr("axis", -2), str_attr("mode", "linear")],
+    lower: Lowering::Expand(expand_tensor_scatter),
+    ..FORM
+};
+
+/// Each place asks whether a token was written to it: that at its distance from the start.
+fn expand_tensor_scatter(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
+    let (cache, update) = (ctx.value(0)?, ctx.value(1)?);
+    let (dims, own) = (ctx.dims_of(cache), ctx.dims_of(update));
+    let axis = infer::axis(ctx.attrs, dims.len())?;
+    let fits = axis > 0
+        && own.len() == dims.len()
+        && (0..dims.len()).all(|n| {
+            if n == axis {
+                own[n] <= dims[n]
+            } else {
+                own[n] == dims[n]
+            }
+        });
+    let circular = match ctx.attrs.str("mode") {
+        Some("linear") => false,
+        Some("circular") => true,
+        _ => {
+            return Err(OpError::invalid(
+                "attribute `mode` must be `linear` or `circular`",
+            ));
+        }
+    };
+    if !fits {
+        return Err(OpError::invalid(format!(
+            "an update of dims {own:?} of a cache of dims {dims:?} along axis {axis}"
+        )));
+    }
+    if own.contains(&0) {
+        return Ok(vec![cache]);
+    }
+    let signed = |extent: usize| i64::try_from(extent).expect("extents fit in i64");
+    let mut along = vec![1; dims.len()];
+    along[axis] = dims[axis];
+    let places: Vec<i64> = (0..).take(dims[axis]).collect();
+    let mut token = ctx.integers(&along, &places);
+    if let Some(start) = ctx.optional(2) {
+        let mut per_sample = vec![1; dims.len()];
+        per_sample[0] = dims[0];
+        let start = ctx.cast(start, DType::I64)?;
+        let start = ctx.reshape(start, &per_sample)?;
+        token = ctx.binary("sub", token, start)?;
+    }
+    let zero = ctx.integers(&[], &[0]);
+    if circular {
+        let extent = ctx.integers(&[], &[signed(dims[axis])]);
+        token = ctx.binary("mod_floor", token, extent)?;
+    }
+    let count = ctx.integers(&[], &[signed(own[axis])]);
+    let (from, to) = (
+        ctx.binary("greater_equal", token, zero)?,
+        ctx.binary("less", token, count)?,
+    );
+    let written = ctx.binary("and", from, to)?;
+    let token = ctx.select(written, token, zero)?;
+    let token = ctx.expand(token, &dims)?;
+    let update = ctx.gathered("gather_elements", update, token, axis)?;
+    Ok(vec![ctx.select(written, update, cache)?])
+}
+
 fn expand_elements(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     let axis = infer::axis(ctx.attrs, ctx.ty(0)?.rank())?;
     let mut attrs = super::index_forms::axis_attr(axis);
@@ -383,4 +453,4 @@ fn sample_nd(seed: u64) -> Option<Sample> {
     samples::sample(vec![x, index, updates], attrs)
 }
 
-pub static OPS: &[&OpDef] = &[&SCATTER_ELEMENTS, &SCATTER_ND, &SCATTER_FORM];
+pub static OPS: &[&OpDef] = &[&SCATTER_ELEMENTS, &SCATTER_ND, &SCATTER_FORM, &TENSOR_SCATTER];

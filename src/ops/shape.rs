@@ -99,13 +99,14 @@ pub static UNIQUE: OpDef = OpDef {
     name: "Unique",
     onnx: &[OnnxOp::new("Unique")],
     attrs: &[optional_attr("axis", AttrKind::Int), int_attr("sorted", 1)],
-    infer: infer_data_dependent,
+    infer: data_dependent,
     eval: eval_unique,
     lower: Lowering::Host("the number of elements `Unique` yields depends on run-time data"),
     ..FORM
 };
 
-fn infer_data_dependent(_: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {
+/// Inference of ops whose result types depend on data.
+pub fn data_dependent(_: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {
     Err(OpError::NeedsConstant { operand: 0 })
 }
 

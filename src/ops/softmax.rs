@@ -1,5 +1,7 @@
 //! Softmax and its logarithm along one axis.
 
+use half::f16;
+
 use super::build::required_attr;
 use super::evaluate::{from_values, one, to_vec};
 use super::lanes::Lanes;
@@ -8,7 +10,7 @@ use super::samples::{Draw, float_for, sample};
 use super::{
     AttrKind, Datum, EvalCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind, Tolerance, infer,
 };
-use crate::ir::{Attr, Attrs};
+use crate::ir::{Attr, Attrs, DType};
 use crate::tile::{ExprId, ReduceOp, TileCtx};
 
 /// `exp(x - max) / sum(exp(x - max))` along `axis`.
@@ -21,7 +23,10 @@ pub static SOFTMAX: OpDef = OpDef {
         infer::axis(ctx.attrs, ctx.ty(0)?.rank())?;
         infer::float_unary(ctx)
     },
-    eval: |ctx| along_axis(ctx, softmax),
+    eval: |ctx| {
+        let is_half = ctx.tensor(0)?.dtype() == DType::F16;
+        along_axis(ctx, if is_half { softmax_of_halves } else { softmax })
+    },
     lower: Lowering::Tile(TileKind::Reduce, tile_softmax),
     samples: draw,
     tolerance: Tolerance::Close,
@@ -64,6 +69,22 @@ pub fn softmax(lane: &mut [f64]) {
         *value = (*value - max).exp();
         sum += *value;
     }
+    for value in lane {
+        *value /= sum;
+    }
+}
+
+/// ONNX defines softmax by smaller operators, which store what they compute: the exponentials
+/// and their sum are rounded too. A sum that is too large for a half is kept as it is.
+fn softmax_of_halves(lane: &mut [f64]) {
+    let round = |value: f64| f16::from_f64(value).to_f64();
+    let max = largest(lane);
+    let mut sum = 0.0;
+    for value in lane.iter_mut() {
+        *value = round((*value - max).exp());
+        sum += *value;
+    }
+    let sum = Some(round(sum)).filter(|sum| sum.is_finite()).unwrap_or(sum);
     for value in lane {
         *value /= sum;
     }

@@ -172,3 +172,49 @@ template <class V> RT_DEV uint8_t rt_cast_u8(V x) { return rt_int_of<uint8_t>(x)
 template <class V> RT_DEV uint8_t rt_cast_u4(V x) { return uint8_t(rt_int_of<uint8_t>(x) & 15); }
 template <class V> RT_DEV uint8_t rt_cast_u2(V x) { return uint8_t(rt_int_of<uint8_t>(x) & 3); }
 template <class V> RT_DEV bool rt_cast_bool(V x) { return x != V(0); }
+
+// The bits of a value as it is stored, and back: the two halves of `bit_cast`. Those of `f32` and
+// `f64` are in the prelude. Narrow floats are values here, so that all their NaN become one.
+RT_DEV uint16_t rt_bits_of_f16(float x) { return rt_put<f16>(x).bits; }
+RT_DEV uint16_t rt_bits_of_bf16(float x) { return rt_put<bf16>(x).bits; }
+RT_DEV uint8_t rt_bits_of_f8e4m3(float x) { return rt_put<f8e4m3>(x).bits; }
+RT_DEV uint8_t rt_bits_of_f8e4m3fnuz(float x) { return rt_put<f8e4m3fnuz>(x).bits; }
+RT_DEV uint8_t rt_bits_of_f8e5m2(float x) { return rt_put<f8e5m2>(x).bits; }
+RT_DEV uint8_t rt_bits_of_f8e5m2fnuz(float x) { return rt_put<f8e5m2fnuz>(x).bits; }
+RT_DEV uint8_t rt_bits_of_f8e8m0(float x) { return rt_put<f8e8m0>(x).bits; }
+RT_DEV uint8_t rt_bits_of_f4e2m1(float x) { return rt_put<f4e2m1>(x).bits; }
+RT_DEV uint64_t rt_bits_of_i64(int64_t x) { return uint64_t(x); }
+RT_DEV uint32_t rt_bits_of_i32(int32_t x) { return uint32_t(x); }
+RT_DEV uint16_t rt_bits_of_i16(int16_t x) { return uint16_t(x); }
+RT_DEV uint8_t rt_bits_of_i8(int8_t x) { return uint8_t(x); }
+RT_DEV uint8_t rt_bits_of_i4(int8_t x) { return uint8_t(x & 15); }
+RT_DEV uint8_t rt_bits_of_i2(int8_t x) { return uint8_t(x & 3); }
+RT_DEV uint64_t rt_bits_of_u64(uint64_t x) { return x; }
+RT_DEV uint32_t rt_bits_of_u32(uint32_t x) { return x; }
+RT_DEV uint16_t rt_bits_of_u16(uint16_t x) { return x; }
+RT_DEV uint8_t rt_bits_of_u8(uint8_t x) { return x; }
+RT_DEV uint8_t rt_bits_of_u4(uint8_t x) { return x; }
+RT_DEV uint8_t rt_bits_of_u2(uint8_t x) { return x; }
+RT_DEV uint8_t rt_bits_of_bool(bool x) { return x ? 1 : 0; }
+
+RT_DEV float rt_f16_of_bits(uint16_t bits) { return rt_get(f16{bits}); }
+RT_DEV float rt_bf16_of_bits(uint16_t bits) { return rt_get(bf16{bits}); }
+RT_DEV float rt_f8e4m3_of_bits(uint8_t bits) { return rt_get(f8e4m3{bits}); }
+RT_DEV float rt_f8e4m3fnuz_of_bits(uint8_t bits) { return rt_get(f8e4m3fnuz{bits}); }
+RT_DEV float rt_f8e5m2_of_bits(uint8_t bits) { return rt_get(f8e5m2{bits}); }
+RT_DEV float rt_f8e5m2fnuz_of_bits(uint8_t bits) { return rt_get(f8e5m2fnuz{bits}); }
+RT_DEV float rt_f8e8m0_of_bits(uint8_t bits) { return rt_get(f8e8m0{bits}); }
+RT_DEV float rt_f4e2m1_of_bits(uint8_t bits) { return rt_get(f4e2m1{bits}); }
+RT_DEV int64_t rt_i64_of_bits(uint64_t bits) { return int64_t(bits); }
+RT_DEV int32_t rt_i32_of_bits(uint32_t bits) { return int32_t(bits); }
+RT_DEV int16_t rt_i16_of_bits(uint16_t bits) { return int16_t(bits); }
+RT_DEV int8_t rt_i8_of_bits(uint8_t bits) { return int8_t(bits); }
+RT_DEV int8_t rt_i4_of_bits(uint8_t bits) { return rt_cast_i4(bits); }
+RT_DEV int8_t rt_i2_of_bits(uint8_t bits) { return rt_cast_i2(bits); }
+RT_DEV uint64_t rt_u64_of_bits(uint64_t bits) { return bits; }
+RT_DEV uint32_t rt_u32_of_bits(uint32_t bits) { return bits; }
+RT_DEV uint16_t rt_u16_of_bits(uint16_t bits) { return bits; }
+RT_DEV uint8_t rt_u8_of_bits(uint8_t bits) { return bits; }
+RT_DEV uint8_t rt_u4_of_bits(uint8_t bits) { return bits; }
+RT_DEV uint8_t rt_u2_of_bits(uint8_t bits) { return bits; }
+RT_DEV bool rt_bool_of_bits(uint8_t bits) { return bits != 0; }

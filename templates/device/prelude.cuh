@@ -20,6 +20,8 @@ typedef unsigned long long uint64_t;
 
 RT_DEV float rt_f32_of_bits(uint32_t bits) { return __uint_as_float(bits); }
 RT_DEV uint32_t rt_bits_of_f32(float x) { return __float_as_uint(x); }
+RT_DEV double rt_f64_of_bits(uint64_t bits) { return __longlong_as_double(int64_t(bits)); }
+RT_DEV uint64_t rt_bits_of_f64(double x) { return uint64_t(__double_as_longlong(x)); }
 
 RT_DEV float rt_f32_of_f16_bits(uint16_t bits) {
   float x;
@@ -46,11 +48,18 @@ RT_DEV uint16_t rt_bf16_bits_of_f32(float x) {
 #endif
 }
 
-// The first thing a kernel does. It lets the next kernel begin its launch, and waits until
-// everything that earlier ones wrote can be read. Nothing may be read or written before it.
+// The first thing a kernel does: waits until everything that earlier ones wrote can be read.
+// Nothing may be read or written before it.
 RT_DEV void rt_await_predecessors() {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
   asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Lets the next kernel begin its launch before this one ends. Only for kernels that leave room
+// on every SM: blocks that are placed beside large ones crowd where there is room.
+RT_DEV void rt_release_successors() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }

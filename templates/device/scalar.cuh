@@ -180,14 +180,19 @@ RT_DEV T rt_bit_not(T x) {
   return static_cast<T>(~x);
 }
 
-// Shifting by the width of the kind or more leaves nothing.
+// Shifting by the width of the kind or more, or by less than nothing, leaves the sign alone:
+// zero, but -1 of a negative number to the right.
+template <typename T>
+RT_DEV bool rt_shifts_within(T amount) {
+  return amount >= T(0) && uint64_t(amount) < 8 * sizeof(T);
+}
 template <typename T>
 RT_DEV T rt_shift_left(T a, T b) {
-  return b >= T(8 * sizeof(T)) ? T(0) : static_cast<T>(a << b);
+  return rt_shifts_within(b) ? static_cast<T>(uint64_t(a) << b) : T(0);
 }
 template <typename T>
 RT_DEV T rt_shift_right(T a, T b) {
-  return b >= T(8 * sizeof(T)) ? T(0) : static_cast<T>(a >> b);
+  return rt_shifts_within(b) ? static_cast<T>(a >> b) : (a < T(0) ? static_cast<T>(-1) : T(0));
 }
 
 template <typename T>

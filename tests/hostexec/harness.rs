@@ -2,26 +2,46 @@
 //!
 //! A section of a kernel's text (`// ==== name`) for which `prelude/<name>.h` exists is
 //! replaced by it: those are the sections with assembly. Everything else, the kernel itself
-//! above all, is compiled as it is.
+//! above all, is compiled as it is. What happens when it runs is in `emulator/`.
 
 #![allow(dead_code, reason = "each test crate uses a part of it")]
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use rtrt_codegen::ir::{DType, HostTensor, TensorType};
-use rtrt_codegen::kernel::{Param, Source};
+use rtrt_codegen::kernel::Source;
 use rtrt_codegen::ops::evaluate::to_vec;
+use tempfile::TempDir;
+
+use crate::translation::{n_launches, translation_unit};
 
 /// A kernel and what to run it on.
+#[derive(Clone)]
 pub struct Case {
     pub label: String,
     pub source: Source,
     pub inputs: Vec<HostTensor>,
     pub outputs: Vec<TensorType>,
+}
+
+/// Passes of shared memory beyond the first, in one block, by what caused them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Conflicts {
+    pub ldmatrix: i64,
+    pub async_copies: i64,
+    pub words: i64,
+    pub loads: i64,
+    pub stores: i64,
+}
+
+/// What a case left behind.
+pub struct Outcome {
+    /// The outputs of each launch.
+    pub launches: Vec<Vec<HostTensor>>,
+    pub conflicts: Conflicts,
 }
 
 /// Whether there is a compiler; says so where there is none.
@@ -33,137 +53,182 @@ pub fn have_compiler() -> bool {
     found
 }
 
+/// Whether a case's text is compiled with the sections of the first case that has them, or
+/// with its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Sections {
+    Shared,
+    Own,
+}
+
+/// Cases compiled into one program.
+pub struct Program<'a> {
+    cases: &'a [Case],
+    folder: TempDir,
+}
+
+impl<'a> Program<'a> {
+    /// # Panics
+    /// If the text does not compile.
+    pub fn new(cases: &'a [Case], sections: Sections) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("kernels.cpp"), translation_unit(cases, sections)).unwrap();
+        compile(folder.path());
+        for (number, case) in cases.iter().enumerate() {
+            let data: Vec<u8> = case.inputs.iter().flat_map(|input| input.bytes().to_vec()).collect();
+            fs::write(folder.path().join(format!("in{number}")), data).unwrap();
+        }
+        Program { cases, folder }
+    }
+
+    /// Runs every case in one process; outcomes in the order of the cases.
+    ///
+    /// # Panics
+    /// If a kernel hangs or does what the emulator does not allow.
+    pub fn run_all(&self) -> Vec<Outcome> {
+        let result = self.run(&[]);
+        if !result.status.success() {
+            let kept = std::env::temp_dir().join("rtrt-hostexec-failed.cpp");
+            fs::copy(self.folder.path().join("kernels.cpp"), &kept).unwrap();
+            panic!("{} (text in {})", complaint(&result), kept.display());
+        }
+        (0..self.cases.len()).map(|number| self.outcome(number)).collect()
+    }
+
+    /// Runs one case in a process of its own. The error is what the emulator says.
+    pub fn run_one(&self, number: usize) -> Result<Outcome, String> {
+        let result = self.run(&[number.to_string()]);
+        if result.status.success() {
+            Ok(self.outcome(number))
+        } else {
+            Err(complaint(&result))
+        }
+    }
+
+    fn run(&self, arguments: &[String]) -> Output {
+        Command::new(self.folder.path().join("kernels"))
+            .current_dir(self.folder.path())
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    fn outcome(&self, number: usize) -> Outcome {
+        let bytes = fs::read(self.folder.path().join(format!("out{number}"))).unwrap();
+        let mut rest = &bytes[..];
+        let case = &self.cases[number];
+        let mut output = |ty: &TensorType| {
+            let (own, after) = rest.split_at(ty.n_bytes());
+            rest = after;
+            HostTensor::from_bytes(ty.dtype, &ty.dims(), own).unwrap()
+        };
+        let launches = (0..n_launches(case))
+            .map(|_| case.outputs.iter().map(&mut output).collect())
+            .collect();
+        let counts: Vec<i64> = rest
+            .chunks_exact(8)
+            .map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap()))
+            .collect();
+        let &[ldmatrix, async_copies, words, loads, stores] = &counts[..] else {
+            panic!("{} counts", counts.len());
+        };
+        let conflicts = Conflicts {
+            ldmatrix,
+            async_copies,
+            words,
+            loads,
+            stores,
+        };
+        Outcome { launches, conflicts }
+    }
+}
+
+impl Outcome {
+    /// The first thing that is wrong, in words.
+    pub fn wrong(&self, wanted: &[HostTensor], slack: f64) -> Option<String> {
+        if self.conflicts.ldmatrix > 0 {
+            return Some(format!("{:?}", self.conflicts));
+        }
+        let pairs = self.launches.iter().flat_map(|outputs| outputs.iter().zip(wanted));
+        pairs
+            .filter_map(|(found, wanted)| difference(found, wanted, slack * tolerance(wanted.dtype())))
+            .next()
+    }
+}
+
+/// The last lines of what a program wrote, and how it ended.
+fn complaint(result: &Output) -> String {
+    let log = String::from_utf8_lossy(&result.stderr);
+    let lines: Vec<&str> = log.lines().collect();
+    let from = lines.iter().rposition(|line| line.starts_with("running ")).unwrap_or(0);
+    format!("{}\n{}", lines[from..].join("\n"), result.status)
+}
+
 /// Runs every case in one process; outputs in the order of the cases.
 ///
 /// # Panics
-/// If the text does not compile, a kernel hangs or touches memory that is not its own.
-pub fn run_all(cases: &[Case]) -> Vec<Vec<HostTensor>> {
-    let folder = tempfile::tempdir().unwrap();
-    let unit = folder.path().join("kernels.cpp");
-    fs::write(&unit, translation_unit(cases)).unwrap();
-    compile(&unit, &folder.path().join("kernels"));
-    let mut data = Vec::new();
-    for case in cases {
-        for input in &case.inputs {
-            data.extend_from_slice(input.bytes());
-        }
-    }
-    fs::write(folder.path().join("in"), data).unwrap();
-    let run = Command::new(folder.path().join("kernels"))
-        .current_dir(folder.path())
-        .output()
-        .unwrap();
-    if !run.status.success() {
-        let kept = std::env::temp_dir().join("rtrt-hostexec-failed.cpp");
-        fs::copy(&unit, &kept).unwrap();
-        panic!("{}: {}(text in {})", run.status, String::from_utf8_lossy(&run.stderr), kept.display());
-    }
-    read_outputs(cases, &fs::read(folder.path().join("out")).unwrap())
+/// As [`Program::new`] and [`Program::run_all`].
+pub fn run_all(cases: &[Case]) -> Vec<Outcome> {
+    Program::new(cases, Sections::Shared).run_all()
 }
 
-fn compile(unit: &Path, program: &Path) {
-    let result = Command::new("g++")
-        .args(["-std=c++17", "-O1", "-w", "-fno-strict-aliasing", "-ffp-contract=off", "-o"])
-        .arg(program)
-        .arg(unit)
-        .output()
-        .unwrap();
+fn folder_of_emulator() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostexec")
+}
+
+fn run_compiler(command: &mut Command, what: &Path) {
+    let result = command.output().unwrap();
     if !result.status.success() {
         let kept = std::env::temp_dir().join("rtrt-hostexec-failed.cpp");
-        fs::copy(unit, &kept).unwrap();
+        let kept = fs::copy(what, &kept).map_or_else(|_| what.to_owned(), |_| kept);
         let log = String::from_utf8_lossy(&result.stderr);
         let head: String = log.lines().take(30).collect::<Vec<_>>().join("\n");
         panic!("g++ refuses {}:\n{head}", kept.display());
     }
 }
 
-fn read_outputs(cases: &[Case], mut bytes: &[u8]) -> Vec<Vec<HostTensor>> {
-    let mut results = Vec::new();
-    for case in cases {
-        let mut outputs = Vec::new();
-        for ty in &case.outputs {
-            let (own, rest) = bytes.split_at(ty.n_bytes());
-            outputs.push(HostTensor::from_bytes(ty.dtype, &ty.dims(), own).unwrap());
-            bytes = rest;
-        }
-        results.push(outputs);
-    }
-    results
+/// The emulator, compiled once per process.
+fn emulator() -> &'static Path {
+    static OBJECT: OnceLock<PathBuf> = OnceLock::new();
+    OBJECT.get_or_init(|| {
+        let object = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("emulator-{}.o", std::process::id()));
+        let sources = ["fibers", "collective", "memory", "main"]
+            .map(|stem| folder_of_emulator().join(format!("emulator/{stem}.cpp")));
+        run_compiler(
+            Command::new("g++")
+                .args(["-std=c++17", "-O2", "-Wall", "-r", "-nostdlib", "-o"])
+                .arg(&object)
+                .args(&sources),
+            &sources[0],
+        );
+        object
+    })
 }
 
-/// The sections of a kernel's text, in order.
-fn sections(text: &str) -> Vec<(&str, &str)> {
-    text.split("// ==== ")
-        .skip(1)
-        .map(|section| section.split_once('\n').unwrap_or((section, "")))
-        .collect()
-}
+/// Kernels call the emulator at every access to memory, and stop at an array's end; neither
+/// needs a library.
+const CHECKS: [&str; 3] = ["-fsanitize=thread", "-fsanitize=bounds", "-fsanitize-undefined-trap-on-error"];
 
-fn translation_unit(cases: &[Case]) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostexec/prelude");
-    let mut text = String::new();
-    let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
-    for case in cases {
-        for (name, section) in sections(&case.source.text) {
-            if name == "kernel" || seen.insert(name, section).is_some() {
-                continue;
-            }
-            let own = fs::read_to_string(folder.join(format!("{name}.h"))).ok();
-            writeln!(text, "// ==== {name}\n{}", own.as_deref().unwrap_or(section)).unwrap();
-        }
-    }
-    for (number, case) in cases.iter().enumerate() {
-        let (_, kernel) = *sections(&case.source.text).last().unwrap();
-        let kernel = kernel.replace("extern \"C\" __global__", "__global__");
-        writeln!(text, "namespace k{number} {{\n{kernel}}}  // namespace").unwrap();
-    }
-    text.push_str("int main() {\n  FILE* in = fopen(\"in\", \"rb\");\n  FILE* out = fopen(\"out\", \"wb\");\n");
-    for (number, case) in cases.iter().enumerate() {
-        text.push_str(&launch(number, case));
-    }
-    text.push_str("  fclose(out);\n  return 0;\n}\n");
-    text
-}
-
-fn launch(number: usize, case: &Case) -> String {
-    let mut text = format!("  {{\n    fprintf(stderr, \"running {}\\n\");\n", case.label.replace('"', "'"));
-    for (position, input) in case.inputs.iter().enumerate() {
-        writeln!(text, "    host::Any i{position} = host::read_input(in, {});", input.n_bytes()).unwrap();
-    }
-    for (position, output) in case.outputs.iter().enumerate() {
-        writeln!(text, "    host::Any o{position} = {{host::allocate({}, 0xa5)}};", output.n_bytes()).unwrap();
-    }
-    let workspace = case.source.workspace_bytes;
-    writeln!(text, "    host::Any w = {{host::allocate({workspace}, 0)}};").unwrap();
-    let arguments: Vec<String> = case
-        .source
-        .params
-        .iter()
-        .map(|param| match param {
-            Param::Input(position) => format!("i{position}"),
-            Param::Output(position) => format!("o{position}"),
-            Param::Workspace => "w".to_owned(),
-            Param::Dim(value) => value.to_string(),
-        })
-        .collect();
-    let [gx, gy, gz] = case.source.launch.grid;
-    let [bx, by, bz] = case.source.launch.block;
-    writeln!(
-        text,
-        "    host::launch({{{gx}, {gy}, {gz}}}, {{{bx}, {by}, {bz}}}, [&] {{ k{number}::{}({}); }});",
-        case.source.name,
-        arguments.join(", ")
-    )
-    .unwrap();
-    for (position, output) in case.outputs.iter().enumerate() {
-        writeln!(text, "    host::write_output(out, o{position}, {});", output.n_bytes()).unwrap();
-    }
-    text.push_str("  }\n");
-    text
+fn compile(folder: &Path) {
+    let (unit, object) = (folder.join("kernels.cpp"), folder.join("kernels.o"));
+    run_compiler(
+        Command::new("g++")
+            .args(["-std=c++17", "-O1", "-w", "-fno-strict-aliasing", "-fno-tree-sra", "-ffp-contract=off", "-c"])
+            .args(CHECKS)
+            .arg("-I")
+            .arg(folder_of_emulator())
+            .arg("-o")
+            .arg(&object)
+            .arg(&unit),
+        &unit,
+    );
+    let mut link = Command::new("g++");
+    link.arg("-o").arg(folder.join("kernels")).arg(object).arg(emulator());
+    run_compiler(&mut link, &unit);
 }
 
 /// How far `found` may be from `wanted`: relative to the larger of the two and to one.
-pub fn tolerance(dtype: DType) -> f64 {
+fn tolerance(dtype: DType) -> f64 {
     match dtype {
         DType::F64 => 1e-11,
         DType::F32 => 2e-5,
@@ -175,7 +240,7 @@ pub fn tolerance(dtype: DType) -> f64 {
 }
 
 /// The first difference that is too large, in words.
-pub fn difference(found: &HostTensor, wanted: &HostTensor, tolerance: f64) -> Option<String> {
+fn difference(found: &HostTensor, wanted: &HostTensor, tolerance: f64) -> Option<String> {
     if found.ty() != wanted.ty() {
         return Some(format!("found {}, wanted {}", found.ty(), wanted.ty()));
     }

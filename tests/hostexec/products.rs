@@ -227,6 +227,11 @@ pub fn tails(dtype: DType) -> Vec<Problem> {
         [16, 127, 31],
         [20, 24, 0],
     ];
+    let epilogue = if dtype.is_float() {
+        Epilogue::Silu
+    } else {
+        Epilogue::BiasResidualRelu
+    };
     sizes
         .iter()
         .map(|&[m, n, k]| {
@@ -234,8 +239,27 @@ pub fn tails(dtype: DType) -> Vec<Problem> {
                 dtype,
                 (&[m, k], Layout::Plain),
                 (&[k, n], Layout::Plain),
-                Epilogue::Silu,
+                epilogue,
             )
+        })
+        .collect()
+}
+
+/// Products without rows, columns, terms or batches.
+pub fn empty(dtype: DType) -> Vec<Problem> {
+    let sizes: [(&[usize], &[usize]); 6] = [
+        (&[0, 24], &[24, 16]),
+        (&[20, 24], &[24, 0]),
+        (&[20, 0], &[0, 16]),
+        (&[17, 0], &[0, 27]),
+        (&[0, 3, 24], &[24, 16]),
+        (&[2, 3, 0], &[2, 0, 16]),
+    ];
+    sizes
+        .into_iter()
+        .flat_map(|(a, b)| {
+            [Epilogue::BiasResidualRelu, Epilogue::Transposed]
+                .map(|epilogue| matmul(dtype, (a, Layout::Plain), (b, Layout::Plain), epilogue))
         })
         .collect()
 }

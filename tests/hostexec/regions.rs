@@ -125,6 +125,57 @@ pub fn pointwise() -> Vec<Problem> {
     problems
 }
 
+/// A sum and a maximum in every kind of number, and sizes around those of vectors and blocks.
+pub fn numbers() -> Vec<Problem> {
+    // ONNX has no arithmetic on integers of less than a byte.
+    let without = [DType::Bool, DType::I4, DType::U4, DType::I2, DType::U2];
+    let dtypes = DType::ALL.into_iter().filter(|dtype| !without.contains(dtype));
+    let sizes = [&[1usize][..], &[255], &[3, 257], &[16, 64]];
+    let mut problems = Vec::new();
+    for (turn, dtype) in dtypes.enumerate() {
+        let dims = sizes[turn % sizes.len()];
+        for op in ["add", "max"] {
+            let mut b = Build::new(turn as u64);
+            let (x, y) = (b.input(dtype, dims), b.input(dtype, dims));
+            let operands = vec![Some(x), Some(y)];
+            if let Ok(z) = ops::emit(&mut b.graph, op, operands, Attrs::new(), 1, NEWEST_OPSET, &[]) {
+                problems.push(b.done(op, RegionKind::Pointwise, &z[..1]));
+            }
+        }
+    }
+    problems
+}
+
+/// Tensors without elements, and reductions of none.
+pub fn empty() -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for dims in [&[0usize][..], &[3, 0, 8], &[0, 64]] {
+        let mut b = Build::new(7);
+        let (x, y) = (b.input(DType::F32, dims), b.input(DType::F32, dims));
+        let sum = b.op("add", &[x, y]);
+        problems.push(b.done("add of nothing", RegionKind::Pointwise, &[sum]));
+    }
+    for dims in [[0usize, 64], [3, 0], [0, 0]] {
+        let mut b = Build::new(8);
+        let x = b.input(DType::F16, &dims);
+        let z = b.with("softmax", &[x], int("axis", 1));
+        problems.push(b.done("softmax of nothing", RegionKind::Row, &[z]));
+        let mut b = Build::new(9);
+        let x = b.input(DType::F32, &dims);
+        let z = b.with("reduce_sum", &[x], ints("axes", &[1]));
+        problems.push(b.done("sum of nothing", RegionKind::Reduce, &[z]));
+        let mut b = Build::new(10);
+        let x = b.input(DType::F32, &dims);
+        let z = b.with("reduce_sum", &[x], ints("axes", &[0]));
+        problems.push(b.done("sum of no rows", RegionKind::Reduce, &[z]));
+        let mut b = Build::new(11);
+        let x = b.input(DType::F16, &dims);
+        let z = b.with("transpose", &[x], ints("perm", &[1, 0]));
+        problems.push(b.done("transpose of nothing", RegionKind::Pointwise, &[z]));
+    }
+    problems
+}
+
 fn layer_norm(b: &mut Build, dtype: DType, dims: &[usize]) -> ValueId {
     let x = b.input(dtype, dims);
     let last = dims[dims.len() - 1];
@@ -145,6 +196,10 @@ pub fn rows() -> Vec<Problem> {
         (DType::F32, vec![2, 7]),
         (DType::F16, vec![1, 1000]),
         (DType::BF16, vec![2, 513]),
+        (DType::F64, vec![3, 33]),
+        (DType::F32, vec![5, 1]),
+        (DType::F16, vec![1, 2047]),
+        (DType::BF16, vec![130, 31]),
     ] {
         let mut b = Build::new(21);
         let x = b.input(dtype, &dims);
@@ -302,7 +357,7 @@ pub fn ops_of_the_table(kept: impl Fn(&ops::OpDef) -> bool) -> Vec<Problem> {
 /// Views and selections by index inside one kernel.
 pub fn moves() -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (dtype, dims) in [(DType::F16, [2usize, 64, 96]), (DType::F32, [1, 70, 33]), (DType::I64, [3, 8, 40])] {
+    for (dtype, dims) in [(DType::F16, [2usize, 64, 96]), (DType::F32, [1, 70, 33]), (DType::I64, [3, 8, 40]), (DType::U8, [1, 1, 65]), (DType::I8, [1, 65, 129]), (DType::BF16, [2, 31, 64]), (DType::Bool, [1, 32, 33])] {
         let mut b = Build::new(41);
         let x = b.input(dtype, &dims);
         let z = b.with("transpose", &[x], ints("perm", &[0, 2, 1]));

@@ -145,6 +145,22 @@ pub fn depthwise() -> Vec<Problem> {
     problems
 }
 
+/// No images, and images without filters.
+pub fn empty() -> Vec<Problem> {
+    let cells = cells([3, 3], 1, [1, 1, 1, 1], 1);
+    let mut b = Build::new(86);
+    let y = grouped(&mut b, DType::F16, [0, 6, 7, 8], 8, 8, cells);
+    let none = b.done("depthwise of nothing", RegionKind::Window, &[y]);
+    let mut b = Build::new(87);
+    let y = grouped(&mut b, DType::F32, [0, 6, 7, 8], 16, 2, cells);
+    let groups = b.done("groups of nothing", RegionKind::Window, &[y]);
+    let mut b = Build::new(88);
+    let x = b.input(DType::F16, &[0, 6, 7, 8]);
+    let y = b.with("max_pool_nhwc", &[x], cells.pool(0));
+    let pool = b.done("pool of nothing", RegionKind::Window, &[y]);
+    vec![none, groups, pool]
+}
+
 /// Poolings, channels last or first.
 pub fn pools(last: bool) -> Vec<Problem> {
     let mut problems = Vec::new();

@@ -1,0 +1,201 @@
+//! The largest or smallest elements of an axis, by counting for each element how many come
+//! before it. That is quadratic in the extent, and needs neither a sort nor shared state.
+
+use super::build::{FORM, int_attr, optional_attr, required_attr};
+use super::evaluate::{from_values, one, to_vec};
+use super::lanes::Lanes;
+use super::reduce::{extents_of, replaced};
+use super::samples::{self, Draw};
+use super::{
+    AttrKind, Datum, EvalCtx, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Sample, TileKind,
+    Tolerance, infer,
+};
+use crate::ir::{Attr, Attrs, DType, TensorType, ValueId};
+use crate::tile::{Expr, ExprId, ReduceOp, TileCtx};
+use std::cmp::Ordering;
+
+/// Where each element goes when its axis is sorted: ascending, or descending with `largest`.
+/// Equal elements keep their order; NaN is larger than every number.
+pub static SORT_POSITION: OpDef = OpDef {
+    name: "sort_position",
+    onnx: &[],
+    operands: Operands::exactly(&["x"]),
+    attrs: &[required_attr("axis", AttrKind::Int), int_attr("largest", 1)],
+    infer: |ctx| {
+        infer::number_unary(ctx)?;
+        infer::axis(ctx.attrs, ctx.ty(0)?.rank())?;
+        Ok(vec![TensorType::new(DType::I64, &ctx.dims(0)?)])
+    },
+    eval: eval_position,
+    lower: Lowering::Tile(TileKind::Reduce, tile_position),
+    samples: sample_position,
+    tolerance: Tolerance::Exact,
+};
+
+/// `TopK`: values and indices, always sorted. `k` is an attribute before opset 10.
+pub static TOP_K: OpDef = OpDef {
+    name: "TopK",
+    onnx: &[OnnxOp::new("TopK")],
+    operands: Operands::with_optional(&["x"], &["k"]),
+    attrs: &[
+        int_attr("axis", -1),
+        optional_attr("k", AttrKind::Int),
+        int_attr("largest", 1),
+        int_attr("sorted", 1),
+    ],
+    lower: Lowering::Expand(top_k),
+    ..FORM
+};
+
+pub static OPS: &[&OpDef] = &[&SORT_POSITION, &TOP_K];
+
+fn top_k(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
+    let x = ctx.value(0)?;
+    let dims = ctx.dims_of(x);
+    let axis = infer::axis(ctx.attrs, dims.len())?;
+    let count = match ctx.attrs.int("k") {
+        Some(count) => Some(count),
+        None => ctx.constant_int(1)?,
+    };
+    let extent = dims[axis];
+    let count = count
+        .and_then(|count| usize::try_from(count).ok())
+        .filter(|&count| count <= extent)
+        .ok_or_else(|| OpError::invalid(format!("{count:?} of {extent} elements")))?;
+    let attrs =
+        super::index_forms::axis_attr(axis).with("largest", Attr::Int(infer::int(ctx.attrs, "largest")?));
+    let position = ctx.emit("sort_position", &[x], attrs)?;
+    let index = inverse(ctx, position, axis, count)?;
+    let mut results = vec![ctx.gathered("gather_elements", x, index, axis)?, index];
+    results.truncate(ctx.n_results);
+    Ok(results)
+}
+
+/// Which element has position 0, 1, .., `count - 1` along `axis`.
+fn inverse(
+    ctx: &mut ExpandCtx<'_>,
+    position: ValueId,
+    axis: usize,
+    count: usize,
+) -> Result<ValueId, OpError> {
+    let mut dims = ctx.dims_of(position);
+    let extent = dims[axis];
+    dims.insert(axis + 1, 1);
+    let position = ctx.reshape(position, &dims)?;
+    let mut own = vec![1; dims.len() - axis];
+    own[0] = extent;
+    let elements: Vec<i64> = (0..).take(extent).collect();
+    let elements = ctx.integers(&own, &elements);
+    let wanted: Vec<i64> = (0..).take(count).collect();
+    own[0] = count;
+    let wanted = ctx.integers(&own[..own.len() - 1], &wanted);
+    let found = ctx.binary("equal", position, wanted)?;
+    let nothing = ctx.integers(&[], &[0]);
+    let index = ctx.select(found, elements, nothing)?;
+    ctx.dropped("reduce_sum", index, &[axis])
+}
+
+fn eval_position(ctx: &EvalCtx<'_>) -> Result<Vec<Datum>, OpError> {
+    let x = ctx.tensor(0)?;
+    let axis = infer::axis(ctx.attrs, x.dims().len())?;
+    let largest = ctx.attrs.int("largest") != Some(0);
+    let lanes = Lanes::new(x.dims(), &[axis]);
+    let positions = if x.dtype().is_float() {
+        positions(&lanes, &to_vec::<f64>(x), largest, |a, b| {
+            a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+        })
+    } else if x.dtype() == DType::U64 {
+        positions(&lanes, &to_vec::<u64>(x), largest, |a, b| a.cmp(&b))
+    } else {
+        positions(&lanes, &to_vec::<i64>(x), largest, |a, b| a.cmp(&b))
+    };
+    one(from_values(DType::I64, x.dims(), &positions))
+}
+
+fn positions<T: Copy + Send + Sync>(
+    lanes: &Lanes,
+    values: &[T],
+    largest: bool,
+    compare: impl Fn(T, T) -> Ordering + Sync,
+) -> Vec<i64> {
+    let sorted = lanes.fold(values, |lane| {
+        let lane: Vec<T> = lane.collect();
+        let mut order: Vec<usize> = (0..lane.len()).collect();
+        order.sort_by(|&a, &b| {
+            let order = compare(lane[a], lane[b]);
+            if largest { order.reverse() } else { order }
+        });
+        let mut positions = vec![0i64; lane.len()];
+        for (position, element) in (0..).zip(order) {
+            positions[element] = position;
+        }
+        positions
+    });
+    lanes.scatter(&sorted.concat())
+}
+
+/// The number of elements along the axis that come before this one.
+fn tile_position(ctx: &mut TileCtx<'_, '_>) -> ExprId {
+    let dtype = ctx.operand(0).dtype;
+    let axes = [infer::axis(ctx.attrs, ctx.operand(0).rank()).expect("infer() checked the axis")];
+    let largest = ctx.attrs.int("largest") != Some(0);
+    let at = ctx.at;
+    let own = ctx.read(0, at);
+    let extents = extents_of(ctx, 0, &axes);
+    ctx.reduce(ReduceOp::Sum, &extents, DType::I64, |ctx, inner| {
+        let other = ctx.read(0, &replaced(at, &axes, inner));
+        let (high, low) = if largest { (other, own) } else { (own, other) };
+        let beyond = above(ctx, high, low, dtype);
+        let same = alike(ctx, other, own, dtype);
+        let positions = [&inner[0], &at[axes[0]]].map(|index| ctx.body.add(Expr::IndexValue(index.clone())));
+        let earlier = ctx.body.map("less", &positions, DType::Bool);
+        let tied = ctx.body.map("and", &[same, earlier], DType::Bool);
+        let before = ctx.body.map("or", &[beyond, tied], DType::Bool);
+        let counts = [1.0, 0.0].map(|count| ctx.body.constant(DType::I64, count));
+        ctx.body.map("where", &[before, counts[0], counts[1]], DType::I64)
+    })
+}
+
+/// Whether `a` is larger than `b`, NaN being the largest.
+fn above(ctx: &mut TileCtx<'_, '_>, a: ExprId, b: ExprId, dtype: DType) -> ExprId {
+    let greater = ctx.body.map("greater", &[a, b], DType::Bool);
+    if !dtype.is_float() {
+        return greater;
+    }
+    let [nan, other] = [a, b].map(|value| ctx.body.map("is_nan", &[value], DType::Bool));
+    let number = ctx.body.map("not", &[other], DType::Bool);
+    let only = ctx.body.map("and", &[nan, number], DType::Bool);
+    ctx.body.map("or", &[greater, only], DType::Bool)
+}
+
+/// Whether neither is larger.
+fn alike(ctx: &mut TileCtx<'_, '_>, a: ExprId, b: ExprId, dtype: DType) -> ExprId {
+    let equal = ctx.body.map("equal", &[a, b], DType::Bool);
+    if !dtype.is_float() {
+        return equal;
+    }
+    let nans = [a, b].map(|value| ctx.body.map("is_nan", &[value], DType::Bool));
+    let both = ctx.body.map("and", &nans, DType::Bool);
+    ctx.body.map("or", &[equal, both], DType::Bool)
+}
+
+/// Elements that tie, and some NaN.
+fn sample_position(seed: u64) -> Option<Sample> {
+    let mut draw = Draw::for_seed(seed)?;
+    let dims = match seed {
+        0 => vec![33],
+        1 => vec![2, 0, 3],
+        _ => draw.dims(1..=4),
+    };
+    let dtype = samples::number_for(seed);
+    let x = if dtype.is_float() {
+        draw.wild_floats(dtype, &dims)
+    } else {
+        draw.ints(dtype, &dims, 0, 5)
+    };
+    let axis = Attr::Int(draw.int(0, 7) % i64::try_from(dims.len()).ok()?);
+    let attrs = Attrs::new()
+        .with("axis", axis)
+        .with("largest", Attr::Int(draw.int(0, 1)));
+    samples::sample(vec![x], attrs)
+}

@@ -1,0 +1,75 @@
+// What a kernel compiled by g++ sees of the emulator. Blocks run one at a time, in random
+// order; a block's threads are fibers, resumed in random order after every barrier.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
+};
+
+namespace host {
+
+// Where a thread waits, for messages.
+struct Site {
+  const char* file;
+  int line;
+};
+
+struct Thread {
+  dim3 index;
+  int linear;
+};
+
+extern Thread* current;
+extern dim3 block_index, block_dim, grid_dim;
+extern unsigned char* dynamic_shared;
+
+// Barriers and collectives (fibers.cpp, collective.cpp).
+void wait_block(Site site);
+void wait_warp(Site site);
+void exchange(void* value, size_t bytes, int source, Site site);
+enum class Element { kF16, kBf16, kTf32 };
+void ldmatrix(uint32_t* to, uint32_t row, bool transposed, Site site);
+void mma(float* sum, const uint32_t* a, const uint32_t* b, Element element, Site site);
+unsigned atomic_add(unsigned* to, unsigned value);
+inline int lane() { return current->linear & 31; }
+
+// Shared memory by its own addresses, and copies into it (memory.cpp).
+uint32_t shared_word(uint32_t address);
+// A thread touches operands only after it.
+void await_predecessors();
+void async_copy(uint32_t to, const void* from, bool valid);
+void async_commit();
+void async_wait(int open);
+
+// Running a case (main.cpp).
+
+// A pointer argument of any element type.
+struct Any {
+  void* pointer;
+  template <class T> operator T*() const { return (T*)pointer; }
+};
+
+struct Launch {
+  dim3 grid, block;
+  unsigned shared_bytes;
+  // Bytes of shared memory that are told apart.
+  int granule;
+  // What memory holds before it is written.
+  int poison;
+  void (*body)();
+};
+
+void begin(int number, const char* label);
+Any input(size_t bytes);
+Any output(size_t bytes, int poison);
+Any workspace(size_t bytes);
+void launch(const Launch& launch);
+void write_output(Any data, size_t bytes);
+void finish();
+int run(int argc, char** argv, void (*const* cases)(), int n_cases);
+
+}  // namespace host

@@ -1,0 +1,232 @@
+//! Small regions, each with one variant of one template that has the paths to plant faults in.
+
+use rtrt_codegen::ir::{Attr, Attrs, DType};
+use rtrt_codegen::kernel::Arch;
+use rtrt_codegen::rewrite::RegionKind;
+
+use crate::products::{self, Epilogue, Layout};
+use crate::regions::{Build, Problem, int, ints};
+
+/// A region, and which of its variants to take: the first of `template` whose knobs lie in
+/// these ranges.
+pub struct Bed {
+    pub name: &'static str,
+    pub template: &'static str,
+    pub arch: Arch,
+    pub knobs: &'static [(&'static str, i64, i64)],
+    pub problem: fn() -> Problem,
+    /// Widens the tolerance, for long sums.
+    pub slack: f64,
+}
+
+const SM_75: Arch = Arch {
+    sm: 75,
+    specific: false,
+};
+const SM_90: Arch = Arch {
+    sm: 90,
+    specific: true,
+};
+
+fn product(dtype: DType, m: usize, n: usize, k: usize) -> Problem {
+    let plain = Layout::Plain;
+    products::matmul(dtype, (&[m, k], plain), (&[k, n], plain), Epilogue::BiasResidualRelu)
+}
+
+fn attention(dtype: DType, queries: usize, keys: usize, depth: usize, causal_offset: Option<i64>) -> Problem {
+    let mut b = Build::new(61);
+    let operands = [
+        b.input(dtype, &[1, 2, queries, depth]),
+        b.input(dtype, &[1, 2, keys, depth]),
+        b.input(dtype, &[1, 2, keys, depth]),
+    ];
+    let attrs = Attrs::new()
+        .with("scale", Attr::Float(0.1))
+        .with("causal", Attr::Int(i64::from(causal_offset.is_some())))
+        .with("causal_offset", Attr::Int(causal_offset.unwrap_or(0)))
+        .with("softcap", Attr::Float(0.0));
+    let z = b.with("attention", &operands, attrs);
+    b.done("attention", RegionKind::Attention, &[z])
+}
+
+fn softmax(dims: &[usize], axis: i64, kind: RegionKind) -> Problem {
+    let mut b = Build::new(21);
+    let x = b.input(DType::F32, dims);
+    let z = b.with("softmax", &[x], int("axis", axis));
+    b.done("softmax", kind, &[z])
+}
+
+fn arg_max() -> Problem {
+    let mut b = Build::new(33);
+    let x = b.input(DType::F32, &[3, 700]);
+    let attrs = int("axis", 1).with("last", Attr::Int(0));
+    let z = b.with("arg_max", &[x], attrs);
+    b.done("arg_max", RegionKind::Reduce, &[z])
+}
+
+fn chain(dims: &[usize]) -> Problem {
+    let mut b = Build::new(1);
+    let (x, y) = (b.input(DType::F32, dims), b.input(DType::F32, dims));
+    let sum = b.op("add", &[x, y]);
+    let z = b.op("relu", &[sum]);
+    b.done("add relu", RegionKind::Pointwise, &[z])
+}
+
+fn turned() -> Problem {
+    let mut b = Build::new(41);
+    let x = b.input(DType::F32, &[1, 70, 33]);
+    let z = b.with("transpose", &[x], ints("perm", &[0, 2, 1]));
+    b.done("transpose", RegionKind::Pointwise, &[z])
+}
+
+fn window(channels: usize, group: usize) -> Problem {
+    let mut b = Build::new(70);
+    let x = b.input(DType::F32, &[1, 9, 11, channels]);
+    let filter = b.input(DType::F32, &[channels, 3, 3, channels / group]);
+    let bias = b.input(DType::F32, &[channels]);
+    let attrs = ints("strides", &[1, 1])
+        .with("pads", Attr::Ints(vec![1; 4]))
+        .with("dilations", Attr::Ints(vec![1, 1]))
+        .with("group", Attr::Int(i64::try_from(group).unwrap()));
+    let y = b.with("conv_nhwc", &[x, filter, bias], attrs);
+    b.done("window", RegionKind::Window, &[y])
+}
+
+pub const BEDS: &[Bed] = &[
+    Bed {
+        name: "mma",
+        template: "gemm_mma",
+        arch: SM_90,
+        knobs: &[("stages", 3, 9), ("splits", 1, 1), ("tile_k", 32, 32), ("tile_n", 32, 64)],
+        problem: || product(DType::F16, 40, 72, 296),
+        slack: 6.0,
+    },
+    Bed {
+        name: "mma split",
+        template: "gemm_mma",
+        arch: SM_90,
+        knobs: &[("splits", 2, 99), ("tile_n", 32, 64)],
+        problem: || product(DType::F16, 40, 136, 640),
+        slack: 6.0,
+    },
+    Bed {
+        name: "mma without asynchronous copies",
+        template: "gemm_mma",
+        arch: SM_75,
+        knobs: &[("splits", 1, 1)],
+        problem: || product(DType::F16, 40, 72, 296),
+        slack: 6.0,
+    },
+    Bed {
+        name: "simt",
+        template: "gemm_simt",
+        arch: SM_90,
+        knobs: &[("splits", 1, 1)],
+        problem: || product(DType::F32, 37, 70, 70),
+        slack: 3.0,
+    },
+    Bed {
+        name: "attention mma",
+        template: "attention_mma",
+        arch: SM_90,
+        knobs: &[("key_warps", 2, 2), ("warp_keys", 32, 32)],
+        problem: || attention(DType::F16, 33, 150, 64, None),
+        slack: 1.0,
+    },
+    Bed {
+        name: "attention mma causal",
+        template: "attention_mma",
+        arch: SM_90,
+        knobs: &[("key_warps", 1, 1), ("row_warps", 1, 1)],
+        problem: || attention(DType::F16, 65, 65, 64, Some(0)),
+        slack: 1.0,
+    },
+    Bed {
+        name: "attention simt",
+        template: "attention_simt",
+        arch: SM_90,
+        knobs: &[],
+        problem: || attention(DType::F32, 33, 150, 20, None),
+        slack: 1.0,
+    },
+    Bed {
+        name: "attention decode",
+        template: "attention_decode",
+        arch: SM_90,
+        knobs: &[],
+        problem: || attention(DType::F32, 1, 150, 32, None),
+        slack: 1.0,
+    },
+    Bed {
+        name: "row per warp",
+        template: "row",
+        arch: SM_90,
+        knobs: &[("threads_per_row", 32, 32)],
+        problem: || softmax(&[7, 200], 1, RegionKind::Row),
+        slack: 1.0,
+    },
+    Bed {
+        name: "row per block",
+        template: "row",
+        arch: SM_90,
+        knobs: &[("threads_per_row", 64, 1024)],
+        problem: || softmax(&[3, 700], 1, RegionKind::Row),
+        slack: 1.0,
+    },
+    Bed {
+        name: "arg_max",
+        template: "row",
+        arch: SM_90,
+        knobs: &[("threads_per_row", 64, 1024)],
+        problem: arg_max,
+        slack: 1.0,
+    },
+    Bed {
+        name: "column",
+        template: "column",
+        arch: SM_90,
+        knobs: &[("slices", 2, 99)],
+        problem: || softmax(&[2, 41, 6, 10], 1, RegionKind::Reduce),
+        slack: 1.0,
+    },
+    Bed {
+        name: "pointwise",
+        template: "pointwise",
+        arch: SM_90,
+        knobs: &[("unroll", 1, 1)],
+        problem: || chain(&[3, 5, 28]),
+        slack: 1.0,
+    },
+    Bed {
+        name: "indexed",
+        template: "indexed",
+        arch: SM_90,
+        knobs: &[],
+        problem: || chain(&[3, 5, 7]),
+        slack: 1.0,
+    },
+    Bed {
+        name: "transpose",
+        template: "transpose",
+        arch: SM_90,
+        knobs: &[],
+        problem: turned,
+        slack: 1.0,
+    },
+    Bed {
+        name: "strip",
+        template: "window_strip",
+        arch: SM_90,
+        knobs: &[("strip", 2, 99)],
+        problem: || window(12, 12),
+        slack: 1.0,
+    },
+    Bed {
+        name: "taps",
+        template: "window_taps",
+        arch: SM_90,
+        knobs: &[("n_positions", 2, 99)],
+        problem: || window(12, 3),
+        slack: 1.0,
+    },
+];
