@@ -153,7 +153,7 @@ impl Problem {
                     splits,
                 };
                 let ahead = if self.plain { READ_AHEAD } else { 4 };
-                let most = (ahead / self.loaded(plan)).clamp(1, 8);
+                let most = (ahead / self.loaded(plan)).clamp(1, 16);
                 while plan.unroll < most && plan.steps(self) > 1 {
                     plan.unroll *= 2;
                 }
@@ -205,6 +205,12 @@ impl Plan {
     fn smem_bytes(self, problem: &Problem) -> usize {
         let sums = self.warps_k * problem.rows() * self.block_columns();
         self.few_bytes(problem) + sums * value_bytes(problem.contraction.sum)
+    }
+
+    /// Registers of a thread, estimated: what it reads ahead, its sums, addresses.
+    #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+    fn registers(self, problem: &Problem) -> f64 {
+        (40 + self.unroll * problem.loaded(self) + problem.rows() * self.own) as f64
     }
 
     fn tickets_bytes(self, problem: &Problem) -> usize {
@@ -273,7 +279,7 @@ fn predicted_us(spec: &KernelSpec, problem: &Problem, plan: Plan, device: &Devic
     let threads = plan.threads() as f64;
     let per_sm = (f64::from(device.max_threads_per_sm) / threads)
         .min(f64::from(device.smem_per_sm) / (plan.smem_bytes(problem) + 1024) as f64)
-        .min(65536.0 / (threads * 96.0))
+        .min(65536.0 / (threads * plan.registers(problem)))
         .floor()
         .max(1.0);
     let n_sms = f64::from(device.n_sms);
