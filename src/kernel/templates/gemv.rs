@@ -18,6 +18,7 @@ use crate::kernel::prelude::{COMMON, SPLIT, translation_unit};
 use crate::kernel::region_body::{kernel_name, operands};
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
+use crate::tile::Expr;
 
 pub static TEMPLATE: Template = Template {
     name: "gemv",
@@ -100,7 +101,7 @@ impl Problem {
         let kind = memory_kind(&contraction, many);
         let widest = (VECTOR_BYTES / kind.size_bytes().max(1)).clamp(1, 8);
         let cut = best_cut(&contraction, many, inputs, (widest, 1));
-        let plain = is_plain(&contraction, cut, inputs, kind);
+        let plain = is_plain(&contraction, cut, inputs, kind) || is_load(&contraction, many);
         let own = best_cut(&contraction, few, inputs, (4, 1));
         Some(Problem {
             few_width: if own.along == Along::K { own.width } else { 1 },
@@ -152,7 +153,7 @@ impl Problem {
                     splits,
                 };
                 let ahead = if self.plain { READ_AHEAD } else { 4 };
-                let most = (ahead / self.loaded(plan)).clamp(1, 8);
+                let most = (ahead / self.loaded(plan)).clamp(1, 16);
                 while plan.unroll < most && plan.steps(self) > 1 {
                     plan.unroll *= 2;
                 }
@@ -206,6 +207,12 @@ impl Plan {
         self.few_bytes(problem) + sums * value_bytes(problem.contraction.sum)
     }
 
+    /// Registers of a thread, estimated: what it reads ahead, its sums, addresses.
+    #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+    fn registers(self, problem: &Problem) -> f64 {
+        (40 + self.unroll * problem.loaded(self) + problem.rows() * self.own) as f64
+    }
+
     fn tickets_bytes(self, problem: &Problem) -> usize {
         (problem.contraction.sizes.batch * self.blocks(problem) * 4).next_multiple_of(256)
     }
@@ -218,6 +225,15 @@ impl Plan {
         let sums = tiles * self.splits * problem.rows() * self.block_columns();
         self.tickets_bytes(problem) + sums * value_bytes(problem.contraction.sum)
     }
+}
+
+/// Whether an operand is read as it is, converted at most.
+fn is_load(contraction: &Contraction, side: Side) -> bool {
+    let mut id = contraction.operand(side);
+    while let Expr::Map { op: "cast", args, .. } = contraction.body.expr(id) {
+        id = args[0];
+    }
+    matches!(contraction.body.expr(id), Expr::Load { .. })
 }
 
 fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
@@ -263,7 +279,7 @@ fn predicted_us(spec: &KernelSpec, problem: &Problem, plan: Plan, device: &Devic
     let threads = plan.threads() as f64;
     let per_sm = (f64::from(device.max_threads_per_sm) / threads)
         .min(f64::from(device.smem_per_sm) / (plan.smem_bytes(problem) + 1024) as f64)
-        .min(65536.0 / (threads * 96.0))
+        .min(65536.0 / (threads * plan.registers(problem)))
         .floor()
         .max(1.0);
     let n_sms = f64::from(device.n_sms);
@@ -277,7 +293,11 @@ fn predicted_us(spec: &KernelSpec, problem: &Problem, plan: Plan, device: &Devic
     let staged = blocks * plan.few_bytes(problem) as f64;
     let l2 = (many * element + staged) / (device.l2_gb_per_s * 0.6 * 1e3);
     let memory = device.memory_us(memory_bytes(spec)).max(l2) / full;
-    let fetch = fetch_work(&problem.contraction, problem.cut, problem.plain);
+    let fetch = match (problem.plain, problem.cut.width) {
+        // Loads of one thread differ by constants: nothing but the load and a conversion.
+        (true, 1) => 2.5,
+        (plain, _) => fetch_work(&problem.contraction, problem.cut, plain),
+    };
     let issue = many * (fetch + 2.0 + 1.2 * problem.rows() as f64)
         / (n_sms.min(blocks) * device.clock_ghz * 1e3 * ISSUE_PER_CLK);
     let waves = (blocks / (per_sm * n_sms)).ceil();

@@ -73,7 +73,10 @@ fn predicted_us(spec: &KernelSpec, composed: &Composed, device: &Device) -> f64 
     let turns: f64 = composed.outputs.iter().map(|&output| turns(&composed.body, output)).sum();
     let latency = per_element * 4e-3 + turns * 0.1;
     let fill = device.fill(n_elements / THREADS as f64, THREADS as f64);
-    NODE_US + latency + (n_elements * per_element / rate).max(device.memory_us(operand_bytes(spec)) * 1.5) / fill
+    let moved = device.memory_us(operand_bytes(spec)) * 1.5;
+    let us = latency + (n_elements * per_element / rate).max(moved) / fill;
+    // Counting flatters loops: they load single elements, and share none with their neighbours.
+    NODE_US + if turns > 0.0 { 2.0 * us } else { us }
 }
 
 /// Scalar steps to evaluate a term, loops multiplied out.

@@ -9,6 +9,7 @@ use crate::kernel::cuda_expr::{Operand, Printer, index_type};
 use crate::kernel::cuda_vector::Lane;
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
+use crate::kernel::free_vars::values_in;
 use crate::kernel::prelude::{COMMON, translation_unit};
 use crate::kernel::region_body::{
     Composed, compose_flat, kernel_name, operands, results, signature,
@@ -116,13 +117,24 @@ fn read_bytes(spec: &KernelSpec, composed: &Composed, lane: Lane) -> f64 {
         if lane.width > 1 { index.stride_of(lane.var) } else { index.stride_of(composed.vars[0]) }
             .filter(|_| extent > 1)
     };
+    let types = spec.input_types();
+    let n_results = spec.output_types().first().map_or(0, TensorType::n_elements);
+    let mut bytes: Vec<usize> = types.iter().map(TensorType::n_bytes).collect();
     let mut factors = vec![1.0f64; inputs.len()];
     for (_, expr) in composed.body.exprs() {
         let Expr::Load { input, index, .. } = expr else {
             continue;
         };
+        let mut looked_up = Vec::new();
+        index.iter().for_each(|one| values_in(one, &mut looked_up));
+        if !looked_up.is_empty() {
+            // Of a table only what is looked up.
+            let most = n_results * types[*input as usize].dtype.size_bytes();
+            let own = &mut bytes[*input as usize];
+            *own = most.min(*own);
+        }
         let operand = &inputs[*input as usize];
-        let n_elements = spec.input_types()[*input as usize].n_elements();
+        let n_elements = types[*input as usize].n_elements();
         let stride = next(&printer.position(*input, index), n_elements).and_then(|stride| stride.as_known());
         let sector = 32.0 / operand.dtype.size_bytes() as f64;
         let factor: f64 = match stride {
@@ -134,8 +146,7 @@ fn read_bytes(spec: &KernelSpec, composed: &Composed, lane: Lane) -> f64 {
         let own = &mut factors[*input as usize];
         *own = own.max(factor);
     }
-    let types = spec.input_types();
-    types.iter().zip(factors).map(|(ty, factor)| ty.n_bytes() as f64 * factor).sum()
+    bytes.into_iter().zip(factors).map(|(bytes, factor)| bytes as f64 * factor).sum()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]

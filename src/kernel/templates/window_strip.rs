@@ -205,7 +205,9 @@ fn predicted_us(spec: &KernelSpec, window: &Window, plan: Plan, device: &Device)
         0.0
     };
     let rate = f64::from(device.n_sms) * device.clock_ghz * 1e3 * 128.0 * 0.6;
-    let issue = n_threads * (own + staged) / rate;
+    // An SM without a block issues nothing.
+    let busy = (plan.n_blocks(window) as f64 / f64::from(device.n_sms)).min(1.0);
+    let issue = n_threads * (own + staged) / (rate * busy);
     let fill = device.fill(
         plan.n_blocks(window) as f64,
         plan.threads as f64 * (1.0 + strip * width / 8.0).min(4.0),
