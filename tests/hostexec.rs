@@ -91,7 +91,12 @@ const SUMS: f64 = 3.0;
 const TF32: f64 = 2000.0;
 
 /// Runs the variants whose ranks `pick` chooses; `slack` widens the tolerance.
-fn check_picked(problems: &[Problem], arch: Arch, slack: f64, pick: impl Fn(&[kernel::Variant]) -> Vec<usize>) {
+fn check_picked(
+    problems: &[Problem],
+    arch: Arch,
+    slack: f64,
+    pick: impl Fn(&[kernel::Variant]) -> Vec<usize>,
+) {
     if !have_compiler() {
         return;
     }
@@ -104,7 +109,12 @@ fn check_picked(problems: &[Problem], arch: Arch, slack: f64, pick: impl Fn(&[ke
             let variant = &variants[rank];
             let source = kernel::render(&problem.spec, variant, arch).unwrap();
             // A device refuses to launch nothing.
-            assert!(source.launch.grid.iter().all(|&blocks| blocks > 0), "{}: {:?}", source.name, source.launch);
+            assert!(
+                source.launch.grid.iter().all(|&blocks| blocks > 0),
+                "{}: {:?}",
+                source.name,
+                source.launch
+            );
             cases.push(Case {
                 label: format!("{} {} {:?}", problem.label, variant.template, variant.knobs),
                 source,
@@ -120,7 +130,13 @@ fn check_picked(problems: &[Problem], arch: Arch, slack: f64, pick: impl Fn(&[ke
             wrong.push(format!("{}: {complaint}", case.label));
         }
     }
-    assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {} wrong:\n{}",
+        wrong.len(),
+        cases.len(),
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -147,7 +163,10 @@ fn products_without_elements_or_terms() {
     for dtype in [DType::F16, DType::F32, DType::I32] {
         check_picked(&products::empty(dtype), SM_90, SUMS, |variants| {
             let best = variants.iter().enumerate().take(2);
-            let others = variants.iter().enumerate().filter(|(_, variant)| variant.template == "indexed");
+            let others = variants
+                .iter()
+                .enumerate()
+                .filter(|(_, variant)| variant.template == "indexed");
             best.chain(others).map(|(rank, _)| rank).collect()
         });
     }
@@ -193,7 +212,10 @@ fn every_other_op_of_the_op_table() {
     let others = regions::ops_of_the_table(|def| {
         matches!(
             def.lower,
-            Lowering::Tile(TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other, _)
+            Lowering::Tile(
+                TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other,
+                _
+            )
         )
     });
     check_some(others, 1);
@@ -202,7 +224,12 @@ fn every_other_op_of_the_op_table() {
 #[test]
 fn attention_on_tensor_cores() {
     check_template(&attention_regions::half(), "attention_mma", SM_90, 3);
-    check_template(&attention_regions::half_of_one_kind(), "attention_mma", SM_90, usize::MAX);
+    check_template(
+        &attention_regions::half_of_one_kind(),
+        "attention_mma",
+        SM_90,
+        usize::MAX,
+    );
     check_template(&attention_regions::half_of_one_kind(), "attention_mma", SM_75, 2);
 }
 
@@ -260,7 +287,14 @@ fn skinny_products() {
 
 #[test]
 fn simt_products_of_every_kind_and_layout() {
-    let kinds = [DType::F32, DType::F64, DType::F16, DType::BF16, DType::I32, DType::I8];
+    let kinds = [
+        DType::F32,
+        DType::F64,
+        DType::F16,
+        DType::BF16,
+        DType::I32,
+        DType::I8,
+    ];
     for dtype in kinds {
         if dtype.is_float() {
             check_template(&products::layouts(dtype), "gemm_simt", SM_90, 1);
@@ -324,7 +358,12 @@ fn mma_products_of_every_layout_and_epilogue() {
     }
     check_template(&products::epilogues(DType::F16), "gemm_mma", SM_90, 2);
     let plain = (products::Layout::Plain, products::Epilogue::BiasResidualRelu);
-    let all = products::matmul(DType::F16, (&[150, 136], plain.0), (&[136, 144], plain.0), plain.1);
+    let all = products::matmul(
+        DType::F16,
+        (&[150, 136], plain.0),
+        (&[136, 144], plain.0),
+        plain.1,
+    );
     check_template(&[all], "gemm_mma", SM_90, usize::MAX);
 }
 

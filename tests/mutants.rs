@@ -35,17 +35,28 @@ struct Ground {
 }
 
 fn is_wanted(variant: &Variant, bed: &Bed) -> bool {
-    let in_range = |&(name, low, high): &(&str, i64, i64)| variant.knobs.get(name).is_some_and(|value| (low..=high).contains(value));
+    let in_range = |&(name, low, high): &(&str, i64, i64)| {
+        variant
+            .knobs
+            .get(name)
+            .is_some_and(|value| (low..=high).contains(value))
+    };
     variant.template == bed.template && bed.knobs.iter().all(in_range)
 }
 
 fn ground(bed: &'static Bed) -> Ground {
     let problem = (bed.problem)();
     let variants = kernel::variants(&problem.spec, bed.arch);
-    let variant = variants.iter().find(|variant| is_wanted(variant, bed)).unwrap_or_else(|| {
-        let offered: Vec<String> = variants.iter().map(|variant| format!("{} {}", variant.template, variant.knobs_text())).collect();
-        panic!("bed `{}` has no variant among\n{}", bed.name, offered.join("\n"))
-    });
+    let variant = variants
+        .iter()
+        .find(|variant| is_wanted(variant, bed))
+        .unwrap_or_else(|| {
+            let offered: Vec<String> = variants
+                .iter()
+                .map(|variant| format!("{} {}", variant.template, variant.knobs_text()))
+                .collect();
+            panic!("bed `{}` has no variant among\n{}", bed.name, offered.join("\n"))
+        });
     let source = kernel::render(&problem.spec, variant, bed.arch).unwrap();
     let wanted = reference::run(&problem.spec.body, &problem.inputs).unwrap();
     let case = Case {
@@ -62,7 +73,10 @@ fn planted(ground: &Ground, mutant: &Mutant) -> Result<Case, String> {
     let text = &ground.case.source.text;
     let found = text.matches(mutant.find).count();
     if found != 1 {
-        return Err(format!("{}: {}: found {found} times: {:?}", mutant.bed, mutant.stands_for, mutant.find));
+        return Err(format!(
+            "{}: {}: found {found} times: {:?}",
+            mutant.bed, mutant.stands_for, mutant.find
+        ));
     }
     let mut case = ground.case.clone();
     case.label = format!("{}: {}", mutant.bed, mutant.stands_for);
@@ -109,16 +123,42 @@ fn every_planted_fault_is_noticed() {
         .iter()
         .map(|mutant| (planted(ground_of(mutant.bed), mutant), ground_of(mutant.bed)))
         .collect();
-    let lost: Vec<String> = planted.iter().filter_map(|(case, _)| case.as_ref().err().cloned()).collect();
-    assert!(lost.is_empty(), "faults that no longer apply:\n{}", lost.join("\n"));
-    let (cases, beds): (Vec<Case>, Vec<&Ground>) = planted.into_iter().map(|(case, ground)| (case.unwrap(), ground)).unzip();
+    let lost: Vec<String> = planted
+        .iter()
+        .filter_map(|(case, _)| case.as_ref().err().cloned())
+        .collect();
+    assert!(
+        lost.is_empty(),
+        "faults that no longer apply:\n{}",
+        lost.join("\n")
+    );
+    let (cases, beds): (Vec<Case>, Vec<&Ground>) = planted
+        .into_iter()
+        .map(|(case, ground)| (case.unwrap(), ground))
+        .unzip();
     let verdicts = verdicts(&cases, &beds);
     for (case, verdict) in cases.iter().zip(&verdicts) {
-        println!("{}\n    {}", case.label, verdict.as_deref().unwrap_or("NOT NOTICED").replace('\n', "\n    "));
+        println!(
+            "{}\n    {}",
+            case.label,
+            verdict
+                .as_deref()
+                .unwrap_or("NOT NOTICED")
+                .replace('\n', "\n    ")
+        );
     }
-    let missed = cases.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none());
+    let missed = cases
+        .iter()
+        .zip(&verdicts)
+        .filter(|(_, verdict)| verdict.is_none());
     let missed: Vec<&str> = missed.map(|(case, _)| case.label.as_str()).collect();
-    assert!(missed.is_empty(), "{} of {} not noticed:\n{}", missed.len(), cases.len(), missed.join("\n"));
+    assert!(
+        missed.is_empty(),
+        "{} of {} not noticed:\n{}",
+        missed.len(),
+        cases.len(),
+        missed.join("\n")
+    );
 }
 
 #[test]
@@ -140,8 +180,15 @@ fn kernels_without_a_fault_are_right() {
 #[test]
 fn every_template_has_faults() {
     for template in kernel::templates::TEMPLATES {
-        let has_bed = |mutant: &&Mutant| BEDS.iter().any(|bed| bed.name == mutant.bed && bed.template == template.name);
-        assert!(MUTANTS.iter().any(|mutant| has_bed(&mutant)), "`{}` has none", template.name);
+        let has_bed = |mutant: &&Mutant| {
+            BEDS.iter()
+                .any(|bed| bed.name == mutant.bed && bed.template == template.name)
+        };
+        assert!(
+            MUTANTS.iter().any(|mutant| has_bed(&mutant)),
+            "`{}` has none",
+            template.name
+        );
     }
 }
 
@@ -149,6 +196,10 @@ fn every_template_has_faults() {
 #[ignore = "prints the kernels that faults are planted in"]
 fn dump() {
     for ground in BEDS.iter().map(ground) {
-        println!("// bed {}\n{}", ground.bed.name, kernel::prelude::kernel_part(&ground.case.source.text));
+        println!(
+            "// bed {}\n{}",
+            ground.bed.name,
+            kernel::prelude::kernel_part(&ground.case.source.text)
+        );
     }
 }

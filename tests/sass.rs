@@ -50,8 +50,16 @@ fn mnemonics(nvdisasm: &PathBuf, source: &Source, arch: Arch) -> Vec<String> {
     let cubin = folder.path().join("kernel.cubin");
     fs::write(&cubin, &cubins[0].bytes[..]).unwrap();
     let result = Command::new(nvdisasm).arg("-c").arg(&cubin).output().unwrap();
-    assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
-    String::from_utf8(result.stdout).unwrap().lines().filter_map(mnemonic).collect()
+    assert!(
+        result.status.success(),
+        "{}",
+        String::from_utf8_lossy(&result.stderr)
+    );
+    String::from_utf8(result.stdout)
+        .unwrap()
+        .lines()
+        .filter_map(mnemonic)
+        .collect()
 }
 
 /// `/*0010*/ @!P0 LDG.E R0, desc[..][R2.64] ;` has the mnemonic `LDG.E`.
@@ -59,7 +67,11 @@ fn mnemonic(line: &str) -> Option<String> {
     let (_, after) = line.split_once("*/")?;
     let mut words = after.split_whitespace();
     let first = words.next()?;
-    let name = if first.starts_with('@') { words.next()? } else { first };
+    let name = if first.starts_with('@') {
+        words.next()?
+    } else {
+        first
+    };
     let is_name = name.starts_with(|c: char| c.is_ascii_uppercase());
     is_name.then(|| name.trim_end_matches(';').to_owned())
 }
@@ -80,7 +92,9 @@ fn broken(mnemonics: &[String], claim: Claim) -> Vec<String> {
     let begins = |prefix: &str| {
         let mut parts = prefix.split('*');
         let (head, rest) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-        mnemonics.iter().any(|name| name.starts_with(head) && name.contains(rest))
+        mnemonics
+            .iter()
+            .any(|name| name.starts_with(head) && name.contains(rest))
     };
     let missing = claim.has.iter().filter(|prefix| !begins(prefix));
     let present = claim.lacks.iter().filter(|prefix| begins(prefix));
@@ -95,8 +109,12 @@ fn broken(mnemonics: &[String], claim: Claim) -> Vec<String> {
 fn sources(problem: &Problem, template: &str, arch: Arch, most: usize) -> Vec<Source> {
     let variants = kernel::variants(&problem.spec, arch);
     let is_wide = |variant: &Variant| variant.knobs.get("width").is_none_or(|&width| width == 8);
-    let own = variants.iter().filter(|variant| variant.template == template && is_wide(variant)).take(most);
-    own.map(|variant| kernel::render(&problem.spec, variant, arch).unwrap()).collect()
+    let own = variants
+        .iter()
+        .filter(|variant| variant.template == template && is_wide(variant))
+        .take(most);
+    own.map(|variant| kernel::render(&problem.spec, variant, arch).unwrap())
+        .collect()
 }
 
 /// Checks the best variants on every architecture; `claim` gives nothing where the template
@@ -111,10 +129,19 @@ fn check(problem: &Problem, template: &str, most: usize, claim: impl Fn(Arch) ->
             continue;
         };
         let found = sources(problem, template, arch, most);
-        assert!(!found.is_empty(), "{template} refuses {} on {}", problem.label, compile::arch_name(arch));
+        assert!(
+            !found.is_empty(),
+            "{template} refuses {} on {}",
+            problem.label,
+            compile::arch_name(arch)
+        );
         for source in found {
             for broken in broken(&mnemonics(&nvdisasm, &source, arch), claim) {
-                wrong.push(format!("{} on {}: {broken}", source.name, compile::arch_name(arch)));
+                wrong.push(format!(
+                    "{} on {}: {broken}",
+                    source.name,
+                    compile::arch_name(arch)
+                ));
             }
         }
     }
@@ -144,8 +171,25 @@ fn matmul(dtype: DType, tf32: bool) -> Problem {
 #[test]
 fn products_of_halves_use_tensor_cores() {
     check(&matmul(DType::F16, false), "gemm_mma", 2, |arch| {
-        let now = &["HMMA.16816.F32", "LDGSTS.E*.128", "LDSM.16.M", "LDSM.16.MT", "LDG.E*.128", "STG.E*.128"];
-        Some(matrix(arch, now, &["HMMA.1688.F32", "LDSM.16.M", "LDSM.16.MT", "LDG.E*.128", "STG.E*.128"]))
+        let now = &[
+            "HMMA.16816.F32",
+            "LDGSTS.E*.128",
+            "LDSM.16.M",
+            "LDSM.16.MT",
+            "LDG.E*.128",
+            "STG.E*.128",
+        ];
+        Some(matrix(
+            arch,
+            now,
+            &[
+                "HMMA.1688.F32",
+                "LDSM.16.M",
+                "LDSM.16.MT",
+                "LDG.E*.128",
+                "STG.E*.128",
+            ],
+        ))
     });
     check(&matmul(DType::BF16, false), "gemm_mma", 1, |arch| {
         let now = &["HMMA.16816.F32.BF16", "LDGSTS.E*.128", "LDSM.16.M"];
@@ -173,8 +217,18 @@ fn products_in_full_precision_do_not() {
 #[test]
 fn attention_uses_tensor_cores() {
     check(&attention_regions::of_models()[0], "attention_mma", 1, |arch| {
-        let now = &["HMMA.16816.F32", "LDGSTS.E*.128", "LDSM.16.M", "LDSM.16.MT", "MUFU.EX2"];
-        Some(matrix(arch, now, &["HMMA.1688.F32", "LDSM.16.M", "LDSM.16.MT", "MUFU.EX2"]))
+        let now = &[
+            "HMMA.16816.F32",
+            "LDGSTS.E*.128",
+            "LDSM.16.M",
+            "LDSM.16.MT",
+            "MUFU.EX2",
+        ];
+        Some(matrix(
+            arch,
+            now,
+            &["HMMA.1688.F32", "LDSM.16.M", "LDSM.16.MT", "MUFU.EX2"],
+        ))
     });
 }
 
@@ -186,7 +240,10 @@ const VECTORS: Claim = Claim {
 #[test]
 fn vector_templates_move_sixteen_bytes_at_once() {
     let mut b = regions::Build::new(1);
-    let (x, y) = (b.input(DType::F16, &[1024, 4096]), b.input(DType::F16, &[1024, 4096]));
+    let (x, y) = (
+        b.input(DType::F16, &[1024, 4096]),
+        b.input(DType::F16, &[1024, 4096]),
+    );
     let sum = b.op("add", &[x, y]);
     let z = b.op("relu", &[sum]);
     let chain = b.done("add relu", rtrt_codegen::rewrite::RegionKind::Pointwise, &[z]);
@@ -196,14 +253,22 @@ fn vector_templates_move_sixteen_bytes_at_once() {
     let z = b.with("softmax", &[x], regions::int("axis", 1));
     let rows = b.done("softmax", rtrt_codegen::rewrite::RegionKind::Row, &[z]);
     check(&rows, "row", 1, |_| Some(VECTORS));
-    check(&window_regions::of_models()[0], "window_strip", 1, |_| Some(VECTORS));
+    check(&window_regions::of_models()[0], "window_strip", 1, |_| {
+        Some(VECTORS)
+    });
 }
 
 #[test]
 fn mnemonics_are_read_with_and_without_predicates() {
     let read = |line: &str| mnemonic(line);
-    assert_eq!(read("        /*0010*/                   LDG.E.128 R4, [R2] ;").as_deref(), Some("LDG.E.128"));
-    assert_eq!(read("        /*0020*/              @!P0 EXIT ;").as_deref(), Some("EXIT"));
+    assert_eq!(
+        read("        /*0010*/                   LDG.E.128 R4, [R2] ;").as_deref(),
+        Some("LDG.E.128")
+    );
+    assert_eq!(
+        read("        /*0020*/              @!P0 EXIT ;").as_deref(),
+        Some("EXIT")
+    );
     assert_eq!(read(".L_x_0:"), None);
     let kernel = ["LDG.E.128.CONSTANT".to_owned(), "LDL.64".to_owned()];
     let claim = Claim {

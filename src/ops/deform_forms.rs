@@ -1,4 +1,4 @@
-//! DeformConv: a convolution whose filter reads at offsets that are data.
+//! `DeformConv`: a convolution whose filter reads at offsets that are data.
 
 use super::build::{FORM, int_attr, optional_attr};
 use super::grid_forms::computed_in;
@@ -54,8 +54,8 @@ impl Shapes {
             && w.len() == x.len()
             && offset.len() == x.len()
             && x[1] == w[1] * groups
-            && w[0] % groups == 0
-            && x[1] % offset_groups == 0
+            && w[0].is_multiple_of(groups)
+            && x[1].is_multiple_of(offset_groups)
             && offset[1] == offset_groups * rank * w[2..].iter().product::<usize>();
         if !fits {
             return Err(OpError::invalid(format!(

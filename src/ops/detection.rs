@@ -1,4 +1,4 @@
-//! NonMaxSuppression: the boxes of each class that overlap no better one.
+//! `NonMaxSuppression`: the boxes of each class that overlap no better one.
 
 use super::build::int_attr;
 use super::evaluate::{one, to_vec};

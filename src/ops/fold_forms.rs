@@ -1,4 +1,4 @@
-//! The inverses of cutting images into pieces: Col2Im and MaxUnpool.
+//! The inverses of cutting images into pieces: `Col2Im` and `MaxUnpool`.
 
 use super::build::{FORM, optional_attr, required_attr};
 use super::view_forms::sizes_operand;

@@ -1,4 +1,4 @@
-//! GridSample and AffineGrid: images read at positions that are data.
+//! `GridSample` and `AffineGrid`: images read at positions that are data.
 
 use super::build::{FORM, int_attr, str_attr};
 use super::sample_grid::{self, Pixels, Tap, last};
@@ -46,7 +46,7 @@ enum Padding {
     Reflection,
 }
 
-/// What a GridSample does along one axis.
+/// What a `GridSample` does along one axis.
 struct Axis {
     mode: Mode,
     padding: Padding,

@@ -1,4 +1,4 @@
-//! TfIdfVectorizer over integers: how often each n-gram of a fixed pool occurs.
+//! `TfIdfVectorizer` over integers: how often each n-gram of a fixed pool occurs.
 
 use super::build::{FORM, optional_attr, required_attr};
 use super::{AttrKind, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, infer};

@@ -1,5 +1,5 @@
 //! Layers that carry a state from token to token, unrolled over their (static) sequence:
-//! LinearAttention, and the causal convolution that comes before it.
+//! `LinearAttention`, and the causal convolution that comes before it.
 
 use super::build::{FORM, float_attr, int_attr, required_attr, str_attr};
 use super::grid_forms::computed_in;
@@ -127,12 +127,11 @@ fn linear_attention(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     let own = ctx.ty(0)?.dtype;
     let kind = computed_in(own);
     let streams = streams(ctx, &shapes, rule)?;
-    let (mut state, state_kind) = match ctx.optional(3) {
-        Some(past) => (ctx.cast(past, kind)?, ctx.dtype_of(past)),
-        None => {
-            let dims = [shapes.batch, shapes.heads, shapes.key, shapes.value];
-            (ctx.filled(kind, &dims, 0.0), own)
-        }
+    let (mut state, state_kind) = if let Some(past) = ctx.optional(3) {
+        (ctx.cast(past, kind)?, ctx.dtype_of(past))
+    } else {
+        let dims = [shapes.batch, shapes.heads, shapes.key, shapes.value];
+        (ctx.filled(kind, &dims, 0.0), own)
     };
     let mut outputs = Vec::new();
     for token in 0..shapes.tokens {

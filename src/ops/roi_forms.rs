@@ -1,4 +1,4 @@
-//! Pooling over regions whose corners are data: RoiAlign and MaxRoiPool.
+//! Pooling over regions whose corners are data: `RoiAlign` and `MaxRoiPool`.
 
 use super::build::{FORM, float_attr, int_attr, optional_attr, required_attr, str_attr};
 use super::evaluate::to_vec;

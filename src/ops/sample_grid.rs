@@ -1,5 +1,5 @@
-//! Reading between pixels: the taps and weights of a position, which GridSample, RoiAlign and
-//! DeformConv share. Positions are data, so taps are gathered by computed indices.
+//! Reading between pixels: the taps and weights of a position, which `GridSample`, `RoiAlign`
+//! and `DeformConv` share. Positions are data, so taps are gathered by computed indices.
 
 use super::{ExpandCtx, OpError};
 use crate::ir::{DType, ValueId};

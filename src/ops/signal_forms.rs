@@ -91,6 +91,7 @@ pub static OPS: &[&OpDef] = &[
     &MEL_WEIGHT_MATRIX,
 ];
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 /// One transform: lengths, and what stands for a complex number on either side.
 struct Transform {
     length: usize,

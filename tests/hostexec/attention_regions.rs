@@ -196,9 +196,13 @@ pub fn decode() -> Vec<Problem> {
 
 /// Without queries, keys or batches.
 pub fn empty(dtype: DType) -> Vec<Problem> {
-    [[1, 2, 2, 0, 5, 16, 16], [1, 2, 2, 5, 0, 16, 16], [0, 2, 2, 5, 5, 16, 16]]
-        .map(|sizes| plain(dtype, sizes, None, 0.0))
-        .to_vec()
+    [
+        [1, 2, 2, 0, 5, 16, 16],
+        [1, 2, 2, 5, 0, 16, 16],
+        [0, 2, 2, 5, 5, 16, 16],
+    ]
+    .map(|sizes| plain(dtype, sizes, None, 0.0))
+    .to_vec()
 }
 
 /// Shapes of models, too large to run on the CPU but not to compile.

@@ -42,6 +42,7 @@ pub struct Outcome {
     /// The outputs of each launch.
     pub launches: Vec<Vec<HostTensor>>,
     pub conflicts: Conflicts,
+    template: &'static str,
 }
 
 /// Whether there is a compiler; says so where there is none.
@@ -72,10 +73,18 @@ impl<'a> Program<'a> {
     /// If the text does not compile.
     pub fn new(cases: &'a [Case], sections: Sections) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("kernels.cpp"), translation_unit(cases, sections)).unwrap();
+        fs::write(
+            folder.path().join("kernels.cpp"),
+            translation_unit(cases, sections),
+        )
+        .unwrap();
         compile(folder.path());
         for (number, case) in cases.iter().enumerate() {
-            let data: Vec<u8> = case.inputs.iter().flat_map(|input| input.bytes().to_vec()).collect();
+            let data: Vec<u8> = case
+                .inputs
+                .iter()
+                .flat_map(|input| input.bytes().to_vec())
+                .collect();
             fs::write(folder.path().join(format!("in{number}")), data).unwrap();
         }
         Program { cases, folder }
@@ -139,17 +148,35 @@ impl<'a> Program<'a> {
             loads,
             stores,
         };
-        Outcome { launches, conflicts }
+        Outcome {
+            launches,
+            conflicts,
+            template: case.source.template,
+        }
     }
 }
 
 impl Outcome {
+    /// Operands of matrix instructions are read without any; tiles of products are swizzled, so
+    /// that they are written without any too.
+    fn n_unwanted_conflicts(&self) -> i64 {
+        let written = if self.template == "gemm_mma" {
+            self.conflicts.async_copies
+        } else {
+            0
+        };
+        self.conflicts.ldmatrix + self.conflicts.words + written
+    }
+
     /// The first thing that is wrong, in words.
     pub fn wrong(&self, wanted: &[HostTensor], slack: f64) -> Option<String> {
-        if self.conflicts.ldmatrix > 0 {
+        if self.n_unwanted_conflicts() > 0 {
             return Some(format!("{:?}", self.conflicts));
         }
-        let pairs = self.launches.iter().flat_map(|outputs| outputs.iter().zip(wanted));
+        let pairs = self
+            .launches
+            .iter()
+            .flat_map(|outputs| outputs.iter().zip(wanted));
         pairs
             .filter_map(|(found, wanted)| difference(found, wanted, slack * tolerance(wanted.dtype())))
             .next()
@@ -160,7 +187,10 @@ impl Outcome {
 fn complaint(result: &Output) -> String {
     let log = String::from_utf8_lossy(&result.stderr);
     let lines: Vec<&str> = log.lines().collect();
-    let from = lines.iter().rposition(|line| line.starts_with("running ")).unwrap_or(0);
+    let from = lines
+        .iter()
+        .rposition(|line| line.starts_with("running "))
+        .unwrap_or(0);
     format!("{}\n{}", lines[from..].join("\n"), result.status)
 }
 
@@ -191,7 +221,8 @@ fn run_compiler(command: &mut Command, what: &Path) {
 fn emulator() -> &'static Path {
     static OBJECT: OnceLock<PathBuf> = OnceLock::new();
     OBJECT.get_or_init(|| {
-        let object = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("emulator-{}.o", std::process::id()));
+        let object =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("emulator-{}.o", std::process::id()));
         let sources = ["fibers", "collective", "memory", "main"]
             .map(|stem| folder_of_emulator().join(format!("emulator/{stem}.cpp")));
         run_compiler(
@@ -207,13 +238,25 @@ fn emulator() -> &'static Path {
 
 /// Kernels call the emulator at every access to memory, and stop at an array's end; neither
 /// needs a library.
-const CHECKS: [&str; 3] = ["-fsanitize=thread", "-fsanitize=bounds", "-fsanitize-undefined-trap-on-error"];
+const CHECKS: [&str; 3] = [
+    "-fsanitize=thread",
+    "-fsanitize=bounds",
+    "-fsanitize-undefined-trap-on-error",
+];
 
 fn compile(folder: &Path) {
     let (unit, object) = (folder.join("kernels.cpp"), folder.join("kernels.o"));
     run_compiler(
         Command::new("g++")
-            .args(["-std=c++17", "-O1", "-w", "-fno-strict-aliasing", "-fno-tree-sra", "-ffp-contract=off", "-c"])
+            .args([
+                "-std=c++17",
+                "-O1",
+                "-w",
+                "-fno-strict-aliasing",
+                "-fno-tree-sra",
+                "-ffp-contract=off",
+                "-c",
+            ])
             .args(CHECKS)
             .arg("-I")
             .arg(folder_of_emulator())
@@ -223,7 +266,10 @@ fn compile(folder: &Path) {
         &unit,
     );
     let mut link = Command::new("g++");
-    link.arg("-o").arg(folder.join("kernels")).arg(object).arg(emulator());
+    link.arg("-o")
+        .arg(folder.join("kernels"))
+        .arg(object)
+        .arg(emulator());
     run_compiler(&mut link, &unit);
 }
 
@@ -251,5 +297,10 @@ fn difference(found: &HostTensor, wanted: &HostTensor, tolerance: f64) -> Option
         let close = (a - b).abs() <= tolerance * (1.0 + b.abs());
         !same && !close
     })?;
-    Some(format!("element {wrong} of {} is {}, wanted {}", wanted.ty(), a[wrong], b[wrong]))
+    Some(format!(
+        "element {wrong} of {} is {}, wanted {}",
+        wanted.ty(),
+        a[wrong],
+        b[wrong]
+    ))
 }

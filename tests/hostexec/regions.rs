@@ -56,14 +56,26 @@ impl Build {
 
     pub fn with(&mut self, op: &'static str, operands: &[ValueId], attrs: Attrs) -> ValueId {
         let operands = operands.iter().copied().map(Some).collect();
-        ops::emit(&mut self.graph, op, operands, attrs, 1, NEWEST_OPSET, &["Node_1".to_owned()]).unwrap()[0]
+        ops::emit(
+            &mut self.graph,
+            op,
+            operands,
+            attrs,
+            1,
+            NEWEST_OPSET,
+            &["Node_1".to_owned()],
+        )
+        .unwrap()[0]
     }
 
     pub fn done(mut self, label: &str, kind: RegionKind, outputs: &[ValueId]) -> Problem {
         for &output in outputs {
             self.graph.add_output("y", output);
         }
-        let types: Vec<String> = outputs.iter().map(|&output| self.graph.ty(output).to_string()).collect();
+        let types: Vec<String> = outputs
+            .iter()
+            .map(|&output| self.graph.ty(output).to_string())
+            .collect();
         Problem {
             label: format!("{label} -> {}", types.join(", ")),
             spec: KernelSpec {
@@ -91,9 +103,16 @@ pub fn cast(build: &mut Build, x: ValueId, to: DType) -> ValueId {
 /// Chains of maps with broadcasts, in several kinds and sizes.
 pub fn pointwise() -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (seed, dtype) in [DType::F32, DType::F16, DType::BF16, DType::F64, DType::I32, DType::I64]
-        .into_iter()
-        .enumerate()
+    for (seed, dtype) in [
+        DType::F32,
+        DType::F16,
+        DType::BF16,
+        DType::F64,
+        DType::I32,
+        DType::I64,
+    ]
+    .into_iter()
+    .enumerate()
     {
         let mut b = Build::new(seed as u64);
         let x = b.input(dtype, &[2, 3, 4, 8]);
@@ -284,14 +303,24 @@ pub fn groups() -> Vec<Problem> {
 /// One reduction over every choice of axes, in several kinds.
 pub fn reductions() -> Vec<Problem> {
     let mut problems = Vec::new();
-    for op in ["reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_prod"] {
+    for op in [
+        "reduce_sum",
+        "reduce_mean",
+        "reduce_max",
+        "reduce_min",
+        "reduce_prod",
+    ] {
         let axes: &[&[i64]] = match op {
             "reduce_sum" => &[&[0], &[1], &[2], &[0, 1], &[0, 2], &[1, 2], &[0, 1, 2]],
             _ => &[&[1], &[2]],
         };
         for axes in axes {
             let mut b = Build::new(31);
-            let dtype = if op == "reduce_max" { DType::F16 } else { DType::F32 };
+            let dtype = if op == "reduce_max" {
+                DType::F16
+            } else {
+                DType::F32
+            };
             let x = b.input(dtype, &[4, 6, 40]);
             let y = b.with(op, &[x], ints("axes", axes));
             let z = b.op("relu", &[y]);
@@ -341,14 +370,26 @@ pub fn ops_of_the_table(kept: impl Fn(&ops::OpDef) -> bool) -> Vec<Problem> {
                 .iter()
                 .map(|operand| operand.clone().map(|data| b.given(data)))
                 .collect();
-            let results = ops::emit(&mut b.graph, def.name, operands, sample.attrs, 1, NEWEST_OPSET, &[]);
+            let results = ops::emit(
+                &mut b.graph,
+                def.name,
+                operands,
+                sample.attrs,
+                1,
+                NEWEST_OPSET,
+                &[],
+            );
             let Ok(results) = results else {
                 continue;
             };
             if b.graph.ty(results[0]).n_elements() == 0 {
                 continue;
             }
-            problems.push(b.done(&format!("{} sample {seed}", def.name), RegionKind::Other, &results[..1]));
+            problems.push(b.done(
+                &format!("{} sample {seed}", def.name),
+                RegionKind::Other,
+                &results[..1],
+            ));
         }
     }
     problems
@@ -357,7 +398,15 @@ pub fn ops_of_the_table(kept: impl Fn(&ops::OpDef) -> bool) -> Vec<Problem> {
 /// Views and selections by index inside one kernel.
 pub fn moves() -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (dtype, dims) in [(DType::F16, [2usize, 64, 96]), (DType::F32, [1, 70, 33]), (DType::I64, [3, 8, 40]), (DType::U8, [1, 1, 65]), (DType::I8, [1, 65, 129]), (DType::BF16, [2, 31, 64]), (DType::Bool, [1, 32, 33])] {
+    for (dtype, dims) in [
+        (DType::F16, [2usize, 64, 96]),
+        (DType::F32, [1, 70, 33]),
+        (DType::I64, [3, 8, 40]),
+        (DType::U8, [1, 1, 65]),
+        (DType::I8, [1, 65, 129]),
+        (DType::BF16, [2, 31, 64]),
+        (DType::Bool, [1, 32, 33]),
+    ] {
         let mut b = Build::new(41);
         let x = b.input(dtype, &dims);
         let z = b.with("transpose", &[x], ints("perm", &[0, 2, 1]));

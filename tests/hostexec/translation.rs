@@ -36,7 +36,9 @@ pub fn translation_unit(cases: &[Case], shared: Sections) -> String {
         let (_, kernel) = parts.pop().expect("a source ends with the kernel");
         let before: String = parts
             .into_iter()
-            .filter(|(name, _)| *name != "prelude" && (shared == Sections::Own || seen.insert((*name).to_owned())))
+            .filter(|(name, _)| {
+                *name != "prelude" && (shared == Sections::Own || seen.insert((*name).to_owned()))
+            })
             .map(|(name, own)| section(name, own))
             .collect();
         let kernel = kernel.replace("extern \"C\" __global__", "__global__");
@@ -54,18 +56,29 @@ pub fn translation_unit(cases: &[Case], shared: Sections) -> String {
     for number in 0..cases.len() {
         write!(text, "case{number}, ").unwrap();
     }
-    writeln!(text, "}};\n  return host::run(argc, argv, cases, {});\n}}", cases.len()).unwrap();
+    writeln!(
+        text,
+        "}};\n  return host::run(argc, argv, cases, {});\n}}",
+        cases.len()
+    )
+    .unwrap();
     text
 }
 
 /// What memory holds before it is written: not-a-number, or an awkward integer.
 fn poison(case: &Case) -> u8 {
-    if case.outputs.iter().any(|ty| ty.dtype.is_float()) { 0xff } else { 0x5a }
+    if case.outputs.iter().any(|ty| ty.dtype.is_float()) {
+        0xff
+    } else {
+        0x5a
+    }
 }
 
 /// Tiles of matrix kernels are written in words at least.
 fn granule(case: &Case) -> usize {
-    let in_words = ["gemm", "attention"].iter().any(|stem| case.source.template.starts_with(stem));
+    let in_words = ["gemm", "attention"]
+        .iter()
+        .any(|stem| case.source.template.starts_with(stem));
     let narrow = case.inputs.iter().any(|input| input.ty().dtype.is_int());
     if in_words && !narrow { 4 } else { 1 }
 }
@@ -78,7 +91,11 @@ pub fn n_launches(case: &Case) -> usize {
 fn launch(number: usize, case: &Case) -> String {
     let (n_inputs, n_outputs) = (case.inputs.len(), case.outputs.len());
     let poison = poison(case);
-    let mut text = format!("static host::Any in{number}[{}], out{number}[{}], workspace{number};\n", n_inputs + 1, n_outputs + 1);
+    let mut text = format!(
+        "static host::Any in{number}[{}], out{number}[{}], workspace{number};\n",
+        n_inputs + 1,
+        n_outputs + 1
+    );
     let arguments: Vec<String> = case
         .source
         .params
@@ -90,18 +107,43 @@ fn launch(number: usize, case: &Case) -> String {
             Param::Dim(value) => value.to_string(),
         })
         .collect();
-    writeln!(text, "static void body{number}() {{ k{number}::{}({}); }}", case.source.name, arguments.join(", ")).unwrap();
+    writeln!(
+        text,
+        "static void body{number}() {{ k{number}::{}({}); }}",
+        case.source.name,
+        arguments.join(", ")
+    )
+    .unwrap();
     let label = case.label.replace(['"', '\\'], "'");
-    writeln!(text, "static void case{number}() {{\n  host::begin({number}, \"{label}\");").unwrap();
+    writeln!(
+        text,
+        "static void case{number}() {{\n  host::begin({number}, \"{label}\");"
+    )
+    .unwrap();
     for (position, input) in case.inputs.iter().enumerate() {
-        writeln!(text, "  in{number}[{position}] = host::input({});", input.n_bytes()).unwrap();
+        writeln!(
+            text,
+            "  in{number}[{position}] = host::input({});",
+            input.n_bytes()
+        )
+        .unwrap();
     }
-    writeln!(text, "  workspace{number} = host::workspace({});", case.source.workspace_bytes).unwrap();
+    writeln!(
+        text,
+        "  workspace{number} = host::workspace({});",
+        case.source.workspace_bytes
+    )
+    .unwrap();
     let [gx, gy, gz] = case.source.launch.grid;
     let [bx, by, bz] = case.source.launch.block;
     for _ in 0..n_launches(case) {
         for (position, output) in case.outputs.iter().enumerate() {
-            writeln!(text, "  out{number}[{position}] = host::output({}, {poison});", output.n_bytes()).unwrap();
+            writeln!(
+                text,
+                "  out{number}[{position}] = host::output({}, {poison});",
+                output.n_bytes()
+            )
+            .unwrap();
         }
         writeln!(
             text,
@@ -111,7 +153,12 @@ fn launch(number: usize, case: &Case) -> String {
         )
         .unwrap();
         for (position, output) in case.outputs.iter().enumerate() {
-            writeln!(text, "  host::write_output(out{number}[{position}], {});", output.n_bytes()).unwrap();
+            writeln!(
+                text,
+                "  host::write_output(out{number}[{position}], {});",
+                output.n_bytes()
+            )
+            .unwrap();
         }
     }
     text.push_str("  host::finish();\n}\n");

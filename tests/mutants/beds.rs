@@ -1,6 +1,6 @@
 //! Small regions, each with one variant of one template that has the paths to plant faults in.
 
-use rtrt_codegen::ir::{Attr, Attrs, DType};
+use rtrt_codegen::ir::{Attr, Attrs, DType, HostTensor};
 use rtrt_codegen::kernel::Arch;
 use rtrt_codegen::rewrite::RegionKind;
 
@@ -30,7 +30,12 @@ const SM_90: Arch = Arch {
 
 fn product(dtype: DType, m: usize, n: usize, k: usize) -> Problem {
     let plain = Layout::Plain;
-    products::matmul(dtype, (&[m, k], plain), (&[k, n], plain), Epilogue::BiasResidualRelu)
+    products::matmul(
+        dtype,
+        (&[m, k], plain),
+        (&[k, n], plain),
+        Epilogue::BiasResidualRelu,
+    )
 }
 
 fn attention(dtype: DType, queries: usize, keys: usize, depth: usize, causal_offset: Option<i64>) -> Problem {
@@ -58,7 +63,8 @@ fn softmax(dims: &[usize], axis: i64, kind: RegionKind) -> Problem {
 
 fn arg_max() -> Problem {
     let mut b = Build::new(33);
-    let x = b.input(DType::F32, &[3, 700]);
+    let ones: Vec<i64> = (0..3 * 700).map(|i| i64::from(i % 5 == 2)).collect();
+    let x = b.given(HostTensor::from_i64(&[3, 700], &ones));
     let attrs = int("axis", 1).with("last", Attr::Int(0));
     let z = b.with("arg_max", &[x], attrs);
     b.done("arg_max", RegionKind::Reduce, &[z])
@@ -97,7 +103,12 @@ pub const BEDS: &[Bed] = &[
         name: "mma",
         template: "gemm_mma",
         arch: SM_90,
-        knobs: &[("stages", 3, 9), ("splits", 1, 1), ("tile_k", 32, 32), ("tile_n", 32, 64)],
+        knobs: &[
+            ("stages", 3, 9),
+            ("splits", 1, 1),
+            ("tile_k", 32, 32),
+            ("tile_n", 32, 64),
+        ],
         problem: || product(DType::F16, 40, 72, 296),
         slack: 6.0,
     },
