@@ -177,7 +177,7 @@ fn divided_part(composed: &Composed, terms: &[ExprId], parts: &[Part]) -> Option
             Expr::Select { conds, .. } => conds.iter().map(|cond| &cond.index).collect(),
             Expr::Const(_) | Expr::Map { .. } | Expr::Reduce { .. } | Expr::Acc { .. } => Vec::new(),
         };
-        let mut divided = indices.into_iter().filter_map(|index| divided_var(index));
+        let mut divided = indices.into_iter().filter_map(divided_var);
         let found = divided.find_map(|(var, by)| {
             let part = composed.vars.iter().position(|own| *own == var)?;
             let extent = parts[part].extent;

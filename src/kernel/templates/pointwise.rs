@@ -126,7 +126,9 @@ fn read_bytes(spec: &KernelSpec, composed: &Composed, lane: Lane) -> f64 {
             continue;
         };
         let mut looked_up = Vec::new();
-        index.iter().for_each(|one| values_in(one, &mut looked_up));
+        for one in index {
+            values_in(one, &mut looked_up);
+        }
         if !looked_up.is_empty() {
             // Of a table only what is looked up.
             let most = n_results * types[*input as usize].dtype.size_bytes();
