@@ -8,13 +8,15 @@ use crate::cuda::{Context, CudaError, Nvrtc};
 use crate::engine::{self, Binding, Engine, EngineError};
 use crate::io::{IoError, Port};
 use crate::ir::{DType, Graph, HostTensor};
-use crate::onnx::ImportError;
 use crate::kernel::{self, Arch, KernelOptions};
+use crate::onnx::ImportError;
 use crate::ops::OpError;
 use crate::plan::{self, Assembly, Identity};
 use crate::reference::{self, ReferenceError};
 use crate::rewrite::canonicalize::canonicalize;
-use crate::rewrite::{self, DeviceRates, FusedGraph, RewriteError, RuleErrors, RuleOptions, RuleSet, TensorSource};
+use crate::rewrite::{
+    self, DeviceRates, FusedGraph, RewriteError, RuleErrors, RuleOptions, RuleSet, TensorSource,
+};
 use crate::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
 use crate::specialize::{self, BindError, SpecializeError};
 use crate::tune::{self, Database, Effort, Machine, Problem, Tactic, TuneError};
@@ -227,7 +229,11 @@ pub fn compile(
 /// # Errors
 /// If a rule is wrong.
 pub fn canonical(core: &Graph, settings: &Settings) -> Result<Graph, PipelineError> {
-    Ok(in_canonical_form(core, settings, &RuleSet::load(&settings.rules)?))
+    Ok(in_canonical_form(
+        core,
+        settings,
+        &RuleSet::load(&settings.rules)?,
+    ))
 }
 
 /// The regions that `core` is cut into for `arch`.
@@ -237,7 +243,11 @@ pub fn canonical(core: &Graph, settings: &Settings) -> Result<Graph, PipelineErr
 pub fn regions(core: &Graph, arch: Arch, settings: &Settings) -> Result<FusedGraph, PipelineError> {
     let rules = RuleSet::load(&settings.rules)?;
     let canonical = in_canonical_form(core, settings, &rules);
-    Ok(rewrite::fuse_canonical(&canonical, &rules, DeviceRates::for_sm(arch.sm))?)
+    Ok(rewrite::fuse_canonical(
+        &canonical,
+        &rules,
+        DeviceRates::for_sm(arch.sm),
+    )?)
 }
 
 fn in_canonical_form(core: &Graph, settings: &Settings, rules: &RuleSet) -> Graph {
@@ -289,13 +299,23 @@ fn tactics(
     };
     let context = Context::new(*ordinal)?;
     let machine = Machine::new(context.info(), nvrtc()?.version().to_string(), arch);
-    let mut database = path.as_deref().map_or_else(|| Ok(Database::default()), Database::load)?;
+    let mut database = path
+        .as_deref()
+        .map_or_else(|| Ok(Database::default()), Database::load)?;
     let effort = Effort {
         max_variants: *max_variants,
         time: *time,
         cold_weights: weights_bytes(problems) > context.info().l2_bytes,
     };
-    let tactics = tune::measure(problems, arch, &context, (&machine, &mut database), effort, &cache, &progress);
+    let tactics = tune::measure(
+        problems,
+        arch,
+        &context,
+        (&machine, &mut database),
+        effort,
+        &cache,
+        &progress,
+    );
     // What was measured before a failure is kept too.
     if let Some(path) = path {
         database.save(path)?;
@@ -306,7 +326,10 @@ fn tactics(
 fn weights_bytes(problems: &[Problem]) -> usize {
     let of = |problem: &Problem| {
         let types = problem.spec.input_types();
-        let weights = types.iter().zip(&problem.weights).filter(|(_, is_weight)| **is_weight);
+        let weights = types
+            .iter()
+            .zip(&problem.weights)
+            .filter(|(_, is_weight)| **is_weight);
         weights.map(|(ty, _)| ty.n_bytes()).sum::<usize>()
     };
     problems.iter().map(of).sum()

@@ -8,7 +8,8 @@ use std::process::Command;
 use prost::Message;
 use rtrt_codegen::onnx::proto::{
     AttributeProto, DimensionProto, DimensionValue, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, TypeValue, ValueInfoProto,
+    StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, TypeValue,
+    ValueInfoProto,
 };
 
 const FAILED: i32 = 1;
@@ -68,7 +69,11 @@ impl Place {
             .output()
             .unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(exit), "exit code of {arguments:?}; stderr:\n{stderr}");
+        assert_eq!(
+            output.status.code(),
+            Some(exit),
+            "exit code of {arguments:?}; stderr:\n{stderr}"
+        );
         assert_eq!(self.files(), before, "files after {arguments:?}");
         let mut settings = insta::Settings::clone_current();
         settings.set_snapshot_path("../snapshots/errors");
@@ -183,7 +188,11 @@ fn a_model_truncated_anywhere() {
     let bytes = sum(weight()).encode_to_vec();
     for length in 0..bytes.len() {
         let error = rtrt_codegen::onnx::import(&bytes[..length], None);
-        assert!(error.is_err(), "the first {length} of {} bytes are no model", bytes.len());
+        assert!(
+            error.is_err(),
+            "the first {length} of {} bytes are no model",
+            bytes.len()
+        );
     }
 }
 
@@ -252,7 +261,10 @@ fn external_data_outside_of_the_folder() {
 
 #[test]
 fn external_data_that_is_not_there() {
-    let place = Place::with_model(&sum(external("weights.bin", &[("offset", "8"), ("length", "12")])));
+    let place = Place::with_model(&sum(external(
+        "weights.bin",
+        &[("offset", "8"), ("length", "12")],
+    )));
     place.expect("external_data_missing", FAILED, &compile(&[]));
     place.write("weights.bin", &[0; 16]);
     place.expect("external_data_short", FAILED, &compile(&[]));
@@ -285,7 +297,11 @@ fn shapes_that_do_not_fit() {
     let place = Place::with_model(&sum(weight()));
     place.expect("shape_of_no_input", FAILED, &compile(&["--shapes", "z:1x3"]));
     place.expect("shape_with_wrong_dim", FAILED, &compile(&["--shapes", "x:1x4"]));
-    place.expect("shape_with_wrong_rank", FAILED, &compile(&["--shapes", "x:1x3x1"]));
+    place.expect(
+        "shape_with_wrong_rank",
+        FAILED,
+        &compile(&["--shapes", "x:1x3x1"]),
+    );
     place.expect("shape_misspelt", USAGE, &compile(&["--shapes", "x=1x3"]));
     let longer = TensorProto {
         dims: vec![4],
@@ -298,7 +314,16 @@ fn shapes_that_do_not_fit() {
 #[test]
 fn inputs_that_do_not_fit() {
     let place = Place::with_model(&sum(weight()));
-    let run = ["run", "model.onnx", "--inputs", "in", "--outputs", "out.npz", "--device", "cpu"];
+    let run = [
+        "run",
+        "model.onnx",
+        "--inputs",
+        "in",
+        "--outputs",
+        "out.npz",
+        "--device",
+        "cpu",
+    ];
     place.expect("inputs_missing", FAILED, &run);
     let input = TensorProto {
         dims: vec![1, 4],
@@ -313,20 +338,37 @@ fn inputs_that_do_not_fit() {
 #[test]
 fn a_wrong_arch() {
     let place = Place::with_model(&sum(weight()));
-    place.expect("wrong_arch", USAGE, &["compile", "model.onnx", "--arch", "sm_80,sm_1"]);
+    place.expect(
+        "wrong_arch",
+        USAGE,
+        &["compile", "model.onnx", "--arch", "sm_80,sm_1"],
+    );
 }
 
 #[test]
 fn a_missing_nvrtc() {
     let place = Place::with_model(&sum(weight()));
-    place.expect_with("missing_nvrtc", FAILED, &compile(&[]), &[("RTRT_NVRTC", Path::new("nowhere"))]);
+    place.expect_with(
+        "missing_nvrtc",
+        FAILED,
+        &compile(&[]),
+        &[("RTRT_NVRTC", Path::new("nowhere"))],
+    );
 }
 
 #[test]
 fn an_output_that_cannot_be_written() {
     let place = Place::with_model(&sum(weight()));
-    place.expect("output_in_no_folder", FAILED, &compile(&["-o", "nowhere/model.engine"]));
-    place.expect("output_below_a_file", FAILED, &compile(&["-o", "model.onnx/model.engine"]));
+    place.expect(
+        "output_in_no_folder",
+        FAILED,
+        &compile(&["-o", "nowhere/model.engine"]),
+    );
+    place.expect(
+        "output_below_a_file",
+        FAILED,
+        &compile(&["-o", "model.onnx/model.engine"]),
+    );
     fs::create_dir(place.path("folder")).unwrap();
     place.expect("output_is_a_folder", FAILED, &compile(&["-o", "folder"]));
 }

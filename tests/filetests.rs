@@ -11,8 +11,8 @@ use rtrt_codegen::compile::arch_name;
 use rtrt_codegen::ir::text::{TextError, parse, print};
 use rtrt_codegen::ir::{Graph, HostTensor};
 use rtrt_codegen::kernel::{self, Arch, KernelOptions};
-use rtrt_codegen::ops::random::drawn;
 use rtrt_codegen::ops;
+use rtrt_codegen::ops::random::drawn;
 use rtrt_codegen::reference;
 use rtrt_codegen::rewrite::canonicalize::canonicalize_counting;
 use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RuleSet, fuse_canonical};
@@ -32,8 +32,10 @@ fn root() -> PathBuf {
 }
 
 fn collect(folder: &Path, into: &mut Vec<PathBuf>) {
-    let mut entries: Vec<PathBuf> =
-        fs::read_dir(folder).expect("the folder is there").map(|entry| entry.expect("it lists").path()).collect();
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder)
+        .expect("the folder is there")
+        .map(|entry| entry.expect("it lists").path())
+        .collect();
     entries.sort();
     for path in entries {
         if path.is_dir() {
@@ -59,14 +61,22 @@ impl Case {
         let end = text.rfind("\n}").map_or(text.len(), |at| at + 3).min(text.len());
         Case {
             path: path.to_owned(),
-            commands: text[..head].lines().filter(|line| line.starts_with("test ")).map(str::to_owned).collect(),
+            commands: text[..head]
+                .lines()
+                .filter(|line| line.starts_with("test "))
+                .map(str::to_owned)
+                .collect(),
             graph: text[head..end].to_owned(),
         }
     }
 
     /// Folder and stem, which name trials and snapshots.
     fn name(&self) -> String {
-        let below = self.path.strip_prefix(root()).expect("files lie below the root").with_extension("");
+        let below = self
+            .path
+            .strip_prefix(root())
+            .expect("files lie below the root")
+            .with_extension("");
         below.to_str().expect("names are UTF-8").replace('/', "::")
     }
 
@@ -93,7 +103,12 @@ impl Case {
             fs::write(&self.path, format!("{}{}\n", &text[..below], found.join("\n")))?;
             return Ok(());
         }
-        Err(format!("expected\n{}\nfound\n{}\n(`make bless` accepts it)", wanted.join("\n"), found.join("\n")).into())
+        Err(format!(
+            "expected\n{}\nfound\n{}\n(`make bless` accepts it)",
+            wanted.join("\n"),
+            found.join("\n")
+        )
+        .into())
     }
 }
 
@@ -103,7 +118,9 @@ fn trials(path: &Path) -> Vec<Trial> {
     let mut trials = Vec::new();
     let mut add = |what: &str, check: fn(&Case, &str) -> Result<(), Failed>, line: &str| {
         let (path, line) = (path.to_owned(), line.to_owned());
-        trials.push(Trial::test(format!("{}::{what}", case.name()), move || check(&Case::read(&path), &line)));
+        trials.push(Trial::test(format!("{}::{what}", case.name()), move || {
+            check(&Case::read(&path), &line)
+        }));
     };
     if !is_error {
         add("prints_as_parsed", round_trip, "");
@@ -125,13 +142,23 @@ fn round_trip(case: &Case, _: &str) -> Result<(), Failed> {
     let graph = case.parse()?;
     let text = print(&graph);
     let again = parse(&text, &|name| ops::lookup(name).map(|def| def.name))?;
-    if graph == again { Ok(()) } else { Err(format!("printed, it is another graph:\n{text}").into()) }
+    if graph == again {
+        Ok(())
+    } else {
+        Err(format!("printed, it is another graph:\n{text}").into())
+    }
 }
 
 /// `sm_90a` in a command line; `sm_90` unless given.
 fn arch_of(line: &str) -> Arch {
-    let name = line.split_whitespace().find_map(|word| word.strip_prefix("arch=")).unwrap_or("sm_90");
-    let (digits, specific) = name.strip_prefix("sm_").expect("archs begin with sm_").split_at(name.trim_end_matches('a').len() - 3);
+    let name = line
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("arch="))
+        .unwrap_or("sm_90");
+    let (digits, specific) = name
+        .strip_prefix("sm_")
+        .expect("archs begin with sm_")
+        .split_at(name.trim_end_matches('a').len() - 3);
     Arch {
         sm: digits.parse().expect("archs are numbered"),
         specific: specific == "a",
@@ -143,7 +170,10 @@ fn fused(case: &Case, line: &str) -> Result<(FusedGraph, Vec<String>), Failed> {
     let rules = RuleSet::builtin();
     let (canonical, fired) = canonicalize_counting(&case.core()?, rules);
     let device = DeviceRates::for_sm(arch_of(line).sm);
-    let fired = fired.into_iter().filter(|(_, n)| *n > 0).map(|(name, _)| name.to_string());
+    let fired = fired
+        .into_iter()
+        .filter(|(_, n)| *n > 0)
+        .map(|(name, _)| name.to_string());
     Ok((fuse_canonical(&canonical, rules, device)?, fired.collect()))
 }
 
@@ -167,8 +197,12 @@ fn rewrite(case: &Case, line: &str) -> Result<(), Failed> {
 /// The regions mean what the graph means.
 fn run(case: &Case, line: &str) -> Result<(), Failed> {
     let core = case.core()?;
-    let inputs: Vec<HostTensor> =
-        core.inputs.iter().zip(1..).map(|(&input, seed)| drawn(core.ty(input), seed)).collect();
+    let inputs: Vec<HostTensor> = core
+        .inputs
+        .iter()
+        .zip(1..)
+        .map(|(&input, seed)| drawn(core.ty(input), seed))
+        .collect();
     let wanted = reference::run(&core, &inputs)?;
     let (fused, _) = fused(case, line)?;
     let found = run_fused(&fused, &inputs)?;
@@ -208,7 +242,8 @@ fn error(case: &Case, _: &str) -> Result<(), Failed> {
         Err(error) => {
             let source = miette::NamedSource::new("graph.rtrt", case.graph.clone());
             let report = miette::Report::new(error).with_source_code(source);
-            let handler = miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::none()).with_width(90);
+            let handler =
+                miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::none()).with_width(90);
             let mut text = String::new();
             handler.render_report(&mut text, report.as_ref())?;
             text
@@ -221,7 +256,11 @@ fn error(case: &Case, _: &str) -> Result<(), Failed> {
             },
         },
     };
-    snapshot("../snapshots/errors", &format!("text__{}", case.name().replace("::", "__")), &message);
+    snapshot(
+        "../snapshots/errors",
+        &format!("text__{}", case.name().replace("::", "__")),
+        &message,
+    );
     Ok(())
 }
 

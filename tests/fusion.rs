@@ -66,7 +66,10 @@ fn a_group_norm_between_convolutions_turns_nothing() {
         .iter()
         .find(|region| region.body.nodes.iter().any(|node| node.op == "standardize"))
         .unwrap();
-    assert!(norm.body.nodes.iter().all(|node| node.op != "transpose"), "{norm:?}");
+    assert!(
+        norm.body.nodes.iter().all(|node| node.op != "transpose"),
+        "{norm:?}"
+    );
 }
 
 #[test]

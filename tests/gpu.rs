@@ -32,7 +32,9 @@ use rtrt_codegen::tune::{self, Database};
 fn main() {
     let arguments = Arguments::from_args();
     let on = env::var("RTRT_TEST_GPU").is_ok_and(|value| value == "1");
-    let trials = trials().into_iter().map(|trial| trial.with_kind("gpu").with_ignored_flag(!on));
+    let trials = trials()
+        .into_iter()
+        .map(|trial| trial.with_kind("gpu").with_ignored_flag(!on));
     libtest_mimic::run(&arguments, trials.collect()).exit();
 }
 
@@ -53,7 +55,9 @@ fn trials() -> Vec<Trial> {
         ("products", products::all),
     ];
     for (name, problems) in kernels {
-        trials.push(Trial::test(format!("kernels_{name}"), move || kernels_are_right(problems())));
+        trials.push(Trial::test(format!("kernels_{name}"), move || {
+            kernels_are_right(problems())
+        }));
     }
     trials
 }
@@ -88,7 +92,10 @@ fn kernels_are_right(problems: Vec<Problem>) -> Result<(), Failed> {
             .map_err(|error| format!("{label}: {error}"))?;
         n_run += findings.len();
         for finding in findings.into_iter().filter(|finding| !finding.is_right) {
-            wrong.push(format!("{label}: {} is off by {:.2e}", finding.variant, finding.error));
+            wrong.push(format!(
+                "{label}: {} is off by {:.2e}",
+                finding.variant, finding.error
+            ));
         }
     }
     if wrong.is_empty() {
@@ -107,11 +114,22 @@ fn settings(precision: DType) -> Settings {
 }
 
 fn built(graph: &Graph, precision: DType, selection: &Selection) -> Result<engine::Engine, Failed> {
-    Ok(pipeline::compile(graph, &[arch()?], &settings(precision), selection, &Silent)?)
+    Ok(pipeline::compile(
+        graph,
+        &[arch()?],
+        &settings(precision),
+        selection,
+        &Silent,
+    )?)
 }
 
 fn inputs_of(graph: &Graph) -> Vec<HostTensor> {
-    graph.inputs.iter().zip(1..).map(|(&input, seed)| drawn(graph.ty(input), seed)).collect()
+    graph
+        .inputs
+        .iter()
+        .zip(1..)
+        .map(|(&input, seed)| drawn(graph.ty(input), seed))
+        .collect()
 }
 
 fn check_outputs(found: &[HostTensor], wanted: &[HostTensor], bound: f64, case: &str) -> Result<(), Failed> {
@@ -145,13 +163,21 @@ fn contexts() -> Result<(), Failed> {
     let engine = built(&graph, DType::F32, &Selection::Predicted)?;
     let loaded = DeviceEngine::load(&engine, &context()?)?;
     let run = |seed: u64| -> Result<(), String> {
-        let inputs: Vec<HostTensor> =
-            graph.inputs.iter().zip(seed..).map(|(&input, seed)| drawn(graph.ty(input), seed)).collect();
+        let inputs: Vec<HostTensor> = graph
+            .inputs
+            .iter()
+            .zip(seed..)
+            .map(|(&input, seed)| drawn(graph.ty(input), seed))
+            .collect();
         let wanted = reference::run(&graph, &inputs).map_err(|error| error.to_string())?;
         let mut context = ExecutionContext::new(&loaded).map_err(|error| error.to_string())?;
         for _ in 0..50 {
             let found = context.run(&inputs).map_err(|error| error.to_string())?;
-            let error = found.iter().zip(&wanted).map(|(a, b)| tune::error_of(a, b)).fold(0.0, f64::max);
+            let error = found
+                .iter()
+                .zip(&wanted)
+                .map(|(a, b)| tune::error_of(a, b))
+                .fold(0.0, f64::max);
             if error > 1e-4 {
                 return Err(format!("seed {seed} is off by {error:.2e}"));
             }
@@ -159,8 +185,13 @@ fn contexts() -> Result<(), Failed> {
         Ok(())
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = [10, 20, 30].into_iter().map(|seed| scope.spawn(move || run(seed))).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().expect("the thread does not panic"))
+        let threads: Vec<_> = [10, 20, 30]
+            .into_iter()
+            .map(|seed| scope.spawn(move || run(seed)))
+            .collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().expect("the thread does not panic"))
     })?;
     Ok(())
 }
@@ -205,5 +236,10 @@ fn tuning() -> Result<(), Failed> {
     }
     let inputs = inputs_of(&graph);
     let wanted = reference::run(&graph, &inputs)?;
-    check_outputs(&pipeline::execution(&first, 0)?.run(&inputs)?, &wanted, 1e-4, "tuned")
+    check_outputs(
+        &pipeline::execution(&first, 0)?.run(&inputs)?,
+        &wanted,
+        1e-4,
+        "tuned",
+    )
 }

@@ -58,7 +58,12 @@ fn sources_of(problems: &[Problem], arch: Arch, pick: impl Fn(&str, usize) -> bo
 }
 
 /// The `most` best variants of each template that `is_own` names.
-fn best_sources(problems: &[Problem], arch: Arch, most: usize, is_own: &impl Fn(&str) -> bool) -> Vec<Source> {
+fn best_sources(
+    problems: &[Problem],
+    arch: Arch,
+    most: usize,
+    is_own: &impl Fn(&str) -> bool,
+) -> Vec<Source> {
     let mut found = Vec::new();
     for problem in problems {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
@@ -106,7 +111,12 @@ fn compile_without_spills(sources: &[Source], arch: Arch) {
             )
         })
         .collect();
-    assert!(spilled.is_empty(), "spills on {}:\n{}", compile::arch_name(arch), spilled.join("\n"));
+    assert!(
+        spilled.is_empty(),
+        "spills on {}:\n{}",
+        compile::arch_name(arch),
+        spilled.join("\n")
+    );
 }
 
 #[test]
@@ -183,13 +193,20 @@ fn some_products() -> Vec<Problem> {
         matmul(DType::BF16, 72),
         tf32,
         matmul(DType::F64, 72),
-        products::matmul(DType::F16, (&[2, 77, 64], Layout::Turned), (&[64, 77], Layout::Cast), Epilogue::Heads),
+        products::matmul(
+            DType::F16,
+            (&[2, 77, 64], Layout::Turned),
+            (&[64, 77], Layout::Cast),
+            Epilogue::Heads,
+        ),
     ]
 }
 
 #[test]
 fn product_kernels_compile_for_one_architecture() {
-    let all = sources_of(&some_products(), SM_90A, |template, _| template.starts_with("gemm"));
+    let all = sources_of(&some_products(), SM_90A, |template, _| {
+        template.starts_with("gemm")
+    });
     compile_without_spills(&all, SM_90A);
 }
 
@@ -218,7 +235,10 @@ fn snapshot(name: &str, text: &str) {
 /// The kernel that `template` offers first, as a person reads it.
 fn canonical(problem: &Problem, template: &str, arch: Arch) -> String {
     let variants = kernel::variants(&problem.spec, arch);
-    let variant = variants.iter().find(|variant| variant.template == template).unwrap();
+    let variant = variants
+        .iter()
+        .find(|variant| variant.template == template)
+        .unwrap();
     let source = kernel::render(&problem.spec, variant, arch).unwrap();
     format!("{}{}", source.header, kernel::prelude::kernel_part(&source.text))
 }
@@ -227,9 +247,18 @@ fn canonical(problem: &Problem, template: &str, arch: Arch) -> String {
 fn product_kernels_read_well() {
     let [sm_75, sm_80] = [75, 80].map(|sm| Arch { sm, specific: false });
     let problems = some_products();
-    snapshot("gemm_mma__matmul_f16__sm_75", &canonical(&problems[0], "gemm_mma", sm_75));
-    snapshot("gemm_mma__conv_f16__sm_80", &canonical(&problems[2], "gemm_mma", sm_80));
-    snapshot("gemm_simt__matmul_f32__sm_80", &canonical(&problems[1], "gemm_simt", sm_80));
+    snapshot(
+        "gemm_mma__matmul_f16__sm_75",
+        &canonical(&problems[0], "gemm_mma", sm_75),
+    );
+    snapshot(
+        "gemm_mma__conv_f16__sm_80",
+        &canonical(&problems[2], "gemm_mma", sm_80),
+    );
+    snapshot(
+        "gemm_simt__matmul_f32__sm_80",
+        &canonical(&problems[1], "gemm_simt", sm_80),
+    );
     let head = &products::skinny_of_models(DType::F16)[2];
     snapshot("gemv__matmul_f16__sm_80", &canonical(head, "gemv", sm_80));
 }
@@ -265,7 +294,10 @@ fn product_variants_as_a_table() {
     let own = |template: &str| template.starts_with("gemm");
     snapshot("gemm_variants", &table(&some_products(), SM_90A, own));
     let all = |_: &str| true;
-    snapshot("gemv_variants", &table(&products::skinny_of_models(DType::F16), SM_90A, all));
+    snapshot(
+        "gemv_variants",
+        &table(&products::skinny_of_models(DType::F16), SM_90A, all),
+    );
 }
 
 #[test]
@@ -289,14 +321,22 @@ fn attention_without_asynchronous_copies_reads_well() {
         specific: false,
     };
     let problem = &attention_regions::of_models()[0];
-    snapshot("attention_mma__heads__sm_75", &canonical(problem, "attention_mma", sm_75));
+    snapshot(
+        "attention_mma__heads__sm_75",
+        &canonical(problem, "attention_mma", sm_75),
+    );
 }
 
 fn all_problems() -> Vec<Problem> {
-    [regions::pointwise(), regions::moves(), regions::rows(), regions::reductions()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        regions::pointwise(),
+        regions::moves(),
+        regions::rows(),
+        regions::reductions(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 #[test]

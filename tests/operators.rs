@@ -458,5 +458,8 @@ fn the_page_of_operators_is_current() {
         std::fs::write(&path, &page).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == page, "docs/operators.md is stale; `make bless` rewrites it");
+    assert!(
+        found == page,
+        "docs/operators.md is stale; `make bless` rewrites it"
+    );
 }

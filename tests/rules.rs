@@ -69,7 +69,10 @@ fn switches_name_rules_that_exist() {
         disabled: vec!["fuse_pointwize".to_owned()],
         ..RuleOptions::default()
     };
-    assert!(matches!(RuleSet::load(&options), Err(RuleErrors::NoSuchRule { .. })));
+    assert!(matches!(
+        RuleSet::load(&options),
+        Err(RuleErrors::NoSuchRule { .. })
+    ));
     options.disabled = vec!["mul_one".to_owned()];
     assert!(RuleSet::load(&options).unwrap().rule("mul_one").is_none());
 }
@@ -81,6 +84,10 @@ fn exact_numerics_leave_out_rules_that_move_results() {
         ..RuleOptions::default()
     };
     let set = RuleSet::load(&options).unwrap();
-    assert!(set.rules.iter().all(|rule| rule.header.numerics == Numerics::Exact));
+    assert!(
+        set.rules
+            .iter()
+            .all(|rule| rule.header.numerics == Numerics::Exact)
+    );
     assert!(!set.rules.is_empty());
 }

@@ -42,12 +42,22 @@ struct KernelTime {
 
 pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     let mut context = pipeline::load_engine(&args.engine, args.device)?;
-    let inputs: Vec<HostTensor> = context.engine().inputs().iter().zip(1..).map(|(binding, seed)| drawn(&binding.ty(), seed)).collect();
+    let inputs: Vec<HostTensor> = context
+        .engine()
+        .inputs()
+        .iter()
+        .zip(1..)
+        .map(|(binding, seed)| drawn(&binding.ty(), seed))
+        .collect();
     context.write_inputs(&inputs)?;
     context.time_us(WARM_UP)?;
     let mut times = context.time_us(args.iterations.max(1))?;
     times.sort_by(f64::total_cmp);
-    let kernels = if args.dump_profile { profile(&mut context)? } else { Vec::new() };
+    let kernels = if args.dump_profile {
+        profile(&mut context)?
+    } else {
+        Vec::new()
+    };
     let program = context.engine().program();
     let report = BenchReport {
         engine: args.engine.display().to_string(),
@@ -61,7 +71,11 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
         predicted_us: program.launches.iter().map(|launch| launch.predicted_us).sum(),
         kernels,
     };
-    if args.json { out::json(&report) } else { print(&report) }
+    if args.json {
+        out::json(&report)
+    } else {
+        print(&report)
+    }
 }
 
 fn print(report: &BenchReport) -> Result<(), Failure> {

@@ -43,13 +43,19 @@ fn numerics(name: &str) -> Result<Numerics, Failure> {
         "exact" => Ok(Numerics::Exact),
         "reassoc" => Ok(Numerics::Reassoc),
         "approx" => Ok(Numerics::Approx(u32::MAX)),
-        _ => Err(Failure::usage(format!("`--numerics {name}`: expected exact, reassoc or approx"))),
+        _ => Err(Failure::usage(format!(
+            "`--numerics {name}`: expected exact, reassoc or approx"
+        ))),
     }
 }
 
 /// Shapes of `--shapes`; trtexec's ranges are accepted where they are no ranges.
 fn bound_shapes(args: &BuildArgs) -> Result<Vec<(String, Vec<usize>)>, Failure> {
-    let given = [("--shapes", &args.shapes), ("--minShapes", &args.min_shapes), ("--maxShapes", &args.max_shapes)];
+    let given = [
+        ("--shapes", &args.shapes),
+        ("--minShapes", &args.min_shapes),
+        ("--maxShapes", &args.max_shapes),
+    ];
     let mut bound: Option<Vec<(String, Vec<usize>)>> = None;
     for (flag, text) in given {
         let Some(text) = text else { continue };
@@ -89,8 +95,14 @@ pub fn archs(text: &str) -> Result<Vec<Arch>, Failure> {
 
 /// Every architecture by its plain name, and the architecture-specific one that has templates.
 fn known_archs() -> Vec<Arch> {
-    let mut archs: Vec<Arch> = SUPPORTED_SM.iter().map(|&sm| Arch { sm, specific: false }).collect();
-    archs.push(Arch { sm: 90, specific: true });
+    let mut archs: Vec<Arch> = SUPPORTED_SM
+        .iter()
+        .map(|&sm| Arch { sm, specific: false })
+        .collect();
+    archs.push(Arch {
+        sm: 90,
+        specific: true,
+    });
     archs.sort();
     archs
 }
@@ -105,7 +117,9 @@ mod tests {
     fn parsed(arguments: &[&str]) -> Result<Settings, Failure> {
         let head = ["rtrt-codegen", "compile", "m.onnx", "--arch", "sm_80"];
         let cli = Cli::try_parse_from(head.iter().chain(arguments)).unwrap();
-        let Command::Compile(args) = cli.command else { panic!("the command is compile") };
+        let Command::Compile(args) = cli.command else {
+            panic!("the command is compile")
+        };
         settings(&args.build)
     }
 
@@ -121,11 +135,16 @@ mod tests {
 
     #[test]
     fn architectures_are_known_names() {
-        let names = |text: &str| archs(text).map(|archs| archs.into_iter().map(arch_name).collect::<Vec<_>>());
+        let names =
+            |text: &str| archs(text).map(|archs| archs.into_iter().map(arch_name).collect::<Vec<_>>());
         assert_eq!(names("sm_90a, sm_87,sm_90a").unwrap(), ["sm_90a", "sm_87"]);
         let error = names("sm_99").unwrap_err();
         assert_eq!(error.exit, 2);
-        assert!(error.message().contains("sm_75, sm_80, sm_86, sm_87, sm_89, sm_90, sm_90a, sm_100, sm_120"));
+        assert!(
+            error
+                .message()
+                .contains("sm_75, sm_80, sm_86, sm_87, sm_89, sm_90, sm_90a, sm_100, sm_120")
+        );
         assert_eq!(names("").unwrap_err().exit, 2);
     }
 }

@@ -44,7 +44,11 @@ pub fn run(args: &DoctorArgs) -> Result<(), Failure> {
         return out::line(&best_device());
     }
     let report = report();
-    if args.json { out::json(&report) } else { print(&report) }
+    if args.json {
+        out::json(&report)
+    } else {
+        print(&report)
+    }
 }
 
 /// The device `run` uses unless told otherwise.
@@ -71,7 +75,9 @@ fn report() -> Report {
         },
         driver: devices.is_some(),
         devices: devices.iter().flatten().map(device).collect(),
-        cache: Cache::of_user().folder().map(|folder| folder.display().to_string()),
+        cache: Cache::of_user()
+            .folder()
+            .map(|folder| folder.display().to_string()),
         best_device: best_device(),
     }
 }
@@ -83,7 +89,11 @@ fn device(info: &DeviceInfo) -> DeviceReport {
         arch: format!("sm_{}", info.sm),
         n_sms: info.n_sms,
         memory_bytes: info.memory_bytes,
-        cuda: format!("{}.{}", info.driver_version / 1000, info.driver_version % 1000 / 10),
+        cuda: format!(
+            "{}.{}",
+            info.driver_version / 1000,
+            info.driver_version % 1000 / 10
+        ),
     }
 }
 
@@ -93,7 +103,9 @@ fn print(report: &Report) -> Result<(), Failure> {
         NvrtcReport::Found { path, version } => out::line(&format!("NVRTC    {version}, {path}"))?,
         NvrtcReport::Missing { tried, help } => {
             out::line("NVRTC    not found; `compile` needs it. Tried:")?;
-            tried.iter().try_for_each(|place| out::line(&format!("           {place}")))?;
+            tried
+                .iter()
+                .try_for_each(|place| out::line(&format!("           {place}")))?;
             out::line(&format!("         {help}"))?;
         }
     }
@@ -112,6 +124,9 @@ fn print(report: &Report) -> Result<(), Failure> {
             ))
         })?,
     }
-    let cache = report.cache.as_deref().unwrap_or("none: neither HOME nor RTRT_CACHE_DIR is set");
+    let cache = report
+        .cache
+        .as_deref()
+        .unwrap_or("none: neither HOME nor RTRT_CACHE_DIR is set");
     out::line(&format!("cache    {cache}"))
 }

@@ -56,7 +56,11 @@ impl EngineReport {
             producer: header.producer.clone(),
             precision: header.precision.clone(),
             nvrtc: header.nvrtc.clone(),
-            archs: header.programs.iter().map(|program| program.arch.clone()).collect(),
+            archs: header
+                .programs
+                .iter()
+                .map(|program| program.arch.clone())
+                .collect(),
             inputs: header.inputs.clone(),
             outputs: header.outputs.clone(),
             kernels: header.programs.iter().flat_map(kernels).collect(),
@@ -69,7 +73,10 @@ impl EngineReport {
 
     /// A few lines for people.
     pub fn print_summary(&self) -> Result<(), Failure> {
-        out::line(&format!("engine    {} in {}, by {}, NVRTC {}", self.model, self.precision, self.producer, self.nvrtc))?;
+        out::line(&format!(
+            "engine    {} in {}, by {}, NVRTC {}",
+            self.model, self.precision, self.producer, self.nvrtc
+        ))?;
         for (role, bindings) in [("input", &self.inputs), ("output", &self.outputs)] {
             for binding in bindings {
                 out::line(&format!("{role:9} {}: {}", binding.name, binding.ty()))?;
@@ -83,9 +90,16 @@ impl EngineReport {
             mib(self.workspace_bytes)
         ))?;
         for arch in &self.archs {
-            let own: Vec<&KernelReport> = self.kernels.iter().filter(|kernel| kernel.arch == *arch).collect();
+            let own: Vec<&KernelReport> = self
+                .kernels
+                .iter()
+                .filter(|kernel| kernel.arch == *arch)
+                .collect();
             let predicted: f64 = own.iter().map(|kernel| kernel.predicted_us).sum();
-            out::line(&format!("{arch:9} {} kernels, predicted {predicted:.1} us", own.len()))?;
+            out::line(&format!(
+                "{arch:9} {} kernels, predicted {predicted:.1} us",
+                own.len()
+            ))?;
         }
         Ok(())
     }

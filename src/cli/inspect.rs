@@ -42,7 +42,9 @@ struct ValueReport {
 pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     if is_engine(&args.file)? {
         if args.graph.is_some() {
-            return Err(Failure::usage("`--graph` is about models; an engine holds no graph"));
+            return Err(Failure::usage(
+                "`--graph` is about models; an engine holds no graph",
+            ));
         }
         return inspect_engine(args);
     }
@@ -51,7 +53,11 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
         return print_graph(&model.graph, stage, args);
     }
     let report = model_report(&model);
-    if args.json { out::json(&report) } else { print_model(&report) }
+    if args.json {
+        out::json(&report)
+    } else {
+        print_model(&report)
+    }
 }
 
 /// Whether a file begins like an engine; everything else is taken for a model.
@@ -89,13 +95,20 @@ fn print_graph(graph: &Graph, stage: &str, args: &InspectArgs) -> Result<(), Fai
         _ => {
             let arch = build::archs(&args.arch)?[0];
             let fused = pipeline::regions(&core, arch, &settings)?;
-            fused.regions.iter().try_for_each(|region| out::line(&region_text(region)))
+            fused
+                .regions
+                .iter()
+                .try_for_each(|region| out::line(&region_text(region)))
         }
     }
 }
 
 fn region_text(region: &Region) -> String {
-    let rules: Vec<String> = region.rules.iter().map(|rule| format!("{} ({})", rule.name, rule.place)).collect();
+    let rules: Vec<String> = region
+        .rules
+        .iter()
+        .map(|rule| format!("{} ({})", rule.name, rule.place))
+        .collect();
     format!(
         "; {:?}, {:.2} us at least, by {}\n{}",
         region.kind,
@@ -150,15 +163,31 @@ fn op_counts(graph: &Graph) -> Vec<(String, usize)> {
 }
 
 fn print_model(report: &ModelReport) -> Result<(), Failure> {
-    let opsets: Vec<String> = report.opsets.iter().map(|(domain, version)| format!("{domain} {version}")).collect();
-    out::line(&format!("model    {}, by {}, opsets {}", report.name, report.producer, opsets.join(", ")))?;
+    let opsets: Vec<String> = report
+        .opsets
+        .iter()
+        .map(|(domain, version)| format!("{domain} {version}"))
+        .collect();
+    out::line(&format!(
+        "model    {}, by {}, opsets {}",
+        report.name,
+        report.producer,
+        opsets.join(", ")
+    ))?;
     for input in &report.inputs {
-        out::line(&format!("input    {}: {}", input.name, input.r#type.as_deref().unwrap_or("unknown")))?;
+        out::line(&format!(
+            "input    {}: {}",
+            input.name,
+            input.r#type.as_deref().unwrap_or("unknown")
+        ))?;
     }
     for output in &report.outputs {
         out::line(&format!("output   {output}"))?;
     }
-    out::line(&format!("nodes    {}, weights {} bytes", report.n_nodes, report.weights_bytes))?;
+    out::line(&format!(
+        "nodes    {}, weights {} bytes",
+        report.n_nodes, report.weights_bytes
+    ))?;
     let ops: Vec<String> = report.ops.iter().map(|(op, n)| format!("{op} {n}")).collect();
     out::line(&format!("ops      {}", ops.join(", ")))
 }

@@ -29,7 +29,6 @@ impl Progress {
             quiet,
         }
     }
-
 }
 
 impl Observer for Progress {

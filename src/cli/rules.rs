@@ -53,7 +53,10 @@ fn rows(set: &RuleSet) -> Vec<Row> {
         span: header.span,
     };
     let rules = set.rules.iter().map(|rule| of_header("rule", &rule.header));
-    let horizontals = set.horizontals.iter().map(|rule| of_header("horizontal", &rule.header));
+    let horizontals = set
+        .horizontals
+        .iter()
+        .map(|rule| of_header("horizontal", &rule.header));
     let kernels = set.kernels.iter().map(|kernel| Row {
         name: kernel.name.text.clone(),
         kind: "kernel",

@@ -61,12 +61,20 @@ type Outputs = (Vec<String>, Vec<HostTensor>);
 
 fn run_engine(engine: &Path, inputs: &Path, device: Device) -> Result<Outputs, Failure> {
     let Device::Cuda(ordinal) = device else {
-        return Err(Failure::refused("an engine on the CPU", "run the model with `--device cpu`, or the engine on a GPU"));
+        return Err(Failure::refused(
+            "an engine on the CPU",
+            "run the model with `--device cpu`, or the engine on a GPU",
+        ));
     };
     let mut context = pipeline::load_engine(engine, ordinal)?;
     let inputs = io::read_inputs(inputs, &engine_ports(&context))?;
     let results = context.run(&inputs)?;
-    let names = context.engine().outputs().iter().map(|binding| binding.name.clone()).collect();
+    let names = context
+        .engine()
+        .outputs()
+        .iter()
+        .map(|binding| binding.name.clone())
+        .collect();
     Ok((names, results))
 }
 

@@ -166,7 +166,12 @@ impl Function {
         // SAFETY: function and stream are live; every pointer is to a slot of eight bytes, and
         // the configuration outlives the call.
         check("cuLaunchKernelEx", unsafe {
-            sys::cuLaunchKernelEx(&raw const config, self.handle, pointers.as_mut_ptr(), ptr::null_mut())
+            sys::cuLaunchKernelEx(
+                &raw const config,
+                self.handle,
+                pointers.as_mut_ptr(),
+                ptr::null_mut(),
+            )
         })
     }
 }

@@ -100,7 +100,9 @@ impl<'g> Composer<'g> {
     ) -> Result<ExprId, KernelError> {
         let graph = self.graph;
         let node = graph.node(id);
-        let def = ops::lookup(node.op).ok_or_else(|| KernelError::UnknownOp { op: node.op.to_owned() })?;
+        let def = ops::lookup(node.op).ok_or_else(|| KernelError::UnknownOp {
+            op: node.op.to_owned(),
+        })?;
         let attrs = ops::with_defaults(def, node.attrs.clone())?;
         let operands: Vec<Option<TensorType>> = node
             .operands

@@ -176,7 +176,9 @@ impl<'a> Printer<'a> {
             } => {
                 let values: Vec<String> = args.iter().map(|&arg| self.value(arg)).collect();
                 let kind = args.first().map_or(*dtype, |&arg| body.dtype(arg));
-                let text = fill(op, &values, &|name| attr_text(body.attrs(*attrs).get(name)?, kind));
+                let text = fill(op, &values, &|name| {
+                    attr_text(body.attrs(*attrs).get(name)?, kind)
+                });
                 let text = text.unwrap_or_else(|error| {
                     self.error.get_or_insert(error);
                     "0".to_owned()
@@ -193,7 +195,11 @@ impl<'a> Printer<'a> {
                 otherwise,
             } => self.select(id, conds, *then, *otherwise),
             Expr::Reduce {
-                op, vars, body, dtype, ..
+                op,
+                vars,
+                body,
+                dtype,
+                ..
             } => self.reduce(*op, vars, *body, *dtype),
         };
         self.remember(id, name.clone());
@@ -208,7 +214,11 @@ impl<'a> Printer<'a> {
     }
 
     pub(super) fn known(&self, id: ExprId) -> Option<String> {
-        self.scopes.iter().rev().find_map(|scope| scope.exprs.get(&id)).cloned()
+        self.scopes
+            .iter()
+            .rev()
+            .find_map(|scope| scope.exprs.get(&id))
+            .cloned()
     }
 
     fn remember(&mut self, id: ExprId, name: String) {
@@ -271,7 +281,11 @@ impl<'a> Printer<'a> {
                 tests.push(format!("{text} < {}", extent(&cond.extent)));
             }
         }
-        if tests.is_empty() { "true".to_owned() } else { tests.join(" && ") }
+        if tests.is_empty() {
+            "true".to_owned()
+        } else {
+            tests.join(" && ")
+        }
     }
 
     fn reduce(&mut self, op: ReduceOp, vars: &[VarId], body: ExprId, dtype: DType) -> String {
@@ -321,7 +335,9 @@ impl<'a> Printer<'a> {
                 let inner: BTreeSet<VarId> = bound.iter().chain(vars).copied().collect();
                 self.hoist(*body, &inner);
             }
-            expr => operands(expr).into_iter().for_each(|operand| self.hoist(operand, bound)),
+            expr => operands(expr)
+                .into_iter()
+                .for_each(|operand| self.hoist(operand, bound)),
         }
     }
 
@@ -347,7 +363,9 @@ impl<'a> Printer<'a> {
         let Fold { name, best } = acc;
         let arg = |test: &str| {
             let best = best.as_deref().unwrap_or_default();
-            format!("if ({test}({value}, {best}) || {position} == 0) {{ {best} = {value}; {name} = {position}; }}")
+            format!(
+                "if ({test}({value}, {best}) || {position} == 0) {{ {best} = {value}; {name} = {position}; }}"
+            )
         };
         let line = match op {
             ReduceOp::Sum => format!("{name} += {value};"),
@@ -383,7 +401,11 @@ impl<'a> Printer<'a> {
 
     fn atom(&mut self, atom: &Atom) -> String {
         if let Atom::Var(var) = atom {
-            return self.vars.get(var).cloned().unwrap_or_else(|| format!("unbound{}", var.0));
+            return self
+                .vars
+                .get(var)
+                .cloned()
+                .unwrap_or_else(|| format!("unbound{}", var.0));
         }
         if let Some(known) = self.scopes.iter().rev().find_map(|scope| scope.atoms.get(atom)) {
             return known.clone();
@@ -440,7 +462,11 @@ pub fn index_type(operands: &[Operand]) -> &'static str {
             .try_fold(1i64, |count, dim| count.checked_mul(dim.as_known().unwrap_or(1)));
         count.is_some_and(|count| count <= i64::from(i32::MAX))
     };
-    if operands.iter().all(fits) { "int" } else { "int64_t" }
+    if operands.iter().all(fits) {
+        "int"
+    } else {
+        "int64_t"
+    }
 }
 
 /// A size as an integer expression; run-time arguments are kernel parameters `dim0`, ..

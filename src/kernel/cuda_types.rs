@@ -91,13 +91,24 @@ pub fn float_literal(value: f64, double: bool) -> String {
     if value.is_nan() {
         return format!("{prefix}_NAN");
     }
-    #[expect(clippy::cast_possible_truncation, reason = "`float` is what the kernel computes in")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "`float` is what the kernel computes in"
+    )]
     let narrow = value as f32;
-    let infinite = if double { value.is_infinite() } else { narrow.is_infinite() };
+    let infinite = if double {
+        value.is_infinite()
+    } else {
+        narrow.is_infinite()
+    };
     if infinite {
         return format!("{}{prefix}_INF", if value < 0.0 { "-" } else { "" });
     }
-    if double { format!("{value:?}") } else { format!("{narrow:?}{suffix}") }
+    if double {
+        format!("{value:?}")
+    } else {
+        format!("{narrow:?}{suffix}")
+    }
 }
 
 /// Bytes of one element's value type in registers.

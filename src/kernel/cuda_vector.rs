@@ -43,7 +43,10 @@ impl Printer<'_> {
         self.line("#pragma unroll");
         let counter = self.fresh("lane");
         self.bind(lane.var, &counter);
-        self.open(&format!("for (int {counter} = 0; {counter} < {}; ++{counter}) {{", lane.width));
+        self.open(&format!(
+            "for (int {counter} = 0; {counter} < {}; ++{counter}) {{",
+            lane.width
+        ));
         for (load, array) in loads {
             self.preset(load, &format!("{array}[{counter}]"));
         }
@@ -182,7 +185,11 @@ impl Printer<'_> {
 
 /// `text` as an operand of `+`.
 fn parenthesized(text: &str) -> String {
-    if text.contains('-') { format!("({text})") } else { text.to_owned() }
+    if text.contains('-') {
+        format!("({text})")
+    } else {
+        text.to_owned()
+    }
 }
 
 /// `index` at value zero of `var`, which occurs as a term only.
@@ -196,5 +203,9 @@ pub fn without(index: &Index, var: VarId) -> Index {
 pub fn is_aligned(position: &Index, lane: Lane) -> bool {
     let width = i64::try_from(lane.width).expect("vectors are short");
     let rest = without(position, lane.var);
-    rest.constant % width == 0 && rest.terms.iter().all(|(_, coefficient)| coefficient.scale % width == 0)
+    rest.constant % width == 0
+        && rest
+            .terms
+            .iter()
+            .all(|(_, coefficient)| coefficient.scale % width == 0)
 }

@@ -24,7 +24,10 @@ pub enum KernelError {
     #[error("variant names template `{template}`, which does not exist")]
     UnknownTemplate { template: String },
     #[error("variant of `{template}` has no knob `{knob}`")]
-    MissingKnob { template: &'static str, knob: &'static str },
+    MissingKnob {
+        template: &'static str,
+        knob: &'static str,
+    },
     #[error("template `{template}`: {message}")]
     Template { template: &'static str, message: String },
     #[error(transparent)]

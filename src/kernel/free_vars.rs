@@ -56,7 +56,9 @@ fn free_of<'a>(expr: &Expr, known: &dyn Fn(ExprId) -> &'a BTreeSet<VarId>) -> BT
             then,
             otherwise,
         } => {
-            conds.iter().for_each(|cond| add_index(&cond.index, known, &mut found));
+            conds
+                .iter()
+                .for_each(|cond| add_index(&cond.index, known, &mut found));
             found.extend(known(*then));
             found.extend(known(*otherwise));
         }

@@ -20,7 +20,11 @@ pub fn origins(regions: &[&Region]) -> String {
                 nodes.push(name);
             }
         }
-        let label = if many { format!("nodes {position}") } else { "nodes".to_owned() };
+        let label = if many {
+            format!("nodes {position}")
+        } else {
+            "nodes".to_owned()
+        };
         let more = nodes.len().saturating_sub(MAX_NODES);
         nodes.truncate(MAX_NODES);
         let mut line = one_line(&nodes.join(" + "));

@@ -88,7 +88,8 @@ pub fn banner(name: &str) -> String {
 
 /// The kernel itself, without the sections before it.
 pub fn kernel_part(text: &str) -> &str {
-    text.split_once(&banner("kernel")).map_or(text, |(_, kernel)| kernel)
+    text.split_once(&banner("kernel"))
+        .map_or(text, |(_, kernel)| kernel)
 }
 
 #[cfg(test)]

@@ -77,7 +77,10 @@ impl<'a> Rebuild<'a> {
 
     fn take_apart(&mut self, op: ReduceOp, vars: &[VarId], body: ExprId, dtype: DType) -> Option<Expr> {
         let position = self.apart.as_ref()?.position.clone();
-        let extents: Vec<Extent> = vars.iter().map(|&var| self.from.vars.extent(var).clone()).collect();
+        let extents: Vec<Extent> = vars
+            .iter()
+            .map(|&var| self.from.vars.extent(var).clone())
+            .collect();
         let places = delinearize(&position, &extents, &self.into.vars);
         for (&var, place) in vars.iter().zip(places) {
             let known = self.vars.insert(var, place.clone());
@@ -185,7 +188,9 @@ impl<'a> Rebuild<'a> {
 
     /// `0 <= lane + w * x < w * n` says the same as `0 <= w * x < w * n` for lanes in `0..w`.
     fn coarse(&self, cond: Cond) -> Cond {
-        let lane = self.lane.and_then(|lane| Some((lane, self.into.vars.extent(lane).as_known()?)));
+        let lane = self
+            .lane
+            .and_then(|lane| Some((lane, self.into.vars.extent(lane).as_known()?)));
         let Some((lane, width)) = lane else {
             return cond;
         };
@@ -194,7 +199,10 @@ impl<'a> Rebuild<'a> {
         let whole = cond.index.stride_of(lane) == Some(Extent::known(1))
             && cond.extent.scale % width == 0
             && rest.constant % width == 0
-            && rest.terms.iter().all(|(_, coefficient)| coefficient.scale % width == 0);
+            && rest
+                .terms
+                .iter()
+                .all(|(_, coefficient)| coefficient.scale % width == 0);
         if whole { Cond { index: rest, ..cond } } else { cond }
     }
 
@@ -217,8 +225,9 @@ impl<'a> Rebuild<'a> {
                 (Some(table), _) => *table
                     .entry((height, position, extent.clone()))
                     .or_insert_with(|| self.into.vars.fresh(extent)),
-                (None, Some(index)) => lone_var(index)
-                    .expect("variables that reductions bind are renamed, never computed"),
+                (None, Some(index)) => {
+                    lone_var(index).expect("variables that reductions bind are renamed, never computed")
+                }
                 (None, None) => self.into.vars.fresh(extent),
             };
             self.vars.insert(var, Index::var(known));

@@ -69,7 +69,11 @@ pub fn compose_flat(spec: &KernelSpec, width: usize) -> Result<(Composed, Lane),
 
 /// A lane of one element is always zero.
 pub fn lane_index(var: VarId, width: usize) -> Index {
-    if width == 1 { Index::zero() } else { Index::var(var) }
+    if width == 1 {
+        Index::zero()
+    } else {
+        Index::var(var)
+    }
 }
 
 pub fn extents(dims: &[usize]) -> Vec<Extent> {

@@ -64,7 +64,11 @@ pub fn row_shape(spec: &KernelSpec) -> Option<RowShape> {
     match spec.kind {
         // Their elements share what they read, which rows know nothing of.
         RegionKind::Window | RegionKind::Attention => return None,
-        RegionKind::Pointwise | RegionKind::Row | RegionKind::Reduce | RegionKind::Dot | RegionKind::Other => {}
+        RegionKind::Pointwise
+        | RegionKind::Row
+        | RegionKind::Reduce
+        | RegionKind::Dot
+        | RegionKind::Other => {}
     }
     let mut shape: Option<RowShape> = None;
     for (number, ty) in spec.output_types().iter().enumerate() {
@@ -120,7 +124,13 @@ fn compose_parts(spec: &KernelSpec, number: usize, n_axes: usize, parts: &[Part]
         let places: Vec<Index> = vars
             .iter()
             .zip(parts)
-            .map(|(&var, part)| if part.extent == 1 { Index::zero() } else { Index::var(var) })
+            .map(|(&var, part)| {
+                if part.extent == 1 {
+                    Index::zero()
+                } else {
+                    Index::var(var)
+                }
+            })
             .collect();
         put_together(n_axes, parts, &places)
     })
@@ -186,7 +196,11 @@ fn divided_part(composed: &Composed, terms: &[ExprId], parts: &[Part]) -> Option
         if found.is_some() {
             return found;
         }
-        open.extend(operands_of(expr).into_iter().filter(|&operand| seen.insert(operand)));
+        open.extend(
+            operands_of(expr)
+                .into_iter()
+                .filter(|&operand| seen.insert(operand)),
+        );
     }
     None
 }
@@ -344,7 +358,11 @@ impl RowBody {
             if let Expr::Acc { slot, .. } = self.body.expr(id) {
                 found.insert(usize::from(*slot));
             }
-            queue.extend(operands_of(self.body.expr(id)).into_iter().filter(|&operand| seen.insert(operand)));
+            queue.extend(
+                operands_of(self.body.expr(id))
+                    .into_iter()
+                    .filter(|&operand| seen.insert(operand)),
+            );
         }
         found
     }

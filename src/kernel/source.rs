@@ -25,7 +25,11 @@ pub struct Variant {
 impl Variant {
     /// `threads=256 width=4`: the knobs in order of their names.
     pub fn knobs_text(&self) -> String {
-        let knobs: Vec<String> = self.knobs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let knobs: Vec<String> = self
+            .knobs
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         knobs.join(" ")
     }
 }

@@ -103,7 +103,11 @@ fn node_lines(graph: &Graph, namer: &Namer) -> Vec<String> {
         .nodes
         .iter()
         .map(|node| {
-            let results: Vec<String> = node.results.iter().map(|&value| namer.name(graph, value)).collect();
+            let results: Vec<String> = node
+                .results
+                .iter()
+                .map(|&value| namer.name(graph, value))
+                .collect();
             let operands: Vec<String> = node
                 .operands
                 .iter()

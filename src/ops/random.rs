@@ -12,9 +12,15 @@ pub fn drawn(ty: &TensorType, seed: u64) -> HostTensor {
     #[expect(clippy::cast_precision_loss, reason = "24 bits fit in f32")]
     let values: Vec<f32> = (0..ty.n_elements())
         .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let unit = (state >> 40) as f32 / (1u32 << 24) as f32;
-            if is_float { 2.0 * unit - 1.0 } else { (2.0 * unit).floor() }
+            if is_float {
+                2.0 * unit - 1.0
+            } else {
+                (2.0 * unit).floor()
+            }
         })
         .collect();
     from_values(ty.dtype, &ty.dims(), &values)

@@ -126,7 +126,9 @@ mod tests {
     fn random_lifetimes_are_packed_tightly() {
         let mut state = 7u64;
         let mut draw = |most: usize| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             usize::try_from(state >> 33).unwrap() % most
         };
         for case in 0..50 {
@@ -138,7 +140,10 @@ mod tests {
                 })
                 .collect();
             let (packed, bound) = (check(&lifetimes).bytes, lower_bound(&lifetimes));
-            assert!(packed * 100 <= bound * 125, "case {case}: {packed} bytes, bound {bound}");
+            assert!(
+                packed * 100 <= bound * 125,
+                "case {case}: {packed} bytes, bound {bound}"
+            );
         }
     }
 }

@@ -22,7 +22,11 @@ pub fn plan(fused: &FusedGraph, tactics: &[Tactic], arch: Arch, assembly: &mut A
     let lifetimes = storage.lifetimes(fused);
     let spans: Vec<Lifetime> = lifetimes.iter().map(|(_, own)| *own).collect();
     let packing = arena::pack(&spans, ALIGNMENT);
-    let offsets = lifetimes.iter().map(|(id, _)| *id).zip(packing.offsets.iter().copied()).collect();
+    let offsets = lifetimes
+        .iter()
+        .map(|(id, _)| *id)
+        .zip(packing.offsets.iter().copied())
+        .collect();
     let mut planner = Planner {
         fused,
         storage: &storage,
@@ -72,7 +76,10 @@ impl Planner<'_> {
             users[own].push(region);
             number.insert(region, own);
         }
-        let kernels = users.iter().map(|users| self.kernel(users, &tactics[users[0]])).collect();
+        let kernels = users
+            .iter()
+            .map(|users| self.kernel(users, &tactics[users[0]]))
+            .collect();
         (kernels, number)
     }
 
@@ -114,7 +121,11 @@ impl Planner<'_> {
             smem_bytes: source.launch.smem_bytes,
             args,
             nodes: onnx_nodes(region),
-            rules: region.rules.iter().map(|rule| format!("{} ({})", rule.name, rule.place)).collect(),
+            rules: region
+                .rules
+                .iter()
+                .map(|rule| format!("{} ({})", rule.name, rule.place))
+                .collect(),
             predicted_us: tactic.variant.predicted_us,
             measured_us: tactic.measured_us,
         }

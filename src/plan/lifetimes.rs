@@ -35,7 +35,11 @@ impl Storage {
         for (number, region) in fused.regions.iter().enumerate() {
             if let Some((input, output)) = relabelled(fused, region) {
                 owner[output.0 as usize] = owner[input.0 as usize];
-            } else if region.outputs.iter().any(|&id| fused.tensor(id).ty.n_elements() > 0) {
+            } else if region
+                .outputs
+                .iter()
+                .any(|&id| fused.tensor(id).ty.n_elements() > 0)
+            {
                 steps.push(number);
             }
         }

@@ -36,7 +36,12 @@ pub fn canonicalize_counting(graph: &Graph, rules: &RuleSet) -> (Graph, Fired) {
         let active: Vec<&Rule> = phases
             .iter()
             .take_while(|earlier| **earlier <= phase)
-            .flat_map(|earlier| rules.rules.iter().filter(move |rule| rule.header.phase == *earlier))
+            .flat_map(|earlier| {
+                rules
+                    .rules
+                    .iter()
+                    .filter(move |rule| rule.header.phase == *earlier)
+            })
             .filter(|rule| rule.arrow == Arrow::Replace)
             .collect();
         rewriter.run(&active, phase);
@@ -65,7 +70,10 @@ impl Rewriter {
     /// Applies `rules` until none matches, at most a bounded number of times.
     fn run(&mut self, rules: &[&Rule], phase: Phase) {
         let reach = rules.iter().map(|rule| depth(&rule.left)).max().unwrap_or(0);
-        let mut by_op = RulesByOp { rules, found: HashMap::new() };
+        let mut by_op = RulesByOp {
+            rules,
+            found: HashMap::new(),
+        };
         let mut queue = Queue::default();
         for id in self.work.node_ids() {
             queue.push(id);
@@ -146,7 +154,13 @@ impl Rewriter {
                     continue;
                 }
                 queue.push(id);
-                let readers = self.work.graph.node(id).results.iter().flat_map(|&result| self.work.users(result));
+                let readers = self
+                    .work
+                    .graph
+                    .node(id)
+                    .results
+                    .iter()
+                    .flat_map(|&result| self.work.users(result));
                 next.extend(readers.copied().filter(|&reader| seen.insert(reader)));
             }
             level = next;

@@ -64,7 +64,9 @@ impl Compactor<'_> {
         let operands = node
             .operands
             .iter()
-            .map(|operand| operand.map(|value| self.moved[value.0 as usize].expect("operands were moved first")))
+            .map(|operand| {
+                operand.map(|value| self.moved[value.0 as usize].expect("operands were moved first"))
+            })
             .collect();
         let results: Vec<_> = node
             .results
@@ -74,7 +76,13 @@ impl Compactor<'_> {
                 (value.name.as_str(), value.ty.clone())
             })
             .collect();
-        let moved = self.to.add_node(node.op, operands, node.attrs.clone(), &results, node.origin.clone());
+        let moved = self.to.add_node(
+            node.op,
+            operands,
+            node.attrs.clone(),
+            &results,
+            node.origin.clone(),
+        );
         self.to.nodes[moved.0 as usize].rules.clone_from(&node.rules);
         for (&result, &copy) in node.results.iter().zip(&self.to.nodes[moved.0 as usize].results) {
             self.moved[result.0 as usize] = Some(copy);

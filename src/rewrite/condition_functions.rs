@@ -34,7 +34,9 @@ impl Function {
 
     pub fn call(&self, args: &[Value], facts: &dyn Facts) -> Option<Value> {
         let (least, greatest) = self.arity;
-        (least..=greatest).contains(&args.len()).then(|| (self.body)(args, facts))?
+        (least..=greatest)
+            .contains(&args.len())
+            .then(|| (self.body)(args, facts))?
     }
 }
 
@@ -42,7 +44,11 @@ const MANY: usize = usize::MAX;
 
 /// Functions that only `horizontal` blocks know; the e-graph side evaluates them.
 pub const SIBLING_FUNCTIONS: &[(&str, (usize, usize), &str)] = &[
-    ("prefix", (1, 1), "sum of the expression over the siblings before this one"),
+    (
+        "prefix",
+        (1, 1),
+        "sum of the expression over the siblings before this one",
+    ),
     ("total", (1, 1), "sum of the expression over all siblings"),
     ("siblings", (0, 0), "number of siblings"),
 ];
@@ -67,182 +73,331 @@ pub static FUNCTIONS: &[Function] = &[
         let ty = facts.ty(args[0].as_handle()?)?;
         Some(Value::Bound(Binding::Attr(Attr::DType(ty.dtype))))
     }),
-    Function::new("is_float", (1, 1), "whether elements are floating point", |args, facts| {
-        kind_is(&args[0], facts, DType::is_float)
-    }),
-    Function::new("is_int", (1, 1), "whether elements are integers (bool is not)", |args, facts| {
-        kind_is(&args[0], facts, DType::is_int)
-    }),
-    Function::new("holds_all", (2, 2), "holds_all(wide, kind): whether every value of a kind is one of the wide kind", |args, _| {
-        match (args[0].attr()?, args[1].attr()?) {
+    Function::new(
+        "is_float",
+        (1, 1),
+        "whether elements are floating point",
+        |args, facts| kind_is(&args[0], facts, DType::is_float),
+    ),
+    Function::new(
+        "is_int",
+        (1, 1),
+        "whether elements are integers (bool is not)",
+        |args, facts| kind_is(&args[0], facts, DType::is_int),
+    ),
+    Function::new(
+        "holds_all",
+        (2, 2),
+        "holds_all(wide, kind): whether every value of a kind is one of the wide kind",
+        |args, _| match (args[0].attr()?, args[1].attr()?) {
             (Attr::DType(wide), Attr::DType(narrow)) => Some(Value::Bool(holds_all(*wide, *narrow))),
             _ => None,
-        }
-    }),
+        },
+    ),
     Function::new("bytes", (1, 1), "bytes of the tensor", |args, facts| {
         let ty = facts.ty(args[0].as_handle()?)?;
         Value::count(ty.n_bytes())
     }),
-    Function::new("same_type", (2, 2), "whether kind and dims agree", |args, facts| {
-        let (left, right) = (facts.ty(args[0].as_handle()?)?, facts.ty(args[1].as_handle()?)?);
-        Some(Value::Bool(left == right))
-    }),
-    Function::new("aligned", (2, 2), "aligned(x, rank): extents with ones in front", |args, facts| {
-        let (dims, rank) = (dims(&args[0], facts)?, usize::try_from(args[1].as_int()?).ok()?);
-        let missing = rank.checked_sub(dims.len())?;
-        Some(Value::ints([vec![1; missing], dims].concat()))
-    }),
-    Function::new("broadcast", (2, 2), "broadcast(a, b): dims of the two lists broadcast", |args, _| {
-        broadcast(args[0].as_ints()?, args[1].as_ints()?).map(Value::ints)
-    }),
+    Function::new(
+        "same_type",
+        (2, 2),
+        "whether kind and dims agree",
+        |args, facts| {
+            let (left, right) = (facts.ty(args[0].as_handle()?)?, facts.ty(args[1].as_handle()?)?);
+            Some(Value::Bool(left == right))
+        },
+    ),
+    Function::new(
+        "aligned",
+        (2, 2),
+        "aligned(x, rank): extents with ones in front",
+        |args, facts| {
+            let (dims, rank) = (dims(&args[0], facts)?, usize::try_from(args[1].as_int()?).ok()?);
+            let missing = rank.checked_sub(dims.len())?;
+            Some(Value::ints([vec![1; missing], dims].concat()))
+        },
+    ),
+    Function::new(
+        "broadcast",
+        (2, 2),
+        "broadcast(a, b): dims of the two lists broadcast",
+        |args, _| broadcast(args[0].as_ints()?, args[1].as_ints()?).map(Value::ints),
+    ),
     // Where values come from.
-    Function::new("const", (1, MANY), "whether all are computed from weights alone", |args, facts| {
-        let handles: Option<Vec<Vec<Handle>>> = args.iter().map(Value::handles).collect();
-        Some(Value::Bool(handles?.iter().flatten().all(|&handle| facts.is_const(handle))))
-    }),
-    Function::new("scalar", (1, 1), "the value all elements of a constant equal", |args, facts| {
-        facts.scalar(args[0].as_handle()?).map(Value::float)
-    }),
-    Function::new("uniform", (1, 1), "whether all elements of a constant are equal", |args, facts| {
-        Some(Value::Bool(facts.scalar(args[0].as_handle()?).is_some()))
-    }),
-    Function::new("elements", (1, 1), "the elements of a small integer constant", |args, facts| {
-        facts.ints(args[0].as_handle()?).map(Value::ints)
-    }),
-    Function::new("consumers", (1, 1), "how many nodes read the value", |args, facts| {
-        Value::count(facts.consumers(args[0].as_handle()?))
-    }),
-    Function::new("kind", (1, 1), "tile kind of the op that makes the value", |args, facts| {
-        facts.kind(args[0].as_handle()?).map(Value::word)
-    }),
-    Function::new("made_by", (2, MANY), "made_by(x, op, ..): whether one of the ops makes x", |args, facts| {
-        let handle = args[0].as_handle()?;
-        let is_one = |op: &Value| match op {
-            Value::Bound(Binding::Word(op)) => facts.made_by(handle, op).is_some(),
-            Value::Bound(_) | Value::Bool(_) => false,
-        };
-        Some(Value::Bool(args[1..].iter().any(is_one)))
-    }),
-    Function::new("any_transposed", (2, 2), "any_transposed(x, p): whether a transpose by p makes one of the values", |args, facts| {
-        let (handles, perm) = (args[0].handles()?, args[1].as_ints()?);
-        let is_turned = |handle: &Handle| {
-            let made = facts.made_by(*handle, "transpose");
-            made.is_some_and(|(attrs, _)| attrs.ints("perm") == Some(perm))
-        };
-        Some(Value::Bool(handles.iter().any(is_turned)))
-    }),
+    Function::new(
+        "const",
+        (1, MANY),
+        "whether all are computed from weights alone",
+        |args, facts| {
+            let handles: Option<Vec<Vec<Handle>>> = args.iter().map(Value::handles).collect();
+            Some(Value::Bool(
+                handles?.iter().flatten().all(|&handle| facts.is_const(handle)),
+            ))
+        },
+    ),
+    Function::new(
+        "scalar",
+        (1, 1),
+        "the value all elements of a constant equal",
+        |args, facts| facts.scalar(args[0].as_handle()?).map(Value::float),
+    ),
+    Function::new(
+        "uniform",
+        (1, 1),
+        "whether all elements of a constant are equal",
+        |args, facts| Some(Value::Bool(facts.scalar(args[0].as_handle()?).is_some())),
+    ),
+    Function::new(
+        "elements",
+        (1, 1),
+        "the elements of a small integer constant",
+        |args, facts| facts.ints(args[0].as_handle()?).map(Value::ints),
+    ),
+    Function::new(
+        "consumers",
+        (1, 1),
+        "how many nodes read the value",
+        |args, facts| Value::count(facts.consumers(args[0].as_handle()?)),
+    ),
+    Function::new(
+        "kind",
+        (1, 1),
+        "tile kind of the op that makes the value",
+        |args, facts| facts.kind(args[0].as_handle()?).map(Value::word),
+    ),
+    Function::new(
+        "made_by",
+        (2, MANY),
+        "made_by(x, op, ..): whether one of the ops makes x",
+        |args, facts| {
+            let handle = args[0].as_handle()?;
+            let is_one = |op: &Value| match op {
+                Value::Bound(Binding::Word(op)) => facts.made_by(handle, op).is_some(),
+                Value::Bound(_) | Value::Bool(_) => false,
+            };
+            Some(Value::Bool(args[1..].iter().any(is_one)))
+        },
+    ),
+    Function::new(
+        "any_transposed",
+        (2, 2),
+        "any_transposed(x, p): whether a transpose by p makes one of the values",
+        |args, facts| {
+            let (handles, perm) = (args[0].handles()?, args[1].as_ints()?);
+            let is_turned = |handle: &Handle| {
+                let made = facts.made_by(*handle, "transpose");
+                made.is_some_and(|(attrs, _)| attrs.ints("perm") == Some(perm))
+            };
+            Some(Value::Bool(handles.iter().any(is_turned)))
+        },
+    ),
     Function::new("flops", (1, 1), "scalar operations per element", |args, facts| {
         Some(Value::float(facts.flops(args[0].as_handle()?)))
     }),
-    Function::new("absent", (1, 1), "whether an optional operand is absent", |args, _| {
-        Some(Value::Bool(args[0] == Value::Bound(Binding::Absent)))
-    }),
-    Function::new("count", (1, 1), "how many values a `x..` stands for", |args, _| {
-        Value::count(args[0].handles()?.len())
-    }),
+    Function::new(
+        "absent",
+        (1, 1),
+        "whether an optional operand is absent",
+        |args, _| Some(Value::Bool(args[0] == Value::Bound(Binding::Absent))),
+    ),
+    Function::new(
+        "count",
+        (1, 1),
+        "how many values a `x..` stands for",
+        |args, _| Value::count(args[0].handles()?.len()),
+    ),
     // Equality.
     Function::new("same", (2, MANY), "whether all arguments are equal", |args, _| {
         Some(Value::Bool(args.windows(2).all(|pair| equal(&pair[0], &pair[1]))))
     }),
-    Function::new("near", (2, 2), "near(a, b): whether two numbers agree in six digits", |args, _| {
-        let (left, right) = (args[0].as_float()?, args[1].as_float()?);
-        Some(Value::Bool((left - right).abs() <= 1e-6 * right.abs()))
-    }),
-    Function::new("attr", (2, 2), "attr(a, name): one attribute of a bound set", |args, _| match args {
-        [Value::Bound(Binding::Attrs(attrs) | Binding::Op(_, attrs)), Value::Bound(Binding::Word(name))] => {
-            let attr = attrs.get(name)?;
-            Some(Value::Bound(Binding::Attr(attr.clone())))
-        }
-        _ => None,
-    }),
+    Function::new(
+        "near",
+        (2, 2),
+        "near(a, b): whether two numbers agree in six digits",
+        |args, _| {
+            let (left, right) = (args[0].as_float()?, args[1].as_float()?);
+            Some(Value::Bool((left - right).abs() <= 1e-6 * right.abs()))
+        },
+    ),
+    Function::new(
+        "attr",
+        (2, 2),
+        "attr(a, name): one attribute of a bound set",
+        |args, _| match args {
+            [
+                Value::Bound(Binding::Attrs(attrs) | Binding::Op(_, attrs)),
+                Value::Bound(Binding::Word(name)),
+            ] => {
+                let attr = attrs.get(name)?;
+                Some(Value::Bound(Binding::Attr(attr.clone())))
+            }
+            _ => None,
+        },
+    ),
     // Permutations: `p[i]` is the axis of the operand that becomes axis `i`.
     Function::new("inverse", (1, 1), "the permutation that undoes p", |args, _| {
         inverse(args[0].as_ints()?).map(Value::ints)
     }),
-    Function::new("compose", (2, 2), "compose(p, q): transpose by p, then by q", |args, _| {
-        permute(args[0].as_ints()?, args[1].as_ints()?).map(Value::ints)
-    }),
-    Function::new("identity", (1, 1), "whether a permutation moves nothing", |args, _| {
-        let perm = args[0].as_ints()?;
-        Some(Value::Bool((0..).zip(perm).all(|(axis, &own)| axis == own)))
-    }),
-    Function::new("permute", (2, 2), "permute(list, p): entry p[i] of the list at each i", |args, _| {
-        permute(args[0].as_ints()?, args[1].as_ints()?).map(Value::ints)
-    }),
-    Function::new("lookup", (2, 2), "lookup(axes, p): p[axis] for each axis", |args, _| {
-        permute(args[1].as_ints()?, args[0].as_ints()?).map(Value::ints)
-    }),
-    Function::new("sunk_shape", (3, 3), "sunk_shape(dims, p, s): the dims that a reshape to s before a transpose by p would give, where it can come first", |args, _| {
-        sunk(args).map(|sunk| Value::ints(sunk.dims))
-    }),
-    Function::new("sunk_perm", (3, 3), "sunk_perm(dims, p, s): the transpose behind that reshape", |args, _| {
-        sunk(args).map(|sunk| Value::ints(sunk.perm))
-    }),
-    Function::new("perm_over_units", (3, 3), "perm_over_units(dims, s, p): the transpose that does what a reshape to s, which only moves ones, and a transpose by p do", |args, _| {
-        perm_over_units(args[0].as_ints()?, args[1].as_ints()?, args[2].as_ints()?).map(Value::ints)
-    }),
-    Function::new("moves_units", (2, 2), "moves_units(dims, p): whether p only moves axes of extent one", |args, _| {
-        let (dims, perm) = (args[0].as_ints()?, args[1].as_ints()?);
-        let moved = permute(dims, perm)?;
-        let order: Vec<i64> = perm.iter().zip(&moved).filter(|(_, extent)| **extent != 1).map(|(axis, _)| *axis).collect();
-        Some(Value::Bool(order.is_sorted()))
-    }),
-    Function::new("swap_last", (1, 1), "swap_last(n): the permutation of n axes that exchanges the last two", |args, _| {
-        let rank = args[0].as_int()?;
-        let mut perm: Vec<i64> = (0..rank).collect();
-        let n = perm.len();
-        (n >= 2).then(|| perm.swap(n - 2, n - 1))?;
-        Some(Value::ints(perm))
-    }),
+    Function::new(
+        "compose",
+        (2, 2),
+        "compose(p, q): transpose by p, then by q",
+        |args, _| permute(args[0].as_ints()?, args[1].as_ints()?).map(Value::ints),
+    ),
+    Function::new(
+        "identity",
+        (1, 1),
+        "whether a permutation moves nothing",
+        |args, _| {
+            let perm = args[0].as_ints()?;
+            Some(Value::Bool((0..).zip(perm).all(|(axis, &own)| axis == own)))
+        },
+    ),
+    Function::new(
+        "permute",
+        (2, 2),
+        "permute(list, p): entry p[i] of the list at each i",
+        |args, _| permute(args[0].as_ints()?, args[1].as_ints()?).map(Value::ints),
+    ),
+    Function::new(
+        "lookup",
+        (2, 2),
+        "lookup(axes, p): p[axis] for each axis",
+        |args, _| permute(args[1].as_ints()?, args[0].as_ints()?).map(Value::ints),
+    ),
+    Function::new(
+        "sunk_shape",
+        (3, 3),
+        "sunk_shape(dims, p, s): the dims that a reshape to s before a transpose by p would give, where it can come first",
+        |args, _| sunk(args).map(|sunk| Value::ints(sunk.dims)),
+    ),
+    Function::new(
+        "sunk_perm",
+        (3, 3),
+        "sunk_perm(dims, p, s): the transpose behind that reshape",
+        |args, _| sunk(args).map(|sunk| Value::ints(sunk.perm)),
+    ),
+    Function::new(
+        "perm_over_units",
+        (3, 3),
+        "perm_over_units(dims, s, p): the transpose that does what a reshape to s, which only moves ones, and a transpose by p do",
+        |args, _| {
+            perm_over_units(args[0].as_ints()?, args[1].as_ints()?, args[2].as_ints()?).map(Value::ints)
+        },
+    ),
+    Function::new(
+        "moves_units",
+        (2, 2),
+        "moves_units(dims, p): whether p only moves axes of extent one",
+        |args, _| {
+            let (dims, perm) = (args[0].as_ints()?, args[1].as_ints()?);
+            let moved = permute(dims, perm)?;
+            let order: Vec<i64> = perm
+                .iter()
+                .zip(&moved)
+                .filter(|(_, extent)| **extent != 1)
+                .map(|(axis, _)| *axis)
+                .collect();
+            Some(Value::Bool(order.is_sorted()))
+        },
+    ),
+    Function::new(
+        "swap_last",
+        (1, 1),
+        "swap_last(n): the permutation of n axes that exchanges the last two",
+        |args, _| {
+            let rank = args[0].as_int()?;
+            let mut perm: Vec<i64> = (0..rank).collect();
+            let n = perm.len();
+            (n >= 2).then(|| perm.swap(n - 2, n - 1))?;
+            Some(Value::ints(perm))
+        },
+    ),
     // Lists.
-    Function::new("len", (1, 1), "number of entries", |args, _| Value::count(args[0].as_ints()?.len())),
+    Function::new("len", (1, 1), "number of entries", |args, _| {
+        Value::count(args[0].as_ints()?.len())
+    }),
     Function::new("at", (2, 2), "at(list, i): one entry", |args, _| {
         let list = args[0].as_ints()?;
         Some(Value::int(list[at(list, &args[1])?]))
     }),
-    Function::new("prod", (1, 1), "product of a list", |args, _| Some(Value::int(args[0].as_ints()?.iter().product()))),
-    Function::new("sum", (1, 1), "sum of a list", |args, _| Some(Value::int(args[0].as_ints()?.iter().sum()))),
-    Function::new("concat", (2, MANY), "lists and numbers, one behind the other", |args, _| {
-        let mut all = Vec::new();
-        for arg in args {
-            match arg.as_int() {
-                Some(value) => all.push(value),
-                None => all.extend(arg.as_ints()?),
-            }
-        }
-        Some(Value::ints(all))
+    Function::new("prod", (1, 1), "product of a list", |args, _| {
+        Some(Value::int(args[0].as_ints()?.iter().product()))
     }),
+    Function::new("sum", (1, 1), "sum of a list", |args, _| {
+        Some(Value::int(args[0].as_ints()?.iter().sum()))
+    }),
+    Function::new(
+        "concat",
+        (2, MANY),
+        "lists and numbers, one behind the other",
+        |args, _| {
+            let mut all = Vec::new();
+            for arg in args {
+                match arg.as_int() {
+                    Some(value) => all.push(value),
+                    None => all.extend(arg.as_ints()?),
+                }
+            }
+            Some(Value::ints(all))
+        },
+    ),
     Function::new("range", (2, 2), "range(a, b): a, a+1, .. below b", |args, _| {
         Some(Value::ints((args[0].as_int()?..args[1].as_int()?).collect()))
     }),
     Function::new("fill", (2, 2), "fill(n, v): v, n times", |args, _| {
-        Some(Value::ints(vec![args[1].as_int()?; usize::try_from(args[0].as_int()?).ok()?]))
+        Some(Value::ints(vec![
+            args[1].as_int()?;
+            usize::try_from(args[0].as_int()?).ok()?
+        ]))
     }),
-    Function::new("take", (2, 2), "take(list, n): the first n entries; a negative n leaves out that many", |args, _| {
-        let list = args[0].as_ints()?;
-        Some(Value::ints(list[..cut(list, &args[1])?].to_vec()))
-    }),
-    Function::new("drop", (2, 2), "drop(list, n): without the first n entries; a negative n keeps that many", |args, _| {
-        let list = args[0].as_ints()?;
-        Some(Value::ints(list[cut(list, &args[1])?..].to_vec()))
-    }),
-    Function::new("replace", (3, 3), "replace(list, i, v): with v at i", |args, _| {
-        let mut list = args[0].as_ints()?.to_vec();
-        let position = at(&list, &args[1])?;
-        list[position] = args[2].as_int()?;
-        Some(Value::ints(list))
-    }),
+    Function::new(
+        "take",
+        (2, 2),
+        "take(list, n): the first n entries; a negative n leaves out that many",
+        |args, _| {
+            let list = args[0].as_ints()?;
+            Some(Value::ints(list[..cut(list, &args[1])?].to_vec()))
+        },
+    ),
+    Function::new(
+        "drop",
+        (2, 2),
+        "drop(list, n): without the first n entries; a negative n keeps that many",
+        |args, _| {
+            let list = args[0].as_ints()?;
+            Some(Value::ints(list[cut(list, &args[1])?..].to_vec()))
+        },
+    ),
+    Function::new(
+        "replace",
+        (3, 3),
+        "replace(list, i, v): with v at i",
+        |args, _| {
+            let mut list = args[0].as_ints()?.to_vec();
+            let position = at(&list, &args[1])?;
+            list[position] = args[2].as_int()?;
+            Some(Value::ints(list))
+        },
+    ),
     Function::new("remove", (2, 2), "remove(list, i): without entry i", |args, _| {
         let mut list = args[0].as_ints()?.to_vec();
         list.remove(at(&list, &args[1])?);
         Some(Value::ints(list))
     }),
-    Function::new("insert", (3, 3), "insert(list, i, v): with v in front of entry i", |args, _| {
-        let mut list = args[0].as_ints()?.to_vec();
-        let position = usize::try_from(args[1].as_int()?).ok().filter(|&position| position <= list.len())?;
-        list.insert(position, args[2].as_int()?);
-        Some(Value::ints(list))
-    }),
+    Function::new(
+        "insert",
+        (3, 3),
+        "insert(list, i, v): with v in front of entry i",
+        |args, _| {
+            let mut list = args[0].as_ints()?.to_vec();
+            let position = usize::try_from(args[1].as_int()?)
+                .ok()
+                .filter(|&position| position <= list.len())?;
+            list.insert(position, args[2].as_int()?);
+            Some(Value::ints(list))
+        },
+    ),
     Function::new("sorted", (1, 1), "a list in rising order", |args, _| {
         let mut list = args[0].as_ints()?.to_vec();
         list.sort_unstable();
@@ -253,33 +408,65 @@ pub static FUNCTIONS: &[Function] = &[
     }),
     Function::new("squeeze", (1, 1), "a list without its ones", |args, _| {
         let list = args[0].as_ints()?;
-        Some(Value::ints(list.iter().copied().filter(|&extent| extent != 1).collect()))
+        Some(Value::ints(
+            list.iter().copied().filter(|&extent| extent != 1).collect(),
+        ))
     }),
-    Function::new("all_equal", (2, 2), "all_equal(list, v): whether every entry is v", |args, _| {
-        let value = args[1].as_int()?;
-        Some(Value::Bool(args[0].as_ints()?.iter().all(|&entry| entry == value)))
-    }),
-    Function::new("scaled", (2, 2), "scaled(a, b): entries multiplied pairwise", |args, _| {
-        pairwise(args, i64::checked_mul)
-    }),
-    Function::new("shifted", (2, 2), "shifted(a, b): entries added pairwise", |args, _| {
-        pairwise(args, i64::checked_add)
-    }),
+    Function::new(
+        "all_equal",
+        (2, 2),
+        "all_equal(list, v): whether every entry is v",
+        |args, _| {
+            let value = args[1].as_int()?;
+            Some(Value::Bool(
+                args[0].as_ints()?.iter().all(|&entry| entry == value),
+            ))
+        },
+    ),
+    Function::new(
+        "scaled",
+        (2, 2),
+        "scaled(a, b): entries multiplied pairwise",
+        |args, _| pairwise(args, i64::checked_mul),
+    ),
+    Function::new(
+        "shifted",
+        (2, 2),
+        "shifted(a, b): entries added pairwise",
+        |args, _| pairwise(args, i64::checked_add),
+    ),
     // Numbers.
-    Function::new("sqrt", (1, 1), "square root", |args, _| Some(Value::float(args[0].as_float()?.sqrt()))),
-    Function::new("exp", (1, 1), "exponential", |args, _| Some(Value::float(args[0].as_float()?.exp()))),
-    Function::new("min", (2, 2), "the smaller number", |args, _| pick(args, |a, b| a <= b)),
-    Function::new("max", (2, 2), "the larger number", |args, _| pick(args, |a, b| a >= b)),
-    Function::new("power_of_two", (1, 1), "whether a number is a power of two, of any sign and exponent", |args, _| {
-        let value = args[0].as_float()?.abs();
-        Some(Value::Bool(value.is_normal() && value.log2().fract() == 0.0))
+    Function::new("sqrt", (1, 1), "square root", |args, _| {
+        Some(Value::float(args[0].as_float()?.sqrt()))
     }),
+    Function::new("exp", (1, 1), "exponential", |args, _| {
+        Some(Value::float(args[0].as_float()?.exp()))
+    }),
+    Function::new("min", (2, 2), "the smaller number", |args, _| {
+        pick(args, |a, b| a <= b)
+    }),
+    Function::new("max", (2, 2), "the larger number", |args, _| {
+        pick(args, |a, b| a >= b)
+    }),
+    Function::new(
+        "power_of_two",
+        (1, 1),
+        "whether a number is a power of two, of any sign and exponent",
+        |args, _| {
+            let value = args[0].as_float()?.abs();
+            Some(Value::Bool(value.is_normal() && value.log2().fract() == 0.0))
+        },
+    ),
 ];
 
 /// The function spelled `name`.
 pub fn lookup(name: &str) -> Option<&'static Function> {
-    static BY_NAME: LazyLock<HashMap<&str, &Function>> =
-        LazyLock::new(|| FUNCTIONS.iter().map(|function| (function.name, function)).collect());
+    static BY_NAME: LazyLock<HashMap<&str, &Function>> = LazyLock::new(|| {
+        FUNCTIONS
+            .iter()
+            .map(|function| (function.name, function))
+            .collect()
+    });
     BY_NAME.get(name).copied()
 }
 
@@ -291,7 +478,9 @@ fn sunk(args: &[Value]) -> Option<Sunk> {
 /// Dims of a value's type.
 fn dims(value: &Value, facts: &dyn Facts) -> Option<Vec<i64>> {
     let dims = facts.ty(value.as_handle()?)?.shape.dims()?;
-    dims.into_iter().map(|extent| i64::try_from(extent).ok()).collect()
+    dims.into_iter()
+        .map(|extent| i64::try_from(extent).ok())
+        .collect()
 }
 
 /// Whether every value of `narrow` is a value of `wide`.

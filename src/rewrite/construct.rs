@@ -128,7 +128,9 @@ impl Builder<'_> {
             self.set_attr(def, item, &mut attrs)?;
         }
         let operands = self.with_scalars(built);
-        let value = self.work.add(def.name, operands, attrs, &self.marks.origin, &self.marks.rules)?;
+        let value = self
+            .work
+            .add(def.name, operands, attrs, &self.marks.origin, &self.marks.rules)?;
         if let Some(label) = &term.label {
             self.bindings.shadow(&label.text, Binding::Value(handle(value)));
         }
@@ -153,7 +155,10 @@ impl Builder<'_> {
                 let (Binding::Attrs(bound) | Binding::Op(_, bound)) = self.bindings.get(&name.text)? else {
                     return None;
                 };
-                let known = def.attrs.iter().filter_map(|attr| Some((attr.name, bound.get(attr.name)?)));
+                let known = def
+                    .attrs
+                    .iter()
+                    .filter_map(|attr| Some((attr.name, bound.get(attr.name)?)));
                 for (name, value) in known {
                     attrs.0.insert(name.to_owned(), value.clone());
                 }

@@ -4,7 +4,7 @@
 //! commute are tried in both orders, and conditions are asked once all goals are met, so a
 //! condition may decide between orders.
 
-use super::conditions::{admit, equal, evaluate, Value};
+use super::conditions::{Value, admit, equal, evaluate};
 use super::facts::{Binding, Bindings, Facts};
 use super::rule_ast::{AttrItem, Expr, ExprKind, Head, OpTerm, Rule, Term};
 use super::work_graph::{WorkGraph, handle, kind_name};
@@ -51,10 +51,12 @@ pub fn find(work: &WorkGraph, rule: &Rule, root: ValueId) -> Option<Match> {
         bindings: Bindings::default(),
         nodes: Vec::new(),
     };
-    matcher.solve(vec![(&rule.left, Some(root))], true).then_some(Match {
-        bindings: matcher.bindings,
-        nodes: matcher.nodes,
-    })
+    matcher
+        .solve(vec![(&rule.left, Some(root))], true)
+        .then_some(Match {
+            bindings: matcher.bindings,
+            nodes: matcher.nodes,
+        })
 }
 
 type Goal<'a> = (&'a Term, Operand);
@@ -93,7 +95,12 @@ impl<'a> Matcher<'a> {
 
     fn admitted(&mut self) -> bool {
         let n_names = self.bindings.len();
-        let admitted = admit(&self.rule.lets, &self.rule.conditions, &mut self.bindings, self.work);
+        let admitted = admit(
+            &self.rule.lets,
+            &self.rule.conditions,
+            &mut self.bindings,
+            self.work,
+        );
         if !admitted {
             self.bindings.truncate(n_names);
         }

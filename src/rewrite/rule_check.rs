@@ -14,11 +14,20 @@ use crate::ops::{AttrDefault, OpDef, all, lookup};
 
 /// Words that are no variables: tile kinds, sources and truth values. Names of ops are too.
 const WORDS: &[&str] = &[
-    "input", "weight", "smap", "sred", "srow", "sdot", "swin", "sview", "sindex", "sother", "load", "true", "false",
+    "input", "weight", "smap", "sred", "srow", "sdot", "swin", "sview", "sindex", "sother", "load", "true",
+    "false",
 ];
 
 /// What a kernel may accept.
-const REGION_KINDS: [&str; 7] = ["pointwise", "row", "reduce", "dot", "window", "attention", "other"];
+const REGION_KINDS: [&str; 7] = [
+    "pointwise",
+    "row",
+    "reduce",
+    "dot",
+    "window",
+    "attention",
+    "other",
+];
 
 /// Reports every mistake of `items`. Items of files `n_base` and later may replace others.
 pub fn check(items: &[Item], n_base: usize, errors: &mut Vec<RuleError>) {
@@ -84,13 +93,15 @@ fn check_rule(rule: &Rule, errors: &mut Vec<RuleError>) {
 fn check_arrow(rule: &Rule, errors: &mut Vec<RuleError>) {
     let destructive = rule.arrow == Arrow::Replace;
     let (allowed, help) = match rule.header.phase {
-        Phase::Canonical | Phase::Recognize | Phase::Layout => {
-            (destructive, "rules of this phase run before the e-graph and replace: write `~>`")
-        }
+        Phase::Canonical | Phase::Recognize | Phase::Layout => (
+            destructive,
+            "rules of this phase run before the e-graph and replace: write `~>`",
+        ),
         Phase::Algebra => (true, ""),
-        Phase::Lower | Phase::Fuse | Phase::View => {
-            (!destructive, "an e-graph keeps both sides: write `=>` or `=`, or choose an earlier phase")
-        }
+        Phase::Lower | Phase::Fuse | Phase::View => (
+            !destructive,
+            "an e-graph keeps both sides: write `=>` or `=`, or choose an earlier phase",
+        ),
     };
     if !allowed {
         let name = &rule.header.name;
@@ -100,7 +111,15 @@ fn check_arrow(rule: &Rule, errors: &mut Vec<RuleError>) {
             rule.header.phase.name(),
             arrow_text(rule.arrow)
         );
-        errors.push(RuleError::new("rules::arrow_in_phase", name.span, message, "its arrow does not fit").help(help));
+        errors.push(
+            RuleError::new(
+                "rules::arrow_in_phase",
+                name.span,
+                message,
+                "its arrow does not fit",
+            )
+            .help(help),
+        );
     }
 }
 
@@ -145,18 +164,33 @@ fn check_horizontal(rule: &Horizontal, errors: &mut Vec<RuleError>) {
         scope.right(term);
         scope.names.push(&name.text);
     }
-    let replaces = rule.bindings.last().is_some_and(|(name, _)| name.text == rule.sibling.text);
+    let replaces = rule
+        .bindings
+        .last()
+        .is_some_and(|(name, _)| name.text == rule.sibling.text);
     if !replaces {
-        let message = format!("the right side does not end with what replaces `{}`", rule.sibling.text);
+        let message = format!(
+            "the right side does not end with what replaces `{}`",
+            rule.sibling.text
+        );
         let label = "never replaced";
-        errors.push(RuleError::new("rules::sibling_not_replaced", rule.sibling.span, message, label));
+        errors.push(RuleError::new(
+            "rules::sibling_not_replaced",
+            rule.sibling.span,
+            message,
+            label,
+        ));
     }
 }
 
 fn check_kernel(kernel: &Kernel, errors: &mut Vec<RuleError>) {
     for kind in &kernel.accepts {
         if !REGION_KINDS.contains(&kind.text.as_str()) {
-            let message = format!("`{}` is not a kind of region ({})", kind.text, REGION_KINDS.join(", "));
+            let message = format!(
+                "`{}` is not a kind of region ({})",
+                kind.text,
+                REGION_KINDS.join(", ")
+            );
             let error = RuleError::new("rules::unknown_region_kind", kind.span, message, "unknown kind");
             errors.push(error.suggest(&kind.text, REGION_KINDS));
         }
@@ -190,7 +224,12 @@ impl<'a, 'e> Scope<'a, 'e> {
     fn check_root(&mut self, term: &Term) {
         if !matches!(term, Term::Op(_)) {
             let message = "the left side must be an op, so that it is clear where the rule looks";
-            self.report(RuleError::new("rules::no_root", term.span(), message, "not an op"));
+            self.report(RuleError::new(
+                "rules::no_root",
+                term.span(),
+                message,
+                "not an op",
+            ));
         }
     }
 
@@ -295,9 +334,17 @@ impl<'a, 'e> Scope<'a, 'e> {
             Head::Family { .. } => None,
             Head::Tile(name) => {
                 if !self.tiles {
-                    let message = format!("`{}` is of the tile sort, which begins in phase `lower`", name.text);
+                    let message = format!(
+                        "`{}` is of the tile sort, which begins in phase `lower`",
+                        name.text
+                    );
                     let label = "not known in this phase";
-                    self.report(RuleError::new("rules::tile_form_in_phase", name.span, message, label));
+                    self.report(RuleError::new(
+                        "rules::tile_form_in_phase",
+                        name.span,
+                        message,
+                        label,
+                    ));
                 }
                 None
             }
@@ -316,14 +363,27 @@ impl<'a, 'e> Scope<'a, 'e> {
     fn check_arity(&mut self, def: &OpDef, op: &OpTerm) {
         let has_each = matches!(op.operands.last(), Some(Term::Each(_)));
         let found = op.operands.len() - usize::from(has_each);
-        let (least, named) = (def.operands.required.len(), def.operands.required.len() + def.operands.optional.len());
+        let (least, named) = (
+            def.operands.required.len(),
+            def.operands.required.len() + def.operands.optional.len(),
+        );
         let too_few = found < least && !has_each;
         if too_few || (found > named && !def.operands.variadic) {
-            let names: Vec<&str> = def.operands.required.iter().chain(def.operands.optional).copied().collect();
+            let names: Vec<&str> = def
+                .operands
+                .required
+                .iter()
+                .chain(def.operands.optional)
+                .copied()
+                .collect();
             self.report(RuleError::new(
                 "rules::arity",
                 op.span,
-                format!("`{}` takes ({}), found {found} operands", def.name, names.join(", ")),
+                format!(
+                    "`{}` takes ({}), found {found} operands",
+                    def.name,
+                    names.join(", ")
+                ),
                 "wrong number of operands",
             ));
         }
@@ -333,7 +393,12 @@ impl<'a, 'e> Scope<'a, 'e> {
         let Some(def) = def else { return };
         if !def.attrs.iter().any(|attr| attr.name == name.text) {
             let message = format!("`{}` has no attribute `{}`", def.name, name.text);
-            let error = RuleError::new("rules::unknown_attribute", name.span, message, "unknown attribute");
+            let error = RuleError::new(
+                "rules::unknown_attribute",
+                name.span,
+                message,
+                "unknown attribute",
+            );
             self.report(error.suggest(&name.text, def.attrs.iter().map(|attr| attr.name)));
         }
     }
@@ -343,13 +408,23 @@ impl<'a, 'e> Scope<'a, 'e> {
         if op.attrs.iter().any(|item| matches!(item, AttrItem::Bare(_))) {
             return;
         }
-        for attr in def.attrs.iter().filter(|attr| attr.default == AttrDefault::Required) {
-            let given = |item: &AttrItem| matches!(item, AttrItem::Named { name, .. } if name.text == attr.name);
+        for attr in def
+            .attrs
+            .iter()
+            .filter(|attr| attr.default == AttrDefault::Required)
+        {
+            let given =
+                |item: &AttrItem| matches!(item, AttrItem::Named { name, .. } if name.text == attr.name);
             if !op.attrs.iter().any(given) {
                 let name = op.head.name();
                 let message = format!("`{}` on the right side needs attribute `{}`", def.name, attr.name);
                 let label = format!("add e.g. `{}[{}=..]`", def.name, attr.name);
-                self.report(RuleError::new("rules::missing_attribute", name.span, message, label));
+                self.report(RuleError::new(
+                    "rules::missing_attribute",
+                    name.span,
+                    message,
+                    label,
+                ));
             }
         }
     }
@@ -390,13 +465,20 @@ impl<'a, 'e> Scope<'a, 'e> {
     }
 
     fn check_function(&mut self, function: &Name, n_args: usize) {
-        let sibling = SIBLING_FUNCTIONS.iter().find(|(name, ..)| self.horizontal && *name == function.text);
+        let sibling = SIBLING_FUNCTIONS
+            .iter()
+            .find(|(name, ..)| self.horizontal && *name == function.text);
         let arity = match (lookup_function(&function.text), sibling) {
             (Some(known), _) => known.arity,
             (None, Some((_, arity, _))) => *arity,
             (None, None) => {
                 let message = format!("no function is named `{}`", function.text);
-                let error = RuleError::new("rules::unknown_function", function.span, message, "unknown function");
+                let error = RuleError::new(
+                    "rules::unknown_function",
+                    function.span,
+                    message,
+                    "unknown function",
+                );
                 let known = FUNCTIONS.iter().map(|function| function.name);
                 return self.report(error.suggest(&function.text, known));
             }
@@ -404,7 +486,12 @@ impl<'a, 'e> Scope<'a, 'e> {
         if !(arity.0..=arity.1).contains(&n_args) {
             let message = format!("`{}` takes {} arguments, found {n_args}", function.text, arity.0);
             let label = "wrong number of arguments";
-            self.report(RuleError::new("rules::function_arity", function.span, message, label));
+            self.report(RuleError::new(
+                "rules::function_arity",
+                function.span,
+                message,
+                label,
+            ));
         }
     }
 }

@@ -23,7 +23,10 @@ pub enum InstanceError {
     #[error("the rule does not fire on its own instance")]
     DoesNotFire,
     #[error("the {side} side cannot be evaluated: {error}")]
-    Evaluation { side: &'static str, error: reference::ReferenceError },
+    Evaluation {
+        side: &'static str,
+        error: reference::ReferenceError,
+    },
     #[error("the two sides differ: {0}")]
     Differs(Difference),
 }
@@ -38,7 +41,11 @@ pub struct Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "element {} is {} on the left and {} on the right", self.position, self.left, self.right)
+        write!(
+            f,
+            "element {} is {} on the left and {} on the right",
+            self.position, self.left, self.right
+        )
     }
 }
 
@@ -66,7 +73,11 @@ pub fn check_instance(rule: &Rule, entries: &[TestEntry], seed: u64) -> Result<(
 ///
 /// # Errors
 /// If a variable has no entry, or the types do not fit the ops of the left side.
-pub fn instance(rule: &Rule, entries: &[TestEntry], draw: &mut Draw) -> Result<(Graph, Vec<HostTensor>), String> {
+pub fn instance(
+    rule: &Rule,
+    entries: &[TestEntry],
+    draw: &mut Draw,
+) -> Result<(Graph, Vec<HostTensor>), String> {
     let mut maker = Maker {
         graph: Graph::new(&rule.header.name.text),
         inputs: Vec::new(),
@@ -138,7 +149,9 @@ impl Maker<'_> {
         let work = WorkGraph::new(Graph::new("nothing"));
         match evaluate(value, &self.bindings, &work) {
             Some(super::conditions::Value::Bound(binding)) => Ok(binding),
-            Some(super::conditions::Value::Bool(_)) | None => Err("an attribute value cannot be computed".to_owned()),
+            Some(super::conditions::Value::Bool(_)) | None => {
+                Err("an attribute value cannot be computed".to_owned())
+            }
         }
     }
 
@@ -156,14 +169,20 @@ impl Maker<'_> {
     }
 
     fn attrs(&self, op: Option<&str>, entries: &[(Name, Expr)]) -> Result<Attrs, String> {
-        let def = op.and_then(lookup).ok_or("a set of attributes belongs to no op of the left side")?;
+        let def = op
+            .and_then(lookup)
+            .ok_or("a set of attributes belongs to no op of the left side")?;
         let mut attrs = Attrs::new();
         for (name, value) in entries {
             let declared = def.attrs.iter().find(|attr| attr.name == name.text);
-            let declared = declared.ok_or_else(|| format!("`{}` has no attribute `{}`", def.name, name.text))?;
+            let declared =
+                declared.ok_or_else(|| format!("`{}` has no attribute `{}`", def.name, name.text))?;
             let value = super::conditions::Value::Bound(self.attr(value)?);
             let value = as_attr(&value, declared.kind);
-            attrs.0.insert(name.text.clone(), value.ok_or_else(|| format!("`{}` is of another kind", name.text))?);
+            attrs.0.insert(
+                name.text.clone(),
+                value.ok_or_else(|| format!("`{}` is of another kind", name.text))?,
+            );
         }
         Ok(attrs)
     }
@@ -201,7 +220,11 @@ fn difference(left: &HostTensor, right: &HostTensor, numerics: Numerics) -> Opti
         Numerics::Reassoc => 1e-4,
         Numerics::Approx(ulps) => 1e-4 + f64::from(ulps) * f64::from(f32::EPSILON),
     };
-    let largest = left.iter().map(|value| value.abs()).filter(|value| value.is_finite()).fold(0.0, f64::max);
+    let largest = left
+        .iter()
+        .map(|value| value.abs())
+        .filter(|value| value.is_finite())
+        .fold(0.0, f64::max);
     let allowed = relative * largest;
     let off = |left: f64, right: f64| match (left.is_nan(), right.is_nan()) {
         (true, true) => 0.0,
@@ -211,6 +234,11 @@ fn difference(left: &HostTensor, right: &HostTensor, numerics: Numerics) -> Opti
         (false, false) => (left - right).abs(),
     };
     let pairs = left.iter().zip(&right).enumerate();
-    let (position, (&left, &right)) = pairs.max_by(|(_, (a, b)), (_, (c, d))| off(**a, **b).total_cmp(&off(**c, **d)))?;
-    (off(left, right) > allowed).then_some(Difference { position, left, right })
+    let (position, (&left, &right)) =
+        pairs.max_by(|(_, (a, b)), (_, (c, d))| off(**a, **b).total_cmp(&off(**c, **d)))?;
+    (off(left, right) > allowed).then_some(Difference {
+        position,
+        left,
+        right,
+    })
 }

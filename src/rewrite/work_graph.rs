@@ -107,7 +107,9 @@ impl WorkGraph {
         self.grow();
         for position in first..self.graph.nodes.len() {
             self.graph.nodes[position].rules = rules.to_vec();
-            self.adopt(NodeId(u32::try_from(position).expect("graphs have under 2^32 nodes")));
+            self.adopt(NodeId(
+                u32::try_from(position).expect("graphs have under 2^32 nodes"),
+            ));
         }
         results.map(|results| results[0])
     }
@@ -164,7 +166,11 @@ impl WorkGraph {
         self.users[new.0 as usize].extend(std::iter::repeat_n(user, n_uses));
         self.changed.push(user);
         let node = self.graph.node(user);
-        let konst = node.operands.iter().flatten().all(|operand| self.konst[operand.0 as usize]);
+        let konst = node
+            .operands
+            .iter()
+            .flatten()
+            .all(|operand| self.konst[operand.0 as usize]);
         for result in &node.results {
             self.konst[result.0 as usize] = konst;
         }
@@ -217,7 +223,12 @@ impl WorkGraph {
     fn adopt(&mut self, id: NodeId) {
         let node = &self.graph.nodes[id.0 as usize];
         let has_operands = node.operands.iter().any(Option::is_some);
-        let konst = has_operands && node.operands.iter().flatten().all(|operand| self.konst[operand.0 as usize]);
+        let konst = has_operands
+            && node
+                .operands
+                .iter()
+                .flatten()
+                .all(|operand| self.konst[operand.0 as usize]);
         for result in &node.results {
             self.konst[result.0 as usize] = konst;
         }
@@ -255,14 +266,22 @@ impl WorkGraph {
             .operands
             .iter()
             .map(|operand| match operand {
-                Some(value) => self.graph.weight(*value).map(|data| Some(Datum::Tensor(data.clone()))),
+                Some(value) => self
+                    .graph
+                    .weight(*value)
+                    .map(|data| Some(Datum::Tensor(data.clone()))),
                 None => Some(None),
             })
             .collect();
         let Some(data) = data.filter(|data| data.iter().any(Option::is_some)) else {
             return false;
         };
-        let operand_bytes = node.operands.iter().flatten().map(|&value| self.graph.ty(value).n_bytes()).sum();
+        let operand_bytes = node
+            .operands
+            .iter()
+            .flatten()
+            .map(|&value| self.graph.ty(value).n_bytes())
+            .sum();
         if !allows(node, operand_bytes, self.graph.ty(result).n_bytes()) {
             return false;
         }
@@ -368,7 +387,10 @@ pub fn kind_name(op: &str) -> Option<&'static str> {
 fn is_mergeable(node: &Node) -> bool {
     let is_plain = |attr: &Attr| !matches!(attr, Attr::Tensor(_) | Attr::Graph(_));
     let is_pure = lookup(node.op).is_some_and(|def| !matches!(def.lower, Lowering::Host(_)));
-    node.results.len() == 1 && is_pure && node.operands.iter().any(Option::is_some) && node.attrs.0.values().all(is_plain)
+    node.results.len() == 1
+        && is_pure
+        && node.operands.iter().any(Option::is_some)
+        && node.attrs.0.values().all(is_plain)
 }
 
 fn key(op: &'static str, attrs: &Attrs, operands: &[Operand]) -> Key {

@@ -43,7 +43,10 @@ impl ExecutionContext {
             workspace: &workspace,
         };
         let graph = GraphExec::record(&stream, |stream| {
-            program.launches.iter().try_for_each(|launch| memories.launch(stream, launch))
+            program
+                .launches
+                .iter()
+                .try_for_each(|launch| memories.launch(stream, launch))
         })?;
         graph.upload(&stream)?;
         stream.synchronize()?;
@@ -84,7 +87,8 @@ impl ExecutionContext {
             staged[span..span + tensor.n_bytes()].copy_from_slice(tensor.bytes());
         }
         for (span, place) in spans(&engine.program.inputs).zip(&engine.program.inputs) {
-            self.stream.upload(&self.arena, place.offset, &self.staged_inputs, span, place.len)?;
+            self.stream
+                .upload(&self.arena, place.offset, &self.staged_inputs, span, place.len)?;
         }
         Ok(())
     }
@@ -110,14 +114,18 @@ impl ExecutionContext {
                 Memory::Weights => &engine.weights,
                 Memory::Workspace => &self.workspace,
             };
-            self.stream.download(&mut self.staged_outputs, span, memory, place.offset, place.len)?;
+            self.stream
+                .download(&mut self.staged_outputs, span, memory, place.offset, place.len)?;
         }
         self.stream.synchronize()?;
         let staged = self.staged_outputs.bytes();
-        let outputs = spans(places).zip(places).zip(engine.outputs()).map(|((span, place), binding)| {
-            HostTensor::from_bytes(binding.dtype, &binding.dims, &staged[span..span + place.len])
-                .expect("validate() compared the sizes of outputs and their places")
-        });
+        let outputs = spans(places)
+            .zip(places)
+            .zip(engine.outputs())
+            .map(|((span, place), binding)| {
+                HostTensor::from_bytes(binding.dtype, &binding.dims, &staged[span..span + place.len])
+                    .expect("validate() compared the sizes of outputs and their places")
+            });
         Ok(outputs.collect())
     }
 
@@ -156,7 +164,10 @@ impl ExecutionContext {
             (0..n).try_for_each(|_| memories.launch(stream, launch))
         })?;
         graph.launch(&self.stream)?;
-        let (start, end) = (Event::new(&self.engine.context)?, Event::new(&self.engine.context)?);
+        let (start, end) = (
+            Event::new(&self.engine.context)?,
+            Event::new(&self.engine.context)?,
+        );
         start.record(&self.stream)?;
         graph.launch(&self.stream)?;
         end.record(&self.stream)?;
@@ -189,7 +200,11 @@ impl Memories<'_> {
             block: launch.block,
             smem_bytes: launch.smem_bytes,
         };
-        let begin = if self.engine.program.kernels_wait { Begin::WhenAllowed } else { Begin::AfterPredecessors };
+        let begin = if self.engine.program.kernels_wait {
+            Begin::WhenAllowed
+        } else {
+            Begin::AfterPredecessors
+        };
         self.engine.functions[launch.kernel].launch(stream, &geometry, begin, &args)
     }
 
@@ -213,7 +228,10 @@ fn spans(places: &[Place]) -> impl Iterator<Item = usize> {
 }
 
 fn staged_bytes(places: &[Place]) -> usize {
-    places.iter().map(|place| place.len.next_multiple_of(ALIGNMENT)).sum()
+    places
+        .iter()
+        .map(|place| place.len.next_multiple_of(ALIGNMENT))
+        .sum()
 }
 
 fn check_inputs(bindings: &[Binding], inputs: &[HostTensor]) -> Result<(), RuntimeError> {

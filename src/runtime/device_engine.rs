@@ -26,11 +26,13 @@ impl DeviceEngine {
     /// If the engine has no program for the device, or the device refuses.
     pub fn load(engine: &Engine, context: &Arc<Context>) -> Result<Arc<Self>, RuntimeError> {
         let info = context.info();
-        let program = engine.program_for(info.sm).ok_or_else(|| RuntimeError::NoProgram {
-            device: info.name.clone(),
-            sm: info.sm,
-            archs: archs(engine),
-        })?;
+        let program = engine
+            .program_for(info.sm)
+            .ok_or_else(|| RuntimeError::NoProgram {
+                device: info.name.clone(),
+                sm: info.sm,
+                archs: archs(engine),
+            })?;
         let weights = DeviceMemory::new(context, engine.weights().len())?;
         Stream::new(context)?.upload_now(&weights, 0, engine.weights())?;
         Ok(Arc::new(DeviceEngine {
@@ -58,7 +60,12 @@ impl DeviceEngine {
 }
 
 fn archs(engine: &Engine) -> String {
-    let names: Vec<&str> = engine.header.programs.iter().map(|program| program.arch.as_str()).collect();
+    let names: Vec<&str> = engine
+        .header
+        .programs
+        .iter()
+        .map(|program| program.arch.as_str())
+        .collect();
     names.join(", ")
 }
 

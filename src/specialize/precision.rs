@@ -216,7 +216,10 @@ impl Narrowing<'_> {
         };
         let is_input = |value: &ValueId| self.is_f32(*value) && self.graph.inputs.contains(value);
         is_move
-            && node.results.iter().any(|&result| self.is_f32(result) && self.graph.outputs.contains(&result))
+            && node
+                .results
+                .iter()
+                .any(|&result| self.is_f32(result) && self.graph.outputs.contains(&result))
             && node.operands.iter().flatten().any(is_input)
     }
 

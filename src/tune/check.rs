@@ -13,7 +13,11 @@ pub struct Bound(pub f64);
 /// The bound for results stored as `dtype`, computed from operands of which the narrowest
 /// float is `narrowest`; `tf32` says that products may round their operands to TF32.
 pub fn bound(dtype: DType, narrowest: DType, tf32: bool) -> Bound {
-    let by_operands = if narrowest.is_float() { of_kind(narrowest, tf32) } else { 0.0 };
+    let by_operands = if narrowest.is_float() {
+        of_kind(narrowest, tf32)
+    } else {
+        0.0
+    };
     Bound(of_kind(dtype, tf32).max(by_operands))
 }
 
@@ -79,8 +83,14 @@ mod tests {
         assert_eq!(error_of(&tensor(&[3.0, 4.0]), &tensor(&[3.0, 4.0])), 0.0);
         assert!((error_of(&tensor(&[3.0, 4.5]), &tensor(&[3.0, 4.0])) - 0.1).abs() < 1e-9);
         let (nan, inf) = (f32::NAN, f32::INFINITY);
-        assert_eq!(error_of(&tensor(&[nan, inf, 1.0]), &tensor(&[nan, inf, 1.0])), 0.0);
-        assert_eq!(error_of(&tensor(&[nan, 1.0]), &tensor(&[2.0, 1.0])), f64::INFINITY);
+        assert_eq!(
+            error_of(&tensor(&[nan, inf, 1.0]), &tensor(&[nan, inf, 1.0])),
+            0.0
+        );
+        assert_eq!(
+            error_of(&tensor(&[nan, 1.0]), &tensor(&[2.0, 1.0])),
+            f64::INFINITY
+        );
         assert_eq!(error_of(&tensor(&[1.0]), &tensor(&[1.0, 1.0])), f64::INFINITY);
         assert_eq!(error_of(&tensor(&[1.0]), &tensor(&[0.0])), f64::INFINITY);
     }

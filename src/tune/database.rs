@@ -107,7 +107,11 @@ impl Database {
             }
         };
         let mut database = Database::default();
-        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        for (number, line) in text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| !line.trim().is_empty())
+        {
             let measurement = serde_json::from_str(line).map_err(|error| TuneError::Line {
                 path: path.to_owned(),
                 line: number + 1,
@@ -129,12 +133,13 @@ impl Database {
             .map(|entry| serde_json::to_string(entry).expect("measurements hold only what JSON has"))
             .collect();
         lines.sort();
-        write_aside(path, |into| lines.iter().try_for_each(|line| writeln!(into, "{line}"))).map_err(|source| {
-            TuneError::File {
-                action: "write",
-                path: path.to_owned(),
-                source,
-            }
+        write_aside(path, |into| {
+            lines.iter().try_for_each(|line| writeln!(into, "{line}"))
+        })
+        .map_err(|source| TuneError::File {
+            action: "write",
+            path: path.to_owned(),
+            source,
         })
     }
 
@@ -217,6 +222,9 @@ mod tests {
         let path = folder.path().join("times");
         fs::write(&path, "\n{\"kernel\": 3}\n").unwrap();
         let message = Database::load(&path).unwrap_err().to_string();
-        assert!(message.contains("line 2") && message.contains("times"), "{message}");
+        assert!(
+            message.contains("line 2") && message.contains("times"),
+            "{message}"
+        );
     }
 }

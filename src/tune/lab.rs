@@ -7,7 +7,8 @@ use super::error::TuneError;
 use super::problem::{Problem, Tactic};
 use super::widen::{widened, widened_tensor};
 use crate::cuda::{
-    Begin, Context, CudaError, DeviceMemory, Event, Function, GraphExec, KernelArg, LaunchGeometry, Module, Stream,
+    Begin, Context, CudaError, DeviceMemory, Event, Function, GraphExec, KernelArg, LaunchGeometry, Module,
+    Stream,
 };
 use crate::ir::{DType, Graph, HostTensor, TensorType};
 use crate::kernel::{Param, Source};
@@ -61,7 +62,11 @@ impl Lab {
         Ok(Lab {
             context: Arc::clone(context),
             stream: Stream::new(context)?,
-            begin: if context.info().sm >= 90 { Begin::WhenAllowed } else { Begin::AfterPredecessors },
+            begin: if context.info().sm >= 90 {
+                Begin::WhenAllowed
+            } else {
+                Begin::AfterPredecessors
+            },
         })
     }
 
@@ -80,18 +85,27 @@ impl Lab {
         };
         let mut inputs = Vec::new();
         for (operand, &is_weight) in operands.iter().zip(&problem.weights) {
-            let n_copies = if cold && is_weight { self.n_copies(operand.n_bytes()) } else { 1 };
+            let n_copies = if cold && is_weight {
+                self.n_copies(operand.n_bytes())
+            } else {
+                1
+            };
             let copies = (0..n_copies).map(|_| self.upload(operand.bytes()));
             inputs.push(copies.collect::<Result<Vec<_>, _>>()?);
         }
         let types = problem.spec.output_types();
-        let outputs = types.iter().map(|ty| DeviceMemory::new(&self.context, ty.n_bytes()));
+        let outputs = types
+            .iter()
+            .map(|ty| DeviceMemory::new(&self.context, ty.n_bytes()));
         let narrowest = narrowest(body);
         Ok(Bench {
             inputs,
             outputs: outputs.collect::<Result<_, _>>()?,
             wanted,
-            bounds: types.iter().map(|ty| bound(ty.dtype, narrowest, problem.spec.options.tf32)).collect(),
+            bounds: types
+                .iter()
+                .map(|ty| bound(ty.dtype, narrowest, problem.spec.options.tf32))
+                .collect(),
             types,
         })
     }
@@ -151,8 +165,11 @@ impl Lab {
             for output in &bench.outputs {
                 self.stream.fill(output, 0, output.len(), POISON)?;
             }
-            self.launch(bench, candidate, 0).map_err(|error| fault(candidate, error))?;
-            self.stream.synchronize().map_err(|error| fault(candidate, error))?;
+            self.launch(bench, candidate, 0)
+                .map_err(|error| fault(candidate, error))?;
+            self.stream
+                .synchronize()
+                .map_err(|error| fault(candidate, error))?;
             for (number, wanted) in bench.wanted.iter().enumerate() {
                 let error = error_of(&self.result(bench, number)?, wanted);
                 worst = worst.max(error);
@@ -165,7 +182,8 @@ impl Lab {
     fn result(&self, bench: &Bench, number: usize) -> Result<HostTensor, CudaError> {
         let ty = &bench.types[number];
         let mut tensor = HostTensor::zeros(ty.dtype, &ty.dims());
-        self.stream.download_now(tensor.bytes_mut(), &bench.outputs[number], 0)?;
+        self.stream
+            .download_now(tensor.bytes_mut(), &bench.outputs[number], 0)?;
         Ok(widened_tensor(&tensor))
     }
 
@@ -183,7 +201,9 @@ impl Lab {
                 Param::Dim(value) => KernelArg::I32(value),
             })
             .collect();
-        candidate.function.launch(&self.stream, &candidate.geometry, self.begin, &args)
+        candidate
+            .function
+            .launch(&self.stream, &candidate.geometry, self.begin, &args)
     }
 
     /// A graph of [`LAUNCHES`] launches.
@@ -224,13 +244,21 @@ fn drawn(body: &Graph) -> Result<(Vec<HostTensor>, Vec<HostTensor>), ReferenceEr
     let wide = widened(body);
     let run = |operands: &[HostTensor]| wide_results(&wide, operands);
     let types: Vec<&TensorType> = body.inputs.iter().map(|&input| body.ty(input)).collect();
-    let operands: Vec<HostTensor> = types.iter().zip(1..).map(|(ty, seed)| random::drawn(ty, seed)).collect();
+    let operands: Vec<HostTensor> = types
+        .iter()
+        .zip(1..)
+        .map(|(ty, seed)| random::drawn(ty, seed))
+        .collect();
     match run(&operands) {
         Ok(wanted) => Ok((operands, wanted)),
         // Drawn integers may be no valid positions; zeros are wherever there is anything.
         Err(_) => {
             let zeroed = |(operand, ty): (HostTensor, &&TensorType)| {
-                if ty.dtype.is_float() { operand } else { HostTensor::zeros(ty.dtype, &ty.dims()) }
+                if ty.dtype.is_float() {
+                    operand
+                } else {
+                    HostTensor::zeros(ty.dtype, &ty.dims())
+                }
             };
             let operands: Vec<HostTensor> = operands.into_iter().zip(&types).map(zeroed).collect();
             let wanted = run(&operands)?;
@@ -241,7 +269,10 @@ fn drawn(body: &Graph) -> Result<(Vec<HostTensor>, Vec<HostTensor>), ReferenceEr
 
 /// The float kind of fewest bytes that any value of the body has.
 fn narrowest(body: &Graph) -> DType {
-    let kinds = body.values.iter().filter_map(|value| Some(value.ty.as_ref()?.dtype));
+    let kinds = body
+        .values
+        .iter()
+        .filter_map(|value| Some(value.ty.as_ref()?.dtype));
     kinds
         .filter(|dtype| dtype.is_float())
         .min_by_key(|dtype| (dtype.size_bytes(), *dtype != DType::BF16))

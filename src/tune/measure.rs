@@ -53,8 +53,10 @@ pub fn measure(
     let (distinct, numbers) = distinct(problems);
     let lab = Lab::new(context)?;
     let mut tactics = Vec::with_capacity(distinct.len());
-    let variants: Vec<Vec<Variant>> =
-        distinct.par_iter().map(|problem| kernel::variants(&problem.spec, arch)).collect();
+    let variants: Vec<Vec<Variant>> = distinct
+        .par_iter()
+        .map(|problem| kernel::variants(&problem.spec, arch))
+        .collect();
     let likely = likely(&distinct, &variants, arch, effort, cache)?;
     for (position, ((problem, variants), likely)) in distinct.iter().zip(&variants).zip(likely).enumerate() {
         let mut trial = Trial {
@@ -91,7 +93,11 @@ fn likely(
     let pairs: Vec<(usize, &Variant)> = variants
         .iter()
         .enumerate()
-        .flat_map(|(n, own)| own.iter().take(effort.max_variants).map(move |variant| (n, variant)))
+        .flat_map(|(n, own)| {
+            own.iter()
+                .take(effort.max_variants)
+                .map(move |variant| (n, variant))
+        })
         .collect();
     let sources: Vec<Source> = pairs
         .par_iter()
@@ -142,7 +148,8 @@ impl Trial<'_> {
         // Where the likely ones are all wrong, the others get their chance.
         for variant in &variants[n_likely..] {
             let source = kernel::render(&self.problem.spec, variant, self.arch)?;
-            let mut cubins = compile::compile_each(std::slice::from_ref(&source), self.arch, self.cache, &|_, _| {})?;
+            let mut cubins =
+                compile::compile_each(std::slice::from_ref(&source), self.arch, self.cache, &|_, _| {})?;
             let cubin = cubins.pop().expect("one source gives one result");
             let built = Built {
                 variant: variant.clone(),
@@ -160,9 +167,16 @@ impl Trial<'_> {
     /// The fastest right variant of a batch, or why there is none.
     fn best_of(&mut self, batch: Vec<Built>) -> Result<Result<Tactic, String>, TuneError> {
         let (mut entrants, mut last) = self.entrants(batch);
-        let unknown: Vec<usize> = (0..entrants.len()).filter(|&n| entrants[n].median_us.is_none()).collect();
+        let unknown: Vec<usize> = (0..entrants.len())
+            .filter(|&n| entrants[n].median_us.is_none())
+            .collect();
         if !unknown.is_empty() {
-            let bench = self.lab.bench(self.problem, Data::Drawn { cold: self.effort.cold_weights })?;
+            let bench = self.lab.bench(
+                self.problem,
+                Data::Drawn {
+                    cold: self.effort.cold_weights,
+                },
+            )?;
             let mut right = Vec::new();
             for n in unknown {
                 match self.judged(&bench, &entrants[n].tactic)? {
@@ -183,7 +197,10 @@ impl Trial<'_> {
         }
         let mut best: Option<Entrant> = None;
         for entrant in entrants.into_iter().filter(|entrant| entrant.median_us.is_some()) {
-            let limit = best.as_ref().and_then(|best| best.median_us).map_or(f64::INFINITY, |us| us * MARGIN);
+            let limit = best
+                .as_ref()
+                .and_then(|best| best.median_us)
+                .map_or(f64::INFINITY, |us| us * MARGIN);
             if entrant.median_us.is_some_and(|us| us < limit) {
                 best = Some(entrant);
             }
@@ -218,7 +235,14 @@ impl Trial<'_> {
         let cubin = cubin.map_err(|error| {
             tracing::warn!("passing over a variant: {error}");
             let reason = error.to_string();
-            self.database.note(self.machine, &source, variant, Outcome::Unusable { reason: reason.clone() });
+            self.database.note(
+                self.machine,
+                &source,
+                variant,
+                Outcome::Unusable {
+                    reason: reason.clone(),
+                },
+            );
             reason
         })?;
         let median_us = match self.database.get(self.machine, &source) {
@@ -238,13 +262,20 @@ impl Trial<'_> {
     }
 
     /// Loads and checks a variant; the inner error says why it is out.
-    fn judged(&mut self, bench: &Bench, tactic: &Tactic) -> Result<Result<(Candidate, f64), String>, TuneError> {
+    fn judged(
+        &mut self,
+        bench: &Bench,
+        tactic: &Tactic,
+    ) -> Result<Result<(Candidate, f64), String>, TuneError> {
         let candidate = match self.lab.load(tactic) {
             Ok(candidate) => candidate,
             Err(error) => {
                 let reason = error.to_string();
-                let outcome = Outcome::Unusable { reason: reason.clone() };
-                self.database.note(self.machine, &tactic.source, &tactic.variant, outcome);
+                let outcome = Outcome::Unusable {
+                    reason: reason.clone(),
+                };
+                self.database
+                    .note(self.machine, &tactic.source, &tactic.variant, outcome);
                 return Ok(Err(reason));
             }
         };
@@ -258,7 +289,12 @@ impl Trial<'_> {
             tactic.variant.knobs_text()
         );
         tracing::warn!("{reason}; region:\n{}", self.problem.spec.text());
-        self.database.note(self.machine, &tactic.source, &tactic.variant, Outcome::Wrong { error });
+        self.database.note(
+            self.machine,
+            &tactic.source,
+            &tactic.variant,
+            Outcome::Wrong { error },
+        );
         Ok(Err(reason))
     }
 
@@ -292,7 +328,12 @@ impl Trial<'_> {
             let entrant = &mut entrants[*n];
             entrant.median_us = Some(median(times));
             let outcome = outcome(times, *error);
-            self.database.note(self.machine, &entrant.tactic.source, &entrant.tactic.variant, outcome);
+            self.database.note(
+                self.machine,
+                &entrant.tactic.source,
+                &entrant.tactic.variant,
+                outcome,
+            );
         }
         Ok(())
     }

@@ -27,7 +27,9 @@ pub fn predict(
         .map(|problem| Search::new(problem, arch))
         .collect::<Result<_, _>>()?;
     loop {
-        let open: Vec<usize> = (0..searches.len()).filter(|&n| searches[n].tactic.is_none()).collect();
+        let open: Vec<usize> = (0..searches.len())
+            .filter(|&n| searches[n].tactic.is_none())
+            .collect();
         if open.is_empty() {
             break;
         }
@@ -71,11 +73,19 @@ impl Search {
     }
 
     fn render(&self, problem: &Problem, arch: Arch) -> Result<Source, TuneError> {
-        Ok(kernel::render(&problem.spec, &self.variants[self.position], arch)?)
+        Ok(kernel::render(
+            &problem.spec,
+            &self.variants[self.position],
+            arch,
+        )?)
     }
 
     /// Takes the compiled variant, or moves on to the next.
-    fn consider(&mut self, source: Source, cubin: Result<Cubin, compile::CompileError>) -> Result<(), TuneError> {
+    fn consider(
+        &mut self,
+        source: Source,
+        cubin: Result<Cubin, compile::CompileError>,
+    ) -> Result<(), TuneError> {
         let variant = self.variants[self.position].clone();
         self.position += 1;
         let is_last = self.position == self.variants.len();
@@ -92,7 +102,10 @@ impl Search {
                     self.tactic = Some(tactic);
                     return Ok(());
                 }
-                let least = self.spilled.as_ref().map_or(u32::MAX, |own| own.cubin.resources.local_bytes);
+                let least = self
+                    .spilled
+                    .as_ref()
+                    .map_or(u32::MAX, |own| own.cubin.resources.local_bytes);
                 if local_bytes < least {
                     self.spilled = Some(tactic);
                 }

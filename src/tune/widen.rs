@@ -54,7 +54,11 @@ fn wide_attrs(attrs: &Attrs) -> Attrs {
 
 /// Kinds whose rounding is the point, such as 8-bit floats, stay what they are.
 fn wide_kind(dtype: DType) -> DType {
-    if matches!(dtype, DType::F16 | DType::BF16) { DType::F32 } else { dtype }
+    if matches!(dtype, DType::F16 | DType::BF16) {
+        DType::F32
+    } else {
+        dtype
+    }
 }
 
 #[cfg(test)]

@@ -321,15 +321,30 @@ pub fn skinny(dtype: DType) -> Vec<Problem> {
         .iter()
         .flat_map(|&[m, n, k]| {
             layouts.iter().map(move |&layout| {
-                matmul(dtype, (&[m, k], Layout::Plain), (&[k, n], layout), Epilogue::BiasResidualRelu)
+                matmul(
+                    dtype,
+                    (&[m, k], Layout::Plain),
+                    (&[k, n], layout),
+                    Epilogue::BiasResidualRelu,
+                )
             })
         })
         .collect();
     // Gates and scales are floats.
     let epilogues = if dtype.is_float() { &EPILOGUES[..] } else { &[] };
     for &epilogue in epilogues {
-        problems.push(matmul(dtype, (&[2, 4, 40], Layout::Turned), (&[40, 72], Layout::Turned), epilogue));
-        problems.push(matmul(dtype, (&[3, 6, 24], Layout::Plain), (&[3, 24, 40], Layout::Plain), epilogue));
+        problems.push(matmul(
+            dtype,
+            (&[2, 4, 40], Layout::Turned),
+            (&[40, 72], Layout::Turned),
+            epilogue,
+        ));
+        problems.push(matmul(
+            dtype,
+            (&[3, 6, 24], Layout::Plain),
+            (&[3, 24, 40], Layout::Plain),
+            epilogue,
+        ));
     }
     problems
 }

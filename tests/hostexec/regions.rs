@@ -269,7 +269,10 @@ pub fn groups() -> Vec<Problem> {
         (DType::BF16, [2, 3, 3, 12], 12),
     ] {
         let dims = [n, h, w, c].map(|extent| i64::try_from(extent).unwrap());
-        let (groups, each) = (i64::try_from(group).unwrap(), dims[3] / i64::try_from(group).unwrap());
+        let (groups, each) = (
+            i64::try_from(group).unwrap(),
+            dims[3] / i64::try_from(group).unwrap(),
+        );
         let epsilon = ("epsilon", Attr::Float(1e-5));
         let scaled = |b: &mut Build, y: ValueId, channels: &[usize]| {
             let (scale, bias) = (b.input(dtype, channels), b.input(dtype, channels));
@@ -281,8 +284,16 @@ pub fn groups() -> Vec<Problem> {
         let mut b = Build::new(28);
         let (left, right) = (b.input(dtype, &[n, h, w, c - 4]), b.input(dtype, &[n, h, w, 4]));
         let x = b.with("concat", &[left, right], int("axis", 3));
-        let split = b.with("reshape", &[x], ints("shape", &[dims[0], dims[1], dims[2], groups, each]));
-        let y = b.with("standardize", &[split], ints("axes", &[1, 2, 4]).with(epsilon.0, epsilon.1.clone()));
+        let split = b.with(
+            "reshape",
+            &[x],
+            ints("shape", &[dims[0], dims[1], dims[2], groups, each]),
+        );
+        let y = b.with(
+            "standardize",
+            &[split],
+            ints("axes", &[1, 2, 4]).with(epsilon.0, epsilon.1.clone()),
+        );
         let y = b.with("reshape", &[y], ints("shape", &dims));
         let z = scaled(&mut b, y, &[c]);
         problems.push(b.done("group norm, channels last", RegionKind::Reduce, &[z]));
@@ -290,9 +301,21 @@ pub fn groups() -> Vec<Problem> {
         let mut b = Build::new(29);
         let x = b.input(dtype, &[n, h, w, c]);
         let turned = b.with("transpose", &[x], ints("perm", &[0, 3, 1, 2]));
-        let split = b.with("reshape", &[turned], ints("shape", &[dims[0], groups, each * dims[1] * dims[2]]));
-        let y = b.with("standardize", &[split], ints("axes", &[2]).with(epsilon.0, epsilon.1));
-        let y = b.with("reshape", &[y], ints("shape", &[dims[0], dims[3], dims[1], dims[2]]));
+        let split = b.with(
+            "reshape",
+            &[turned],
+            ints("shape", &[dims[0], groups, each * dims[1] * dims[2]]),
+        );
+        let y = b.with(
+            "standardize",
+            &[split],
+            ints("axes", &[2]).with(epsilon.0, epsilon.1),
+        );
+        let y = b.with(
+            "reshape",
+            &[y],
+            ints("shape", &[dims[0], dims[3], dims[1], dims[2]]),
+        );
         let z = scaled(&mut b, y, &[c, 1, 1]);
         let z = b.with("transpose", &[z], ints("perm", &[0, 2, 3, 1]));
         problems.push(b.done("group norm, channels second", RegionKind::Row, &[z]));

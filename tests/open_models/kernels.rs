@@ -10,13 +10,16 @@ use rtrt_codegen::rewrite::FusedGraph;
 const GENERAL: &str = "indexed";
 
 fn has_main_loop(spec: &KernelSpec) -> bool {
-    spec.body.nodes.iter().any(|node| match ops::lookup(node.op).map(|def| &def.lower) {
-        Some(Lowering::Tile(kind, _)) => match kind {
-            TileKind::Map | TileKind::View | TileKind::Index | TileKind::Other => false,
-            TileKind::Reduce | TileKind::Dot | TileKind::Window => true,
-        },
-        Some(Lowering::Map(_) | Lowering::Expand(_) | Lowering::Host(_)) | None => false,
-    })
+    spec.body
+        .nodes
+        .iter()
+        .any(|node| match ops::lookup(node.op).map(|def| &def.lower) {
+            Some(Lowering::Tile(kind, _)) => match kind {
+                TileKind::Map | TileKind::View | TileKind::Index | TileKind::Other => false,
+                TileKind::Reduce | TileKind::Dot | TileKind::Window => true,
+            },
+            Some(Lowering::Map(_) | Lowering::Expand(_) | Lowering::Host(_)) | None => false,
+        })
 }
 
 /// One line per distinct problem of a model.
@@ -34,7 +37,11 @@ fn row(spec: &KernelSpec, arch: Arch) -> Row {
     let us = best.map_or(f64::INFINITY, |best| best.predicted_us);
     let knobs = best.map(|best| format!("{:?}", best.knobs)).unwrap_or_default();
     let types = |types: Vec<rtrt_codegen::ir::TensorType>| {
-        types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        types
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     Row {
         n: 0,
@@ -74,5 +81,8 @@ pub fn check(fused: &FusedGraph, arch: Arch, title: &str) -> Result<(), String> 
     if slow.is_empty() {
         return Ok(());
     }
-    Err(format!("{title}: only the general kernel for\n  {}", slow.join("\n  ")))
+    Err(format!(
+        "{title}: only the general kernel for\n  {}",
+        slow.join("\n  ")
+    ))
 }

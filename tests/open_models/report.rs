@@ -119,10 +119,24 @@ pub fn kernels(case: &Case) -> Result<(), String> {
         for precision in [Precision::Full, Precision::Half] {
             let (fused, _) = fused(&precision.apply(&graph), 90)?;
             let title = format!("{:28} data_{set} {}", case.name, precision.name());
-            slow.extend(crate::kernels::check(&fused, Arch { sm: 90, specific: true }, &title).err());
+            slow.extend(
+                crate::kernels::check(
+                    &fused,
+                    Arch {
+                        sm: 90,
+                        specific: true,
+                    },
+                    &title,
+                )
+                .err(),
+            );
         }
     }
-    if slow.is_empty() { Ok(()) } else { Err(slow.join("\n")) }
+    if slow.is_empty() {
+        Ok(())
+    } else {
+        Err(slow.join("\n"))
+    }
 }
 
 fn worst(case: &Case, found: &[HostTensor]) -> Result<Error, String> {

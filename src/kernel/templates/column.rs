@@ -54,7 +54,16 @@ struct Plan {
 /// Static shared memory for combining slices, well below the 48 KB every architecture has.
 const MAX_SCRATCH_BYTES: usize = 40 << 10;
 
-const SHAPES: [(usize, usize); 8] = [(128, 1), (32, 4), (32, 8), (32, 16), (32, 32), (8, 16), (8, 64), (64, 1)];
+const SHAPES: [(usize, usize); 8] = [
+    (128, 1),
+    (32, 4),
+    (32, 8),
+    (32, 16),
+    (32, 32),
+    (8, 16),
+    (8, 64),
+    (64, 1),
+];
 
 fn plan_body(spec: &KernelSpec, shape: &RowShape, width: usize) -> Result<Option<RowBody>, KernelError> {
     row_body(
@@ -76,7 +85,12 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
     };
     let mut found = Vec::new();
     for width in [8, 4, 2, 1] {
-        let least = spec.input_types().iter().map(|ty| ty.dtype.size_bytes()).min().unwrap_or(4);
+        let least = spec
+            .input_types()
+            .iter()
+            .map(|ty| ty.dtype.size_bytes())
+            .min()
+            .unwrap_or(4);
         if width * least > 16 || !shape.n_rows.is_multiple_of(width) {
             continue;
         }
@@ -89,14 +103,19 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
                 columns_per_block,
                 slices,
             };
-            let idle = slices > shape.len || columns_per_block > 2 * shape.n_rows.div_ceil(width).next_multiple_of(8);
+            let idle = slices > shape.len
+                || columns_per_block > 2 * shape.n_rows.div_ceil(width).next_multiple_of(8);
             if idle || scratch_bytes(&rows, plan) > MAX_SCRATCH_BYTES {
                 continue;
             }
             let us = predicted_us(spec, &shape, &rows, plan, Device::of(arch));
             found.push(variant(
                 TEMPLATE.name,
-                &[("width", width), ("columns_per_block", columns_per_block), ("slices", slices)],
+                &[
+                    ("width", width),
+                    ("columns_per_block", columns_per_block),
+                    ("slices", slices),
+                ],
                 us,
             ));
         }
@@ -140,7 +159,13 @@ fn predicted_us(spec: &KernelSpec, shape: &RowShape, rows: &RowBody, plan: Plan,
     let issue = n_columns * shape.len as f64 * (per_element * 2.0 * plan.width as f64 + 8.0 * n_passes)
         / (f64::from(device.n_sms) * device.clock_ghz * 1e3 * 64.0);
     let steps = (shape.len as f64 / plan.slices as f64).ceil();
-    let chain = n_passes * (steps * 0.03 + if plan.slices > 1 { 0.2 + 0.01 * plan.slices as f64 } else { 0.0 });
+    let chain = n_passes
+        * (steps * 0.03
+            + if plan.slices > 1 {
+                0.2 + 0.01 * plan.slices as f64
+            } else {
+                0.0
+            });
     let lane = lane_of(rows, plan.width);
     let bytes = inefficiency(spec, rows, lane, rows.vars[0]);
     NODE_US + (device.memory_us(bytes) * n_passes.sqrt() / fill).max(issue) + chain
@@ -294,8 +319,9 @@ impl<'a> Emit<'a> {
         self.printer.line("#pragma unroll");
         self.printer.bind(self.lane.var, &counter);
         let width = self.lane.width;
-        self.printer
-            .open(&format!("for (int {counter} = 0; {counter} < {width}; ++{counter}) {{"));
+        self.printer.open(&format!(
+            "for (int {counter} = 0; {counter} < {width}; ++{counter}) {{"
+        ));
         for (load, array) in loads {
             self.printer.preset(load, &format!("{array}[{counter}]"));
         }
@@ -308,7 +334,11 @@ impl<'a> Emit<'a> {
             return;
         }
         let Accumulator { name, ty, fold, .. } = accumulator;
-        let known = self.scratch.iter().find(|(own, _)| own == ty).map(|(_, name)| name.clone());
+        let known = self
+            .scratch
+            .iter()
+            .find(|(own, _)| own == ty)
+            .map(|(_, name)| name.clone());
         let scratch = known.unwrap_or_else(|| {
             let scratch = self.printer.fresh("scratch");
             let n = self.plan.columns_per_block * self.plan.slices * self.lane.width;
@@ -316,8 +346,9 @@ impl<'a> Emit<'a> {
             self.scratch.push((ty.clone(), scratch.clone()));
             scratch
         });
-        self.printer
-            .line(&format!("rt_slice_fold<{fold}, kColumnsPerBlock, kSlices>({name}, {scratch});"));
+        self.printer.line(&format!(
+            "rt_slice_fold<{fold}, kColumnsPerBlock, kSlices>({name}, {scratch});"
+        ));
     }
 
     /// Stores the outputs of one element per row, or those of one per position.
@@ -338,7 +369,8 @@ impl<'a> Emit<'a> {
         } else {
             let inner = self.inner();
             hoist(&mut self.printer, &roots, &inner);
-            self.printer.open("for (int p = slice; active && p < kLen; p += kSlices) {");
+            self.printer
+                .open("for (int p = slice; active && p < kLen; p += kSlices) {");
         }
         let stored: Vec<Stored> = found
             .iter()

@@ -122,7 +122,11 @@ impl Problem {
 
     /// Elements of `k` that a thread reads at once.
     fn vector(&self) -> usize {
-        if self.cut.along == Along::K { self.cut.width } else { 1 }
+        if self.cut.along == Along::K {
+            self.cut.width
+        } else {
+            1
+        }
     }
 
     /// Elements of a thread's reads of one step.
@@ -132,15 +136,28 @@ impl Problem {
 
     fn plans(&self) -> Vec<Plan> {
         let shapes: Vec<[usize; 4]> = match self.cut.along {
-            Along::K => [(1, [8, 1]), (2, [8, 1]), (4, [8, 1]), (1, [4, 2]), (2, [4, 1]), (2, [2, 4]), (1, [1, 8]), (1, [1, 4])]
-                .map(|(own, [warps_n, warps_k])| [1, own, warps_n, warps_k])
-                .to_vec(),
+            Along::K => [
+                (1, [8, 1]),
+                (2, [8, 1]),
+                (4, [8, 1]),
+                (1, [4, 2]),
+                (2, [4, 1]),
+                (2, [2, 4]),
+                (1, [1, 8]),
+                (1, [1, 4]),
+            ]
+            .map(|(own, [warps_n, warps_k])| [1, own, warps_n, warps_k])
+            .to_vec(),
             Along::Row => [2, 4, 8, 16, 32]
                 .into_iter()
                 .flat_map(|lanes| [4, 8, 16].map(|warps_k| [lanes, self.cut.width, 1, warps_k]))
                 .collect(),
         };
-        let splits: &[usize] = if self.contraction.sum.is_float() { &[1, 2, 4, 8, 16] } else { &[1] };
+        let splits: &[usize] = if self.contraction.sum.is_float() {
+            &[1, 2, 4, 8, 16]
+        } else {
+            &[1]
+        };
         let mut plans = Vec::new();
         for [lanes, own, warps_n, warps_k] in shapes {
             for &splits in splits {
@@ -378,7 +395,11 @@ fn context(
     let load_few = Fetch::new(contraction, few, problem.rows(), depth * plan.splits);
     let load_many = Fetch::new(contraction, problem.cut, covered, depth * plan.splits);
     let along_k = problem.cut.along == Along::K;
-    let (depth_many, target) = if along_k { (4, "many[u][c]") } else { (3, "many[u][0]") };
+    let (depth_many, target) = if along_k {
+        (4, "many[u][c]")
+    } else {
+        (3, "many[u][0]")
+    };
     let (m, n) = match problem.few {
         Side::A => (problem.rows(), problem.columns()),
         Side::B => (problem.columns(), problem.rows()),

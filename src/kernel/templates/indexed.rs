@@ -50,13 +50,19 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
 /// Whether all outputs have the same number of elements, so that one thread can own one of
 /// each.
 pub fn same_count(outputs: &[TensorType]) -> bool {
-    outputs.windows(2).all(|pair| pair[0].n_elements() == pair[1].n_elements())
+    outputs
+        .windows(2)
+        .all(|pair| pair[0].n_elements() == pair[1].n_elements())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
 fn predicted_us(spec: &KernelSpec, composed: &Composed, device: &Device) -> f64 {
     let n_elements = spec.output_types().first().map_or(0, TensorType::n_elements) as f64;
-    let steps: f64 = composed.outputs.iter().map(|&output| work(&composed.body, output)).sum();
+    let steps: f64 = composed
+        .outputs
+        .iter()
+        .map(|&output| work(&composed.body, output))
+        .sum();
     // Every tap of a window is placed anew, and tested against the padding.
     let per_element = match spec.kind {
         RegionKind::Window => steps * 2.5,
@@ -70,7 +76,11 @@ fn predicted_us(spec: &KernelSpec, composed: &Composed, device: &Device) -> f64 
     // A term without reuse costs about four instructions, and a load hits L1 at best.
     let rate = f64::from(device.n_sms) * device.clock_ghz * 1e3 * 32.0;
     // Loops are not unrolled into loads that wait together.
-    let turns: f64 = composed.outputs.iter().map(|&output| turns(&composed.body, output)).sum();
+    let turns: f64 = composed
+        .outputs
+        .iter()
+        .map(|&output| turns(&composed.body, output))
+        .sum();
     let latency = per_element * 4e-3 + turns * 0.1;
     let fill = device.fill(n_elements / THREADS as f64, THREADS as f64);
     let moved = device.memory_us(operand_bytes(spec)) * 1.5;
@@ -101,7 +111,10 @@ fn turns(body: &Body, id: ExprId) -> f64 {
     let mut counts: Vec<f64> = Vec::new();
     for (_, expr) in body.exprs() {
         let operands = crate::kernel::rebuild::operands(expr);
-        let below = operands.into_iter().map(|operand| counts[operand.0 as usize]).fold(0.0, f64::max);
+        let below = operands
+            .into_iter()
+            .map(|operand| counts[operand.0 as usize])
+            .fold(0.0, f64::max);
         counts.push(match expr {
             Expr::Reduce { vars, .. } => repeats(body, vars) * below.max(1.0),
             _ => below,
@@ -169,4 +182,3 @@ pub fn one_dimensional(n_items: usize, threads: usize) -> Launch {
         smem_bytes: 0,
     }
 }
-

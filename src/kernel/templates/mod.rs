@@ -109,7 +109,11 @@ pub fn fill<C: Serialize>(template: &Template, context: &C) -> Result<String, Ke
 }
 
 /// A knob that the variant must have.
-pub fn knob(template: &'static Template, variant: &Variant, name: &'static str) -> Result<usize, KernelError> {
+pub fn knob(
+    template: &'static Template,
+    variant: &Variant,
+    name: &'static str,
+) -> Result<usize, KernelError> {
     variant
         .knobs
         .get(name)

@@ -11,9 +11,7 @@ use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::free_vars::values_in;
 use crate::kernel::prelude::{COMMON, translation_unit};
-use crate::kernel::region_body::{
-    Composed, compose_flat, kernel_name, operands, results, signature,
-};
+use crate::kernel::region_body::{Composed, compose_flat, kernel_name, operands, results, signature};
 use crate::kernel::source::{Arch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 use crate::tile::{Expr, Extent, Index};
@@ -97,13 +95,20 @@ fn predicted_us(
     device: &Device,
 ) -> f64 {
     let n_threads = spec.output_types().first().map_or(0, TensorType::n_elements) as f64 / lane.width as f64;
-    let per_element: f64 = composed.outputs.iter().map(|&output| work(&composed.body, output)).sum();
+    let per_element: f64 = composed
+        .outputs
+        .iter()
+        .map(|&output| work(&composed.body, output))
+        .sum();
     let accesses = memory_instructions(spec, composed, lane);
     // Loads that lanes cannot do together cost an instruction and a partly used sector each.
     let issue = n_threads * (accesses * 8.0 + per_element * 2.0 * lane.width as f64)
         / (f64::from(device.n_sms) * device.clock_ghz * 1e3 * 64.0);
     let bytes = read_bytes(spec, composed, lane) + written_bytes(spec);
-    let fill = device.fill((n_threads / (threads * unroll) as f64).ceil(), (threads * unroll) as f64);
+    let fill = device.fill(
+        (n_threads / (threads * unroll) as f64).ceil(),
+        (threads * unroll) as f64,
+    );
     NODE_US + 0.3 * (unroll as f64 - 1.0) + (device.memory_us(bytes) / fill).max(issue)
 }
 
@@ -114,8 +119,12 @@ fn read_bytes(spec: &KernelSpec, composed: &Composed, lane: Lane) -> f64 {
     let inputs = operands(spec);
     let printer = Printer::new(&composed.body, &inputs);
     let next = |index: &Index, extent: usize| {
-        if lane.width > 1 { index.stride_of(lane.var) } else { index.stride_of(composed.vars[0]) }
-            .filter(|_| extent > 1)
+        if lane.width > 1 {
+            index.stride_of(lane.var)
+        } else {
+            index.stride_of(composed.vars[0])
+        }
+        .filter(|_| extent > 1)
     };
     let types = spec.input_types();
     let n_results = spec.output_types().first().map_or(0, TensorType::n_elements);
@@ -148,7 +157,11 @@ fn read_bytes(spec: &KernelSpec, composed: &Composed, lane: Lane) -> f64 {
         let own = &mut factors[*input as usize];
         *own = own.max(factor);
     }
-    bytes.into_iter().zip(factors).map(|(bytes, factor)| bytes as f64 * factor).sum()
+    bytes
+        .into_iter()
+        .zip(factors)
+        .map(|(bytes, factor)| bytes as f64 * factor)
+        .sum()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]

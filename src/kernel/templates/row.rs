@@ -16,9 +16,7 @@ use crate::kernel::cuda_vector::Lane;
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{COMMON, translation_unit};
-use crate::kernel::region_body::{
-    kernel_name, lane_index, operands, results, signature,
-};
+use crate::kernel::region_body::{kernel_name, lane_index, operands, results, signature};
 use crate::kernel::row_plan::{RowBody, RowShape, row_body, row_shape};
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
@@ -100,7 +98,9 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
             continue;
         };
         let kept_bytes = kept_bytes(&rows);
-        for (threads_per_row, rows_per_block) in [(32, 4), (32, 8), (64, 1), (128, 1), (256, 1), (512, 1), (1024, 1)] {
+        for (threads_per_row, rows_per_block) in
+            [(32, 4), (32, 8), (64, 1), (128, 1), (256, 1), (512, 1), (1024, 1)]
+        {
             let mut plan = Plan {
                 width,
                 threads_per_row,
@@ -152,7 +152,10 @@ fn widths(spec: &KernelSpec, shape: &RowShape) -> Vec<usize> {
 
 /// Bytes per element that stay in registers between passes.
 fn kept_bytes(rows: &RowBody) -> usize {
-    kept(rows).iter().map(|&id| value_bytes(rows.body.dtype(id))).sum()
+    kept(rows)
+        .iter()
+        .map(|&id| value_bytes(rows.body.dtype(id)))
+        .sum()
 }
 
 fn kept(rows: &RowBody) -> Vec<ExprId> {
@@ -170,7 +173,11 @@ fn predicted_us(spec: &KernelSpec, shape: &RowShape, rows: &RowBody, plan: Plan,
     let threads = n_rows * plan.threads_per_row as f64;
     let n_passes = rows.passes().len() as f64;
     let roots = pass_roots(rows, |_| true);
-    let per_element: f64 = roots.iter().flatten().map(|&root| indexed::work(&rows.body, root)).sum();
+    let per_element: f64 = roots
+        .iter()
+        .flatten()
+        .map(|&root| indexed::work(&rows.body, root))
+        .sum();
     let reads = if plan.resident { 1.0 } else { n_passes + 1.0 };
     let fill = device.fill(
         (n_rows / plan.rows_per_block as f64).ceil(),
@@ -179,7 +186,11 @@ fn predicted_us(spec: &KernelSpec, shape: &RowShape, rows: &RowBody, plan: Plan,
     let issue = n_rows * len * (per_element * 2.0 + 8.0 * reads / plan.width as f64)
         / (f64::from(device.n_sms) * device.clock_ghz * 1e3 * 64.0);
     // A thread's own chain: its steps, and the folds across threads.
-    let folds = if plan.per_warp() { 0.1 } else { 0.25 + 0.0004 * plan.threads_per_row as f64 };
+    let folds = if plan.per_warp() {
+        0.1
+    } else {
+        0.25 + 0.0004 * plan.threads_per_row as f64
+    };
     let chain = n_passes * folds + plan.steps(shape) as f64 * plan.width as f64 * reads * 0.01;
     let lane = Lane {
         var: rows.vars[2],
@@ -212,7 +223,10 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
     let name = kernel_name(
         spec,
         TEMPLATE.name,
-        &format!("v{}_{per}{}x{}", plan.width, plan.threads_per_row, plan.rows_per_block),
+        &format!(
+            "v{}_{per}{}x{}",
+            plan.width, plan.threads_per_row, plan.rows_per_block
+        ),
     );
     let threads = plan.threads_per_row * plan.rows_per_block;
     let text = fill(
@@ -263,7 +277,13 @@ struct Emit<'a> {
 }
 
 impl<'a> Emit<'a> {
-    fn new(rows: &'a RowBody, shape: &RowShape, plan: Plan, all: &'a [Operand], outputs: &'a [Operand]) -> Self {
+    fn new(
+        rows: &'a RowBody,
+        shape: &RowShape,
+        plan: Plan,
+        all: &'a [Operand],
+        outputs: &'a [Operand],
+    ) -> Self {
         let mut printer = Printer::new(&rows.body, all);
         printer.bind(rows.vars[0], "row");
         printer.bind(rows.vars[1], "v");
@@ -298,7 +318,8 @@ impl<'a> Emit<'a> {
         for id in kept(self.rows) {
             let name = self.printer.fresh("kept");
             let ty = value_type(self.rows.body.dtype(id));
-            self.printer.line(&format!("{ty} {name}[{}][{}];", self.steps, self.lane.width));
+            self.printer
+                .line(&format!("{ty} {name}[{}][{}];", self.steps, self.lane.width));
             self.kept.push((id, name, false));
         }
     }
@@ -329,7 +350,8 @@ impl<'a> Emit<'a> {
         for (accumulator, &stage) in accumulators.iter().zip(stages) {
             self.combine(accumulator);
             let slot = u8::try_from(stage).expect("regions have under 256 reductions");
-            self.printer.bind_accumulator(slot, &accumulator.result(&accumulator.name));
+            self.printer
+                .bind_accumulator(slot, &accumulator.result(&accumulator.name));
         }
     }
 
@@ -338,13 +360,15 @@ impl<'a> Emit<'a> {
         let threads = self.plan.threads_per_row;
         if self.plan.resident {
             self.printer.line("#pragma unroll");
-            self.printer.open(&format!("for (int step = 0; step < {}; ++step) {{", self.steps));
+            self.printer
+                .open(&format!("for (int step = 0; step < {}; ++step) {{", self.steps));
             self.printer.line(&format!("const int v = step * {threads} + t;"));
             if self.ragged {
                 self.printer.open("if (v < kVectors) {");
             }
         } else {
-            self.printer.open(&format!("for (int v = t; v < kVectors; v += {threads}) {{"));
+            self.printer
+                .open(&format!("for (int v = t; v < kVectors; v += {threads}) {{"));
         }
     }
 
@@ -356,7 +380,11 @@ impl<'a> Emit<'a> {
     }
 
     fn open_lanes(&mut self, roots: &[ExprId]) -> String {
-        let counter = if self.lane.width == 1 { "0".to_owned() } else { self.printer.fresh("lane") };
+        let counter = if self.lane.width == 1 {
+            "0".to_owned()
+        } else {
+            self.printer.fresh("lane")
+        };
         for (id, name, there) in &self.kept {
             if *there {
                 self.printer.preset(*id, &format!("{name}[step][{counter}]"));
@@ -369,8 +397,9 @@ impl<'a> Emit<'a> {
         self.printer.line("#pragma unroll");
         self.printer.bind(self.lane.var, &counter);
         let width = self.lane.width;
-        self.printer
-            .open(&format!("for (int {counter} = 0; {counter} < {width}; ++{counter}) {{"));
+        self.printer.open(&format!(
+            "for (int {counter} = 0; {counter} < {width}; ++{counter}) {{"
+        ));
         for (load, array) in loads {
             self.printer.preset(load, &format!("{array}[{counter}]"));
         }
@@ -402,19 +431,27 @@ impl<'a> Emit<'a> {
     fn combine(&mut self, accumulator: &Accumulator) {
         let Accumulator { name, ty, fold, .. } = accumulator;
         if self.plan.per_warp() {
-            self.printer.line(&format!("{name} = rt_warp_fold<{fold}, 32>({name});"));
+            self.printer
+                .line(&format!("{name} = rt_warp_fold<{fold}, 32>({name});"));
             return;
         }
         let threads = self.plan.threads_per_row;
         let scratch = self.printer.fresh("scratch");
-        self.printer.line(&format!("__shared__ {ty} {scratch}[{}];", threads / 32));
         self.printer
-            .line(&format!("{name} = rt_block_fold<{fold}, {threads}>({name}, {scratch});"));
+            .line(&format!("__shared__ {ty} {scratch}[{}];", threads / 32));
+        self.printer.line(&format!(
+            "{name} = rt_block_fold<{fold}, {threads}>({name}, {scratch});"
+        ));
     }
 
     fn last_pass(&mut self) {
         let rows = self.rows;
-        let found: Vec<_> = rows.outputs.iter().zip(self.outputs).filter(|(output, _)| !output.per_row).collect();
+        let found: Vec<_> = rows
+            .outputs
+            .iter()
+            .zip(self.outputs)
+            .filter(|(output, _)| !output.per_row)
+            .collect();
         if found.is_empty() {
             return;
         }
@@ -439,7 +476,12 @@ impl<'a> Emit<'a> {
 
     fn per_row_outputs(&mut self) {
         let rows = self.rows;
-        let found: Vec<_> = rows.outputs.iter().zip(self.outputs).filter(|(output, _)| output.per_row).collect();
+        let found: Vec<_> = rows
+            .outputs
+            .iter()
+            .zip(self.outputs)
+            .filter(|(output, _)| output.per_row)
+            .collect();
         if found.is_empty() {
             return;
         }
@@ -449,7 +491,8 @@ impl<'a> Emit<'a> {
             let address = crate::tile::index::linearize(&output.at, &to.dims).recombined(&rows.body.vars);
             let address = self.printer.index(&address);
             let ty = storage_type(to.dtype);
-            self.printer.line(&format!("{}[{address}] = rt_put<{ty}>({value});", to.name));
+            self.printer
+                .line(&format!("{}[{address}] = rt_put<{ty}>({value});", to.name));
         }
         self.printer.close();
     }

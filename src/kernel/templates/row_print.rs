@@ -70,7 +70,11 @@ impl Accumulator {
 
     /// What the rest of the term reads of `variable`.
     pub fn result(&self, variable: &str) -> String {
-        if self.is_position { format!("{variable}.position") } else { variable.to_owned() }
+        if self.is_position {
+            format!("{variable}.position")
+        } else {
+            variable.to_owned()
+        }
     }
 }
 
@@ -81,11 +85,16 @@ pub struct Stored {
 }
 
 /// Where the lanes of an output go: one wide store, or an element each.
-pub fn prepare_store(printer: &mut Printer<'_>, rows: &RowBody, output: &RowOutput, to: &Operand, lane: Lane) -> Stored {
+pub fn prepare_store(
+    printer: &mut Printer<'_>,
+    rows: &RowBody,
+    output: &RowOutput,
+    to: &Operand,
+    lane: Lane,
+) -> Stored {
     let address = linearize(&output.at, &to.dims).recombined(&rows.body.vars);
-    let wide = lane.width > 1
-        && address.stride_of(lane.var) == Some(Extent::known(1))
-        && is_aligned(&address, lane);
+    let wide =
+        lane.width > 1 && address.stride_of(lane.var) == Some(Extent::known(1)) && is_aligned(&address, lane);
     let array = wide.then(|| {
         let name = printer.fresh("y");
         let ty = value_type(rows.body.dtype(output.value));
@@ -111,7 +120,10 @@ pub fn store_lane(printer: &mut Printer<'_>, stored: &Stored, to: &Operand, valu
 pub fn store_wide(printer: &mut Printer<'_>, stored: &Stored, to: &Operand, lane: Lane) {
     if let Some(array) = &stored.array {
         let address = printer.index(&without(&stored.address, lane.var));
-        printer.line(&format!("rt_store<{}>({} + {address}, {array});", lane.width, to.name));
+        printer.line(&format!(
+            "rt_store<{}>({} + {address}, {array});",
+            lane.width, to.name
+        ));
     }
 }
 
@@ -153,7 +165,9 @@ pub fn inefficiency(spec: &KernelSpec, rows: &RowBody, lane: Lane, neighbour: Va
         let position = printer.position(*input, index);
         let none = Extent::known(0);
         let stride = position.stride_of(neighbour);
-        let side_by_side = stride.as_ref().is_some_and(|stride| *stride == step || *stride == none)
+        let side_by_side = stride
+            .as_ref()
+            .is_some_and(|stride| *stride == step || *stride == none)
             && (lane.width == 1
                 || position
                     .stride_of(lane.var)

@@ -81,7 +81,8 @@ fn analyse(spec: &KernelSpec) -> Option<Turned> {
                 let Some(found) = group(spec, &dims, begin, end, along) else {
                     continue;
                 };
-                let score = |turned: &Turned| turned.sizes[1].min(64) * turned.sizes[2].min(64) * turned.turned.len();
+                let score =
+                    |turned: &Turned| turned.sizes[1].min(64) * turned.sizes[2].min(64) * turned.turned.len();
                 if best.as_ref().is_none_or(|best| score(best) < score(&found)) {
                     best = Some(found);
                 }
@@ -182,7 +183,11 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
             (device.fill(blocks as f64, threads as f64), covered / wanted)
         };
         let us = NODE_US + 0.3 + device.memory_us(operand_bytes(spec)) * 1.2 * waste.sqrt() / fill;
-        found.push(variant(TEMPLATE.name, &[("tile", tile), ("threads", threads)], us));
+        found.push(variant(
+            TEMPLATE.name,
+            &[("tile", tile), ("threads", threads)],
+            us,
+        ));
     }
     found
 }
@@ -237,7 +242,11 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
         text: translation_unit(COMMON, &text),
         template: TEMPLATE.name,
         launch: Launch {
-            grid: [u32::try_from(n_tiles(&turned, tile)).expect("grids have under 2^32 blocks"), 1, 1],
+            grid: [
+                u32::try_from(n_tiles(&turned, tile)).expect("grids have under 2^32 blocks"),
+                1,
+                1,
+            ],
             block: [u32::try_from(threads).expect("blocks are small"), 1, 1],
             smem_bytes: 0,
         },
