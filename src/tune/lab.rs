@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::check::{Bound, bound, error_of};
 use super::error::TuneError;
 use super::problem::{Problem, Tactic};
-use super::widen::{widened, widened_tensor};
+use super::widen::{tensor_of_kind, widened};
 use crate::cuda::{
     Begin, Context, CudaError, DeviceMemory, Event, Function, GraphExec, KernelArg, LaunchGeometry, Module,
     Stream,
@@ -184,7 +184,7 @@ impl Lab {
         let mut tensor = HostTensor::zeros(ty.dtype, &ty.dims());
         self.stream
             .download_now(tensor.bytes_mut(), &bench.outputs[number], 0)?;
-        Ok(widened_tensor(&tensor))
+        Ok(tensor)
     }
 
     fn launch(&self, bench: &Bench, candidate: &Candidate, turn: usize) -> Result<(), CudaError> {
@@ -235,7 +235,12 @@ fn fault(candidate: &Candidate, source: CudaError) -> TuneError {
 
 /// What a widened body computes of operands of any width.
 fn wide_results(wide: &Graph, operands: &[HostTensor]) -> Result<Vec<HostTensor>, ReferenceError> {
-    let operands: Vec<HostTensor> = operands.iter().map(widened_tensor).collect();
+    let kinds = wide.inputs.iter().map(|&input| wide.ty(input).dtype);
+    let operands: Vec<HostTensor> = operands
+        .iter()
+        .zip(kinds)
+        .map(|(operand, dtype)| tensor_of_kind(operand, dtype))
+        .collect();
     reference::run(wide, &operands)
 }
 

@@ -6,9 +6,15 @@
 use crate::ir::{Attr, Attrs, DType, Graph, HostTensor, Source, TensorType, ValueId};
 use crate::ops::evaluate::{from_values, to_vec};
 
-/// `graph` with narrow floats widened, casts among them.
+/// Ops that see the bits of a number, which are others in a wider kind.
+const BITWISE: [&str; 1] = ["bit_cast"];
+
+/// `graph` with narrow floats widened, casts among them; as it is where an op sees bits.
 pub fn widened(graph: &Graph) -> Graph {
     let mut wide = graph.clone();
+    if graph.nodes.iter().any(|node| BITWISE.contains(&node.op)) {
+        return wide;
+    }
     for number in 0..wide.values.len() {
         let id = ValueId(u32::try_from(number).expect("graphs have under 2^32 values"));
         let value = wide.value_mut(id);
@@ -25,13 +31,16 @@ pub fn widened(graph: &Graph) -> Graph {
     wide
 }
 
-/// `data` as the kind it has in a widened graph.
-pub fn widened_tensor(data: &HostTensor) -> HostTensor {
-    let dtype = wide_kind(data.dtype());
+/// `data` as a tensor of kind `dtype`, which is its own or a wider float.
+pub fn tensor_of_kind(data: &HostTensor, dtype: DType) -> HostTensor {
     if dtype == data.dtype() {
         return data.clone();
     }
     from_values(dtype, data.dims(), &to_vec::<f32>(data))
+}
+
+fn widened_tensor(data: &HostTensor) -> HostTensor {
+    tensor_of_kind(data, wide_kind(data.dtype()))
 }
 
 fn wide_type(ty: &TensorType) -> TensorType {

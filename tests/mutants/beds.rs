@@ -140,7 +140,7 @@ pub const BEDS: &[Bed] = &[
         name: "gemv",
         template: "gemv",
         arch: SM_90,
-        knobs: &[("splits", 1, 1), ("warps_k", 2, 32), ("lanes", 1, 8)],
+        knobs: &[("splits", 1, 1), ("warps_k", 2, 32), ("lanes", 1, 16)],
         problem: || product(DType::F32, 3, 77, 200),
         slack: 6.0,
     },
