@@ -363,7 +363,9 @@ impl Table<'_> {
                     .flatten()
                     .copied()
                     .collect();
-                expr.nodes = nodes.get(&op).into_iter().flatten().copied().collect();
+                // A form that no import and no rule spelled stands for what its class was made of.
+                let own = nodes.get(&op).or_else(|| nodes_of_class.get(class));
+                expr.nodes = own.into_iter().flatten().copied().collect();
             }
         }
     }
