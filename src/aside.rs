@@ -62,6 +62,7 @@ fn start(path: &Path) -> io::Result<NamedTempFile> {
 ///
 /// # Errors
 /// Why it could not.
+#[cfg(feature = "builder")]
 pub fn check_writable(path: &Path) -> io::Result<()> {
     start(path).map(|_| ())
 }
