@@ -16,19 +16,17 @@ impl Device {
     /// The device of an argument; without one the first GPU, else the CPU.
     pub fn of(argument: Option<&str>) -> Result<Self, Failure> {
         let text = argument.map_or_else(doctor::best_device, str::to_owned);
-        let number = text
-            .strip_prefix("cuda")
-            .map(|rest| rest.strip_prefix(':').unwrap_or(rest));
-        match (text.as_str(), number) {
-            ("cpu", _) => Ok(Device::Cpu),
-            ("cuda", _) => Ok(Device::Cuda(0)),
-            (_, Some(number)) if number.parse::<usize>().is_ok() => {
-                Ok(Device::Cuda(number.parse().unwrap_or(0)))
-            }
-            _ => Err(Failure::usage(format!(
-                "`--device {text}`: expected `cpu` or `cuda:N`"
-            ))),
-        }
+        let ordinal = match text.as_str() {
+            "cpu" => return Ok(Device::Cpu),
+            "cuda" => Some(0),
+            other => other
+                .strip_prefix("cuda")
+                .map(|rest| rest.strip_prefix(':').unwrap_or(rest))
+                .and_then(|number| number.parse().ok()),
+        };
+        ordinal
+            .map(Device::Cuda)
+            .ok_or_else(|| Failure::usage(format!("`--device {text}`: expected `cpu` or `cuda:N`")))
     }
 }
 
