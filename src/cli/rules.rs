@@ -47,7 +47,7 @@ fn rows(set: &RuleSet) -> Vec<Row> {
         name: header.name.text.clone(),
         kind,
         phase: header.phase.name(),
-        numerics: header.numerics.to_string(),
+        numerics: header.promise(),
         place: set.place(header.span),
         doc: header.doc.clone(),
         span: header.span,

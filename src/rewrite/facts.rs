@@ -82,6 +82,11 @@ impl Bindings {
         }
     }
 
+    /// Names and what they stand for; a later one hides an earlier one.
+    pub fn iter(&self) -> impl Iterator<Item = &(String, Binding)> {
+        self.entries.iter()
+    }
+
     /// Adds a name, or checks that it already stands for the same.
     #[must_use]
     pub fn bind(&mut self, name: &str, binding: Binding) -> bool {

@@ -27,13 +27,16 @@ pub struct RuleFile {
 /// Which rules to use.
 #[derive(Clone, Debug)]
 pub struct RuleOptions {
-    /// A folder whose rules are added to the embedded ones, or replace them by name.
+    /// A folder, or one file, whose rules are added to the embedded ones, or replace them by name.
     pub dir: Option<PathBuf>,
     /// Names of rules, or tags, that are not to run.
     pub disabled: Vec<String>,
     /// Names of rules, or tags, of `default off` rulesets that are to run.
     pub enabled: Vec<String>,
-    /// Rules that may move results further than this are left out.
+    /// Whether rules of `default off` rulesets are kept too.
+    pub all: bool,
+    /// Rules that may move results further than this are left out; `Exact` also leaves out
+    /// those that promise nothing for numbers that are not finite.
     pub numerics: Numerics,
 }
 
@@ -43,6 +46,7 @@ impl Default for RuleOptions {
             dir: None,
             disabled: Vec::new(),
             enabled: Vec::new(),
+            all: false,
             numerics: Numerics::Approx(u32::MAX),
         }
     }
@@ -149,9 +153,10 @@ impl RuleSet {
     fn keep(&mut self, options: &RuleOptions) {
         let keeps = |header: &Header| {
             let named = |names: &[String]| names.iter().any(|name| is_named(header, name));
-            (header.enabled || named(&options.enabled))
+            (header.enabled || options.all || named(&options.enabled))
                 && !named(&options.disabled)
                 && header.numerics <= options.numerics
+                && !(header.finite && options.numerics == Numerics::Exact)
         };
         self.rules.retain(|rule| keeps(&rule.header));
         self.horizontals.retain(|rule| keeps(&rule.header));
@@ -166,6 +171,11 @@ impl RuleSet {
     /// The text of a span.
     pub fn text(&self, span: Span) -> &str {
         &self.files[span.file.0 as usize].text[span.start as usize..span.end as usize]
+    }
+
+    /// Mistakes found in rules of this set, with the text they are in.
+    pub fn mistakes(&self, errors: Vec<RuleError>) -> RuleErrors {
+        place_errors(errors, &self.files)
     }
 
     /// The rule of a name.
@@ -212,27 +222,40 @@ fn collect_embedded(dir: &Dir<'_>, into: &mut BTreeMap<String, RuleFile>) {
 
 fn folder_files(dir: &Path) -> Result<Vec<RuleFile>, RuleErrors> {
     let mut files = BTreeMap::new();
+    if dir.is_file() {
+        let name = dir.file_name().map(Path::new).unwrap_or(dir);
+        read_into(dir, slashed(name), &mut files)?;
+        return Ok(files.into_values().collect());
+    }
     collect_folder(dir, dir, &mut files)?;
     Ok(files.into_values().collect())
 }
 
 fn collect_folder(root: &Path, dir: &Path, into: &mut BTreeMap<String, RuleFile>) -> Result<(), RuleErrors> {
-    let unreadable = |path: &Path, source| RuleErrors::Unreadable {
-        path: path.display().to_string(),
-        source,
-    };
     for entry in fs::read_dir(dir).map_err(|error| unreadable(dir, error))? {
         let path = entry.map_err(|error| unreadable(dir, error))?.path();
         if path.is_dir() {
             collect_folder(root, &path, into)?;
         } else if is_rule_file(&path) {
-            let text = fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
             let below = slashed(path.strip_prefix(root).unwrap_or(&path));
-            let text = Arc::from(text);
-            into.insert(below.clone(), RuleFile { path: below, text });
+            read_into(&path, below, into)?;
         }
     }
     Ok(())
+}
+
+fn read_into(path: &Path, name: String, into: &mut BTreeMap<String, RuleFile>) -> Result<(), RuleErrors> {
+    let text = fs::read_to_string(path).map_err(|error| unreadable(path, error))?;
+    let text = Arc::from(text);
+    into.insert(name.clone(), RuleFile { path: name, text });
+    Ok(())
+}
+
+fn unreadable(path: &Path, source: std::io::Error) -> RuleErrors {
+    RuleErrors::Unreadable {
+        path: path.display().to_string(),
+        source,
+    }
 }
 
 fn is_rule_file(path: &Path) -> bool {
