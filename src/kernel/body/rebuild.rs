@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::free_vars::values_in;
 use crate::ir::DType;
+use crate::kernel::body::free_vars::values_in;
 use crate::tile::index::delinearize;
 use crate::tile::{Atom, Body, Cond, Expr, ExprId, Extent, Index, ReduceOp, VarId};
 
