@@ -104,10 +104,17 @@ pub struct BuildArgs {
     /// Strict f32; this is the default, and the flag is accepted for trtexec's users.
     #[arg(long = "noTF32", conflicts_with = "tf32")]
     pub no_tf32: bool,
-    /// Folder of `.rules` files that add to or replace the built-in ones.
+    #[command(flatten)]
+    pub rules: RuleArgs,
+}
+
+/// Which rules take part.
+#[derive(Debug, Clone, Args)]
+pub struct RuleArgs {
+    /// Folder of `.rules` files, or one file, whose rules add to or replace the built-in ones.
     #[arg(long, value_name = "DIR")]
     pub rules: Option<PathBuf>,
-    /// Leave out one rule; may be repeated.
+    /// Leave out one rule, or all rules of a tag; may be repeated.
     #[arg(long = "disable-rule", value_name = "NAME")]
     pub disable_rule: Vec<String>,
     /// Keep only rules at least this careful: exact, reassoc or approx.
@@ -183,21 +190,96 @@ pub struct RulesArgs {
 #[derive(Debug, Subcommand)]
 pub enum RulesCommand {
     /// One line per rule: name, phase, numerics, place, what it is for.
-    List {
-        /// Folder of `.rules` files that add to or replace the built-in ones.
-        #[arg(long, value_name = "DIR")]
-        rules: Option<PathBuf>,
-        /// Machine-readable list on stdout.
-        #[arg(long)]
-        json: bool,
-    },
+    List(RulesListArgs),
     /// One rule with its text.
-    Show {
-        name: String,
-        /// Folder of `.rules` files that add to or replace the built-in ones.
-        #[arg(long, value_name = "DIR")]
-        rules: Option<PathBuf>,
-    },
+    Show(RulesShowArgs),
+    /// Try rules on pinned and drawn instances: types, numbers, NaN and infinity, and exact
+    /// equality in a prime field.
+    Check(RulesCheckArgs),
+    /// Say where one rule fires in a model, and what keeps it from firing elsewhere.
+    Try(RulesTryArgs),
+    /// Say what each rule is worth in a model: kernels and predicted time without it.
+    Ablate(RulesAblateArgs),
+    /// Say which rules make what others look for.
+    Graph(RulesGraphArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct RulesListArgs {
+    #[command(flatten)]
+    pub rules: RuleArgs,
+    /// Machine-readable list on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RulesShowArgs {
+    pub name: String,
+    #[command(flatten)]
+    pub rules: RuleArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct RulesCheckArgs {
+    /// Rules, or files of rules; all rules unless given.
+    #[arg(value_name = "RULE|FILE")]
+    pub subjects: Vec<String>,
+    #[command(flatten)]
+    pub rules: RuleArgs,
+    /// Drawn instances that a rule must keep, for each pinned one.
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    pub instances: usize,
+    /// Also try every small instance: extents up to three, all axes and permutations.
+    #[arg(long)]
+    pub small_scope: bool,
+    /// Machine-readable report on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RulesTryArgs {
+    /// The rule.
+    pub rule: String,
+    /// The ONNX model.
+    pub model: PathBuf,
+    /// Print every miss, also where only the outermost op of the rule was found.
+    #[arg(long)]
+    pub all: bool,
+    #[command(flatten)]
+    pub build: BuildArgs,
+    /// Machine-readable report on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RulesAblateArgs {
+    /// The ONNX model.
+    pub model: PathBuf,
+    /// Architecture to predict times for.
+    #[arg(long, value_name = "ARCH", default_value = "sm_90a")]
+    pub arch: String,
+    /// Leave out all rules of a tag at once, instead of one rule at a time; may be repeated.
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+    #[command(flatten)]
+    pub build: BuildArgs,
+    /// Machine-readable report on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RulesGraphArgs {
+    /// Only what this rule enables, and what enables it.
+    pub rule: Option<String>,
+    #[command(flatten)]
+    pub rules: RuleArgs,
+    /// In the language of Graphviz.
+    #[arg(long)]
+    pub dot: bool,
 }
 
 #[derive(Debug, Args)]

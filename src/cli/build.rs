@@ -1,6 +1,6 @@
 //! Settings of a build, from arguments.
 
-use super::args::BuildArgs;
+use super::args::{BuildArgs, RuleArgs};
 use super::failure::Failure;
 use super::shapes;
 use crate::compile::{SUPPORTED_SM, arch_name};
@@ -8,6 +8,7 @@ use crate::ir::DType;
 use crate::kernel::Arch;
 use crate::pipeline::Settings;
 use crate::rewrite::rule_ast::Numerics;
+use crate::rewrite::rule_error::closest;
 use crate::rewrite::rule_set::RuleOptions;
 
 /// What the arguments ask for.
@@ -21,12 +22,17 @@ pub fn settings(args: &BuildArgs) -> Result<Settings, Failure> {
             (false, false) => DType::F32,
         },
         tf32: args.tf32,
-        rules: RuleOptions {
-            dir: args.rules.clone(),
-            disabled: args.disable_rule.clone(),
-            numerics: numerics(&args.numerics)?,
-            ..RuleOptions::default()
-        },
+        rules: rule_options(&args.rules)?,
+    })
+}
+
+/// Which rules take part.
+pub fn rule_options(args: &RuleArgs) -> Result<RuleOptions, Failure> {
+    Ok(RuleOptions {
+        dir: args.rules.clone(),
+        disabled: args.disable_rule.clone(),
+        numerics: numerics(&args.numerics)?,
+        ..RuleOptions::default()
     })
 }
 
@@ -43,9 +49,13 @@ fn numerics(name: &str) -> Result<Numerics, Failure> {
         "exact" => Ok(Numerics::Exact),
         "reassoc" => Ok(Numerics::Reassoc),
         "approx" => Ok(Numerics::Approx(u32::MAX)),
-        _ => Err(Failure::usage(format!(
-            "`--numerics {name}`: expected exact, reassoc or approx"
-        ))),
+        _ => {
+            let hint = closest(name, ["exact", "reassoc", "approx"]);
+            let hint = hint.map_or_else(String::new, |known| format!(", did you mean `{known}`?"));
+            Err(Failure::usage(format!(
+                "`--numerics {name}`: expected exact, reassoc or approx{hint}"
+            )))
+        }
     }
 }
 

@@ -61,6 +61,17 @@ pub fn fuse_canonical(
     extract::extract(&net, &chosen, &mut folder, &names)
 }
 
+/// Names of the rules of the e-graph that change it for a canonical graph.
+///
+/// # Errors
+/// If a rule is wrong.
+pub fn fired_in_terms(graph: &Graph, rules: &RuleSet) -> Result<Vec<String>, RewriteError> {
+    let tally = saturate(&mut TermGraph::new(graph), rules)?;
+    let headers = rule_list(rules).into_iter().zip(tally.fired);
+    let fired = headers.filter(|(_, n_fired)| *n_fired > 0);
+    Ok(fired.map(|(header, _)| header.name.text.clone()).collect())
+}
+
 fn no_plan(net: &super::net::Net, candidates: &[Vec<cones::Candidate>]) -> RewriteError {
     let lacks = |place: usize| net.tensors[place].is_device() && candidates[place].is_empty();
     let output = net.outputs.iter().position(|&place| lacks(place)).unwrap_or(0);

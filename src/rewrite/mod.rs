@@ -12,6 +12,7 @@ pub mod cost;
 pub mod devices;
 pub mod ebuild;
 pub mod ematch;
+pub mod enabling;
 pub mod error;
 pub mod extract;
 pub mod facts;

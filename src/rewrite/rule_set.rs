@@ -56,6 +56,8 @@ impl Default for RuleOptions {
 #[derive(Clone, Debug, Default)]
 pub struct RuleSet {
     pub files: Vec<RuleFile>,
+    /// How many of these are embedded; the others are the user's.
+    n_embedded: usize,
     pub rules: Vec<Rule>,
     pub horizontals: Vec<Horizontal>,
     pub kernels: Vec<Kernel>,
@@ -114,6 +116,7 @@ impl RuleSet {
         }
         let mut set = RuleSet {
             files,
+            n_embedded: n_base,
             ..RuleSet::default()
         };
         for item in items {
@@ -132,7 +135,8 @@ impl RuleSet {
         }
     }
 
-    fn headers(&self) -> impl Iterator<Item = &Header> {
+    /// Headers of rules and horizontals, in file order of their kinds.
+    pub fn headers(&self) -> impl Iterator<Item = &Header> {
         let rules = self.rules.iter().map(|rule| &rule.header);
         rules.chain(self.horizontals.iter().map(|rule| &rule.header))
     }
@@ -140,10 +144,11 @@ impl RuleSet {
     fn check_switches(&self, options: &RuleOptions) -> Result<(), RuleErrors> {
         for name in options.disabled.iter().chain(&options.enabled) {
             if !self.headers().any(|header| is_named(header, name)) {
-                let known = self.headers().map(|header| header.name.text.as_str());
+                let names = self.headers().map(|header| header.name.text.as_str());
+                let tags = self.headers().flat_map(|header| &header.tags).map(String::as_str);
                 return Err(RuleErrors::NoSuchRule {
                     name: name.clone(),
-                    hint: closest(name, known).map(str::to_owned),
+                    hint: closest(name, names.chain(tags)).map(str::to_owned),
                 });
             }
         }
@@ -166,6 +171,11 @@ impl RuleSet {
     pub fn place(&self, span: Span) -> String {
         let file = &self.files[span.file.0 as usize];
         format!("{}:{}", file.path, line_of(&file.text, span.start))
+    }
+
+    /// Whether a span is in a file of the user's.
+    pub fn is_added(&self, span: Span) -> bool {
+        span.file.0 as usize >= self.n_embedded
     }
 
     /// The text of a span.

@@ -1,15 +1,19 @@
-//! `rules list` and `rules show`.
+//! `rules`: the rewrite rules, as data to look at, check, try and measure.
 
-use std::path::PathBuf;
+mod ablate;
+mod check;
+mod graph;
+mod try_rule;
 
 use serde::Serialize;
 
-use super::args::{RulesArgs, RulesCommand};
+use super::args::{RuleArgs, RulesArgs, RulesCommand};
 use super::failure::Failure;
-use super::out;
+use super::{build, out};
+use crate::rewrite::RuleErrors;
 use crate::rewrite::rule_ast::{Header, Span};
 use crate::rewrite::rule_error::closest;
-use crate::rewrite::rule_set::{RuleOptions, RuleSet};
+use crate::rewrite::rule_set::RuleSet;
 
 /// One rule as it is listed.
 #[derive(Serialize)]
@@ -30,16 +34,29 @@ struct Row {
 
 pub fn run(args: &RulesArgs) -> Result<(), Failure> {
     match &args.command {
-        RulesCommand::List { rules, json } => list(&rows(&load(rules.as_ref())?), *json),
-        RulesCommand::Show { name, rules } => show(&load(rules.as_ref())?, name),
+        RulesCommand::List(args) => list(&rows(&load(&args.rules)?), args.json),
+        RulesCommand::Show(args) => show(&load(&args.rules)?, &args.name),
+        RulesCommand::Check(args) => check::run(args),
+        RulesCommand::Try(args) => try_rule::run(args),
+        RulesCommand::Ablate(args) => ablate::run(args),
+        RulesCommand::Graph(args) => graph::run(args),
     }
 }
 
-fn load(dir: Option<&PathBuf>) -> Result<RuleSet, Failure> {
-    Ok(RuleSet::load(&RuleOptions {
-        dir: dir.cloned(),
-        ..RuleOptions::default()
-    })?)
+/// The rules that the arguments leave.
+fn load(args: &RuleArgs) -> Result<RuleSet, Failure> {
+    Ok(RuleSet::load(&build::rule_options(args)?)?)
+}
+
+/// A name that no rule has.
+fn no_such_rule(name: &str, set: &RuleSet) -> Failure {
+    let known = set.headers().map(|header| header.name.text.as_str());
+    let hint = closest(name, known).map(str::to_owned);
+    RuleErrors::NoSuchRule {
+        name: name.to_owned(),
+        hint,
+    }
+    .into()
 }
 
 fn rows(set: &RuleSet) -> Vec<Row> {
