@@ -54,7 +54,10 @@ fn every_rule_keeps_what_it_rewrites() {
         .filter(|report| !report.is_identity && report.n_drawn < 5)
         .map(|report| report.rule.as_str())
         .collect();
-    assert!(idle.is_empty(), "rules of which hardly an instance is drawn: {idle:?}");
+    assert!(
+        idle.is_empty(),
+        "rules of which hardly an instance is drawn: {idle:?}"
+    );
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub struct CompileArgs {
     /// Variants tried per kernel when tuning.
     #[arg(long = "maxTactics", value_name = "N", default_value_t = 8)]
     pub max_tactics: usize,
-    /// Print each kernel with its ONNX nodes, rules and predicted time.
+    /// Print each kernel with its ONNX nodes, its rules, what it saves, and the choices that lost.
     #[arg(long)]
     pub explain: bool,
     /// Write the generated CUDA sources into this folder.
@@ -171,6 +171,9 @@ pub struct InspectArgs {
     /// Machine-readable report on stdout.
     #[arg(long)]
     pub json: bool,
+    /// Also print what each kernel of an engine saves, and the choices that lost.
+    #[arg(long)]
+    pub explain: bool,
     /// Print the graph in text form as it is after a stage of compiling.
     #[arg(long, value_name = "STAGE", value_parser = ["imported", "core", "canonical", "regions"])]
     pub graph: Option<String>,

@@ -76,7 +76,7 @@ fn report(args: &CompileArgs, engine: &Engine, output: &Path) -> Result<(), Fail
     if args.explain {
         for arch in &report.archs {
             out::line(&format!("\nkernels for {arch}"))?;
-            report.print_kernels(arch)?;
+            report.print_kernels(arch, true)?;
         }
     }
     out::line(&format!("saved     {}", output.display()))

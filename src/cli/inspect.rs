@@ -48,6 +48,11 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
         }
         return inspect_engine(args);
     }
+    if args.explain {
+        return Err(Failure::usage(
+            "`--explain` is about engines; `compile --explain` explains a model's",
+        ));
+    }
     let model = onnx::import_file(&args.file)?;
     if let Some(stage) = &args.graph {
         return print_graph(&model.graph, stage, args);
@@ -77,7 +82,7 @@ fn inspect_engine(args: &InspectArgs) -> Result<(), Failure> {
     report.print_summary()?;
     for arch in &report.archs {
         out::line(&format!("\nkernels for {arch}"))?;
-        report.print_kernels(arch)?;
+        report.print_kernels(arch, args.explain)?;
     }
     Ok(())
 }

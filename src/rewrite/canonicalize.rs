@@ -15,7 +15,7 @@ use super::facts::Bindings;
 use super::match_graph::{Match, NearMiss, depth, find, heads, near_miss};
 use super::rule_ast::{Arrow, Phase, Rule};
 use super::rule_set::RuleSet;
-use super::work_graph::WorkGraph;
+use super::work_graph::{WorkGraph, value_of};
 use crate::ir::{Graph, Node, NodeId, TensorType, ValueId};
 
 /// How often each rule fired, by name.
@@ -84,6 +84,8 @@ pub enum Once {
     Unchanged,
     /// The right side has this type, which is not that of the left one.
     OtherType(TensorType),
+    /// The right side reads the value that it is to replace.
+    Circular,
 }
 
 /// `graph` with `rule` applied once at the node of its first output.
@@ -102,6 +104,7 @@ pub fn apply_once(graph: &Graph, rule: &Rule) -> Once {
         Outcome::NotBuilt => Once::NotBuilt,
         Outcome::Unchanged => Once::Unchanged,
         Outcome::OtherType(ty) => Once::OtherType(ty),
+        Outcome::Circular => Once::Circular,
     }
 }
 
@@ -111,6 +114,7 @@ enum Outcome {
     NotBuilt,
     Unchanged,
     OtherType(TensorType),
+    Circular,
 }
 
 struct Rewriter<'w> {
@@ -176,6 +180,7 @@ impl Rewriter<'_> {
             Some(new) if *self.work.graph.ty(new) != ty => {
                 Outcome::OtherType(self.work.graph.ty(new).clone())
             }
+            Some(new) if self.reads(new, root, &found) => Outcome::Circular,
             Some(new) => {
                 self.tell_fired(rule, &found);
                 self.work.replace(root, new);
@@ -185,6 +190,27 @@ impl Rewriter<'_> {
         };
         self.sweep(n_nodes);
         outcome
+    }
+
+    /// Whether `value`, built for a match at `root`, is computed from `root`. What the match
+    /// names lies before its root, so the search ends there.
+    fn reads(&self, value: ValueId, root: ValueId, found: &Match) -> bool {
+        let named: FxHashSet<ValueId> = found
+            .bindings
+            .iter()
+            .flat_map(|(_, own)| own.values())
+            .map(value_of)
+            .collect();
+        let mut open = vec![value];
+        while let Some(value) = open.pop() {
+            if value == root {
+                return true;
+            }
+            if let (false, Some((_, node))) = (named.contains(&value), self.work.maker(value)) {
+                open.extend(node.operands.iter().flatten());
+            }
+        }
+        false
     }
 
     fn tell_fired(&mut self, rule: &Rule, found: &Match) {

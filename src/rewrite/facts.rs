@@ -58,6 +58,19 @@ pub enum Binding {
     Word(String),
 }
 
+impl Binding {
+    /// The values that it stands for.
+    pub fn values(&self) -> Vec<Handle> {
+        match self {
+            Binding::Value(handle) => vec![*handle],
+            Binding::Many(handles) => handles.clone(),
+            Binding::Absent | Binding::Attr(_) | Binding::Attrs(_) | Binding::Op(..) | Binding::Word(_) => {
+                Vec::new()
+            }
+        }
+    }
+}
+
 /// The names of a match.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Bindings {

@@ -112,7 +112,10 @@ impl<'a> Matcher<'a> {
         let Some(trace) = &mut self.trace else {
             return false;
         };
-        let is_best = trace.best.as_ref().is_none_or(|best| self.nodes.len() > best.nodes.len());
+        let is_best = trace
+            .best
+            .as_ref()
+            .is_none_or(|best| self.nodes.len() > best.nodes.len());
         if is_best {
             trace.best = Some(NearMiss {
                 nodes: self.nodes.clone(),
@@ -130,7 +133,10 @@ impl<'a> Matcher<'a> {
         self.fail(|speaker, names| {
             let known = names.get(name).map(|known| speaker.shown_binding(known));
             let known = known.unwrap_or_default();
-            format!("`{name}` is {known} and, elsewhere, {}", speaker.shown_binding(&binding))
+            format!(
+                "`{name}` is {known} and, elsewhere, {}",
+                speaker.shown_binding(&binding)
+            )
         })
     }
 

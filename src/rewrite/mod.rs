@@ -14,6 +14,7 @@ pub mod ebuild;
 pub mod ematch;
 pub mod enabling;
 pub mod error;
+pub mod explain;
 pub mod extract;
 pub mod facts;
 pub mod fold;
@@ -45,6 +46,8 @@ pub mod work_graph;
 pub use cost::DeviceRates;
 pub use error::RewriteError;
 pub use fuse::{fuse, fuse_canonical};
-pub use regions::{FusedGraph, Region, RegionKind, RuleUse, Tensor, TensorId, TensorSource};
+pub use regions::{
+    Explanation, FusedGraph, Region, RegionKind, Rejected, RuleUse, Tensor, TensorId, TensorSource,
+};
 pub use rule_error::RuleErrors;
 pub use rule_set::{RuleOptions, RuleSet};

@@ -12,6 +12,7 @@ use super::canonicalize::{Watch, canonicalize_watched};
 use super::conditions::{Value, evaluate, holds};
 use super::ematch::{self, Match};
 use super::error::RewriteError;
+use super::explain::once;
 use super::facts::{Binding, Bindings};
 use super::match_graph::NearMiss;
 use super::rule_ast::{Arrow, Horizontal, Rule, Term};
@@ -56,7 +57,8 @@ pub struct Probe {
 impl Probe {
     fn finished(mut self) -> Self {
         let mut seen = BTreeSet::new();
-        self.misses.retain(|miss| seen.insert((miss.nodes.clone(), miss.reason.clone())));
+        self.misses
+            .retain(|miss| seen.insert((miss.nodes.clone(), miss.reason.clone())));
         self.misses.sort_by_key(|miss| std::cmp::Reverse(miss.n_matched));
         self
     }
@@ -140,16 +142,6 @@ fn shown(speaker: &Speaker<'_>, names: &Bindings) -> Vec<(String, String)> {
         .collect()
 }
 
-fn once(names: impl Iterator<Item = String>) -> Vec<String> {
-    let mut all: Vec<String> = Vec::new();
-    for name in names {
-        if !all.contains(&name) {
-            all.push(name);
-        }
-    }
-    all
-}
-
 /// What a rule of the e-graph does in a canonical graph.
 ///
 /// # Errors
@@ -163,15 +155,15 @@ pub fn probe_terms(graph: &Graph, rules: &RuleSet, rule: &Rule) -> Result<Probe,
     };
     let places = Places::of(&terms, graph);
     let facts = TermFacts { terms: &terms.terms };
-    let speaker = Speaker {
-        rules,
-        facts: &facts,
-    };
+    let speaker = Speaker { rules, facts: &facts };
     let mut probe = Probe {
         n_ops: n_ops(&rule.left),
         ..Probe::default()
     };
-    for found in sides.into_iter().flat_map(|side| ematch::search(&terms.terms, side)) {
+    for found in sides
+        .into_iter()
+        .flat_map(|side| ematch::search(&terms.terms, side))
+    {
         let mut names = found.names.clone();
         let unmet = speaker.unmet(&rule.lets, &rule.conditions, &mut names);
         probe.add(&places, &found, unmet, &speaker);
@@ -208,10 +200,7 @@ pub fn probe_siblings(graph: &Graph, rules: &RuleSet, rule: &Horizontal) -> Resu
     saturate(&mut terms, &alone)?;
     let places = Places::of(&terms, graph);
     let facts = TermFacts { terms: &terms.terms };
-    let speaker = Speaker {
-        rules,
-        facts: &facts,
-    };
+    let speaker = Speaker { rules, facts: &facts };
     let mut probe = Probe {
         n_ops: n_ops(&rule.pattern),
         ..Probe::default()
@@ -243,13 +232,20 @@ pub fn probe_siblings(graph: &Graph, rules: &RuleSet, rule: &Horizontal) -> Resu
 
 /// What keeps one match of the pattern from being a sibling.
 fn sibling_unmet(speaker: &Speaker<'_>, rule: &Horizontal, names: &mut Bindings) -> Option<String> {
-    for entry in rule.lets.iter().filter(|entry| !siblings::is_over_siblings(&entry.value)) {
+    for entry in rule
+        .lets
+        .iter()
+        .filter(|entry| !siblings::is_over_siblings(&entry.value))
+    {
         match evaluate(&entry.value, names, speaker.facts) {
             Some(Value::Bound(binding)) => names.shadow(&entry.name.text, binding),
             Some(Value::Bool(_)) | None => return Some(format!("`{}` cannot be computed", entry.name.text)),
         }
     }
-    let mut own = rule.conditions.iter().filter(|condition| !siblings::is_over_siblings(condition));
+    let mut own = rule
+        .conditions
+        .iter()
+        .filter(|condition| !siblings::is_over_siblings(condition));
     let failed = own.find(|condition| !holds(condition, names, speaker.facts))?;
     Some(speaker.failed(failed, names))
 }
@@ -264,9 +260,8 @@ impl Places {
     /// left sides were.
     fn of(terms: &TermGraph, graph: &Graph) -> Self {
         let mut by_class: BTreeMap<Id, Vec<String>> = BTreeMap::new();
-        let class_of = |enode: &super::language::Enode| {
-            terms.terms.lookup(enode.clone()).map(|id| terms.terms.find(id))
-        };
+        let class_of =
+            |enode: &super::language::Enode| terms.terms.lookup(enode.clone()).map(|id| terms.terms.find(id));
         for (enode, node) in &terms.imported {
             if let Some(class) = class_of(enode) {
                 let names = graph.nodes[*node].origin.iter().cloned();
@@ -274,11 +269,16 @@ impl Places {
             }
         }
         for made in &terms.made {
-            let Some(class) = class_of(&made.enode) else { continue };
+            let Some(class) = class_of(&made.enode) else {
+                continue;
+            };
             if by_class.contains_key(&class) {
                 continue;
             }
-            let from = made.from.iter().filter_map(|&id| by_class.get(&terms.terms.find(id)));
+            let from = made
+                .from
+                .iter()
+                .filter_map(|&id| by_class.get(&terms.terms.find(id)));
             let names = once(from.flatten().cloned());
             if !names.is_empty() {
                 by_class.insert(class, names);
@@ -292,6 +292,11 @@ impl Places {
 
     fn nodes(&self, found: &Match) -> Vec<String> {
         let classes = std::iter::once(&found.root).chain(&found.from);
-        once(classes.filter_map(|class| self.by_class.get(class)).flatten().cloned())
+        once(
+            classes
+                .filter_map(|class| self.by_class.get(class))
+                .flatten()
+                .cloned(),
+        )
     }
 }

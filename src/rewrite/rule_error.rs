@@ -110,7 +110,7 @@ pub struct PlacedError {
 
 impl PlacedError {
     pub fn new(error: RuleError, path: &str, text: &Arc<str>) -> Self {
-        let source = NamedSource::new(format!("rules/{path}"), Arc::clone(text));
+        let source = NamedSource::new(path, Arc::clone(text));
         PlacedError { error, source }
     }
 }

@@ -112,7 +112,7 @@ impl RuleSet {
         }
         rule_check::check(&items, n_base, &mut errors);
         if !errors.is_empty() {
-            return Err(place_errors(errors, &files));
+            return Err(place_errors(errors, &files, n_base));
         }
         let mut set = RuleSet {
             files,
@@ -185,7 +185,7 @@ impl RuleSet {
 
     /// Mistakes found in rules of this set, with the text they are in.
     pub fn mistakes(&self, errors: Vec<RuleError>) -> RuleErrors {
-        place_errors(errors, &self.files)
+        place_errors(errors, &self.files, self.n_embedded)
     }
 
     /// The rule of a name.
@@ -277,13 +277,16 @@ fn slashed(path: &Path) -> String {
     parts.join("/")
 }
 
-fn place_errors(mut errors: Vec<RuleError>, files: &[RuleFile]) -> RuleErrors {
+/// The first `n_base` files are embedded.
+fn place_errors(mut errors: Vec<RuleError>, files: &[RuleFile], n_base: usize) -> RuleErrors {
     errors.sort_by_key(|error| error.span);
     let errors = errors
         .into_iter()
         .map(|error| {
-            let file = &files[error.span.file.0 as usize];
-            PlacedError::new(error, &file.path, &file.text)
+            let number = error.span.file.0 as usize;
+            let file = &files[number];
+            let folder = if number < n_base { "rules/" } else { "" };
+            PlacedError::new(error, &format!("{folder}{}", file.path), &file.text)
         })
         .collect();
     RuleErrors::Mistakes { errors }

@@ -22,11 +22,16 @@ impl Speaker<'_> {
                 Some(Value::Bool(_)) | None => {
                     let text = self.text(&entry.value);
                     let values = self.because(&entry.value, names);
-                    return Some(format!("`{} = {text}` cannot be computed{values}", entry.name.text));
+                    return Some(format!(
+                        "`{} = {text}` cannot be computed{values}",
+                        entry.name.text
+                    ));
                 }
             }
         }
-        let failed = conditions.iter().find(|condition| !holds(condition, names, self.facts))?;
+        let failed = conditions
+            .iter()
+            .find(|condition| !holds(condition, names, self.facts))?;
         Some(self.failed(failed, names))
     }
 
@@ -53,7 +58,11 @@ impl Speaker<'_> {
                 left,
                 right,
             } => {
-                let fails = if holds(left, names, self.facts) { right } else { left };
+                let fails = if holds(left, names, self.facts) {
+                    right
+                } else {
+                    left
+                };
                 self.culprit(fails, names)
             }
             _ => condition,

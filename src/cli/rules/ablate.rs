@@ -14,11 +14,12 @@ use crate::cli::progress::Progress;
 use crate::cli::{build, out};
 use crate::ir::Graph;
 use crate::kernel::{self, Arch, KernelOptions};
+use crate::onnx;
 use crate::pipeline::{self, Observer, PipelineError, Settings};
+use crate::plan::lifetimes::Storage;
 use crate::rewrite::canonicalize::canonicalize_counting;
 use crate::rewrite::fuse::fired_in_terms;
 use crate::rewrite::rule_set::RuleSet;
-use crate::onnx;
 
 /// Kernels of a plan and the time that is predicted for them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -94,7 +95,11 @@ pub fn run(args: &RulesAblateArgs) -> Result<(), Failure> {
         without,
         idle,
     };
-    if args.json { out::json(&report) } else { print(&report) }
+    if args.json {
+        out::json(&report)
+    } else {
+        print(&report)
+    }
 }
 
 /// The tags asked for; none where rules are left out one by one.
@@ -118,12 +123,18 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn worth(&self, disabled: &[&str]) -> Result<Worth, PipelineError> {
         let mut settings = self.settings.clone();
-        settings.rules.disabled.extend(disabled.iter().map(|&name| name.to_owned()));
+        settings
+            .rules
+            .disabled
+            .extend(disabled.iter().map(|&name| name.to_owned()));
         let fused = pipeline::regions(self.core, self.arch, &settings)?;
         let options = KernelOptions { tf32: settings.tf32 };
-        let times = (0..fused.regions.len()).map(|region| self.time(&kernel::spec(&fused, region, &options)));
+        let launched = Storage::of(&fused).steps;
+        let times = launched
+            .iter()
+            .map(|&region| self.time(&kernel::spec(&fused, region, &options)));
         Ok(Worth {
-            kernels: fused.regions.len(),
+            kernels: launched.len(),
             predicted_us: times.sum(),
         })
     }
@@ -136,7 +147,10 @@ impl Bench<'_> {
         }
         let variants = kernel::variants(spec, self.arch);
         let time = variants.first().map_or(0.0, |variant| variant.predicted_us);
-        self.known.lock().expect("no thread panics with it").insert(key, time);
+        self.known
+            .lock()
+            .expect("no thread panics with it")
+            .insert(key, time);
         time
     }
 

@@ -42,8 +42,7 @@ struct Row {
 pub fn run(args: &RulesCheckArgs) -> Result<(), Failure> {
     let (set, names) = loaded(args)?;
     let all = Subject::all(&set);
-    let is_wanted =
-        |subject: &Subject<'_>| names.is_empty() || names.contains(&subject.header().name.text);
+    let is_wanted = |subject: &Subject<'_>| names.is_empty() || names.contains(&subject.header().name.text);
     let subjects: Vec<Subject<'_>> = all.into_iter().filter(is_wanted).collect();
     let effort = Effort {
         n_drawn: args.instances,
@@ -83,7 +82,10 @@ fn loaded(args: &RulesCheckArgs) -> Result<(RuleSet, Vec<String>), Failure> {
     let mut names = Vec::new();
     let mut file: Option<PathBuf> = None;
     for subject in &args.subjects {
-        if Path::new(subject).extension().is_none_or(|extension| extension != "rules") {
+        if Path::new(subject)
+            .extension()
+            .is_none_or(|extension| extension != "rules")
+        {
             names.push(subject.clone());
         } else if file.is_some() || options.dir.is_some() {
             return Err(Failure::usage(
@@ -124,7 +126,11 @@ fn row(set: &RuleSet, subject: Subject<'_>, report: &Report) -> Row {
         all_small: report.all_small,
         drift_ulps: report.drift_ulps,
         identity: report.is_identity,
-        mistakes: report.mistakes.iter().map(|mistake| mistake.message.clone()).collect(),
+        mistakes: report
+            .mistakes
+            .iter()
+            .map(|mistake| mistake.message.clone())
+            .collect(),
     }
 }
 

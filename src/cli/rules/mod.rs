@@ -48,10 +48,12 @@ fn load(args: &RuleArgs) -> Result<RuleSet, Failure> {
     Ok(RuleSet::load(&build::rule_options(args)?)?)
 }
 
-/// A name that no rule has.
+/// A name that no rule, kernel or tag has.
 fn no_such_rule(name: &str, set: &RuleSet) -> Failure {
-    let known = set.headers().map(|header| header.name.text.as_str());
-    let hint = closest(name, known).map(str::to_owned);
+    let names = set.headers().map(|header| header.name.text.as_str());
+    let kernels = set.kernels.iter().map(|kernel| kernel.name.text.as_str());
+    let tags = set.headers().flat_map(|header| &header.tags).map(String::as_str);
+    let hint = closest(name, names.chain(kernels).chain(tags)).map(str::to_owned);
     RuleErrors::NoSuchRule {
         name: name.to_owned(),
         hint,
@@ -105,9 +107,7 @@ fn list(rows: &[Row], json: bool) -> Result<(), Failure> {
 fn show(set: &RuleSet, name: &str) -> Result<(), Failure> {
     let rows = rows(set);
     let Some(row) = rows.iter().find(|row| row.name == name) else {
-        let hint = closest(name, rows.iter().map(|row| row.name.as_str()));
-        let hint = hint.map_or_else(String::new, |known| format!(", did you mean `{known}`?"));
-        return Err(Failure::failed(format!("no rule is named `{name}`{hint}")));
+        return Err(no_such_rule(name, set));
     };
     out::line(&format!("# rules/{}", row.place))?;
     out::line(set.text(row.span))

@@ -41,7 +41,7 @@ struct Miss {
 pub fn run(args: &RulesTryArgs) -> Result<(), Failure> {
     let settings = build::settings(&args.build)?;
     let rules = RuleSet::load(&RuleOptions {
-        enabled: vec![args.rule.clone()],
+        all: true,
         ..settings.rules.clone()
     })?;
     let header = rules.headers().find(|header| header.name.text == args.rule);
@@ -50,7 +50,11 @@ pub fn run(args: &RulesTryArgs) -> Result<(), Failure> {
     let core = pipeline::lower(&model.graph, &settings)?;
     let probe = probe(&core, &settings, &rules, &args.rule)?;
     let report = report(&args.rule, rules.place(header.span), probe, args.all);
-    if args.json { out::json(&report) } else { print(&report) }
+    if args.json {
+        out::json(&report)
+    } else {
+        print(&report)
+    }
 }
 
 fn probe(

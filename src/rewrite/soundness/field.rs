@@ -98,7 +98,10 @@ impl Elements {
     /// `None` where an element is not finite.
     fn of(data: &HostTensor) -> Option<Self> {
         if data.dtype().is_float() {
-            let field = to_vec::<f64>(data).into_iter().map(dyadic).collect::<Option<_>>()?;
+            let field = to_vec::<f64>(data)
+                .into_iter()
+                .map(dyadic)
+                .collect::<Option<_>>()?;
             return Some(Elements { field, ints: None });
         }
         let ints = to_vec::<i64>(data);
@@ -204,13 +207,22 @@ impl Machine<'_> {
             Expr::Const(scalar) if scalar.dtype.is_float() => self.constant(scalar.as_f64()),
             Expr::Const(scalar) => Some(integer(scalar.as_i64())),
             Expr::IndexValue(index) => self.index(index).map(integer),
-            Expr::Map { op, attrs, args, dtype } => {
+            Expr::Map {
+                op,
+                attrs,
+                args,
+                dtype,
+            } => {
                 let values: Vec<u64> = args.iter().map(|&arg| self.expr(arg)).collect::<Option<_>>()?;
                 let from = args.first().map(|&arg| body.dtype(arg));
                 let known = exact(op, &values, from, *dtype);
                 known.or_else(|| Some(self.opaque(&(op, format!("{:?}", body.attrs(*attrs)), values))))
             }
-            Expr::Select { conds, then, otherwise } => {
+            Expr::Select {
+                conds,
+                then,
+                otherwise,
+            } => {
                 let mut holds = true;
                 for cond in conds {
                     let (index, extent) = (self.index(&cond.index)?, cond.extent.as_known()?);
@@ -233,7 +245,11 @@ impl Machine<'_> {
 
     /// Numbers that no `f32` holds stand for others, such as 1/3: nothing exact can be said.
     fn constant(&mut self, value: f64) -> Option<u64> {
-        #[expect(clippy::cast_possible_truncation, clippy::float_cmp, reason = "it asks whether anything is lost")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::float_cmp,
+            reason = "it asks whether anything is lost"
+        )]
         let is_short = f64::from(value as f32) == value;
         *self.is_opaque |= !is_short;
         if value.is_finite() {
@@ -367,13 +383,20 @@ fn dyadic(value: f64) -> Option<u64> {
     let bits = value.to_bits();
     let exponent = i64::try_from(bits >> 52 & 0x7ff).expect("eleven bits fit");
     let fraction = bits & ((1 << 52) - 1);
-    let mantissa = if exponent == 0 { fraction } else { fraction | 1 << 52 };
+    let mantissa = if exponent == 0 {
+        fraction
+    } else {
+        fraction | 1 << 52
+    };
     let shift = exponent.max(1) - 1075;
     let two = if shift < 0 { inverse(2)? } else { 2 };
     let size = times(mantissa % PRIME, power(two, shift.unsigned_abs()));
-    Some(if value.is_sign_negative() { negative(size) } else { size })
+    Some(if value.is_sign_negative() {
+        negative(size)
+    } else {
+        size
+    })
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -407,7 +430,13 @@ mod tests {
             compare(&left.graph, &right.graph, &inputs)
         };
         assert_eq!(sides(true), Outcome::Equal);
-        assert_eq!(sides(false), Outcome::Differs { output: 0, position: 0 });
+        assert_eq!(
+            sides(false),
+            Outcome::Differs {
+                output: 0,
+                position: 0
+            }
+        );
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub enum Miss {
     NoRight,
     /// The right side is the left one.
     Unchanged,
+    /// The right side reads what it is to replace.
+    Circular,
     /// The right side has another type, so that the rule does not fire.
     OtherType { left: TensorType, right: TensorType },
 }
@@ -62,6 +64,7 @@ pub fn pair(rule: &Rule, entries: &[TestEntry], values: Values, seed: u64) -> Re
         Once::NoMatch => return Err(Miss::NoMatch),
         Once::NotBuilt => return Err(Miss::NoRight),
         Once::Unchanged => return Err(Miss::Unchanged),
+        Once::Circular => return Err(Miss::Circular),
         Once::OtherType(right) => {
             let left = left.ty(left.outputs[0]).clone();
             return Err(Miss::OtherType { left, right });

@@ -7,12 +7,12 @@ use egg::Id;
 
 use super::instance::{Maker, Miss, Pair, Values, built};
 use crate::ir::{Graph, Operand, ValueId};
+use crate::rewrite::facts::Facts;
 use crate::rewrite::language::{Enode, Head};
 use crate::rewrite::rule_ast::{Horizontal, TestEntry};
 use crate::rewrite::siblings;
 use crate::rewrite::term_facts::{TermFacts, handle};
 use crate::rewrite::term_graph::TermGraph;
-use crate::rewrite::facts::Facts;
 
 /// The number that provenance gives the rule under test.
 const RULE: usize = 0;
@@ -99,11 +99,19 @@ impl Reader<'_> {
                 let operands: Vec<Operand> = enode
                     .children
                     .iter()
-                    .map(|&child| if self.is_absent(child) { Some(None) } else { self.value(child).map(Some) })
+                    .map(|&child| {
+                        if self.is_absent(child) {
+                            Some(None)
+                        } else {
+                            self.value(child).map(Some)
+                        }
+                    })
                     .collect::<Option<_>>()?;
                 let attrs = terms.analysis.interner.attrs_of(enode.data).clone();
                 let ty = TermFacts { terms }.ty(handle(class))?;
-                let node = self.graph.add_node(op, operands, attrs, &[("", Some(ty))], Vec::new());
+                let node = self
+                    .graph
+                    .add_node(op, operands, attrs, &[("", Some(ty))], Vec::new());
                 Some(self.graph.node(node).results[0])
             }
             Head::Absent | Head::Project | Head::Store | Head::Load | Head::Tile(_) => None,
@@ -121,6 +129,8 @@ impl Reader<'_> {
 
     fn is_absent(&self, class: Id) -> bool {
         let terms = &self.terms.terms;
-        terms[terms.find(class)].iter().any(|enode| enode.head == Head::Absent)
+        terms[terms.find(class)]
+            .iter()
+            .any(|enode| enode.head == Head::Absent)
     }
 }

@@ -106,7 +106,13 @@ impl Judge<'_> {
     }
 
     /// What is wrong with results that differ.
-    fn numbers(&self, instance: &Instance, seed: u64, left: &[HostTensor], worst: Difference) -> Option<Fault> {
+    fn numbers(
+        &self,
+        instance: &Instance,
+        seed: u64,
+        left: &[HostTensor],
+        worst: Difference,
+    ) -> Option<Fault> {
         // Over the reals, as far as `f64` is the reals.
         let real = self.over_reals(instance, seed);
         let distance = match &real {
@@ -150,14 +156,23 @@ impl Judge<'_> {
         let pair = (self.pair)(instance, values, seed).ok()?;
         let left = reference::run(&pair.left, &pair.inputs).ok()?;
         let right = reference::run(&pair.right, &pair.inputs).ok()?;
-        worst(&left, &right, compare).map(Fault::Special)
+        let found = worst(&left, &right, compare)?;
+        Some(if found.ulps.is_finite() {
+            // Other numbers than before, and these round.
+            Fault::Class(found, Numerics::Reassoc)
+        } else {
+            Fault::Special(found)
+        })
     }
 }
 
 type Compare = fn(&HostTensor, &HostTensor) -> Option<Difference>;
 
 fn worst(left: &[HostTensor], right: &[HostTensor], compare: Compare) -> Option<Difference> {
-    let all = left.iter().zip(right).filter_map(|(left, right)| compare(left, right));
+    let all = left
+        .iter()
+        .zip(right)
+        .filter_map(|(left, right)| compare(left, right));
     all.max_by(|a, b| a.ulps.total_cmp(&b.ulps))
 }
 
@@ -291,7 +306,11 @@ impl Fault {
 }
 
 /// Units in the last place as a whole number, at least one.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts saturate")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "casts saturate"
+)]
 fn rounded_up(ulps: f64) -> u32 {
     ulps.ceil().max(1.0) as u32
 }

@@ -109,9 +109,16 @@ impl<'a> Subject<'a> {
     fn right_span(&self) -> Span {
         let span = match self {
             Subject::Rule(rule) => rule.right.span(),
-            Subject::Horizontal(rule) => rule.bindings.last().map_or(rule.header.span, |(_, term)| term.span()),
+            Subject::Horizontal(rule) => rule
+                .bindings
+                .last()
+                .map_or(rule.header.span, |(_, term)| term.span()),
         };
-        if span == Span::default() { self.header().name.span } else { span }
+        if span == Span::default() {
+            self.header().name.span
+        } else {
+            span
+        }
     }
 
     /// The pinned instances. The lines of a horizontal are the siblings of one.
@@ -258,7 +265,9 @@ impl<'a> Checker<'a> {
                     return;
                 }
                 Judgement::Wrong(fault) => {
-                    self.report.mistakes.push(fault.on_pinned(header, right, instance));
+                    self.report
+                        .mistakes
+                        .push(fault.on_pinned(header, right, instance));
                     return;
                 }
                 Judgement::Right(praise) => self.note(&praise),
@@ -315,7 +324,9 @@ impl<'a> Checker<'a> {
                 true
             }
             Judgement::Wrong(fault) => {
-                let size = vary::types(&instance).map(crate::ir::TensorType::n_elements).sum();
+                let size = vary::types(&instance)
+                    .map(crate::ir::TensorType::n_elements)
+                    .sum();
                 if self.worst.as_ref().is_none_or(|(smallest, ..)| size < *smallest) {
                     self.worst = Some((size, fault, instance));
                 }
@@ -327,7 +338,10 @@ impl<'a> Checker<'a> {
 
 fn no_instance(header: &Header) -> RuleError {
     let name = &header.name;
-    let message = format!("rule `{}` has no `test` line, so nothing is known about it", name.text);
+    let message = format!(
+        "rule `{}` has no `test` line, so nothing is known about it",
+        name.text
+    );
     RuleError::new("rules::no_instance", name.span, message, "never tried")
         .help("add a small instance of its left side, such as `test x: f32[2,3], p = [1, 0]`")
 }
@@ -354,6 +368,12 @@ fn missed(header: &Header, right: Span, miss: &Miss, instance: &Instance) -> Rul
             right,
             format!("the right side of rule `{name}` does not fit: an op does not accept its operands"),
             "cannot be built".to_owned(),
+        ),
+        Miss::Circular => (
+            "rules::circular",
+            right,
+            format!("the right side of rule `{name}` reads the value that it is to replace"),
+            "holds its own left side".to_owned(),
         ),
         Miss::OtherType { left, right: found } => (
             "rules::type_changed",

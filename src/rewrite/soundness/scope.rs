@@ -19,7 +19,11 @@ pub fn instances(pinned: &Instance, roles: &Roles) -> (Vec<Instance>, bool) {
     let n_axes: usize = types(pinned).map(|ty| ty.dims().len()).sum();
     let distinct: BTreeSet<usize> = types(pinned).flat_map(TensorType::dims).collect();
     let distinct: Vec<usize> = distinct.into_iter().collect();
-    let n_free = if n_axes <= MAX_FREE_AXES { n_axes } else { distinct.len() };
+    let n_free = if n_axes <= MAX_FREE_AXES {
+        n_axes
+    } else {
+        distinct.len()
+    };
     let mut all = Vec::new();
     for code in 0..LARGEST.saturating_pow(u32::try_from(n_free).unwrap_or(u32::MAX)) {
         let extent = |position: usize| 1 + code / LARGEST.pow(u32::try_from(position).unwrap_or(0)) % LARGEST;
@@ -45,7 +49,9 @@ fn with_extents(pinned: &Instance, new: &mut dyn FnMut(usize, usize) -> usize) -
     let mut instance = pinned.clone();
     for entry in instance.iter_mut().flatten() {
         let types: &mut [TensorType] = match &mut entry.value {
-            TestValue::Input { ty, .. } | TestValue::Constant { ty, value: None, .. } => std::slice::from_mut(ty),
+            TestValue::Input { ty, .. } | TestValue::Constant { ty, value: None, .. } => {
+                std::slice::from_mut(ty)
+            }
             TestValue::Inputs(types) => types,
             TestValue::Constant { .. }
             | TestValue::Absent
@@ -103,12 +109,16 @@ fn choices(role: Role, value: &Expr, instance: &Instance) -> Vec<Expr> {
         span: value.span,
     };
     match (role, &value.kind) {
-        (Role::Permutation, ExprKind::List(items)) => permutations(items.len()).into_iter().map(list).collect(),
+        (Role::Permutation, ExprKind::List(items)) => {
+            permutations(items.len()).into_iter().map(list).collect()
+        }
         (Role::Axis, ExprKind::Int(_)) => (0..signed(rank.max(1))).map(int).collect(),
         (Role::Axes, ExprKind::List(_)) => (1u32..1 << rank.min(4))
             .map(|set| list((0..signed(rank)).filter(|axis| set >> axis & 1 == 1).collect()))
             .collect(),
-        (Role::Extents, ExprKind::List(items)) => shapes(items.len(), instance).into_iter().map(list).collect(),
+        (Role::Extents, ExprKind::List(items)) => {
+            shapes(items.len(), instance).into_iter().map(list).collect()
+        }
         _ => vec![value.clone()],
     }
 }
@@ -121,7 +131,8 @@ fn permutations(n: usize) -> Vec<Vec<i64>> {
             .into_iter()
             .flat_map(|begun: Vec<i64>| {
                 let rest: Vec<i64> = (0..signed(n)).filter(|axis| !begun.contains(axis)).collect();
-                rest.into_iter().map(move |axis| [begun.clone(), vec![axis]].concat())
+                rest.into_iter()
+                    .map(move |axis| [begun.clone(), vec![axis]].concat())
             })
             .collect();
     }
@@ -135,9 +146,15 @@ fn shapes(rank: usize, instance: &Instance) -> Vec<Vec<i64>> {
     for count in counts {
         factorised(count, rank.min(4), &mut Vec::new(), &mut all);
     }
-    for dims in types(instance).map(TensorType::dims).filter(|dims| dims.len() <= rank) {
+    for dims in types(instance)
+        .map(TensorType::dims)
+        .filter(|dims| dims.len() <= rank)
+    {
         let mut wide = vec![2; rank - dims.len()];
-        wide.extend(dims.iter().map(|&extent| if extent == 1 { 3 } else { signed(extent) }));
+        wide.extend(
+            dims.iter()
+                .map(|&extent| if extent == 1 { 3 } else { signed(extent) }),
+        );
         all.insert(wide);
     }
     all.into_iter().collect()

@@ -45,7 +45,10 @@ fn op_term(op: &OpTerm) -> Term {
     let operands: Vec<Term> = op.operands.iter().map(term).collect();
     let head = match &op.head {
         Head::Tile(form) if matches!(form.text.as_str(), "store" | "load") => {
-            return operands.into_iter().next().unwrap_or_else(|| Term::Op(op.clone()));
+            return operands
+                .into_iter()
+                .next()
+                .unwrap_or_else(|| Term::Op(op.clone()));
         }
         Head::Tile(form) => family(form, &op.attrs),
         Head::Family { kind, binding } => Head::Family {

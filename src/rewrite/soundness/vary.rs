@@ -17,6 +17,8 @@ use crate::rewrite::work_graph::kind_name;
 const EXTENTS: [usize; 10] = [1, 1, 2, 3, 4, 5, 6, 7, 8, 16];
 /// Elements of one tensor of an instance.
 const MAX_ELEMENTS: usize = 4096;
+/// Numbers that rules treat differently; exact in every kind of float.
+const FACTORS: [f64; 7] = [0.5, 2.0, 1.0, -1.5, -0.5, 0.0, 0.125];
 const FLOATS: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16];
 const NUMBERS: [DType; 8] = [
     DType::F32,
@@ -63,7 +65,10 @@ pub fn rank(instance: &Instance) -> usize {
 enum AxisChange {
     None,
     /// A new axis in front of position `at` of all tensors of the highest rank.
-    Insert { at: usize, extent: usize },
+    Insert {
+        at: usize,
+        extent: usize,
+    },
     /// Without the outermost axis.
     DropFirst,
 }
@@ -116,7 +121,9 @@ impl<'a> Variation<'a> {
             new_rank,
             dims: Vec::new(),
         };
-        variation.dims = types(pinned).map(|ty| variation.changed_dims(&ty.dims())).collect();
+        variation.dims = types(pinned)
+            .map(|ty| variation.changed_dims(&ty.dims()))
+            .collect();
         variation
     }
 
@@ -144,10 +151,17 @@ impl<'a> Variation<'a> {
             let axis = self.draw.below(dims.len());
             dims[axis] = self.draw.pick(&EXTENTS);
         }
-        if self.draw.below(16) == 0 {
-            dims = self.draw.broadcast_from(&dims);
+        if self.draw.below(10) == 0 {
+            dims = self.broadcast_dims();
         }
         TensorType::new(self.dtype(ty.dtype), &dims)
+    }
+
+    /// Dims that broadcast to those of some tensor of the instance.
+    fn broadcast_dims(&mut self) -> Vec<usize> {
+        let at = self.draw.below(self.dims.len());
+        let dims = self.dims[at].clone();
+        self.draw.broadcast_from(&dims)
     }
 
     fn dtype(&self, dtype: DType) -> DType {
@@ -163,11 +177,24 @@ impl<'a> Variation<'a> {
             TestValue::Input { ty, .. } => *ty = self.ty(ty),
             TestValue::Constant { ty, value, .. } => {
                 // Given elements fix the shape; a given number does not.
-                let is_list = value.as_ref().is_some_and(|value| matches!(value.kind, ExprKind::List(_)));
+                let is_list = value
+                    .as_ref()
+                    .is_some_and(|value| matches!(value.kind, ExprKind::List(_)));
                 if is_list {
                     return;
                 }
                 *ty = self.ty(ty);
+                // A given number is one of many; where the rule needs it, this does not fire.
+                match (value.as_mut(), self.draw.below(4)) {
+                    (Some(_), 0) => {
+                        *value = None;
+                        if self.draw.bool() {
+                            *ty = TensorType::new(ty.dtype, &self.broadcast_dims());
+                        }
+                    }
+                    (Some(number), 1 | 2) => number.kind = ExprKind::Float(self.draw.pick(&FACTORS)),
+                    (Some(_) | None, _) => {}
+                }
             }
             TestValue::Inputs(types) => {
                 for ty in types.iter_mut() {
@@ -239,16 +266,24 @@ impl<'a> Variation<'a> {
                 Some(ExprKind::List(all))
             }
             (Role::Steps, ExprKind::List(items)) => {
-                let all = (0..self.followed(items.len())).map(|_| int(1 + self.below(3))).collect();
+                let all = (0..self.followed(items.len()))
+                    .map(|_| int(1 + self.below(3)))
+                    .collect();
                 Some(ExprKind::List(all))
             }
             (Role::Pads, ExprKind::List(items)) => {
-                let all = (0..self.followed(items.len())).map(|_| int(self.below(3))).collect();
+                let all = (0..self.followed(items.len()))
+                    .map(|_| int(self.below(3)))
+                    .collect();
                 Some(ExprKind::List(all))
             }
             (Role::Number, ExprKind::Float(own)) => {
-                let numbers = [*own, 0.5, 2.0, 1.0, -1.5, 0.0, 0.125];
-                Some(ExprKind::Float(self.draw.pick(&numbers)))
+                let keeps = self.draw.below(4) == 0;
+                Some(ExprKind::Float(if keeps {
+                    *own
+                } else {
+                    self.draw.pick(&FACTORS)
+                }))
             }
             (Role::Count, ExprKind::Int(own)) => {
                 let counts = [*own, *own, 0, 1, 2, 3];
@@ -341,13 +376,17 @@ impl<'a> Variation<'a> {
                 _ => {}
             }
         }
-        Some(ExprKind::List(dims.into_iter().map(|extent| int(signed(extent))).collect()))
+        Some(ExprKind::List(
+            dims.into_iter().map(|extent| int(signed(extent))).collect(),
+        ))
     }
 }
 
 /// Sometimes the main kind of the instance becomes another one.
 fn dtype_change(pinned: &Instance, draw: &mut Draw) -> Option<(DType, DType)> {
-    let main = types(pinned).map(|ty| ty.dtype).find(|dtype| *dtype != DType::Bool)?;
+    let main = types(pinned)
+        .map(|ty| ty.dtype)
+        .find(|dtype| *dtype != DType::Bool)?;
     let to = match draw.below(6) {
         0 => draw.pick(&NUMBERS),
         1 | 2 => draw.pick(&FLOATS),
