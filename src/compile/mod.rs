@@ -154,8 +154,8 @@ fn check_params(source: &Source, resources: &Resources) -> Result<(), CompileErr
         .params
         .iter()
         .map(|param| {
-            let size = param_bytes(*param);
-            offset = u32::next_multiple_of(offset, size);
+            let (size, alignment) = param_layout(param);
+            offset = u32::next_multiple_of(offset, alignment);
             let slot = ParamSlot { offset, size };
             offset += size;
             slot
@@ -172,9 +172,11 @@ fn check_params(source: &Source, resources: &Resources) -> Result<(), CompileErr
     })
 }
 
-fn param_bytes(param: Param) -> u32 {
+/// Size and alignment in bytes.
+fn param_layout(param: &Param) -> (u32, u32) {
     match param {
-        Param::Input(_) | Param::Output(_) | Param::Workspace => 8,
-        Param::Dim(_) => 4,
+        Param::Input(_) | Param::Output(_) | Param::Workspace => (8, 8),
+        Param::Dim(_) => (4, 4),
+        Param::TensorMap { .. } => (128, 64),
     }
 }

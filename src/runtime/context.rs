@@ -6,6 +6,7 @@ use super::device_engine::DeviceEngine;
 use super::error::RuntimeError;
 use crate::cuda::{
     Begin, CudaError, DeviceMemory, Event, GraphExec, KernelArg, LaunchGeometry, PinnedMemory, Stream,
+    TensorMap,
 };
 use crate::engine::{ALIGNMENT, Arg, Binding, Launch, Memory, Place};
 use crate::ir::HostTensor;
@@ -190,11 +191,20 @@ impl Memories<'_> {
         let args: Vec<KernelArg> = launch
             .args
             .iter()
-            .map(|arg| match arg {
-                Arg::Pointer(place) => KernelArg::Address(self.address(place)),
-                Arg::I32(value) => KernelArg::I32(*value),
+            .map(|arg| {
+                Ok(match arg {
+                    Arg::Pointer(place) => KernelArg::Address(self.address(place)),
+                    Arg::I32(value) => KernelArg::I32(*value),
+                    Arg::TensorMap(map) => KernelArg::TensorMap(TensorMap::encode(
+                        self.address(&map.place),
+                        map.element_bytes,
+                        &map.dims,
+                        &map.strides,
+                        &map.tile,
+                    )?),
+                })
             })
-            .collect();
+            .collect::<Result<_, CudaError>>()?;
         let geometry = LaunchGeometry {
             grid: launch.grid,
             block: launch.block,

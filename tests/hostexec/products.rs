@@ -214,6 +214,40 @@ pub fn epilogues(dtype: DType) -> Vec<Problem> {
     problems
 }
 
+/// Products of plain operands with strides of whole vectors: both orders of each operand, tails
+/// in every direction, several tiles along `k`, batches, and every epilogue.
+pub fn tiled(dtype: DType) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for a in [Layout::Plain, Layout::Turned] {
+        for b in [Layout::Plain, Layout::Turned] {
+            let epilogue = Epilogue::BiasResidualRelu;
+            problems.push(matmul(dtype, (&[88, 152], a), (&[152, 136], b), epilogue));
+        }
+    }
+    for epilogue in EPILOGUES {
+        problems.push(matmul(
+            dtype,
+            (&[2, 17, 40], Layout::Plain),
+            (&[40, 48], Layout::Plain),
+            epilogue,
+        ));
+    }
+    for (a, b) in [
+        (&[3, 72, 24][..], &[3, 24, 40][..]),
+        (&[3, 72, 24], &[24, 40]),
+        (&[1, 8], &[8, 8]),
+        (&[5, 264], &[264, 8]),
+    ] {
+        problems.push(matmul(
+            dtype,
+            (a, Layout::Plain),
+            (b, Layout::Plain),
+            Epilogue::Silu,
+        ));
+    }
+    problems
+}
+
 /// Sizes of one, odd ones, and those just under and over a tile.
 pub fn tails(dtype: DType) -> Vec<Problem> {
     let sizes: &[[usize; 3]] = &[

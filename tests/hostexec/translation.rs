@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use rtrt_codegen::ir::TiledView;
 use rtrt_codegen::kernel::Param;
 
 use crate::harness::{Case, Sections};
@@ -65,6 +66,18 @@ pub fn translation_unit(cases: &[Case], shared: Sections) -> String {
     text
 }
 
+/// An operand as the emulator's copies read it.
+fn tensor_map(operand: &str, view: &TiledView) -> String {
+    let list = |values: &[usize]| values.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    format!(
+        "host::TensorMap{{{operand}, {}, {{{}}}, {{{}}}, {{{}}}}}",
+        view.element_bytes,
+        list(&view.dims),
+        list(&view.strides),
+        list(&view.tile)
+    )
+}
+
 /// What memory holds before it is written: not-a-number, or an awkward integer.
 fn poison(case: &Case) -> u8 {
     if case.outputs.iter().any(|ty| ty.dtype.is_float()) {
@@ -105,6 +118,7 @@ fn launch(number: usize, case: &Case) -> String {
             Param::Output(position) => format!("out{number}[{position}]"),
             Param::Workspace => format!("workspace{number}"),
             Param::Dim(value) => value.to_string(),
+            Param::TensorMap { input, view } => tensor_map(&format!("in{number}[{input}]"), view),
         })
         .collect();
     writeln!(

@@ -1,4 +1,5 @@
-//! Matrix products: what one is ([`contraction`]), how its operands are read ([`operand`]), what
+//! Matrix products: what one is ([`contraction`]), how its operands are read ([`operand`],
+//! [`tiled`]), what
 //! happens to a finished sum ([`epilogue`]), what it costs ([`cost`]), and the context fields that
 //! the matrix templates share ([`parts`]).
 
@@ -7,3 +8,4 @@ pub mod cost;
 pub mod epilogue;
 pub mod operand;
 pub mod parts;
+pub mod tiled;
