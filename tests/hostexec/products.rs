@@ -237,6 +237,8 @@ pub fn tiled(dtype: DType) -> Vec<Problem> {
         (&[3, 72, 24], &[24, 40]),
         (&[1, 8], &[8, 8]),
         (&[5, 264], &[264, 8]),
+        // More tiles than there are blocks.
+        (&[140, 24, 72], &[140, 72, 16]),
     ] {
         problems.push(matmul(
             dtype,
