@@ -238,7 +238,7 @@ pub fn tiled(dtype: DType) -> Vec<Problem> {
         (&[1, 8], &[8, 8]),
         (&[5, 264], &[264, 8]),
         // More tiles than there are blocks.
-        (&[140, 24, 72], &[140, 72, 16]),
+        (&[280, 16, 72], &[280, 72, 16]),
     ] {
         problems.push(matmul(
             dtype,
