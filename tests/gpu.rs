@@ -77,7 +77,13 @@ fn op_table() -> Vec<Problem> {
 /// What the copy engine reads, several tiles of each block among it.
 fn tiled_products() -> Vec<Problem> {
     let [plain, turned] = [products::Layout::Plain, products::Layout::Turned];
-    let mut problems = [DType::F16, DType::BF16].map(products::tiled).concat();
+    let kinds = [DType::F16, DType::BF16];
+    let mut problems = [
+        kinds.map(products::tiled),
+        kinds.map(products::tiled_convolutions),
+    ]
+    .concat()
+    .concat();
     for (a, b) in [(plain, plain), (turned, plain), (plain, turned), (turned, turned)] {
         problems.push(products::matmul(
             DType::F16,

@@ -390,6 +390,7 @@ fn mma_convolutions() {
 fn products_by_groups_of_warps() {
     for dtype in [DType::F16, DType::BF16] {
         check_in_turns(&products::tiled(dtype), "gemm_wgmma", SM_90, SUMS);
+        check_template(&products::tiled_convolutions(dtype), "gemm_wgmma", SM_90, 2);
     }
 }
 

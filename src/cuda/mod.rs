@@ -34,4 +34,4 @@ pub use nvrtc::{Nvrtc, NvrtcFailure, NvrtcVersion};
 #[cfg(feature = "builder")]
 pub use nvrtc_locate::NvrtcMissing;
 pub use probe::{DeviceInfo, probe};
-pub use tensor_map::TensorMap;
+pub use tensor_map::{PixelCorners, Strided, TensorMap};

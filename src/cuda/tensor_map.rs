@@ -11,50 +11,91 @@ use super::error::{CudaError, check};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorMap(sys::CUtensorMap);
 
+/// What a map describes: extents in elements, innermost axis first, and strides in bytes of
+/// every axis but that one.
+#[derive(Clone, Copy, Debug)]
+pub struct Strided<'a> {
+    pub address: u64,
+    pub element_bytes: usize,
+    pub dims: &'a [usize],
+    pub strides: &'a [usize],
+}
+
+/// A box of pixels along x and y, see `cuTensorMapEncodeIm2col`.
+#[derive(Clone, Copy, Debug)]
+pub struct PixelCorners {
+    pub lower: [i32; 2],
+    pub upper: [i32; 2],
+    pub steps: [usize; 2],
+}
+
 impl TensorMap {
-    /// Of a tensor at device address `address`: extents in elements, innermost axis first,
-    /// strides in bytes of every axis but that one, and the extents of the tile of one copy.
-    /// Tile rows are swizzled over 128 bytes; outside of the extents are zeros.
+    /// For copies of tiles with extents `tile`; with `pixels`, for copies of so many channels and
+    /// pixels. Tile rows are swizzled over 128 bytes; outside of the extents are zeros.
     ///
     /// # Errors
     /// If the driver refuses it.
     pub fn encode(
-        address: u64,
-        element_bytes: usize,
-        dims: &[usize],
-        strides: &[usize],
+        tensor: Strided<'_>,
         tile: &[usize],
+        pixels: Option<PixelCorners>,
     ) -> Result<Self, CudaError> {
-        let rank = dims.len();
-        assert!(
-            strides.len() + 1 == rank && tile.len() == rank,
-            "a tensor map has extents of as many axes as it has strides"
-        );
-        let wide = |values: &[usize]| values.iter().map(|&value| value as u64).collect::<Vec<u64>>();
-        let (dims, strides) = (wide(dims), wide(strides));
-        // Extents beyond 32 bits are for the driver to refuse.
-        let tile: Vec<u32> = tile
-            .iter()
-            .map(|&extent| u32::try_from(extent).unwrap_or(u32::MAX))
-            .collect();
-        let steps = vec![1u32; rank];
+        match pixels {
+            None => TensorMap::tiled(tensor, tile),
+            Some(pixels) => TensorMap::pixels(tensor, tile, pixels),
+        }
+    }
+
+    fn tiled(tensor: Strided<'_>, tile: &[usize]) -> Result<Self, CudaError> {
+        let own = Axes::of(tensor);
+        assert_eq!(tile.len(), own.dims.len(), "a tile has the axes of its tensor");
+        let (tile, steps) = (narrow(tile), vec![1u32; own.dims.len()]);
         let mut map = sys::CUtensorMap { opaque: [0; 16] };
         // SAFETY: every array has as many elements as the call reads for this rank; the address
         // is only written into the map.
         check("cuTensorMapEncodeTiled", unsafe {
             sys::cuTensorMapEncodeTiled(
                 &raw mut map,
-                kind(element_bytes),
-                u32::try_from(rank).unwrap_or(u32::MAX),
-                address as *mut c_void,
-                dims.as_ptr(),
-                strides.as_ptr(),
+                kind(tensor.element_bytes),
+                own.rank(),
+                tensor.address as *mut c_void,
+                own.dims.as_ptr(),
+                own.strides.as_ptr(),
                 tile.as_ptr(),
                 steps.as_ptr(),
-                sys::CUtensorMapInterleave_enum::CU_TENSOR_MAP_INTERLEAVE_NONE,
-                sys::CUtensorMapSwizzle_enum::CU_TENSOR_MAP_SWIZZLE_128B,
-                sys::CUtensorMapL2promotion_enum::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                sys::CUtensorMapFloatOOBfill_enum::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+                INTERLEAVE,
+                SWIZZLE,
+                PROMOTION,
+                FILL,
+            )
+        })?;
+        Ok(TensorMap(map))
+    }
+
+    fn pixels(tensor: Strided<'_>, tile: &[usize], pixels: PixelCorners) -> Result<Self, CudaError> {
+        let own = Axes::of(tensor);
+        assert_eq!((own.dims.len(), tile.len()), (4, 2), "images have four axes");
+        let tile = narrow(tile);
+        let steps = narrow(&[1, pixels.steps[0], pixels.steps[1], 1]);
+        let mut map = sys::CUtensorMap { opaque: [0; 16] };
+        // SAFETY: as in `tiled`; corners are read for the two axes between channel and image.
+        check("cuTensorMapEncodeIm2col", unsafe {
+            sys::cuTensorMapEncodeIm2col(
+                &raw mut map,
+                kind(tensor.element_bytes),
+                own.rank(),
+                tensor.address as *mut c_void,
+                own.dims.as_ptr(),
+                own.strides.as_ptr(),
+                pixels.lower.as_ptr(),
+                pixels.upper.as_ptr(),
+                tile[0],
+                tile[1],
+                steps.as_ptr(),
+                INTERLEAVE,
+                SWIZZLE,
+                PROMOTION,
+                FILL,
             )
         })?;
         Ok(TensorMap(map))
@@ -63,6 +104,46 @@ impl TensorMap {
     pub(super) fn pointer(&self) -> *mut c_void {
         ptr::from_ref(&self.0).cast_mut().cast()
     }
+}
+
+const INTERLEAVE: sys::CUtensorMapInterleave = sys::CUtensorMapInterleave_enum::CU_TENSOR_MAP_INTERLEAVE_NONE;
+const SWIZZLE: sys::CUtensorMapSwizzle = sys::CUtensorMapSwizzle_enum::CU_TENSOR_MAP_SWIZZLE_128B;
+const PROMOTION: sys::CUtensorMapL2promotion =
+    sys::CUtensorMapL2promotion_enum::CU_TENSOR_MAP_L2_PROMOTION_L2_256B;
+const FILL: sys::CUtensorMapFloatOOBfill =
+    sys::CUtensorMapFloatOOBfill_enum::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE;
+
+/// Extents and strides as the driver takes them.
+struct Axes {
+    dims: Vec<u64>,
+    strides: Vec<u64>,
+}
+
+impl Axes {
+    fn of(tensor: Strided<'_>) -> Self {
+        assert_eq!(
+            tensor.strides.len() + 1,
+            tensor.dims.len(),
+            "every axis but the innermost has a stride"
+        );
+        let wide = |values: &[usize]| values.iter().map(|&value| value as u64).collect();
+        Axes {
+            dims: wide(tensor.dims),
+            strides: wide(tensor.strides),
+        }
+    }
+
+    fn rank(&self) -> u32 {
+        u32::try_from(self.dims.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// Extents beyond 32 bits are for the driver to refuse.
+fn narrow(values: &[usize]) -> Vec<u32> {
+    values
+        .iter()
+        .map(|&value| u32::try_from(value).unwrap_or(u32::MAX))
+        .collect()
 }
 
 /// Copies move bits: only their number matters.

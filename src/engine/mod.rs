@@ -11,7 +11,7 @@ pub mod validate;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ir::{DType, TensorType, TiledView};
+use crate::ir::{DType, PixelBox, TensorType, TiledView};
 
 pub use error::EngineError;
 pub use format::{load, read, save, write};
@@ -158,6 +158,18 @@ pub struct TensorMap {
     pub strides: Vec<usize>,
     /// Extents of what one copy moves.
     pub tile: Vec<usize>,
+    /// Where rows of a tile are pixels of images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pixels: Option<Pixels>,
+}
+
+/// As [`PixelBox`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pixels {
+    pub lower: [i32; 2],
+    pub upper: [i32; 2],
+    pub steps: [usize; 2],
 }
 
 impl TensorMap {
@@ -167,6 +179,7 @@ impl TensorMap {
             dims,
             strides,
             tile,
+            pixels,
         } = view.clone();
         TensorMap {
             place,
@@ -174,6 +187,7 @@ impl TensorMap {
             dims,
             strides,
             tile,
+            pixels: pixels.map(|PixelBox { lower, upper, steps }| Pixels { lower, upper, steps }),
         }
     }
 
@@ -183,6 +197,9 @@ impl TensorMap {
             dims: self.dims.clone(),
             strides: self.strides.clone(),
             tile: self.tile.clone(),
+            pixels: self
+                .pixels
+                .map(|Pixels { lower, upper, steps }| PixelBox { lower, upper, steps }),
         }
     }
 }

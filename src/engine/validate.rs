@@ -219,6 +219,7 @@ mod tests {
                 dims: dims.to_vec(),
                 strides: vec![16],
                 tile: vec![64, 64],
+                pixels: None,
             })
         };
         refuses("need sm_90", |program| {

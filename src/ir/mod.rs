@@ -12,5 +12,5 @@ pub mod verify;
 
 pub use graph::{Attr, Attrs, Graph, Node, NodeId, Operand, Source, Value, ValueId};
 pub use host_tensor::HostTensor;
-pub use tiled_view::TiledView;
+pub use tiled_view::{PixelBox, TiledView};
 pub use types::{DType, Dim, Shape, TensorType};

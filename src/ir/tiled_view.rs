@@ -3,7 +3,8 @@
 /// What a bulk tensor copy knows of its source: axes innermost first, extents in elements,
 /// strides in bytes. Outside of the extents it copies zeros.
 ///
-/// Rows of a tile are [`TILE_ROW_BYTES`] long; in shared memory their 16-byte chunks are
+/// With [`PixelBox`], rows of a tile are pixels in their order, see there. Rows of a tile are
+/// [`TILE_ROW_BYTES`] long; in shared memory their 16-byte chunks are
 /// exchanged by the row's number modulo eight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TiledView {
@@ -11,7 +12,21 @@ pub struct TiledView {
     pub dims: Vec<usize>,
     /// Of every axis but the innermost, whose elements are neighbours.
     pub strides: Vec<usize>,
+    /// Of every axis; of channels and of pixels where there is a [`PixelBox`].
     pub tile: Vec<usize>,
+    pub pixels: Option<PixelBox>,
+}
+
+/// Pixels of images with axes channel, x, y and image, in the order of a convolution's results:
+/// those of a box over x and y, `steps` apart, and then those of the next image. A copy may shift
+/// all of them by a tap of the filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PixelBox {
+    /// Where the box begins, along x and y.
+    pub lower: [i32; 2],
+    /// Its exclusive end, counted from the image's own.
+    pub upper: [i32; 2],
+    pub steps: [usize; 2],
 }
 
 /// Bytes of a row of a tile.
@@ -19,6 +34,8 @@ pub const TILE_ROW_BYTES: usize = 128;
 
 const MAX_RANK: usize = 5;
 const MAX_TILE_EXTENT: usize = 256;
+const MAX_STEP: usize = 8;
+const CORNERS: std::ops::RangeInclusive<i32> = -128..=127;
 /// Strides are multiples of it, and so are addresses.
 const STRIDE_BYTES: usize = 16;
 const MAX_EXTENT: usize = 1 << 32;
@@ -31,7 +48,14 @@ impl TiledView {
     /// What does not hold, in words.
     pub fn check(&self, len: usize) -> Result<(), String> {
         let rank = self.dims.len();
-        if !(1..=MAX_RANK).contains(&rank) || self.strides.len() + 1 != rank || self.tile.len() != rank {
+        let (ranks, tile_rank) = match &self.pixels {
+            None => (1..=MAX_RANK, rank),
+            Some(pixels) => {
+                pixels.check()?;
+                (4..=4, 2)
+            }
+        };
+        if !ranks.contains(&rank) || self.strides.len() + 1 != rank || self.tile.len() != tile_rank {
             return Err(format!("a tensor map of {rank} axes"));
         }
         if ![1, 2, 4].contains(&self.element_bytes)
@@ -69,6 +93,20 @@ impl TiledView {
     }
 }
 
+impl PixelBox {
+    fn check(&self) -> Result<(), String> {
+        let corners = self.lower.iter().chain(&self.upper);
+        let mut steps = self.steps.iter();
+        if corners.clone().all(|corner| CORNERS.contains(corner))
+            && steps.all(|step| (1..=MAX_STEP).contains(step))
+        {
+            Ok(())
+        } else {
+            Err(format!("a box of pixels {self:?}"))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +117,7 @@ mod tests {
             dims: vec![40, 3, 2],
             strides: vec![80, 256],
             tile: vec![64, 128, 1],
+            pixels: None,
         }
     }
 
@@ -102,6 +141,34 @@ mod tests {
         assert!(refused(|view| view.dims[2] = 0));
         assert!(refused(|view| view.element_bytes = 8));
         assert!(refused(|view| view.tile.truncate(2)));
+        let pixels = PixelBox {
+            lower: [-1, -1],
+            upper: [-1, -1],
+            steps: [2, 2],
+        };
+        let images = TiledView {
+            element_bytes: 2,
+            dims: vec![8, 3, 3, 2],
+            strides: vec![16, 48, 144],
+            tile: vec![64, 128],
+            pixels: Some(pixels),
+        };
+        assert_eq!(images.check(288), Ok(()));
+        let far = PixelBox {
+            lower: [-129, 0],
+            ..pixels
+        };
+        let fast = PixelBox {
+            steps: [1, 9],
+            ..pixels
+        };
+        for pixels in [far, fast] {
+            let images = TiledView {
+                pixels: Some(pixels),
+                ..images.clone()
+            };
+            assert!(images.check(288).is_err());
+        }
         assert!(refused(|view| {
             view.dims[1] = 1 << 32;
             view.strides[0] = (1 << 40) - 16;

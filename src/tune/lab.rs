@@ -8,9 +8,9 @@ use super::problem::{Problem, Tactic};
 use super::widen::{tensor_of_kind, widened};
 use crate::cuda::{
     self, Begin, Context, CudaError, DeviceMemory, Event, Function, GraphExec, KernelArg, LaunchGeometry,
-    Module, Stream,
+    Module, PixelCorners, Stream, Strided,
 };
-use crate::ir::{DType, Graph, HostTensor, TensorType, TiledView};
+use crate::ir::{DType, Graph, HostTensor, PixelBox, TensorType, TiledView};
 use crate::kernel::{Param, Source};
 use crate::ops::random;
 use crate::reference::{self, ReferenceError};
@@ -57,7 +57,16 @@ impl Bench {
 }
 
 fn tensor_map(address: u64, view: &TiledView) -> Result<cuda::TensorMap, CudaError> {
-    cuda::TensorMap::encode(address, view.element_bytes, &view.dims, &view.strides, &view.tile)
+    let tensor = Strided {
+        address,
+        element_bytes: view.element_bytes,
+        dims: &view.dims,
+        strides: &view.strides,
+    };
+    let pixels = view
+        .pixels
+        .map(|PixelBox { lower, upper, steps }| PixelCorners { lower, upper, steps });
+    cuda::TensorMap::encode(tensor, &view.tile, pixels)
 }
 
 /// A kernel that is loaded and has its scratch memory.

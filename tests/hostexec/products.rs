@@ -250,6 +250,47 @@ pub fn tiled(dtype: DType) -> Vec<Problem> {
     problems
 }
 
+/// Convolutions whose pixels the copy engine gathers: strides, padding, dilation, channels that
+/// do not fill a tile, tiles that end in the next image.
+pub fn tiled_convolutions(dtype: DType) -> Vec<Problem> {
+    let shapes = [
+        CONV,
+        Conv {
+            batch: 1,
+            channels: 72,
+            ..CONV
+        },
+        Conv {
+            kernel: [1, 1],
+            pad: 0,
+            stride: 2,
+            size: [9, 12],
+            ..CONV
+        },
+        Conv {
+            stride: 2,
+            kernel: [3, 5],
+            pad: 2,
+            ..CONV
+        },
+        Conv {
+            dilation: 2,
+            pad: 0,
+            size: [8, 11],
+            ..CONV
+        },
+        Conv {
+            batch: 3,
+            channels: 136,
+            filters: 72,
+            size: [4, 5],
+            ..CONV
+        },
+    ];
+    let conv = |(number, shape)| conv(dtype, shape, true, EPILOGUES[number % 4]);
+    shapes.into_iter().enumerate().map(conv).collect()
+}
+
 /// Sizes of one, odd ones, and those just under and over a tile.
 pub fn tails(dtype: DType) -> Vec<Problem> {
     let sizes: &[[usize; 3]] = &[

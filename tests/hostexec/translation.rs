@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use rtrt_codegen::ir::TiledView;
+use rtrt_codegen::ir::{PixelBox, TiledView};
 use rtrt_codegen::kernel::Param;
 
 use crate::harness::{Case, Sections};
@@ -66,15 +66,29 @@ pub fn translation_unit(cases: &[Case], shared: Sections) -> String {
     text
 }
 
+fn braced<T: ToString>(values: &[T]) -> String {
+    let texts: Vec<String> = values.iter().map(ToString::to_string).collect();
+    format!("{{{}}}", texts.join(", "))
+}
+
 /// An operand as the emulator's copies read it.
 fn tensor_map(operand: &str, view: &TiledView) -> String {
-    let list = |values: &[usize]| values.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    let whole = |values: &[usize], rank: usize, rest: usize| {
+        let mut all = values.to_vec();
+        all.resize(rank, rest);
+        braced(&all)
+    };
+    let pixels = view
+        .pixels
+        .map_or("false".to_owned(), |PixelBox { lower, upper, steps }| {
+            format!("true, {}, {}, {}", braced(&lower), braced(&upper), braced(&steps))
+        });
     format!(
-        "host::TensorMap{{{operand}, {}, {{{}}}, {{{}}}, {{{}}}}}",
+        "host::TensorMap{{{operand}, {}, {}, {}, {}, {pixels}}}",
         view.element_bytes,
-        list(&view.dims),
-        list(&view.strides),
-        list(&view.tile)
+        whole(&view.dims, 4, 1),
+        whole(&view.strides, 3, 16),
+        whole(&view.tile, 3, 1)
     )
 }
 

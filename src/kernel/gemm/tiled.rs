@@ -85,6 +85,7 @@ impl Tiled {
             dims: vec![dims[0], dims[1], self.batches],
             strides: vec![self.pitch, self.batch_pitch],
             tile: vec![tile[0], tile[1], 1],
+            pixels: None,
         }
     }
 }

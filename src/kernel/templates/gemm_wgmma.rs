@@ -1,20 +1,21 @@
 //! `gemm_wgmma`: sums of products with the matrix instructions of four warps at once (`sm_90a`).
 //!
-//! Both operands are plain tensors, whole tiles of which the copy engine brings to shared
-//! memory: one group of warps asks for them, the others multiply and finish. Blocks stay and
+//! Both operands are plain tensors, or the images and filters of a convolution, whole tiles of
+//! which the copy engine brings to shared memory: one group of warps asks for them, the others multiply and finish. Blocks stay and
 //! take several tiles, so that copies for the next tile go on while one is finished.
 
 use serde::Serialize;
 
 use super::{Template, field_names, fill, gemm_mma, knob, variant};
-use crate::ir::DType;
 use crate::ir::tiled_view::TILE_ROW_BYTES;
+use crate::ir::{DType, TiledView};
 use crate::kernel::body::region::{kernel_name, operands};
 use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side, Sizes};
 use crate::kernel::gemm::cost::{Tiling, predicted_us};
 use crate::kernel::gemm::epilogue::{Epilogue, best_width};
+use crate::kernel::gemm::images::Images;
 use crate::kernel::gemm::operand::Along;
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, is_oversized, memory_bytes, parameters, ranked, register_limit, tensors,
@@ -61,6 +62,8 @@ struct GemmWgmmaContext {
     released: usize,
     claimed: usize,
     operands: Vec<OperandContext>,
+    /// Where rows are pixels.
+    conv: Option<ConvContext>,
     /// Columns of a warp that pass through shared memory at a time, and where.
     slab: usize,
     slabs_at: usize,
@@ -84,6 +87,22 @@ struct OperandContext {
     block_bytes: usize,
     /// Bytes from one instruction's part of a tile to the next one's.
     step_bytes: usize,
+}
+
+/// Along x and along y, which are those of the images.
+#[derive(Clone, Debug, Default, Serialize)]
+struct ConvContext {
+    /// Tiles along the channels of one tap.
+    chunks: usize,
+    taps_x: usize,
+    out_x: usize,
+    out_y: usize,
+    stride_x: usize,
+    stride_y: usize,
+    pad_x: i64,
+    pad_y: i64,
+    dilation_x: usize,
+    dilation_y: usize,
 }
 
 /// A tile, and who computes it.
@@ -194,11 +213,79 @@ impl Shape {
     }
 }
 
+/// How the operands are read.
+enum Reading {
+    /// Each as a matrix, or one per batch.
+    Plain([Tiled; 2]),
+    /// As images and filters.
+    Images(Images),
+}
+
+impl Reading {
+    fn of(spec: &KernelSpec, contraction: &Contraction, element: DType) -> Option<Reading> {
+        let inputs = operands(spec);
+        let tiled = |side| Tiled::of(contraction, side, &inputs, element);
+        match (tiled(Side::A), tiled(Side::B)) {
+            (Some(a), Some(b)) => Some(Reading::Plain([a, b])),
+            _ => Images::of(spec, contraction, element).map(Reading::Images),
+        }
+    }
+
+    /// Tiles along `k`.
+    fn steps(&self, blocking: Blocking, sizes: Sizes) -> usize {
+        match self {
+            Reading::Plain(_) => blocking.tiles(sizes).2,
+            Reading::Images(images) => images.n_taps() * images.chunks(),
+        }
+    }
+
+    /// Input number and tensor map of both operands.
+    fn views(&self, shape: Shape) -> [(usize, TiledView); 2] {
+        match self {
+            Reading::Plain([a, b]) => [(a.input, a.view(shape.m)), (b.input, b.view(shape.n))],
+            Reading::Images(images) => [
+                (images.image, images.pixels(shape.m)),
+                (images.filter, images.filters(shape.n)),
+            ],
+        }
+    }
+
+    fn operands(&self, element: DType) -> Vec<OperandContext> {
+        let [a, b] = match self {
+            Reading::Plain(sides) => sides.map(|side| (side.along, side.is_batched)),
+            Reading::Images(_) => [(Along::K, false); 2],
+        };
+        vec![
+            operand_context(Side::A, a, element),
+            operand_context(Side::B, b, element),
+        ]
+    }
+
+    fn conv(&self) -> Option<ConvContext> {
+        let Reading::Images(images) = self else {
+            return None;
+        };
+        let [x, y] = images.axes;
+        Some(ConvContext {
+            chunks: images.chunks(),
+            taps_x: x.kernel,
+            out_x: x.output,
+            out_y: y.output,
+            stride_x: x.stride,
+            stride_y: y.stride,
+            pad_x: x.pad,
+            pad_y: y.pad,
+            dilation_x: x.dilation,
+            dilation_y: y.dilation,
+        })
+    }
+}
+
 /// The product with both operands in memory.
 struct Problem {
     contraction: Contraction,
     element: DType,
-    sides: [Tiled; 2],
+    reading: Reading,
     width: usize,
 }
 
@@ -213,15 +300,13 @@ impl Problem {
         if batch * m * n * k == 0 || element.size_bytes() != 2 {
             return None;
         }
-        let inputs = operands(spec);
-        let tiled = |side| Tiled::of(&contraction, side, &inputs, element);
-        let sides = [tiled(Side::A)?, tiled(Side::B)?];
+        let reading = Reading::of(spec, &contraction, element)?;
         let least = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).min()?;
         Some(Problem {
             width: best_width(&contraction, (16 / least).clamp(4, 8)),
             contraction,
             element,
-            sides,
+            reading,
         })
     }
 }
@@ -236,7 +321,14 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         if is_oversized(shape.m, sizes.m, BLOCK_ROWS) || is_oversized(shape.n, sizes.n, BLOCK_ROWS) {
             continue;
         }
-        if let Some(us) = predicted_us(sizes, &tiling(&problem, shape), memory_bytes(spec), device) {
+        let tiling = tiling(&problem, shape);
+        // What a copy brings is multiplied, zeros behind the channels of a tap too.
+        let steps = problem.reading.steps(shape.blocking(problem.element), sizes);
+        let padded = Sizes {
+            k: steps * tiling.k,
+            ..sizes
+        };
+        if let Some(us) = predicted_us(padded, &tiling, memory_bytes(spec), device) {
             let knobs = [
                 ("tile_m", shape.m),
                 ("tile_n", shape.n),
@@ -280,11 +372,11 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
 fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, KernelError> {
     let problem = Problem::of(spec, arch).ok_or_else(|| KernelError::NotAccepted {
         template: TEMPLATE.name,
-        reason: "it is not one product of plain 16-bit tensors on sm_90a".to_owned(),
+        reason: "it is not one product of 16-bit tensors that copies of tiles can read, on sm_90a".to_owned(),
     })?;
     let shape = Shape::of(variant)?;
     let (blocking, sizes) = (shape.blocking(problem.element), problem.contraction.sizes);
-    let (tiles_m, tiles_n, steps) = blocking.tiles(sizes);
+    let (tiles_m, tiles_n, _) = blocking.tiles(sizes);
     let (released, claimed) = shape.exchanged();
     let (params, passed) = signature(spec, &problem, shape);
     let name = kernel_name(spec, TEMPLATE.name, &tile_name(shape, blocking));
@@ -306,7 +398,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             tiles_m,
             tiles_n,
             tiles: tiles_m * tiles_n * sizes.batch,
-            steps,
+            steps: problem.reading.steps(blocking, sizes),
             threads: shape.threads(),
             resident: shape.resident,
             stages: shape.stages,
@@ -317,11 +409,8 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             depth: DEPTH_BYTES / problem.element.size_bytes(),
             released,
             claimed,
-            operands: [Side::A, Side::B]
-                .into_iter()
-                .zip(problem.sides)
-                .map(|(side, tiled)| operand_context(side, &tiled, problem.element))
-                .collect(),
+            operands: problem.reading.operands(problem.element),
+            conv: problem.reading.conv(),
             slab: shape.slab,
             slabs_at: shape.slabs_at(),
             width: problem.width,
@@ -346,12 +435,9 @@ fn sections() -> Vec<Section> {
 /// The region's signature, and both operands as tiles of them are copied.
 fn signature(spec: &KernelSpec, problem: &Problem, shape: Shape) -> (Vec<String>, Vec<Param>) {
     let (mut declared, mut passed) = parameters(spec, 0);
-    for (name, tiled, rows) in [("a", problem.sides[0], shape.m), ("b", problem.sides[1], shape.n)] {
+    for (name, (input, view)) in ["a", "b"].into_iter().zip(problem.reading.views(shape)) {
         declared.push(format!("RT_TENSOR_MAP map_{name}"));
-        passed.push(Param::TensorMap {
-            input: tiled.input,
-            view: tiled.view(rows),
-        });
+        passed.push(Param::TensorMap { input, view });
     }
     (declared, passed)
 }
@@ -361,13 +447,13 @@ fn tile_name(shape: Shape, blocking: Blocking) -> String {
     format!("{m}x{n}x{k}_c{}_p{}", shape.consumers, shape.stages)
 }
 
-fn operand_context(side: Side, tiled: &Tiled, element: DType) -> OperandContext {
+fn operand_context(side: Side, (along, is_batched): (Along, bool), element: DType) -> OperandContext {
     let (name, rows, axis) = match side {
         Side::A => ("a", "M", "m"),
         Side::B => ("b", "N", "n"),
     };
     let depth = DEPTH_BYTES / element.size_bytes();
-    let (across, block_bytes, step_bytes) = match tiled.along {
+    let (across, block_bytes, step_bytes) = match along {
         Along::K => (0, 16, DEPTH_BYTES),
         Along::Row => (1, Shape::k(element) * TILE_ROW_BYTES, depth * TILE_ROW_BYTES),
     };
@@ -375,8 +461,8 @@ fn operand_context(side: Side, tiled: &Tiled, element: DType) -> OperandContext 
         name,
         rows,
         axis,
-        along_k: tiled.along == Along::K,
-        batch: if tiled.is_batched { "place.batch" } else { "0" },
+        along_k: along == Along::K,
+        batch: if is_batched { "place.batch" } else { "0" },
         across,
         block_bytes,
         step_bytes,

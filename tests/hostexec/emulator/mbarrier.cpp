@@ -27,7 +27,8 @@ std::vector<std::vector<unsigned>> seen;
 struct TileCopy {
   TensorMap map;
   uint32_t to;
-  long at[3];
+  long at[4];
+  int shift[2];
   int barrier;
 };
 std::vector<TileCopy> in_flight;
@@ -66,14 +67,17 @@ size_t tile_bytes(const TensorMap& map) { return row_bytes(map) * map.tile[1] * 
 // Sixteen bytes go where the number of their row of 128, modulo eight, exchanges them.
 uint32_t swizzled(uint32_t address) { return address ^ ((address >> 7 & 7) << 4); }
 
-void write_row(const TileCopy& copy, uint32_t to, long y, long z) {
+// The row of channels or of columns at (y, z, w).
+void write_row(const TileCopy& copy, uint32_t to, long y, long z, long w) {
   const TensorMap& map = copy.map;
-  const bool is_inside = y >= 0 && y < map.dims[1] && z >= 0 && z < map.dims[2];
+  const long at[3] = {y, z, w};
+  bool is_inside = true;
+  for (int i = 0; i < 3; i++) is_inside = is_inside && at[i] >= 0 && at[i] < map.dims[i + 1];
   for (int x = 0; x < map.tile[0]; x++) {
     const long column = copy.at[0] + x;
     unsigned char* place = dynamic_shared + swizzled(to + x * map.element_bytes);
     if (is_inside && column >= 0 && column < map.dims[0]) {
-      memcpy(place, map.base + z * map.strides[1] + y * map.strides[0] + column * map.element_bytes, map.element_bytes);
+      memcpy(place, map.base + w * map.strides[2] + z * map.strides[1] + y * map.strides[0] + column * map.element_bytes, map.element_bytes);
     } else {
       memset(place, 0, map.element_bytes);
     }
@@ -82,10 +86,47 @@ void write_row(const TileCopy& copy, uint32_t to, long y, long z) {
 
 void check_source(const TensorMap& map) {
   if (uintptr_t(map.base) % 16 != 0) fail("tensor map of an address that is not a multiple of 16");
-  if (map.strides[0] % 16 != 0 || map.strides[1] % 16 != 0) fail("tensor map with strides that are not multiples of 16");
+  size_t reach = size_t(map.dims[0]) * map.element_bytes;
+  for (int i = 0; i < 3; i++) {
+    if (map.strides[i] % 16 != 0) fail("tensor map with strides that are not multiples of 16");
+    reach += size_t(map.dims[i + 1] - 1) * map.strides[i];
+  }
   if (row_bytes(map) != 128) fail("tiles with rows of %zu bytes", row_bytes(map));
-  const size_t reach = size_t((map.dims[2] - 1) * map.strides[1] + (map.dims[1] - 1) * map.strides[0]) + map.dims[0] * map.element_bytes;
   operand_bytes(map.base, reach);
+}
+
+void write_tile(const TileCopy& copy) {
+  uint32_t to = copy.to;
+  for (int z = 0; z < copy.map.tile[2]; z++) {
+    for (int y = 0; y < copy.map.tile[1]; y++, to += row_bytes(copy.map)) {
+      write_row(copy, to, copy.at[1] + y, copy.at[2] + z, 0);
+    }
+  }
+}
+
+// Pixels along x, then along y, then of the next image.
+void write_pixels(const TileCopy& copy) {
+  const TensorMap& map = copy.map;
+  uint32_t to = copy.to;
+  long x = copy.at[1], y = copy.at[2], image = copy.at[3];
+  for (int i = 0; i < map.tile[1]; i++, to += row_bytes(map)) {
+    write_row(copy, to, x + copy.shift[0], y + copy.shift[1], image);
+    x += map.steps[0];
+    if (x < map.dims[1] + map.upper[0]) continue;
+    x = map.lower[0];
+    y += map.steps[1];
+    if (y < map.dims[2] + map.upper[1]) continue;
+    y = map.lower[1];
+    image++;
+  }
+}
+
+void begin_copy(const TileCopy& copy) {
+  if (!used(barriers[copy.barrier].address).is_published) fail("a copy arrives at a barrier that is not published");
+  if (copy.to % 128 != 0) fail("copy of a tile to %u", copy.to);
+  check_source(copy.map);
+  begin_copy_to(copy.to, tile_bytes(copy.map));
+  in_flight.push_back(copy);
 }
 
 }  // namespace
@@ -143,12 +184,17 @@ void barrier_wait(uint32_t barrier, int parity, Site site) {
 }
 
 void copy_tile(uint32_t to, const TensorMap& map, int x, int y, int z, uint32_t barrier) {
-  const int number = number_of(barrier);
-  if (!used(barrier).is_published) fail("a copy arrives at the barrier at %u, which is not published", barrier);
-  if (to % 128 != 0) fail("copy of a tile to %u", to);
-  check_source(map);
-  begin_copy_to(to, tile_bytes(map));
-  in_flight.push_back({map, to, {x, y, z}, number});
+  if (map.is_pixels) fail("pixels copied as a tile");
+  begin_copy({map, to, {x, y, z, 0}, {0, 0}, number_of(barrier)});
+}
+
+void copy_pixels(uint32_t to, const TensorMap& map, const int (&at)[4], const int (&shift)[2], uint32_t barrier) {
+  if (!map.is_pixels) fail("a tile copied as pixels");
+  for (int i = 0; i < 2; i++) {
+    if (shift[i] < 0 || shift[i] > 255) fail("pixels shifted by %d", shift[i]);
+    if ((at[i + 1] - map.lower[i]) % map.steps[i] != 0) fail("a pixel at %d, between the steps of its box", at[i + 1]);
+  }
+  begin_copy({map, to, {at[0], at[1], at[2], at[3]}, {shift[0], shift[1]}, number_of(barrier)});
 }
 
 bool finish_tile_copy(unsigned random) {
@@ -157,10 +203,8 @@ bool finish_tile_copy(unsigned random) {
   const TileCopy copy = in_flight[drawn];
   in_flight.erase(in_flight.begin() + long(drawn));
   const TensorMap& map = copy.map;
-  uint32_t to = copy.to;
-  for (int z = 0; z < map.tile[2]; z++) {
-    for (int y = 0; y < map.tile[1]; y++, to += row_bytes(map)) write_row(copy, to, copy.at[1] + y, copy.at[2] + z);
-  }
+  if (map.is_pixels) write_pixels(copy);
+  else write_tile(copy);
   PhaseBarrier& barrier = barriers[copy.barrier];
   end_copy_to(copy.to, tile_bytes(map), copy.barrier, barrier.phases + 1);
   barrier.bytes -= long(tile_bytes(map));
