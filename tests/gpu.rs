@@ -46,6 +46,9 @@ fn trials() -> Vec<Trial> {
         Trial::test("contexts_share_an_engine", contexts),
         Trial::test("wrong_inputs_are_refused", wrong_inputs),
         Trial::test("rates_of_products", || rates::products(&context()?, arch()?)),
+        Trial::test("rates_of_convolutions", || {
+            rates::convolutions(&context()?, arch()?)
+        }),
         Trial::test("tuning_keeps_and_reuses_measurements", tuning),
     ];
     type Problems = fn() -> Vec<Problem>;
