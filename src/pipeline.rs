@@ -34,7 +34,7 @@ pub enum PipelineError {
     #[diagnostic(code(reference::failed))]
     Reference(#[from] ReferenceError),
     #[error(transparent)]
-    #[diagnostic(code(specialize::failed))]
+    #[diagnostic(transparent)]
     Specialize(#[from] SpecializeError),
     #[error(transparent)]
     #[diagnostic(transparent)]

@@ -124,7 +124,7 @@ fn the_plan_is_the_best_there_is() {
         n_shared += usize::from(chosen.flat_map(|kernel| &kernel.needs).count() > plan.chosen.len());
     }
     assert!(n_tried >= 200, "only {n_tried} graphs are small enough");
-    assert!(n_shared >= 10, "only {n_shared} plans share a tensor");
+    assert!(n_shared >= 5, "only {n_shared} plans share a tensor");
 }
 
 /// What a rejected candidate costs: at least what the best plan with it costs more, and just

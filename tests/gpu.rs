@@ -7,6 +7,8 @@
 
 #[path = "hostexec/products.rs"]
 mod products;
+#[path = "gpu/rates.rs"]
+mod rates;
 #[path = "hostexec/regions.rs"]
 mod regions;
 
@@ -43,16 +45,21 @@ fn trials() -> Vec<Trial> {
         Trial::test("engines_compute_what_graphs_mean", engines),
         Trial::test("contexts_share_an_engine", contexts),
         Trial::test("wrong_inputs_are_refused", wrong_inputs),
+        Trial::test("rates_of_products", || rates::products(&context()?, arch()?)),
+        Trial::test("rates_of_convolutions", || {
+            rates::convolutions(&context()?, arch()?)
+        }),
         Trial::test("tuning_keeps_and_reuses_measurements", tuning),
     ];
     type Problems = fn() -> Vec<Problem>;
-    let kernels: [(&str, Problems); 6] = [
+    let kernels: [(&str, Problems); 7] = [
         ("pointwise", regions::pointwise),
         ("rows", regions::rows),
         ("reductions", regions::reductions),
         ("moves", regions::moves),
         ("op_table", op_table),
         ("products", products::all),
+        ("tiled_products", tiled_products),
     ];
     for (name, problems) in kernels {
         trials.push(Trial::test(format!("kernels_{name}"), move || {
@@ -68,6 +75,27 @@ fn op_table() -> Vec<Problem> {
         Lowering::Tile(kind, _) => kind != TileKind::Other,
         Lowering::Expand(_) | Lowering::Host(_) => false,
     })
+}
+
+/// What the copy engine reads, several tiles of each block among it.
+fn tiled_products() -> Vec<Problem> {
+    let [plain, turned] = [products::Layout::Plain, products::Layout::Turned];
+    let kinds = [DType::F16, DType::BF16];
+    let mut problems = [
+        kinds.map(products::tiled),
+        kinds.map(products::tiled_convolutions),
+    ]
+    .concat()
+    .concat();
+    for (a, b) in [(plain, plain), (turned, plain), (plain, turned), (turned, turned)] {
+        problems.push(products::matmul(
+            DType::F16,
+            (&[1544, 520], a),
+            (&[520, 1224], b),
+            products::Epilogue::BiasResidualRelu,
+        ));
+    }
+    problems
 }
 
 fn context() -> Result<Arc<Context>, Failed> {

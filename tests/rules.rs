@@ -46,9 +46,8 @@ fn every_rule_keeps_what_it_rewrites() {
         .iter()
         .flat_map(|report| report.mistakes.iter().cloned())
         .collect();
-    if !mistakes.is_empty() {
-        panic!("{:?}", miette::Report::new(set.mistakes(mistakes)));
-    }
+    let report = miette::Report::new(set.mistakes(mistakes.clone()));
+    assert!(mistakes.is_empty(), "{report:?}");
     let idle: Vec<&str> = reports
         .iter()
         .filter(|report| !report.is_identity && report.n_drawn < 5)

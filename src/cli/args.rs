@@ -166,7 +166,7 @@ pub struct BenchArgs {
 
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// A model or an engine.
+    /// A model or an engine; with `--graph` also a graph in text form (`.rtrt`).
     pub file: PathBuf,
     /// Machine-readable report on stdout.
     #[arg(long)]
@@ -245,7 +245,7 @@ pub struct RulesCheckArgs {
 pub struct RulesTryArgs {
     /// The rule.
     pub rule: String,
-    /// The ONNX model.
+    /// The ONNX model, or a graph in text form (`.rtrt`).
     pub model: PathBuf,
     /// Print every miss, also where only the outermost op of the rule was found.
     #[arg(long)]
@@ -259,13 +259,14 @@ pub struct RulesTryArgs {
 
 #[derive(Debug, Args)]
 pub struct RulesAblateArgs {
-    /// The ONNX model.
+    /// The ONNX model, or a graph in text form (`.rtrt`).
     pub model: PathBuf,
     /// Architecture to predict times for.
     #[arg(long, value_name = "ARCH", default_value = "sm_90a")]
     pub arch: String,
-    /// Leave out all rules of a tag at once, instead of one rule at a time; may be repeated.
-    #[arg(long, value_name = "TAG")]
+    /// Leave out all rules of a tag at once (`layout`, or several as `layout+vertical`), instead
+    /// of one rule at a time; may be repeated.
+    #[arg(long, value_name = "TAGS")]
     pub tag: Vec<String>,
     #[command(flatten)]
     pub build: BuildArgs,

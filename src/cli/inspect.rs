@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::args::InspectArgs;
 use super::engine_report::EngineReport;
 use super::failure::Failure;
-use super::{build, out};
+use super::{build, model, out};
 use crate::ir::text::print_brief;
 use crate::ir::{Graph, Source};
 use crate::onnx::Model;
@@ -53,10 +53,10 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
             "`--explain` is about engines; `compile --explain` explains a model's",
         ));
     }
-    let model = onnx::import_file(&args.file)?;
     if let Some(stage) = &args.graph {
-        return print_graph(&model.graph, stage, args);
+        return print_graph(&model::graph(&args.file)?, stage, args);
     }
+    let model = onnx::import_file(&args.file)?;
     let report = model_report(&model);
     if args.json {
         out::json(&report)

@@ -11,7 +11,7 @@ pub mod validate;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ir::{DType, TensorType};
+use crate::ir::{DType, PixelBox, TensorType, TiledView};
 
 pub use error::EngineError;
 pub use format::{load, read, save, write};
@@ -166,11 +166,70 @@ pub struct Rejected {
 }
 
 /// A kernel argument.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Arg {
     Pointer(Place),
     I32(i32),
+    TensorMap(TensorMap),
+}
+
+/// A tensor as bulk copies read it, see [`TiledView`]; the runtime encodes it for the driver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorMap {
+    pub place: Place,
+    pub element_bytes: usize,
+    /// Extents in elements, innermost first.
+    pub dims: Vec<usize>,
+    /// Bytes between neighbours along every axis but the innermost.
+    pub strides: Vec<usize>,
+    /// Extents of what one copy moves.
+    pub tile: Vec<usize>,
+    /// Where rows of a tile are pixels of images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pixels: Option<Pixels>,
+}
+
+/// As [`PixelBox`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pixels {
+    pub lower: [i32; 2],
+    pub upper: [i32; 2],
+    pub steps: [usize; 2],
+}
+
+impl TensorMap {
+    pub fn new(place: Place, view: &TiledView) -> Self {
+        let TiledView {
+            element_bytes,
+            dims,
+            strides,
+            tile,
+            pixels,
+        } = view.clone();
+        TensorMap {
+            place,
+            element_bytes,
+            dims,
+            strides,
+            tile,
+            pixels: pixels.map(|PixelBox { lower, upper, steps }| Pixels { lower, upper, steps }),
+        }
+    }
+
+    pub fn view(&self) -> TiledView {
+        TiledView {
+            element_bytes: self.element_bytes,
+            dims: self.dims.clone(),
+            strides: self.strides.clone(),
+            tile: self.tile.clone(),
+            pixels: self
+                .pixels
+                .map(|Pixels { lower, upper, steps }| PixelBox { lower, upper, steps }),
+        }
+    }
 }
 
 /// A span of one of the engine's memories.

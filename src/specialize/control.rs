@@ -20,7 +20,7 @@ impl Walk<'_> {
         let condition = operands.first().and_then(Option::as_ref);
         let condition = condition.ok_or_else(|| OpError::invalid("the condition is missing"))?;
         let Some(datum) = self.look(condition, scope, &[])? else {
-            return Err(OpError::unsupported(reason));
+            return Err(OpError::HostOnly(reason.to_owned()));
         };
         let branch = if truth(&datum)? {
             "then_branch"

@@ -370,3 +370,133 @@ impl Cut<'_> {
         renamed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::add;
+    use super::*;
+    use crate::ir::{Attr, Attrs, DType, TensorType};
+    use crate::reference::ReferenceError;
+
+    /// Runs in stages on the reference; gives the number of stages too.
+    fn staged(graph: &Graph, inputs: &[HostTensor]) -> (Vec<HostTensor>, usize) {
+        let mut n_stages = 0;
+        let outputs = run_in_stages(graph, inputs, |stage, data| {
+            assert!(stage.nodes.iter().all(|node| node.bodies().next().is_none()));
+            n_stages += 1;
+            reference::run(stage, data)
+        });
+        (outputs.unwrap(), n_stages)
+    }
+
+    fn input(graph: &mut Graph, name: &str, dtype: DType, dims: &[usize]) -> ValueId {
+        graph.add_input(name, Some(TensorType::new(dtype, dims)))
+    }
+
+    #[test]
+    fn a_static_graph_is_one_stage() {
+        let mut graph = Graph::new("g");
+        let x = input(&mut graph, "x", DType::F32, &[2]);
+        let y = add(&mut graph, "relu", &[x], Attrs::new());
+        graph.add_output("y", y);
+        graph.add_output("x_again", x);
+        let x = HostTensor::from_f32(&[2], &[-1.0, 2.0]);
+        let (outputs, n_stages) = staged(&graph, std::slice::from_ref(&x));
+        assert_eq!(outputs, [HostTensor::from_f32(&[2], &[0.0, 2.0]), x]);
+        assert_eq!(n_stages, 1);
+    }
+
+    #[test]
+    fn a_shape_that_is_an_input_needs_no_stage_of_its_own() {
+        let mut graph = Graph::new("g");
+        let x = input(&mut graph, "x", DType::F32, &[6]);
+        let shape = input(&mut graph, "shape", DType::I64, &[2]);
+        let doubled = add(&mut graph, "add", &[shape, shape], Attrs::new());
+        let halved = graph.add_weight("two", HostTensor::from_i64(&[], &[2]));
+        let shape = add(&mut graph, "div", &[doubled, halved], Attrs::new());
+        let y = add(&mut graph, "Reshape", &[x, shape], Attrs::new());
+        graph.add_output("y", y);
+        let inputs = [
+            HostTensor::from_f32(&[6], &[0.0; 6]),
+            HostTensor::from_i64(&[2], &[3, 2]),
+        ];
+        let (outputs, n_stages) = staged(&graph, &inputs);
+        assert_eq!(outputs[0].dims(), [3, 2]);
+        assert_eq!(n_stages, 1);
+    }
+
+    #[test]
+    fn what_only_the_host_executes_parts_two_stages() {
+        let mut graph = Graph::new("g");
+        let x = input(&mut graph, "x", DType::F32, &[4]);
+        let positive = add(&mut graph, "relu", &[x], Attrs::new());
+        let places = add(&mut graph, "NonZero", &[positive], Attrs::new());
+        let picked = add(&mut graph, "Gather", &[positive, places], Attrs::new());
+        let y = add(&mut graph, "neg", &[picked], Attrs::new());
+        graph.add_output("y", y);
+        let (outputs, n_stages) = staged(&graph, &[HostTensor::from_f32(&[4], &[-1.0, 2.0, 0.0, 5.0])]);
+        assert_eq!(outputs, [HostTensor::from_f32(&[1, 2], &[-2.0, -5.0])]);
+        assert_eq!(n_stages, 2);
+    }
+
+    /// A body of Loop that doubles its state while that is below a bound, and scans it.
+    fn doubling() -> Graph {
+        let mut body = Graph::new("body");
+        body.add_input("iteration", Some(TensorType::new(DType::I64, &[])));
+        body.add_input("before", Some(TensorType::new(DType::Bool, &[])));
+        let state = input(&mut body, "state", DType::F32, &[]);
+        let bound = input(&mut body, "bound", DType::F32, &[]);
+        body.captures.push((bound, "bound".to_owned()));
+        let next = add(&mut body, "add", &[state, state], Attrs::new());
+        let again = add(&mut body, "less", &[next, bound], Attrs::new());
+        let scanned = add(&mut body, "neg", &[state], Attrs::new());
+        for (name, value) in [("again", again), ("next", next), ("scanned", scanned)] {
+            body.add_output(name, value);
+        }
+        body
+    }
+
+    #[test]
+    fn a_loop_goes_on_as_long_as_its_data_says() {
+        let mut graph = Graph::new("g");
+        let x = input(&mut graph, "x", DType::F32, &[]);
+        let bound = input(&mut graph, "bound", DType::F32, &[]);
+        let start = add(&mut graph, "relu", &[x], Attrs::new());
+        let go = add(&mut graph, "less", &[start, bound], Attrs::new());
+        let attrs = Attrs::new().with("body", Attr::Graph(Box::new(doubling())));
+        let node = graph.add_node(
+            "Loop",
+            vec![None, Some(go), Some(start)],
+            attrs,
+            &[("last", None), ("all", None)],
+            vec!["loop".to_owned()],
+        );
+        let results = graph.node(node).results.clone();
+        graph.add_output("last", results[0]);
+        graph.add_output("all", results[1]);
+        let scalar = |value| HostTensor::from_f32(&[], &[value]);
+        let (outputs, n_stages) = staged(&graph, &[scalar(1.0), scalar(6.0)]);
+        assert_eq!(outputs[0], scalar(8.0));
+        assert_eq!(outputs[1], HostTensor::from_f32(&[3], &[-1.0, -2.0, -4.0]));
+        // One to begin with, one per iteration, and the scans.
+        assert_eq!(n_stages, 5);
+    }
+
+    #[test]
+    fn failures_of_stages_come_out_as_they_are() {
+        let mut graph = Graph::new("g");
+        let x = input(&mut graph, "x", DType::F32, &[4]);
+        let positive = add(&mut graph, "relu", &[x], Attrs::new());
+        let places = add(&mut graph, "NonZero", &[positive], Attrs::new());
+        graph.add_output("y", places);
+        let failed = run_in_stages(&graph, &[HostTensor::from_f32(&[4], &[0.0; 4])], |_, _| {
+            Err("no device")
+        });
+        assert!(matches!(failed, Err(StagesError::Stage("no device"))));
+        let missing = run_in_stages(&graph, &[], |_, _| Ok::<_, ReferenceError>(Vec::new()));
+        assert!(matches!(
+            missing,
+            Err(StagesError::Specialize(SpecializeError::Bind(_)))
+        ));
+    }
+}

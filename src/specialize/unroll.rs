@@ -167,7 +167,7 @@ impl Walk<'_> {
             return Ok(None);
         };
         let Some(datum) = self.look(&known, scope, &[])? else {
-            return Err(OpError::unsupported(reason));
+            return Err(OpError::HostOnly(reason.to_owned()));
         };
         match index_list(datum.tensor()?)?.as_slice() {
             [trips] => Ok(Some(*trips)),
@@ -187,7 +187,7 @@ impl Walk<'_> {
     ) -> Result<bool, OpError> {
         match self.look(known, scope, held)? {
             Some(datum) => truth(&datum),
-            None => Err(OpError::unsupported(reason)),
+            None => Err(OpError::HostOnly(reason.to_owned())),
         }
     }
 

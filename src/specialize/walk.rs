@@ -78,7 +78,7 @@ impl Walk<'_> {
         }
         match std::mem::take(&mut self.problems) {
             problems if problems.is_empty() => Ok(()),
-            problems => Err(SpecializeError::Nodes(problems)),
+            problems => Err(SpecializeError::of(problems)),
         }
     }
 
@@ -139,7 +139,7 @@ impl Walk<'_> {
             return Ok(self.known(results));
         }
         let Some(data) = self.look_at_all(operands, scope)? else {
-            return Err(OpError::unsupported(reason));
+            return Err(OpError::HostOnly(reason.to_owned()));
         };
         let results = reference::eval_node(def, &node.attrs, &data, n_results)?;
         Ok(self.arrived(results))

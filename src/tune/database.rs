@@ -166,6 +166,11 @@ impl Database {
         });
     }
 
+    /// Every measurement, by machine and kernel.
+    pub fn measurements(&self) -> impl Iterator<Item = &Measurement> {
+        self.entries.values()
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }

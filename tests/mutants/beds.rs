@@ -38,6 +38,17 @@ fn product(dtype: DType, m: usize, n: usize, k: usize) -> Problem {
     )
 }
 
+/// More tiles than there are blocks.
+fn many_products() -> Problem {
+    let turned = Layout::Turned;
+    products::matmul(
+        DType::F16,
+        (&[280, 24, 392], turned),
+        (&[280, 392, 16], turned),
+        Epilogue::BiasResidualRelu,
+    )
+}
+
 fn attention(dtype: DType, queries: usize, keys: usize, depth: usize, causal_offset: Option<i64>) -> Problem {
     let mut b = Build::new(61);
     let operands = [
@@ -110,6 +121,27 @@ pub const BEDS: &[Bed] = &[
             ("tile_n", 32, 64),
         ],
         problem: || product(DType::F16, 40, 72, 296),
+        slack: 6.0,
+    },
+    Bed {
+        name: "wgmma",
+        template: "gemm_wgmma",
+        arch: SM_90,
+        knobs: &[
+            ("tile_m", 128, 128),
+            ("tile_n", 128, 128),
+            ("consumers", 2, 2),
+            ("stages", 2, 5),
+        ],
+        problem: || product(DType::F16, 72, 72, 776),
+        slack: 8.0,
+    },
+    Bed {
+        name: "wgmma tiles",
+        template: "gemm_wgmma",
+        arch: SM_90,
+        knobs: &[("tile_m", 64, 64), ("tile_n", 64, 64)],
+        problem: many_products,
         slack: 6.0,
     },
     Bed {

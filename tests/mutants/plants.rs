@@ -23,6 +23,177 @@ const fn plant(
 }
 
 pub const MUTANTS: &[Mutant] = &[
+    // Products with matrix instructions of groups of warps.
+    plant(
+        "wgmma",
+        "a missing wait for a full stage",
+        "      rt_barrier_wait(filled + stage * 8, parity);\n",
+        "",
+    ),
+    plant(
+        "wgmma",
+        "a missing wait for a free stage",
+        "          rt_barrier_wait(emptied + stage * 8, parity);\n",
+        "",
+    ),
+    plant(
+        "wgmma",
+        "full stages waited for in the wrong phase",
+        "  int parity = 0;",
+        "  int parity = 1;",
+    ),
+    plant(
+        "wgmma",
+        "free stages waited for in the wrong phase",
+        "      int parity = 1;",
+        "      int parity = 0;",
+    ),
+    plant(
+        "wgmma",
+        "a phase of full stages that never changes",
+        "      if (stage == 0) parity ^= 1;\n    }\n    rt_wgmma_end",
+        "    }\n    rt_wgmma_end",
+    ),
+    plant(
+        "wgmma",
+        "a phase of free stages that never changes",
+        "          if (stage == 0) parity ^= 1;\n        }",
+        "        }",
+    ),
+    plant(
+        "wgmma",
+        "fewer bytes announced than come",
+        "rt_barrier_expect(own, kStageBytes)",
+        "rt_barrier_expect(own, kStageBytes - kRowBytes)",
+    ),
+    plant(
+        "wgmma",
+        "more bytes announced than come",
+        "rt_barrier_expect(own, kStageBytes)",
+        "rt_barrier_expect(own, kStageBytes + kRowBytes)",
+    ),
+    plant(
+        "wgmma",
+        "fewer arrivals expected than come",
+        "rt_barrier_init(emptied + stage * 8, kConsumers * 4)",
+        "rt_barrier_init(emptied + stage * 8, kConsumers)",
+    ),
+    plant(
+        "wgmma",
+        "more arrivals expected than come",
+        "rt_barrier_init(emptied + stage * 8, kConsumers * 4)",
+        "rt_barrier_init(emptied + stage * 8, kConsumers * 4 + 1)",
+    ),
+    plant(
+        "wgmma",
+        "barriers that are not published",
+        "    rt_barrier_publish();\n",
+        "",
+    ),
+    plant(
+        "wgmma",
+        "barriers used before the block knows them",
+        "    rt_barrier_publish();\n  }\n  __syncthreads();",
+        "    rt_barrier_publish();\n  }",
+    ),
+    plant(
+        "wgmma",
+        "a stage freed while it is read",
+        "if (step > 0 && lane == 0) rt_barrier_arrive(emptied + before * 8);",
+        "if (lane == 0) rt_barrier_arrive(emptied + stage * 8);",
+    ),
+    plant(
+        "wgmma",
+        "a wait for one group too few",
+        "rt_wgmma_wait<1>()",
+        "rt_wgmma_wait<2>()",
+    ),
+    plant(
+        "wgmma",
+        "sums read before they are there",
+        "    rt_wgmma_end(acc);\n",
+        "    rt_wgmma_wait<1>();\n",
+    ),
+    plant(
+        "wgmma",
+        "sums that are not handed over",
+        "      rt_wgmma_begin();\n",
+        "",
+    ),
+    plant(
+        "wgmma",
+        "a group that is never closed",
+        "      rt_wgmma_commit();\n",
+        "",
+    ),
+    plant(
+        "wgmma",
+        "a matrix without swizzle",
+        "rt_matrix<16>(tile_a",
+        "(~(uint64_t(1) << 62)) & rt_matrix<16>(tile_a",
+    ),
+    plant(
+        "wgmma",
+        "a tile that is not where the swizzle counts from",
+        "const uint32_t tile_b = tile_a + kBytesA;",
+        "const uint32_t tile_b = tile_a + kBytesA - kRowBytes;",
+    ),
+    plant("wgmma", "a wrong step along k", "k * 32)", "k * 64)"),
+    plant("wgmma", "a wrong step across k", "k * 2048)", "k * 1024)"),
+    plant(
+        "wgmma",
+        "a wrong distance of columns",
+        "rt_matrix<8192>",
+        "rt_matrix<4096>",
+    ),
+    plant(
+        "wgmma tiles",
+        "sums that keep what was there before",
+        "step > 0 || k > 0",
+        "step >= 0",
+    ),
+    plant(
+        "wgmma",
+        "more registers claimed than there are",
+        "rt_claim_registers<232>",
+        "rt_claim_registers<240>",
+    ),
+    plant(
+        "wgmma",
+        "registers that are not released",
+        "    rt_release_registers<40>();\n",
+        "",
+    ),
+    plant(
+        "wgmma",
+        "rows beyond the last are stored",
+        "if (m < kM && n",
+        "if (n",
+    ),
+    plant(
+        "wgmma",
+        "a warp that reads sums before they are written",
+        "        __syncwarp();\n        for (int item",
+        "        for (int item",
+    ),
+    plant(
+        "wgmma tiles",
+        "a tile that nobody multiplies",
+        "  int parity = 0;\n  for (int tile = blockIdx.x; tile < kTiles; tile += gridDim.x)",
+        "  int parity = 0;\n  for (int tile = blockIdx.x; tile < gridDim.x; tile += gridDim.x)",
+    ),
+    plant(
+        "wgmma tiles",
+        "the other operand's batch",
+        "place.n * kTileN, place.batch, own)",
+        "place.n * kTileN, 0, own)",
+    ),
+    plant(
+        "wgmma tiles",
+        "the last stage of a tile is not freed",
+        "    if (lane == 0) rt_barrier_arrive(emptied + before * 8);\n    const",
+        "    const",
+    ),
     // Products with matrix instructions.
     plant("mma", "a missing wait", "    rt_async_wait<kStages - 2>();\n", ""),
     plant(

@@ -11,15 +11,17 @@ use super::no_such_rule;
 use crate::cli::args::RulesAblateArgs;
 use crate::cli::failure::Failure;
 use crate::cli::progress::Progress;
-use crate::cli::{build, out};
+use crate::cli::{build, model, out};
 use crate::ir::Graph;
 use crate::kernel::{self, Arch, KernelOptions};
-use crate::onnx;
 use crate::pipeline::{self, Observer, PipelineError, Settings};
 use crate::plan::lifetimes::Storage;
 use crate::rewrite::canonicalize::canonicalize_counting;
 use crate::rewrite::fuse::fired_in_terms;
 use crate::rewrite::rule_set::RuleSet;
+
+/// Between tags that are left out together.
+const JOINED: char = '+';
 
 /// Kernels of a plan and the time that is predicted for them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -41,7 +43,7 @@ struct Report {
 
 #[derive(Serialize)]
 struct Row {
-    /// A rule, or a tag.
+    /// A rule, or tags.
     name: String,
     /// File and line of a rule.
     place: Option<String>,
@@ -61,8 +63,8 @@ pub fn run(args: &RulesAblateArgs) -> Result<(), Failure> {
     let arch = build::archs(&args.arch)?[0];
     let progress = Progress::new(false);
     progress.stage("import", 0);
-    let model = onnx::import_file(&args.model)?;
-    let core = pipeline::lower(&model.graph, &settings)?;
+    let graph = model::graph(&args.model)?;
+    let core = pipeline::lower(&graph, &settings)?;
     let bench = Bench {
         core: &core,
         arch,
@@ -80,7 +82,8 @@ pub fn run(args: &RulesAblateArgs) -> Result<(), Failure> {
     let mut without: Vec<Row> = names
         .par_iter()
         .map(|name| {
-            let row = row(name, all, bench.worth(&[name]), &rules);
+            let parts: Vec<&str> = name.split(JOINED).collect();
+            let row = row(name, all, bench.worth(&parts), &rules);
             progress.step(1 + n_done.fetch_add(1, Ordering::Relaxed), names.len());
             row
         })
@@ -89,7 +92,7 @@ pub fn run(args: &RulesAblateArgs) -> Result<(), Failure> {
     let loss = |row: &Row| row.predicted_us.unwrap_or(f64::INFINITY);
     without.sort_by(|a, b| loss(b).total_cmp(&loss(a)).then_with(|| a.name.cmp(&b.name)));
     let report = Report {
-        model: model.graph.name.clone(),
+        model: graph.name.clone(),
         arch: crate::compile::arch_name(arch),
         all,
         without,
@@ -102,10 +105,14 @@ pub fn run(args: &RulesAblateArgs) -> Result<(), Failure> {
     }
 }
 
-/// The tags asked for; none where rules are left out one by one.
+/// The groups of tags asked for; none where rules are left out one by one.
 fn tags(asked: &[String], rules: &RuleSet) -> Result<Option<Vec<String>>, Failure> {
-    let known: BTreeSet<&String> = rules.headers().flat_map(|header| &header.tags).collect();
-    match asked.iter().find(|tag| !known.contains(tag)) {
+    let known: BTreeSet<&str> = rules
+        .headers()
+        .flat_map(|header| header.tags.iter().map(String::as_str))
+        .collect();
+    let mut all = asked.iter().flat_map(|group| group.split(JOINED));
+    match all.find(|tag| !known.contains(tag)) {
         Some(unknown) => Err(no_such_rule(unknown, rules)),
         None => Ok((!asked.is_empty()).then(|| asked.to_vec())),
     }

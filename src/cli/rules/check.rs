@@ -1,5 +1,6 @@
 //! `rules check`: whether rules keep what they rewrite.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -159,13 +160,13 @@ fn summary(row: &Row) -> String {
         row.numerics, row.pinned, row.drawn
     );
     if row.field > 0 {
-        text += &format!(", {} equal in the field", row.field);
+        let _ = write!(text, ", {} equal in the field", row.field);
     }
     if let Some(small) = row.small {
-        text += &format!(", {}{small} small", if row.all_small { "all " } else { "" });
+        let _ = write!(text, ", {}{small} small", if row.all_small { "all " } else { "" });
     }
     if row.drift_ulps > 0.0 {
-        text += &format!(", drift {:.1} ulp", row.drift_ulps);
+        let _ = write!(text, ", drift {:.1} ulp", row.drift_ulps);
     }
     text
 }

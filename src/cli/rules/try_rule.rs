@@ -5,12 +5,12 @@ use serde::Serialize;
 use super::no_such_rule;
 use crate::cli::args::RulesTryArgs;
 use crate::cli::failure::Failure;
-use crate::cli::{build, out};
+use crate::cli::{build, model, out};
 use crate::ir::Graph;
+use crate::pipeline;
 use crate::rewrite::probe::{Probe, probe_canonical, probe_siblings, probe_terms};
 use crate::rewrite::rule_ast::{Arrow, Rule};
 use crate::rewrite::rule_set::{RuleOptions, RuleSet};
-use crate::{onnx, pipeline};
 
 #[derive(Serialize)]
 struct Report {
@@ -46,8 +46,7 @@ pub fn run(args: &RulesTryArgs) -> Result<(), Failure> {
     })?;
     let header = rules.headers().find(|header| header.name.text == args.rule);
     let header = header.ok_or_else(|| no_such_rule(&args.rule, &rules))?;
-    let model = onnx::import_file(&args.model)?;
-    let core = pipeline::lower(&model.graph, &settings)?;
+    let core = pipeline::lower(&model::graph(&args.model)?, &settings)?;
     let probe = probe(&core, &settings, &rules, &args.rule)?;
     let report = report(&args.rule, rules.place(header.span), probe, args.all);
     if args.json {

@@ -199,7 +199,7 @@ fn has_async_copy(arch: Arch) -> bool {
 
 /// The kind that matrix instructions take the operands in; none where no instruction gives
 /// what the products mean.
-fn element(contraction: &Contraction, spec: &KernelSpec, arch: Arch) -> Option<DType> {
+pub(super) fn element(contraction: &Contraction, spec: &KernelSpec, arch: Arch) -> Option<DType> {
     let kinds = [Side::A, Side::B].map(|side| memory_kind(contraction, side));
     let element = match contraction.product {
         DType::F16 => DType::F16,

@@ -42,8 +42,9 @@ pub enum Miss {
     Unchanged,
     /// The right side reads what it is to replace.
     Circular,
-    /// The right side has another type, so that the rule does not fire.
-    OtherType { left: TensorType, right: TensorType },
+    /// The right side has another type (the second) than the left one, so that the rule does not
+    /// fire.
+    OtherType(Box<(TensorType, TensorType)>),
 }
 
 /// Both sides of `rule` on an instance: the left one as a graph, and that graph after the rule.
@@ -67,7 +68,7 @@ pub fn pair(rule: &Rule, entries: &[TestEntry], values: Values, seed: u64) -> Re
         Once::Circular => return Err(Miss::Circular),
         Once::OtherType(right) => {
             let left = left.ty(left.outputs[0]).clone();
-            return Err(Miss::OtherType { left, right });
+            return Err(Miss::OtherType(Box::new((left, right))));
         }
     };
     Ok(Pair { left, right, inputs })

@@ -314,7 +314,7 @@ impl<'a> Checker<'a> {
     /// Whether the rule fired.
     fn try_instance(&mut self, instance: Instance) -> bool {
         match self.judge(&instance) {
-            Judgement::Missed(Miss::OtherType { .. }) => {
+            Judgement::Missed(Miss::OtherType(_)) => {
                 self.report.n_other_type += 1;
                 false
             }
@@ -375,11 +375,14 @@ fn missed(header: &Header, right: Span, miss: &Miss, instance: &Instance) -> Rul
             format!("the right side of rule `{name}` reads the value that it is to replace"),
             "holds its own left side".to_owned(),
         ),
-        Miss::OtherType { left, right: found } => (
+        Miss::OtherType(types) => (
             "rules::type_changed",
             right,
-            format!("the right side of rule `{name}` has type `{found}`, the left side has `{left}`"),
-            format!("is `{found}`"),
+            format!(
+                "the right side of rule `{name}` has type `{}`, the left side has `{}`",
+                types.1, types.0
+            ),
+            format!("is `{}`", types.1),
         ),
     };
     RuleError::new(code, span, message, label).help(format!("on `test {line}`"))

@@ -167,7 +167,7 @@ fn factorised(count: usize, rank: usize, begun: &mut Vec<i64>, into: &mut BTreeS
         }
         return;
     }
-    for factor in (1..=count).filter(|factor| count % factor == 0) {
+    for factor in (1..=count).filter(|factor| count.is_multiple_of(*factor)) {
         begun.push(signed(factor));
         factorised(count / factor, rank - 1, begun, into);
         begun.pop();

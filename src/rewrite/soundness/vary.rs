@@ -213,8 +213,9 @@ impl<'a> Variation<'a> {
             TestValue::Attrs(attrs) => self.attrs(attrs),
             TestValue::Op(op, attrs) => {
                 self.attrs(attrs);
-                if attrs.is_empty() && self.draw.below(3) > 0 {
-                    op.text = self.relative(&op.text);
+                if self.draw.bool() {
+                    op.text = self.relative(&op.text, attrs);
+                    attrs.retain(|(name, _)| is_attribute(&op.text, &name.text));
                 }
             }
         }
@@ -230,8 +231,8 @@ impl<'a> Variation<'a> {
         }
     }
 
-    /// Another op of the family, of the same operands and without required attributes.
-    fn relative(&mut self, op: &str) -> String {
+    /// Another op of the family, of the same operands, whose required attributes are given.
+    fn relative(&mut self, op: &str, given: &[(Name, Expr)]) -> String {
         let Some(own) = crate::ops::lookup(op) else {
             return op.to_owned();
         };
@@ -239,7 +240,13 @@ impl<'a> Variation<'a> {
         let relatives: Vec<&str> = all()
             .filter(|def| kind_name(def.name) == kind)
             .filter(|def| def.operands.required.len() == own.operands.required.len())
-            .filter(|def| def.attrs.iter().all(|attr| attr.default != AttrDefault::Required))
+            .filter(|def| {
+                let mut required = def
+                    .attrs
+                    .iter()
+                    .filter(|attr| attr.default == AttrDefault::Required);
+                required.all(|attr| given.iter().any(|(name, _)| name.text == attr.name))
+            })
             .map(|def| def.name)
             .collect();
         if relatives.is_empty() {
@@ -368,7 +375,7 @@ impl<'a> Variation<'a> {
                 3 if n > 0 => {
                     let axis = self.draw.below(n);
                     let factor = self.draw.pick(&[2, 3, 4]);
-                    if dims[axis] % factor == 0 {
+                    if dims[axis].is_multiple_of(factor) {
                         dims[axis] /= factor;
                         dims.insert(axis, factor);
                     }
@@ -380,6 +387,10 @@ impl<'a> Variation<'a> {
             dims.into_iter().map(|extent| int(signed(extent))).collect(),
         ))
     }
+}
+
+fn is_attribute(op: &str, name: &str) -> bool {
+    crate::ops::lookup(op).is_some_and(|def| def.attrs.iter().any(|attr| attr.name == name))
 }
 
 /// Sometimes the main kind of the instance becomes another one.
