@@ -261,11 +261,10 @@ impl Writer {
 
     /// A constant whose numbers differ from those of every other.
     fn weight(&mut self, dims: &[i64]) -> String {
-        let number = self.graph.initializer.len();
+        let number = i64::try_from(self.graph.initializer.len()).expect("models have under 2^63 constants");
         let n: i64 = dims.iter().product();
         #[expect(clippy::cast_precision_loss, reason = "any numbers will do")]
-        let values =
-            (0..n).flat_map(|at| (((at * 37 + 11) % 101 + number as i64) as f32 / 1e4).to_le_bytes());
+        let values = (0..n).flat_map(|at| (((at * 37 + 11) % 101 + number) as f32 / 1e4).to_le_bytes());
         self.initializer(1, dims, values.collect())
     }
 

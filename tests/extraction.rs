@@ -73,7 +73,7 @@ fn cover(left: u32, stored: u32, kernels: &[(u32, u32, f64)]) -> f64 {
     if left == 0 {
         return 0.0;
     }
-    let highest = 1 << (31 - left.leading_zeros());
+    let highest = 1 << left.ilog2();
     let fitting = kernels
         .iter()
         .filter(|(writes, reads, _)| writes & highest != 0 && reads & !stored == 0);

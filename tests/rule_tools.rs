@@ -164,7 +164,7 @@ fn another_polynomial_is_noticed_however_near_it_is() {
 fn rules_that_cannot_be_tried_are_noticed() {
     expect_wrong(
         "untried",
-        r#"ruleset mine : canonical, numerics(exact)
+        r"ruleset mine : canonical, numerics(exact)
 rule never_tried { neg(neg(neg(x))) ~> neg(x) }
 rule never_fires {
   x + c ~> x
@@ -179,7 +179,7 @@ rule does_not_build {
   relu(x) ~> concat[axis=7](x, x)
   test x: f32[2]
 }
-"#,
+",
     );
 }
 
@@ -222,12 +222,12 @@ fn a_rule_is_right_in_every_small_case() {
 #[test]
 fn the_small_scope_finds_what_one_shape_hides() {
     let (folder, _) = file_of(
-        r#"rule mean_is_sum : canonical numerics(exact) {
+        r"rule mean_is_sum : canonical numerics(exact) {
   reduce_mean[axes=a](x) ~> reduce_sum[axes=a](x)
   where all_equal(lookup(a, dims(x)), 1) or size(x) == 9
   test x: f32[2,1], a = [1]
 }
-"#,
+",
     );
     let arguments = [
         "rules",
@@ -268,7 +268,19 @@ fn a_misspelt_rule_is_asked_back() {
 #[test]
 fn every_command_that_rewrites_has_the_switches() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let commands: [&[&str]; 5] = [
+    let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models/digits/samples.npz");
+    let commands: [&[&str]; 7] = [
+        &[
+            "run",
+            DIGITS,
+            "--inputs",
+            samples,
+            "--outputs",
+            "target/never.npz",
+            "--device",
+            "cpu",
+        ],
+        &["bench", DIGITS],
         &["compile", DIGITS, "--arch", "sm_80", "-o", "target/never.engine"],
         &["inspect", DIGITS, "--graph", "regions"],
         &["rules", "ablate", DIGITS],
@@ -364,11 +376,11 @@ fn trying_a_rule_names_matches_and_near_misses() {
 #[test]
 fn a_failed_condition_is_told_with_its_values() {
     let (folder, path) = file_of(
-        r#"rule of_large_pictures : canonical numerics(exact) {
+        r"rule of_large_pictures : canonical numerics(exact) {
   relu(batch_norm[epsilon=e](x, g, b, m, v)) ~> relu(batch_norm[epsilon=e](x, g, b, m, v))
   where rank(x) == 4, dim(x, 2) * dim(x, 3) >= 1024 and const(g)
 }
-"#,
+",
     );
     let rules = path.to_str().unwrap();
     let text = told(&["rules", "try", "of_large_pictures", DIGITS, "--rules", rules]);
@@ -422,4 +434,97 @@ fn the_graph_of_rules_says_who_enables_whom() {
     let dot = told(&["rules", "graph", "--dot"]);
     assert!(dot.starts_with("digraph rules {") && dot.trim_end().ends_with('}'));
     assert!(dot.contains("conv_channels_last -> conv_of_points [label=\"conv_nhwc\"];"));
+}
+
+/// Compiles the digits for one architecture; `None` where there is no NVRTC.
+fn digits_engine(folder: &Path) -> Option<Output> {
+    if rtrt_codegen::cuda::Nvrtc::get().is_err() {
+        assert!(
+            std::env::var_os("RTRT_REQUIRE_NVRTC").is_none(),
+            "there is no NVRTC"
+        );
+        eprintln!("skipped: there is no NVRTC");
+        return None;
+    }
+    let arguments = [
+        "compile",
+        DIGITS,
+        "--arch",
+        "sm_80",
+        "-o",
+        "digits.engine",
+        "--explain",
+    ];
+    Some(run_in(folder, &arguments))
+}
+
+#[test]
+fn kernels_are_explained_when_compiled_and_from_the_engine() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(compiled) = digits_engine(folder.path()) else {
+        return;
+    };
+    assert!(
+        compiled.status.success(),
+        "{}",
+        String::from_utf8_lossy(&compiled.stderr)
+    );
+    let compiled = String::from_utf8(compiled.stdout).unwrap();
+    let inspected = run_in(folder.path(), &["inspect", "digits.engine", "--explain"]);
+    let inspected = String::from_utf8(inspected.stdout).unwrap();
+    let kernels = |text: &str| text.split_once("\nkernels for sm_80\n").unwrap().1.to_owned();
+    let explained = kernels(&compiled);
+    assert!(
+        explained.starts_with(kernels(&inspected).trim_end()),
+        "{inspected}"
+    );
+    for wanted in [
+        "nodes stem",
+        "rules ",
+        "(vertical/epilogue.rules:",
+        "saves 1 launch, ",
+        "lost  +",
+    ] {
+        assert!(explained.contains(wanted), "`{wanted}` is not in\n{explained}");
+    }
+    assert!(explained.contains(" us without "), "{explained}");
+    let plain = run_in(folder.path(), &["inspect", "digits.engine"]);
+    assert!(!String::from_utf8(plain.stdout).unwrap().contains("lost  +"));
+}
+
+/// What is said to be saved is what the rules save: without them there is a launch for each.
+#[test]
+fn explanations_add_up() {
+    let folder = tempfile::tempdir().unwrap();
+    if digits_engine(folder.path()).is_none() {
+        return;
+    }
+    let report = run_in(folder.path(), &["inspect", "digits.engine", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    let kernels = report["kernels"].as_array().unwrap();
+    let saved: u64 = kernels
+        .iter()
+        .map(|kernel| kernel["explanation"]["saved_launches"].as_u64().unwrap())
+        .sum();
+    let apart = json(&[
+        "rules", "ablate", DIGITS, "--arch", "sm_80", "--tag", "vertical", "--json",
+    ]);
+    let n_apart = apart["without"][0]["without"]["kernels"].as_u64().unwrap();
+    let n_fused = apart["all"]["kernels"].as_u64().unwrap();
+    assert_eq!(n_fused, kernels.len() as u64);
+    assert_eq!(n_fused + saved, n_apart);
+    for kernel in kernels {
+        let losses: Vec<f64> = kernel["explanation"]["rejected"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|other| other["lost_us"].as_f64().unwrap())
+            .collect();
+        assert!(losses.len() <= 3 && losses.is_sorted(), "{losses:?}");
+        let is_fused = kernel["explanation"]["saved_launches"].as_u64().unwrap() > 0;
+        assert!(
+            !is_fused || kernel["explanation"]["saved_bytes"].as_u64().unwrap() > 0,
+            "{kernel}"
+        );
+    }
 }

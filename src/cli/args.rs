@@ -20,7 +20,7 @@ pub enum Command {
     Compile(CompileArgs),
     /// Execute a model or an engine on given inputs.
     Run(RunArgs),
-    /// Time an engine on the GPU.
+    /// Time an engine or a model on the GPU.
     Bench(BenchArgs),
     /// Say what is in a model or an engine.
     Inspect(InspectArgs),
@@ -71,7 +71,7 @@ pub struct CompileArgs {
     pub json: bool,
 }
 
-/// Settings of a build, shared by `compile` and `run model.onnx`.
+/// Settings of a build, shared by all commands that take a model.
 #[derive(Debug, Clone, Args)]
 pub struct BuildArgs {
     /// Shapes of dynamic inputs: `image:8x3x224x224,ids:[1,128]`; an unnamed dynamic dim is 1.
@@ -148,8 +148,10 @@ pub struct RunArgs {
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// The engine.
+    /// The engine, or a model, which is compiled for the device first.
     pub engine: PathBuf,
+    #[command(flatten)]
+    pub build: BuildArgs,
     /// Timed graph launches.
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub iterations: usize,

@@ -9,7 +9,7 @@ use crate::kernel::Arch;
 use crate::pipeline::Settings;
 use crate::rewrite::rule_ast::Numerics;
 use crate::rewrite::rule_error::closest;
-use crate::rewrite::rule_set::RuleOptions;
+use crate::rewrite::rule_set::{RuleOptions, RuleSet};
 
 /// What the arguments ask for.
 pub fn settings(args: &BuildArgs) -> Result<Settings, Failure> {
@@ -34,6 +34,12 @@ pub fn rule_options(args: &RuleArgs) -> Result<RuleOptions, Failure> {
         numerics: numerics(&args.numerics)?,
         ..RuleOptions::default()
     })
+}
+
+/// Says early what is wrong with the rules of a build, or with switches that name them.
+pub fn check_rules(settings: &Settings) -> Result<(), Failure> {
+    RuleSet::load(&settings.rules)?;
+    Ok(())
 }
 
 fn refuse_quantised(args: &BuildArgs) -> Result<(), Failure> {

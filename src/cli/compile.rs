@@ -19,6 +19,7 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     let output = args.output.clone().unwrap_or_else(|| engine_path(&args.model));
     // Building takes long; what can be known to fail is said first.
     io::check_writable(&output)?;
+    build::check_rules(&settings)?;
     let progress = Progress::new(false);
     progress.stage("import", 0);
     let model = onnx::import_file(&args.model)?;

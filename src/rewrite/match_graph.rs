@@ -298,14 +298,12 @@ impl<'a> Matcher<'a> {
         let rest = operands.split_off(fixed.len().min(operands.len()));
         operands.resize(fixed.len(), None);
         goals.extend(fixed.iter().zip(operands).rev());
-        match each {
-            Some(inner) => self.each(inner, &rest),
-            None => {
-                let (n_wanted, n_found) = (fixed.len(), node.operands.len());
-                rest.iter().all(Option::is_none)
-                    || self.fail(|_, _| format!("`{}` has {n_found} operands, expected {n_wanted}", node.op))
-            }
+        if let Some(inner) = each {
+            return self.each(inner, &rest);
         }
+        let (n_wanted, n_found) = (fixed.len(), node.operands.len());
+        rest.iter().all(Option::is_none)
+            || self.fail(|_, _| format!("`{}` has {n_found} operands, expected {n_wanted}", node.op))
     }
 
     /// Matches every operand with `term`; its variables collect one value per operand.

@@ -129,8 +129,18 @@ impl Watch for Watcher<'_> {
     }
 }
 
+/// Names of the ONNX nodes behind nodes; of their results in a graph that has no such names.
 fn origins(work: &WorkGraph, nodes: &[NodeId]) -> Vec<String> {
-    once(nodes.iter().flat_map(|&id| work.graph.node(id).origin.clone()))
+    let names = nodes.iter().flat_map(|&id| {
+        let node = work.graph.node(id);
+        if node.origin.is_empty() {
+            let result = &work.graph.value(node.results[0]).name;
+            vec![result.clone()]
+        } else {
+            node.origin.clone()
+        }
+    });
+    once(names.filter(|name| !name.is_empty()))
 }
 
 fn shown(speaker: &Speaker<'_>, names: &Bindings) -> Vec<(String, String)> {

@@ -233,7 +233,7 @@ fn collect_embedded(dir: &Dir<'_>, into: &mut BTreeMap<String, RuleFile>) {
 fn folder_files(dir: &Path) -> Result<Vec<RuleFile>, RuleErrors> {
     let mut files = BTreeMap::new();
     if dir.is_file() {
-        let name = dir.file_name().map(Path::new).unwrap_or(dir);
+        let name = dir.file_name().map_or(dir, Path::new);
         read_into(dir, slashed(name), &mut files)?;
         return Ok(files.into_values().collect());
     }

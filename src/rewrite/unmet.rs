@@ -122,12 +122,11 @@ impl Speaker<'_> {
         if is_literal {
             return;
         }
-        match evaluate(expr, names, self.facts) {
-            Some(value) => into.push(format!("`{}` is {}", self.text(expr), self.shown(&value))),
-            None => {
-                into.push(format!("`{}` is unknown", self.text(expr)));
-                self.values(expr, names, into);
-            }
+        if let Some(value) = evaluate(expr, names, self.facts) {
+            into.push(format!("`{}` is {}", self.text(expr), self.shown(&value)));
+        } else {
+            into.push(format!("`{}` is unknown", self.text(expr)));
+            self.values(expr, names, into);
         }
     }
 

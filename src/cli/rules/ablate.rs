@@ -14,7 +14,7 @@ use crate::cli::progress::Progress;
 use crate::cli::{build, model, out};
 use crate::ir::Graph;
 use crate::kernel::{self, Arch, KernelOptions};
-use crate::pipeline::{self, Observer, PipelineError, Settings};
+use crate::pipeline::{self, Observer, Settings};
 use crate::plan::lifetimes::Storage;
 use crate::rewrite::canonicalize::canonicalize_counting;
 use crate::rewrite::fuse::fired_in_terms;
@@ -128,7 +128,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn worth(&self, disabled: &[&str]) -> Result<Worth, PipelineError> {
+    fn worth(&self, disabled: &[&str]) -> Result<Worth, Failure> {
         let mut settings = self.settings.clone();
         settings
             .rules
@@ -162,7 +162,7 @@ impl Bench<'_> {
     }
 
     /// Rules that fire in the model, in file order, and how many do not.
-    fn fired(&self, rules: &RuleSet) -> Result<(Vec<String>, usize), PipelineError> {
+    fn fired(&self, rules: &RuleSet) -> Result<(Vec<String>, usize), Failure> {
         let mut fired: BTreeSet<String> = BTreeSet::new();
         let canonical = pipeline::canonical_by(self.core, self.settings, |graph| {
             let (graph, counts) = canonicalize_counting(graph, rules);
@@ -177,11 +177,11 @@ impl Bench<'_> {
 }
 
 #[expect(clippy::cast_possible_wrap, reason = "plans have few kernels")]
-fn row(name: &str, all: Worth, without: Result<Worth, PipelineError>, rules: &RuleSet) -> Row {
+fn row(name: &str, all: Worth, without: Result<Worth, Failure>, rules: &RuleSet) -> Row {
     let place = rules.headers().find(|header| header.name.text == name);
     let (without, error) = match without {
         Ok(worth) => (Some(worth), None),
-        Err(error) => (None, Some(error.to_string())),
+        Err(failure) => (None, Some(failure.message())),
     };
     Row {
         name: name.to_owned(),

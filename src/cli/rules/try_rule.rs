@@ -56,23 +56,19 @@ pub fn run(args: &RulesTryArgs) -> Result<(), Failure> {
     }
 }
 
-fn probe(
-    core: &Graph,
-    settings: &pipeline::Settings,
-    rules: &RuleSet,
-    name: &str,
-) -> Result<Probe, pipeline::PipelineError> {
-    let canonical = || pipeline::canonical(core, settings);
-    if let Some(rule) = rules.rule(name) {
-        return match rule.arrow {
-            Arrow::Replace => Ok(probe_passes(core, settings, rules, rule)),
-            Arrow::Rewrite | Arrow::Both | Arrow::Merge => Ok(probe_terms(&canonical()?, rules, rule)?),
-        };
+fn probe(core: &Graph, settings: &pipeline::Settings, rules: &RuleSet, name: &str) -> Result<Probe, Failure> {
+    let rule = rules.rule(name);
+    if let Some(rule) = rule.filter(|rule| rule.arrow == Arrow::Replace) {
+        return Ok(probe_passes(core, settings, rules, rule));
+    }
+    let canonical = pipeline::canonical(core, settings)?;
+    if let Some(rule) = rule {
+        return Ok(probe_terms(&canonical, rules, rule)?);
     }
     let mut horizontals = rules.horizontals.iter();
     let rule = horizontals.find(|rule| rule.header.name.text == name);
     let rule = rule.expect("a header of this name was found");
-    Ok(probe_siblings(&canonical()?, rules, rule)?)
+    Ok(probe_siblings(&canonical, rules, rule)?)
 }
 
 /// A rule that replaces is watched in every pass.

@@ -38,7 +38,7 @@ pub enum Fault {
     /// The right side cannot be evaluated.
     NoValue(String),
     /// The evaluated right side has another type than the left one.
-    Type(TensorType, TensorType),
+    Type(Box<(TensorType, TensorType)>),
     /// The results differ.
     Result(Difference),
     /// The results differ in a prime field, at this element.
@@ -73,7 +73,7 @@ impl Judge<'_> {
         };
         for (left, right) in left.iter().zip(&right) {
             if left.ty() != right.ty() {
-                return Judgement::Wrong(Fault::Type(left.ty(), right.ty()));
+                return Judgement::Wrong(Fault::Type(Box::new((left.ty(), right.ty()))));
             }
         }
         let worst = worst(&left, &right, difference);
@@ -115,9 +115,10 @@ impl Judge<'_> {
     ) -> Option<Fault> {
         // Over the reals, as far as `f64` is the reals.
         let real = self.over_reals(instance, seed);
-        let distance = match &real {
-            Some(real) => real.map_or(0.0, |real| real.ulps),
-            None => {
+        let distance = match real {
+            Reals::Equal => 0.0,
+            Reals::Differ(real) => real.ulps,
+            Reals::Unknown => {
                 let unit = left.iter().map(|left| ulps_of(left.dtype())).fold(1.0, f64::max);
                 (worst.ulps - REORDERING_ULPS * unit).max(0.0)
             }
@@ -127,7 +128,10 @@ impl Judge<'_> {
         if !is_exact && distance <= self.allowed_ulps() {
             return None;
         }
-        let shown = real.flatten().unwrap_or(worst);
+        let shown = match real {
+            Reals::Differ(real) => real,
+            Reals::Equal | Reals::Unknown => worst,
+        };
         Some(match is_rounding {
             true if is_exact && distance <= 1.0 => Fault::Class(worst, Numerics::Reassoc),
             true => Fault::Class(shown, Numerics::Approx(rounded_up(distance))),
@@ -135,13 +139,17 @@ impl Judge<'_> {
         })
     }
 
-    /// The difference of the two sides computed in `f64`; `None` where the instance has no
-    /// such form.
-    fn over_reals(&self, instance: &Instance, seed: u64) -> Option<Option<Difference>> {
-        let pair = (self.pair)(&widened(instance)?, Values::Plain, seed).ok()?;
-        let left = reference::run(&pair.left, &pair.inputs).ok()?;
-        let right = reference::run(&pair.right, &pair.inputs).ok()?;
-        Some(worst(&left, &right, difference))
+    /// The two sides computed in `f64`.
+    fn over_reals(&self, instance: &Instance, seed: u64) -> Reals {
+        let pair = widened(instance).and_then(|wide| (self.pair)(&wide, Values::Plain, seed).ok());
+        let Some(pair) = pair else {
+            return Reals::Unknown;
+        };
+        let run = |side| reference::run(side, &pair.inputs);
+        let (Ok(left), Ok(right)) = (run(&pair.left), run(&pair.right)) else {
+            return Reals::Unknown;
+        };
+        worst(&left, &right, difference).map_or(Reals::Equal, Reals::Differ)
     }
 
     /// Exact rules treat NaN and infinity alike on both sides, others keep NaN where it was.
@@ -164,6 +172,15 @@ impl Judge<'_> {
             Fault::Special(found)
         })
     }
+}
+
+/// What the reals say of two sides, as far as `f64` is the reals.
+#[derive(Clone, Copy)]
+enum Reals {
+    Equal,
+    Differ(Difference),
+    /// The instance has no form in `f64`.
+    Unknown,
 }
 
 type Compare = fn(&HostTensor, &HostTensor) -> Option<Difference>;
@@ -260,10 +277,13 @@ impl Fault {
                 format!("{changed}: the right side cannot be evaluated: {reason}"),
                 "has no value",
             )),
-            Fault::Type(left, found) => Ok(RuleError::new(
+            Fault::Type(types) => Ok(RuleError::new(
                 code,
                 right,
-                format!("{changed}: the right side evaluates to `{found}`, the left one to `{left}`"),
+                format!(
+                    "{changed}: the right side evaluates to `{}`, the left one to `{}`",
+                    types.1, types.0
+                ),
                 label,
             )),
             Fault::Result(difference) => {
