@@ -184,6 +184,39 @@ pub enum Selection {
     },
 }
 
+impl Selection {
+    /// Says early what would end a long build: a device that cannot try the kernels of `archs`,
+    /// or a file of measurements that cannot be read or written.
+    ///
+    /// # Errors
+    /// If there is such a thing.
+    pub fn check(&self, archs: &[Arch]) -> Result<(), PipelineError> {
+        let Selection::OnDevice {
+            ordinal, database, ..
+        } = self
+        else {
+            return Ok(());
+        };
+        if let Some(path) = database {
+            Database::load(path)?;
+            Database::check_writable(path)?;
+        }
+        let context = Context::new(*ordinal)?;
+        let (device, sm) = (&context.info().name, context.info().sm);
+        let foreign = archs
+            .iter()
+            .find(|arch| !engine::executes(sm, (arch.sm, arch.specific)));
+        match foreign {
+            Some(&arch) => Err(PipelineError::Tune(TuneError::OtherDevice {
+                arch: arch_name(arch),
+                device: device.clone(),
+                sm,
+            })),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Is told of stages and their steps.
 pub trait Observer: Sync {
     /// A stage begins; `n_steps` is zero where it has no countable steps.
