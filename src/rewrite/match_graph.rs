@@ -127,17 +127,19 @@ impl<'a> Matcher<'a> {
 
     /// Binds a name, or notes that it stands for something else.
     fn bind(&mut self, name: &str, binding: Binding) -> bool {
-        if self.bindings.bind(name, binding.clone()) {
-            return true;
+        if self.trace.is_none() {
+            return self.bindings.bind(name, binding);
         }
-        self.fail(|speaker, names| {
-            let known = names.get(name).map(|known| speaker.shown_binding(known));
-            let known = known.unwrap_or_default();
-            format!(
-                "`{name}` is {known} and, elsewhere, {}",
-                speaker.shown_binding(&binding)
-            )
-        })
+        let found = binding.clone();
+        self.bindings.bind(name, binding)
+            || self.fail(|speaker, names| {
+                let known = names.get(name).map(|known| speaker.shown_binding(known));
+                let known = known.unwrap_or_default();
+                format!(
+                    "`{name}` is {known} and, elsewhere, {}",
+                    speaker.shown_binding(&found)
+                )
+            })
     }
 
     /// Meets all goals, the last one first; then asks the conditions if `ask`.
