@@ -125,15 +125,22 @@ fn print(report: &Report) -> Result<(), Failure> {
     }
     let others = match report.others {
         0 => String::new(),
-        n => format!(", {n} places with only its outermost op (`--all` lists them)"),
+        n => format!(
+            ", {} with only its outermost op (`--all` lists them)",
+            counted(n, "place", "places")
+        ),
     };
     out::line(&format!(
-        "{} ({}): {} matches, {} near misses{others}",
+        "{} ({}): {}, {}{others}",
         report.rule,
         report.place,
-        report.matches.len(),
-        report.near_misses.len()
+        counted(report.matches.len(), "match", "matches"),
+        counted(report.near_misses.len(), "near miss", "near misses")
     ))
+}
+
+fn counted(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 fn listed(nodes: &[String]) -> String {
