@@ -46,9 +46,10 @@ fn run_case(args: &RunArgs, case: &Case) -> Result<Named, Failure> {
     } else {
         let model = onnx::import_file(&case.model)?;
         let inputs = io::read_inputs(&case.inputs, &pipeline::ports(&model.graph))?;
+        let settings = build::settings(&args.build)?;
         let results = match device {
-            Device::Cpu => pipeline::run_reference(&model.graph, &inputs)?,
-            Device::Cuda(ordinal) => compile_and_run(args, &model, &inputs, ordinal)?,
+            Device::Cpu => pipeline::run_reference(&model.graph, &inputs, &settings)?,
+            Device::Cuda(ordinal) => compile_and_run(&settings, &model, &inputs, ordinal)?,
         };
         (model.graph.output_names, results)
     };
@@ -88,15 +89,14 @@ fn engine_ports(context: &ExecutionContext) -> Vec<Port> {
 
 /// Compiles for the shapes of the inputs and the device, and runs.
 fn compile_and_run(
-    args: &RunArgs,
+    settings: &Settings,
     model: &Model,
     inputs: &[HostTensor],
     ordinal: usize,
 ) -> Result<Vec<HostTensor>, Failure> {
-    let settings: Settings = build::settings(&args.build)?;
-    let core = pipeline::lower_for(&model.graph, inputs)?;
+    let core = pipeline::lower_for(&model.graph, inputs, settings)?;
     let archs = [pipeline::arch_of_device(ordinal)?];
-    let engine = pipeline::compile(&core, &archs, &settings, &Selection::Predicted, &Silent)?;
+    let engine = pipeline::compile(&core, &archs, settings, &Selection::Predicted, &Silent)?;
     Ok(pipeline::execution(&engine, ordinal)?.run(inputs)?)
 }
 

@@ -46,7 +46,30 @@ pub static DYNAMIC_QUANTIZE_LINEAR: OpDef = OpDef {
     ..FORM
 };
 
-pub static OPS: &[&OpDef] = &[&QUANTIZE_LINEAR, &DEQUANTIZE_LINEAR, &DYNAMIC_QUANTIZE_LINEAR];
+/// ONNX Runtime's sum of quantised tensors, quantised again. Scales are for whole tensors.
+pub static Q_LINEAR_ADD: OpDef = OpDef {
+    name: "QLinearAdd",
+    onnx: &[OnnxOp::new("QLinearAdd").of("com.microsoft")],
+    operands: Operands::exactly(&[
+        "a",
+        "a_scale",
+        "a_zero_point",
+        "b",
+        "b_scale",
+        "b_zero_point",
+        "y_scale",
+        "y_zero_point",
+    ]),
+    lower: Lowering::Expand(q_linear_add),
+    ..FORM
+};
+
+pub static OPS: &[&OpDef] = &[
+    &QUANTIZE_LINEAR,
+    &DEQUANTIZE_LINEAR,
+    &DYNAMIC_QUANTIZE_LINEAR,
+    &Q_LINEAR_ADD,
+];
 
 /// `value` (a scale or zero point) in a shape that broadcasts to that of `x`.
 pub fn spread(ctx: &mut ExpandCtx<'_>, value: ValueId, x: ValueId) -> Result<ValueId, OpError> {
@@ -210,4 +233,33 @@ fn dynamic_quantize_linear(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpEr
     let scaled = ctx.binary("div", x, scale)?;
     let y = quantized(ctx, scaled, Some(zero_point), DType::U8)?;
     Ok(vec![y, scale, zero_point])
+}
+
+/// `y_zero - (ra * a_zero + rb * b_zero) + ra * a + rb * b`, with ratios of scales `ra` and `rb`:
+/// every operation rounds to `f32` in this order, as in ONNX Runtime, and rounding to steps comes
+/// after the zero point.
+fn q_linear_add(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
+    let number = |ctx: &mut ExpandCtx<'_>, n: usize| {
+        let value = ctx.value(n)?;
+        let value = ctx.reshape(value, &[])?;
+        ctx.cast(value, DType::F32)
+    };
+    let (y_scale, y_zero) = (number(ctx, 6)?, number(ctx, 7)?);
+    let mut terms = Vec::new();
+    let mut zeros = Vec::new();
+    for n in [0, 3] {
+        let (scale, zero) = (number(ctx, n + 1)?, number(ctx, n + 2)?);
+        let ratio = ctx.binary("div", scale, y_scale)?;
+        zeros.push(ctx.binary("mul_rounded", ratio, zero)?);
+        let x = ctx.value(n)?;
+        let x = ctx.cast(x, DType::F32)?;
+        terms.push(ctx.binary("mul_rounded", x, ratio)?);
+    }
+    let zeros = ctx.binary("add", zeros[0], zeros[1])?;
+    let offset = ctx.binary("sub", y_zero, zeros)?;
+    let sum = ctx.binary("add", terms[0], offset)?;
+    let sum = ctx.binary("add", sum, terms[1])?;
+    let y_zero = ctx.value(7)?;
+    let to = ctx.dtype_of(y_zero);
+    Ok(vec![quantized(ctx, sum, None, to)?])
 }
