@@ -129,11 +129,7 @@ pub fn lower(graph: &Graph, settings: &Settings) -> Result<Graph, PipelineError>
 ///
 /// # Errors
 /// As [`lower`].
-pub fn lower_for(
-    graph: &Graph,
-    inputs: &[HostTensor],
-    settings: &Settings,
-) -> Result<Graph, PipelineError> {
+pub fn lower_for(graph: &Graph, inputs: &[HostTensor], settings: &Settings) -> Result<Graph, PipelineError> {
     let graph = rewrite_model(graph, &RuleSet::load(&settings.rules)?);
     let bindings = specialize::bind_inputs(&graph, inputs)?;
     Ok(specialize::specialize(&graph, &bindings)?)

@@ -211,7 +211,12 @@ fn q_gemm(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     let b_scale = placed(ctx, b_scale, b, Axis::Column)?;
     if let Some(y_scale) = ctx.optional(7) {
         let y_zero = ctx.value(8)?;
-        return Ok(vec![requantized(ctx, sum, (a_scale, b_scale), (y_scale, y_zero))?]);
+        return Ok(vec![requantized(
+            ctx,
+            sum,
+            (a_scale, b_scale),
+            (y_scale, y_zero),
+        )?]);
     }
     let unit = unit(ctx, a_scale, b_scale, None)?;
     let sum = ctx.cast(sum, DType::F32)?;

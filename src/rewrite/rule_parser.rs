@@ -260,7 +260,12 @@ impl Parser<'_> {
                 self.expect(")")?;
                 Numerics::Approx(u32::try_from(ulps).unwrap_or(u32::MAX))
             }
-            _ => return Err(unexpected_word(&kind, "`exact`, `reassoc`, `step` or `approx(ulps)`")),
+            _ => {
+                return Err(unexpected_word(
+                    &kind,
+                    "`exact`, `reassoc`, `step` or `approx(ulps)`",
+                ));
+            }
         };
         self.expect(")")?;
         Ok(numerics)

@@ -121,7 +121,9 @@ impl WorkGraph {
         }
         let first = self.graph.nodes.len();
         let results = if self.keeps_forms && !self.is_inferable(def, &operands) {
-            let node = self.graph.add_node(def.name, operands, attrs, &[("", None)], origin.to_vec());
+            let node = self
+                .graph
+                .add_node(def.name, operands, attrs, &[("", None)], origin.to_vec());
             Some(self.graph.node(node).results.clone())
         } else {
             emit(&mut self.graph, op, operands, attrs, 1, NEWEST_OPSET, origin).ok()
@@ -392,6 +394,11 @@ impl Facts for WorkGraph {
     fn ints(&self, value: Handle) -> Option<Vec<i64>> {
         let data = self.graph.weight(value_of(value))?;
         (data.dtype().is_int() && data.n_elements() <= 4096).then(|| to_vec::<i64>(data))
+    }
+
+    fn elements(&self, value: Handle) -> Option<Vec<f64>> {
+        let data = self.graph.weight(value_of(value))?;
+        data.dtype().is_int().then(|| to_vec(data))
     }
 }
 
