@@ -9,8 +9,7 @@ use super::manifest::{self, Case};
 use super::{build, inspect, out};
 use crate::io::Port;
 use crate::ir::HostTensor;
-use crate::onnx::Model;
-use crate::pipeline::{self, Selection, Settings, Silent};
+use crate::pipeline;
 use crate::runtime::ExecutionContext;
 use crate::{io, onnx, ops};
 
@@ -49,7 +48,7 @@ fn run_case(args: &RunArgs, case: &Case) -> Result<Named, Failure> {
         let settings = build::settings(&args.build)?;
         let results = match device {
             Device::Cpu => pipeline::run_reference(&model.graph, &inputs, &settings)?,
-            Device::Cuda(ordinal) => compile_and_run(&settings, &model, &inputs, ordinal)?,
+            Device::Cuda(ordinal) => pipeline::run_on_device(&model.graph, &inputs, &settings, ordinal)?,
         };
         (model.graph.output_names, results)
     };
@@ -85,19 +84,6 @@ fn engine_ports(context: &ExecutionContext) -> Vec<Port> {
         dtype: Some(binding.dtype),
     };
     context.engine().inputs().iter().map(port).collect()
-}
-
-/// Compiles for the shapes of the inputs and the device, and runs.
-fn compile_and_run(
-    settings: &Settings,
-    model: &Model,
-    inputs: &[HostTensor],
-    ordinal: usize,
-) -> Result<Vec<HostTensor>, Failure> {
-    let core = pipeline::lower_for(&model.graph, inputs, settings)?;
-    let archs = [pipeline::arch_of_device(ordinal)?];
-    let engine = pipeline::compile(&core, &archs, settings, &Selection::Predicted, &Silent)?;
-    Ok(pipeline::execution(&engine, ordinal)?.run(inputs)?)
 }
 
 /// One line per row of the last axis: its largest entries with their positions.

@@ -1,5 +1,7 @@
 //! The small quantised models beside this file, which `make.py` makes.
 
+#![allow(dead_code, reason = "each test crate uses a part of it")]
+
 use std::path::Path;
 
 use rtrt_codegen::ir::{DType, Graph, HostTensor};

@@ -6,12 +6,12 @@
 use serde::Serialize;
 
 use super::{Template, field_names, fill, knob, variant};
-use crate::kernel::attention_body::{Attention, chunk_width, parts_bytes};
-use crate::kernel::cuda_types::{value_bytes, value_type};
+use crate::kernel::attention::{Attention, chunk_width, parts_bytes};
+use crate::kernel::body::region::{kernel_name, operand_bytes, signature, tensors_index_type};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{ATTENTION, COMMON, translation_unit};
-use crate::kernel::region_body::{kernel_name, operand_bytes, signature, tensors_index_type};
+use crate::kernel::print::types::{value_bytes, value_type};
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 

@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use super::{Template, field_names, fill, knob, variant};
 use crate::ir::DType;
-use crate::kernel::attention_body::{Attention, parts_bytes};
-use crate::kernel::cuda_types::storage_type;
+use crate::kernel::attention::{Attention, parts_bytes};
+use crate::kernel::body::region::{kernel_name, operand_bytes, signature, tensors_index_type};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{ASYNC_COPY, ATTENTION, COMMON, MMA, translation_unit};
-use crate::kernel::region_body::{kernel_name, operand_bytes, signature, tensors_index_type};
+use crate::kernel::print::types::storage_type;
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 

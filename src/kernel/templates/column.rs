@@ -5,18 +5,18 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::row_print::{
-    Accumulator, Stored, hoist, inefficiency, pass_roots, prepare_store, store_lane, store_wide,
-};
 use super::{Template, field_names, fill, indexed, knob, variant};
-use crate::kernel::cuda_expr::{Operand, Printer, index_type};
-use crate::kernel::cuda_types::{value_bytes, value_type};
-use crate::kernel::cuda_vector::Lane;
+use crate::kernel::body::region::{kernel_name, lane_index, operands, results, signature};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{COMMON, translation_unit};
-use crate::kernel::region_body::{kernel_name, lane_index, operands, results, signature};
-use crate::kernel::row_plan::{RowBody, RowOutput, RowShape, row_body, row_shape};
+use crate::kernel::print::expr::{Operand, Printer, index_type};
+use crate::kernel::print::types::{value_bytes, value_type};
+use crate::kernel::print::vector::Lane;
+use crate::kernel::row::plan::{RowBody, RowOutput, RowShape, row_body, row_shape};
+use crate::kernel::row::print::{
+    Accumulator, Stored, hoist, inefficiency, pass_roots, prepare_store, store_lane, store_wide,
+};
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 use crate::tile::{ExprId, Extent, Index, ReduceOp, VarId};

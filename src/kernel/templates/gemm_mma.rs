@@ -6,22 +6,22 @@
 
 use serde::Serialize;
 
-use super::gemm_parts::{
+use super::{Template, field_names, fill, knob, variant};
+use crate::ir::DType;
+use crate::kernel::body::region::{kernel_name, operands};
+use crate::kernel::device::Device;
+use crate::kernel::error::KernelError;
+use crate::kernel::gemm::contraction::{Contraction, Side};
+use crate::kernel::gemm::cost::{Tiling, predicted_us, split_choices};
+use crate::kernel::gemm::epilogue::{Epilogue, best_width};
+use crate::kernel::gemm::operand::{Along, Cut, best_cut, is_plain, memory_kind};
+use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, fetch_work, is_oversized, memory_bytes, parameters, ranked, register_limit,
     resident_blocks, tensors,
 };
-use super::{Template, field_names, fill, knob, variant};
-use crate::ir::DType;
-use crate::kernel::contraction::{Contraction, Side};
-use crate::kernel::cuda_expr::{Operand, index_type};
-use crate::kernel::cuda_types::storage_type;
-use crate::kernel::device::Device;
-use crate::kernel::error::KernelError;
-use crate::kernel::gemm_cost::{Tiling, predicted_us, split_choices};
-use crate::kernel::gemm_epilogue::{Epilogue, best_width};
-use crate::kernel::gemm_operand::{Along, Cut, best_cut, is_plain, memory_kind};
 use crate::kernel::prelude::{ASYNC_COPY, COMMON, FRAGMENT, MMA, SPLIT, Section, TILE, translation_unit};
-use crate::kernel::region_body::{kernel_name, operands};
+use crate::kernel::print::expr::{Operand, index_type};
+use crate::kernel::print::types::storage_type;
 use crate::kernel::source::{Arch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 

@@ -5,17 +5,17 @@
 
 use serde::Serialize;
 
-use super::gemm_parts::{epilogue_work, fetch_work, memory_bytes, parameters, ranked, tensors};
 use super::{Template, field_names, fill, knob, variant};
-use crate::kernel::contraction::{Contraction, Side};
-use crate::kernel::cuda_expr::{Operand, index_type};
-use crate::kernel::cuda_types::{value_bytes, value_type};
+use crate::kernel::body::region::{kernel_name, operands};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
-use crate::kernel::gemm_epilogue::Epilogue;
-use crate::kernel::gemm_operand::{Along, Cut, Fetch, best_cut, is_plain, memory_kind};
+use crate::kernel::gemm::contraction::{Contraction, Side};
+use crate::kernel::gemm::epilogue::Epilogue;
+use crate::kernel::gemm::operand::{Along, Cut, Fetch, best_cut, is_plain, memory_kind};
+use crate::kernel::gemm::parts::{epilogue_work, fetch_work, memory_bytes, parameters, ranked, tensors};
 use crate::kernel::prelude::{COMMON, SPLIT, translation_unit};
-use crate::kernel::region_body::{kernel_name, operands};
+use crate::kernel::print::expr::{Operand, index_type};
+use crate::kernel::print::types::{value_bytes, value_type};
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 use crate::tile::Expr;

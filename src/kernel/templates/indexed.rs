@@ -4,13 +4,13 @@ use serde::Serialize;
 
 use super::{Template, field_names, fill, knob, variant};
 use crate::ir::TensorType;
-use crate::kernel::cuda_expr::{Operand, Printer, index_type};
+use crate::kernel::body::region::{
+    Composed, compose_flat, kernel_name, operand_bytes, operands, results, signature,
+};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{COMMON, translation_unit};
-use crate::kernel::region_body::{
-    Composed, compose_flat, kernel_name, operand_bytes, operands, results, signature,
-};
+use crate::kernel::print::expr::{Operand, Printer, index_type};
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 use crate::rewrite::RegionKind;
@@ -93,7 +93,7 @@ fn predicted_us(spec: &KernelSpec, composed: &Composed, device: &Device) -> f64 
 pub fn work(body: &Body, id: ExprId) -> f64 {
     let mut costs: Vec<f64> = Vec::new();
     for (_, expr) in body.exprs() {
-        let below: f64 = crate::kernel::rebuild::operands(expr)
+        let below: f64 = crate::kernel::body::rebuild::operands(expr)
             .into_iter()
             .map(|operand| costs[operand.0 as usize])
             .sum();
@@ -110,7 +110,7 @@ pub fn work(body: &Body, id: ExprId) -> f64 {
 fn turns(body: &Body, id: ExprId) -> f64 {
     let mut counts: Vec<f64> = Vec::new();
     for (_, expr) in body.exprs() {
-        let operands = crate::kernel::rebuild::operands(expr);
+        let operands = crate::kernel::body::rebuild::operands(expr);
         let below = operands
             .into_iter()
             .map(|operand| counts[operand.0 as usize])
@@ -145,7 +145,7 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
     printer.bind(composed.vars[0], "i");
     for (output, &root) in outputs.iter().zip(&composed.outputs) {
         let value = printer.value(root);
-        let ty = crate::kernel::cuda_types::storage_type(output.dtype);
+        let ty = crate::kernel::print::types::storage_type(output.dtype);
         printer.line(&format!("{}[i] = rt_put<{ty}>({value});", output.name));
     }
     let n_elements = spec.output_types().first().map_or(0, TensorType::n_elements);

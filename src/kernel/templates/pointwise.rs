@@ -5,13 +5,13 @@ use serde::Serialize;
 use super::indexed::{one_dimensional, same_count, work};
 use super::{Template, field_names, fill, knob, variant};
 use crate::ir::TensorType;
-use crate::kernel::cuda_expr::{Operand, Printer, index_type};
-use crate::kernel::cuda_vector::Lane;
+use crate::kernel::body::free_vars::values_in;
+use crate::kernel::body::region::{Composed, compose_flat, kernel_name, operands, results, signature};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
-use crate::kernel::free_vars::values_in;
 use crate::kernel::prelude::{COMMON, translation_unit};
-use crate::kernel::region_body::{Composed, compose_flat, kernel_name, operands, results, signature};
+use crate::kernel::print::expr::{Operand, Printer, index_type};
+use crate::kernel::print::vector::Lane;
 use crate::kernel::source::{Arch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 use crate::tile::{Expr, Extent, Index};
@@ -251,7 +251,7 @@ fn body_text(
     if lane.width == 1 {
         for (output, &root) in outputs.iter().zip(&composed.outputs) {
             let value = printer.value(root);
-            let ty = crate::kernel::cuda_types::storage_type(output.dtype);
+            let ty = crate::kernel::print::types::storage_type(output.dtype);
             printer.line(&format!("{}[i] = rt_put<{ty}>({value});", output.name));
         }
         return printer.finish();

@@ -7,15 +7,15 @@
 use serde::Serialize;
 
 use super::{Template, field_names, fill, knob, variant};
-use crate::kernel::cuda_expr::{Operand, Printer, index_type};
-use crate::kernel::cuda_types::{storage_type, value_bytes, value_type};
+use crate::kernel::body::rebuild::operands as operands_of;
+use crate::kernel::body::region::{
+    Composed, compose_at, extents, kernel_name, operand_bytes, operands, results, signature,
+};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{COMMON, translation_unit};
-use crate::kernel::rebuild::operands as operands_of;
-use crate::kernel::region_body::{
-    Composed, compose_at, extents, kernel_name, operand_bytes, operands, results, signature,
-};
+use crate::kernel::print::expr::{Operand, Printer, index_type};
+use crate::kernel::print::types::{storage_type, value_bytes, value_type};
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 use crate::tile::index::{delinearize, linearize};

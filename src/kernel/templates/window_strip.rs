@@ -8,14 +8,14 @@ use serde::Serialize;
 
 use super::{Template, field_names, fill, knob, variant};
 use crate::ir::Node;
-use crate::kernel::cuda_types::value_type;
+use crate::kernel::body::region::{kernel_name, operand_bytes, signature, tensors_index_type};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{COMMON, WINDOW, translation_unit};
-use crate::kernel::region_body::{kernel_name, operand_bytes, signature, tensors_index_type};
+use crate::kernel::print::types::value_type;
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
-use crate::kernel::window_body::{Axis, Combine, Window, read, read_one};
+use crate::kernel::window::{Axis, Combine, Window, read, read_one};
 
 pub static TEMPLATE: Template = Template {
     name: "window_strip",

@@ -6,14 +6,14 @@
 //! per axis holds the first tap of each phase, so that taps which do not contribute are never
 //! visited.
 
-use super::cuda_expr::{Operand, Printer};
-use super::cuda_types::{literal, value_type};
-use super::cuda_vector::Lane;
 use super::error::KernelError;
-use super::main_loop::{After, Before, after, before, main_node};
-use super::region_body::{lane_index, operands, results};
 use super::spec::KernelSpec;
 use crate::ir::{Attrs, DType, Node};
+use crate::kernel::body::main_loop::{After, Before, after, before, main_node};
+use crate::kernel::body::region::{lane_index, operands, results};
+use crate::kernel::print::expr::{Operand, Printer};
+use crate::kernel::print::types::{literal, value_type};
+use crate::kernel::print::vector::Lane;
 use crate::ops::{self, infer};
 use crate::tile::{Extent, Index, Scalar, VarId};
 

@@ -1,10 +1,10 @@
 //! What the matrix templates have in common: sizes, workspace and signature.
 
 use crate::ir::TensorType;
-use crate::kernel::contraction::{Contraction, Side, Sizes};
-use crate::kernel::cuda_expr::Operand;
-use crate::kernel::gemm_operand::{Along, Cut, Fetch};
-use crate::kernel::region_body::{operands, results, signature};
+use crate::kernel::body::region::{operands, results, signature};
+use crate::kernel::gemm::contraction::{Contraction, Side, Sizes};
+use crate::kernel::gemm::operand::{Along, Cut, Fetch};
+use crate::kernel::print::expr::Operand;
 use crate::kernel::source::{Launch, Param, Variant};
 use crate::kernel::spec::KernelSpec;
 use crate::kernel::templates::indexed::work;

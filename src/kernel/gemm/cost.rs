@@ -4,8 +4,8 @@
 //! or the latency of a load divided by how many steps are in flight. Blocks that share an SM
 //! share its units. What cannot be resident (registers, shared memory, threads) has no time.
 
-use super::contraction::Sizes;
-use super::device::{Device, NODE_US};
+use crate::kernel::device::{Device, NODE_US};
+use crate::kernel::gemm::contraction::Sizes;
 
 /// One way to tile a product.
 #[derive(Clone, Copy, Debug)]

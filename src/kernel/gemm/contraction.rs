@@ -9,12 +9,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::compose::Composer;
-use super::free_vars::FreeVars;
-use super::rebuild::{Rebuild, operands};
-use super::region_body::{extents, results};
-use super::spec::KernelSpec;
 use crate::ir::{Attr, DType, Graph, Node, ValueId};
+use crate::kernel::body::compose::Composer;
+use crate::kernel::body::free_vars::FreeVars;
+use crate::kernel::body::rebuild::{Rebuild, operands};
+use crate::kernel::body::region::{extents, results};
+use crate::kernel::spec::KernelSpec;
 use crate::ops::{self, Lowering, TileKind};
 use crate::tile::index::{delinearize, linearize};
 use crate::tile::{Atom, Body, Expr, ExprId, Extent, Index, ReduceOp, VarId};

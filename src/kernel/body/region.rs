@@ -1,14 +1,14 @@
 //! A region's body as expressions over a template's own variables.
 
-use super::compose::Composer;
-use super::cuda_expr::{Operand, index_type};
-use super::cuda_types::storage_type;
-use super::cuda_vector::Lane;
-use super::error::KernelError;
-use super::rebuild::canonical;
-use super::source::Param;
-use super::spec::KernelSpec;
 use crate::ir::TensorType;
+use crate::kernel::body::compose::Composer;
+use crate::kernel::body::rebuild::canonical;
+use crate::kernel::error::KernelError;
+use crate::kernel::print::expr::{Operand, index_type};
+use crate::kernel::print::types::storage_type;
+use crate::kernel::print::vector::Lane;
+use crate::kernel::source::Param;
+use crate::kernel::spec::KernelSpec;
 use crate::rewrite::RegionKind;
 use crate::tile::index::delinearize;
 use crate::tile::{Body, ExprId, Extent, Index, VarId};

@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::free_vars::values_in;
 use crate::ir::DType;
+use crate::kernel::body::free_vars::values_in;
 use crate::tile::index::delinearize;
 use crate::tile::{Atom, Body, Cond, Expr, ExprId, Extent, Index, ReduceOp, VarId};
 
@@ -191,7 +191,8 @@ impl<'a> Rebuild<'a> {
         let lane = self
             .lane
             .and_then(|lane| Some((lane, self.into.vars.extent(lane).as_known()?)));
-        let Some((lane, width)) = lane else {
+        let Some((lane, width)) = lane.filter(|(_, width)| *width > 0) else {
+            // Nothing is computed where a lane has no width.
             return cond;
         };
         let mut rest = cond.index.clone();

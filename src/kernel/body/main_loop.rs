@@ -5,14 +5,14 @@
 //! operand of the op, read through the views in front of it, and [`after`] for the region's
 //! outputs in terms of the op's result, which is accumulator number zero.
 
-use super::compose::Composer;
-use super::cuda_expr::{Operand, Printer};
-use super::cuda_types::{storage_type, value_type};
-use super::cuda_vector::{Lane, is_aligned, without};
-use super::error::KernelError;
-use super::rebuild::canonical;
-use super::spec::KernelSpec;
 use crate::ir::{Attr, Graph, Node, ValueId};
+use crate::kernel::body::compose::Composer;
+use crate::kernel::body::rebuild::canonical;
+use crate::kernel::error::KernelError;
+use crate::kernel::print::expr::{Operand, Printer};
+use crate::kernel::print::types::{storage_type, value_type};
+use crate::kernel::print::vector::{Lane, is_aligned, without};
+use crate::kernel::spec::KernelSpec;
 use crate::ops::{self, Lowering, TileKind};
 use crate::tile::index::{delinearize, linearize};
 use crate::tile::{Body, Expr, ExprId, Extent, Index, VarId};
@@ -157,8 +157,12 @@ fn moved(graph: &Graph, node: &Node, operand: ValueId, at: &[Index], body: &Body
             Some(moved)
         }
         Some(Lowering::Tile(TileKind::View, _)) if node.op == "reshape" => {
-            let flat = linearize(at, &super::region_body::extents(&from)).recombined(&body.vars);
-            Some(delinearize(&flat, &super::region_body::extents(&to), &body.vars))
+            let flat = linearize(at, &crate::kernel::body::region::extents(&from)).recombined(&body.vars);
+            Some(delinearize(
+                &flat,
+                &crate::kernel::body::region::extents(&to),
+                &body.vars,
+            ))
         }
         Some(Lowering::Tile(TileKind::View, _)) if node.op == "transpose" => {
             let Some(Attr::Ints(perm)) = node.attrs.get("perm") else {

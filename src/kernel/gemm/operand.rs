@@ -6,15 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use super::contraction::{BATCH, Contraction, K, Side, innermost};
-use super::cuda_expr::{Operand, Printer};
-use super::cuda_types::storage_type;
-use super::cuda_vector::{Lane, is_aligned, without};
-use super::error::KernelError;
-use super::free_vars::FreeVars;
-use super::rebuild::{Rebuild, operands as operands_of};
-use super::region_body::lane_index;
 use crate::ir::DType;
+use crate::kernel::body::free_vars::FreeVars;
+use crate::kernel::body::rebuild::{Rebuild, operands as operands_of};
+use crate::kernel::body::region::lane_index;
+use crate::kernel::error::KernelError;
+use crate::kernel::gemm::contraction::{BATCH, Contraction, K, Side, innermost};
+use crate::kernel::print::expr::{Operand, Printer};
+use crate::kernel::print::types::storage_type;
+use crate::kernel::print::vector::{Lane, is_aligned, without};
 use crate::tile::{Body, Cond, Expr, ExprId, Extent, Index, VarId};
 
 /// Along which axis of an operand neighbours are read together.

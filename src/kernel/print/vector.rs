@@ -7,10 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use super::cuda_expr::Printer;
-use super::cuda_types::value_type;
-use super::free_vars::values_in;
-use super::rebuild::operands;
+use crate::kernel::body::free_vars::values_in;
+use crate::kernel::body::rebuild::operands;
+use crate::kernel::print::expr::Printer;
+use crate::kernel::print::types::value_type;
 use crate::tile::{Atom, Cond, Expr, ExprId, Extent, Index, VarId};
 
 /// The variable that tells neighbouring elements apart, and how many there are.

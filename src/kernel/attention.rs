@@ -3,15 +3,15 @@
 //! Scores are kept as powers of two: they are multiplied by log2(e) together with the scale,
 //! so that a weight is one `exp2`.
 
-use super::cuda_expr::{Operand, Printer};
-use super::cuda_types::{float_literal, storage_type, value_type};
-use super::cuda_vector::Lane;
 use super::error::KernelError;
-use super::main_loop::{After, Before, after, before, main_node};
-use super::region_body::{lane_index, operands, results};
 use super::source::Arch;
 use super::spec::KernelSpec;
 use crate::ir::{DType, Node};
+use crate::kernel::body::main_loop::{After, Before, after, before, main_node};
+use crate::kernel::body::region::{lane_index, operands, results};
+use crate::kernel::print::expr::{Operand, Printer};
+use crate::kernel::print::types::{float_literal, storage_type, value_type};
+use crate::kernel::print::vector::Lane;
 use crate::tile::{Extent, Index, VarId};
 
 /// Sizes and settings of a region's attention.

@@ -8,11 +8,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 
-use super::cuda_types::{float_literal, int_constant, literal, value_type};
-use super::error::KernelError;
-use super::free_vars::FreeVars;
-use super::rebuild::operands;
 use crate::ir::{Attr, DType};
+use crate::kernel::body::free_vars::FreeVars;
+use crate::kernel::body::rebuild::operands;
+use crate::kernel::error::KernelError;
+use crate::kernel::print::types::{float_literal, int_constant, literal, value_type};
 use crate::ops::{self, Lowering};
 use crate::tile::index::linearize;
 use crate::tile::{Atom, Body, Cond, Expr, ExprId, Extent, Index, ReduceOp, Scalar, VarId};
@@ -213,7 +213,7 @@ impl<'a> Printer<'a> {
         name
     }
 
-    pub(super) fn known(&self, id: ExprId) -> Option<String> {
+    pub fn known(&self, id: ExprId) -> Option<String> {
         self.scopes
             .iter()
             .rev()
@@ -328,7 +328,7 @@ impl<'a> Printer<'a> {
                 let mut values = Vec::new();
                 conds
                     .iter()
-                    .for_each(|cond| super::free_vars::values_in(&cond.index, &mut values));
+                    .for_each(|cond| crate::kernel::body::free_vars::values_in(&cond.index, &mut values));
                 values.into_iter().for_each(|value| self.hoist(value, bound));
             }
             Expr::Reduce { vars, body, .. } => {

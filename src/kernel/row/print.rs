@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use crate::ir::{DType, TensorType};
-use crate::kernel::cuda_expr::{Operand, Printer, identity};
-use crate::kernel::cuda_types::{storage_type, value_type};
-use crate::kernel::cuda_vector::{Lane, is_aligned, without};
-use crate::kernel::rebuild::Stage;
-use crate::kernel::region_body::operands;
-use crate::kernel::row_plan::{RowBody, RowOutput};
+use crate::kernel::body::rebuild::Stage;
+use crate::kernel::body::region::operands;
+use crate::kernel::print::expr::{Operand, Printer, identity};
+use crate::kernel::print::types::{storage_type, value_type};
+use crate::kernel::print::vector::{Lane, is_aligned, without};
+use crate::kernel::row::plan::{RowBody, RowOutput};
 use crate::kernel::spec::KernelSpec;
 use crate::tile::index::linearize;
 use crate::tile::{Expr, ExprId, Extent, Index, ReduceOp, VarId};

@@ -7,8 +7,8 @@
 
 use std::collections::HashMap;
 
-use super::error::KernelError;
 use crate::ir::{DType, Graph, HostTensor, NodeId, Source, TensorType, ValueId};
+use crate::kernel::error::KernelError;
 use crate::ops::evaluate::to_vec;
 use crate::ops::{self, Lowering};
 use crate::tile::{Body, Expr, ExprId, Index, Scalar, TileCtx};

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::contraction::{BATCH, Contraction, M, N};
-use super::cuda_expr::{Operand, Printer};
-use super::cuda_types::{storage_type, value_type};
-use super::cuda_vector::{Lane, is_aligned, without};
-use super::error::KernelError;
-use super::rebuild::Rebuild;
-use super::region_body::{lane_index, operands, results};
-use super::spec::KernelSpec;
+use crate::kernel::body::rebuild::Rebuild;
+use crate::kernel::body::region::{lane_index, operands, results};
+use crate::kernel::error::KernelError;
+use crate::kernel::gemm::contraction::{BATCH, Contraction, M, N};
+use crate::kernel::print::expr::{Operand, Printer};
+use crate::kernel::print::types::{storage_type, value_type};
+use crate::kernel::print::vector::{Lane, is_aligned, without};
+use crate::kernel::spec::KernelSpec;
 use crate::tile::{Body, ExprId, Extent, Index, VarId};
 
 /// The outputs over (batch, row, vector of columns, lane).

@@ -7,11 +7,11 @@
 
 use std::collections::BTreeSet;
 
-use super::error::KernelError;
-use super::free_vars::FreeVars;
-use super::rebuild::{Rebuild, Stage, lone_var, operands as operands_of};
-use super::region_body::{Composed, compose_at, extents};
-use super::spec::KernelSpec;
+use crate::kernel::body::free_vars::FreeVars;
+use crate::kernel::body::rebuild::{Rebuild, Stage, lone_var, operands as operands_of};
+use crate::kernel::body::region::{Composed, compose_at, extents};
+use crate::kernel::error::KernelError;
+use crate::kernel::spec::KernelSpec;
 use crate::rewrite::RegionKind;
 use crate::tile::index::delinearize;
 use crate::tile::{Atom, Body, Expr, ExprId, Extent, Index, VarId};

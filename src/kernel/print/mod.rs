@@ -1,0 +1,6 @@
+//! Tile expressions as CUDA C++: statements in [`expr`], their types and literals in [`types`],
+//! and several neighbouring elements at a time in [`vector`].
+
+pub mod expr;
+pub mod types;
+pub mod vector;
