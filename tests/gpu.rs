@@ -87,6 +87,12 @@ fn tiled_products() -> Vec<Problem> {
     ]
     .concat()
     .concat();
+    problems.push(products::matmul(
+        DType::F16,
+        (&[72, 1032], plain),
+        (&[1032, 136], plain),
+        products::Epilogue::Silu,
+    ));
     for (a, b) in [(plain, plain), (turned, plain), (plain, turned), (turned, turned)] {
         problems.push(products::matmul(
             DType::F16,

@@ -194,6 +194,48 @@ pub const MUTANTS: &[Mutant] = &[
         "    if (lane == 0) rt_barrier_arrive(emptied + before * 8);\n    const",
         "    const",
     ),
+    plant(
+        "wgmma split",
+        "partial sums added by the wrong warp",
+        "rt_last_warp(reinterpret_cast<uint32_t*>(workspace) + number * kWarps + warp, kSplits)",
+        "rt_last_warp(reinterpret_cast<uint32_t*>(workspace) + number * kWarps, kSplits)",
+    ),
+    plant(
+        "wgmma split",
+        "a ticket that is not reset",
+        "    if (before == n - 1u) *ticket = 0u;\n  }\n  before",
+        "  }\n  before",
+    ),
+    plant(
+        "wgmma split",
+        "partial sums of one block only",
+        "int split = 0; split < kSplits; ++split) {\n#pragma unroll\n        for (int i = 0; i < 4",
+        "int split = 1; split < kSplits; ++split) {\n#pragma unroll\n        for (int i = 0; i < 4",
+    ),
+    plant(
+        "wgmma pixels",
+        "pixels that begin without the padding",
+        "pixel % kOutX * 2 - 1",
+        "pixel % kOutX * 2 + 1",
+    ),
+    plant(
+        "wgmma pixels",
+        "taps in the wrong order",
+        "tap % kTapsX * 1, tap / kTapsX * 1",
+        "tap / kTapsX * 1, tap % kTapsX * 1",
+    ),
+    plant(
+        "wgmma pixels",
+        "the filter's next tap",
+        "channel, tap, place.n",
+        "channel, tap + 1, place.n",
+    ),
+    plant(
+        "wgmma pixels",
+        "channels of the first tile only",
+        "step % kChunks * kTileK",
+        "step % kChunks * 0",
+    ),
     // Products with matrix instructions.
     plant("mma", "a missing wait", "    rt_async_wait<kStages - 2>();\n", ""),
     plant(

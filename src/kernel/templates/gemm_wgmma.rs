@@ -13,7 +13,7 @@ use crate::kernel::body::region::{kernel_name, operands};
 use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side, Sizes};
-use crate::kernel::gemm::cost::{Tiling, predicted_us};
+use crate::kernel::gemm::cost::{Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::epilogue::{Epilogue, best_width};
 use crate::kernel::gemm::images::Images;
 use crate::kernel::gemm::operand::Along;
@@ -21,7 +21,7 @@ use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, is_oversized, memory_bytes, parameters, ranked, register_limit, tensors,
 };
 use crate::kernel::gemm::tiled::Tiled;
-use crate::kernel::prelude::{COMMON, MBARRIER, Section, TENSOR_COPY, TILE, WGMMA, translation_unit};
+use crate::kernel::prelude::{COMMON, MBARRIER, SPLIT, Section, TENSOR_COPY, TILE, WGMMA, translation_unit};
 use crate::kernel::print::expr::index_type;
 use crate::kernel::print::types::storage_type;
 use crate::kernel::source::{Arch, Launch, Param, Source, Variant};
@@ -45,10 +45,16 @@ struct GemmWgmmaContext {
     n: usize,
     tiles_m: usize,
     tiles_n: usize,
-    /// Of all batches.
+    /// Of all batches and splits.
     tiles: usize,
     /// Over `k`, for one tile.
     steps: usize,
+    splits: usize,
+    /// A block's steps of a tile; `begin` is the first one where it is known.
+    first_step: &'static str,
+    last_step: &'static str,
+    begin: &'static str,
+    tickets_bytes: usize,
     threads: usize,
     resident: usize,
     stages: usize,
@@ -117,6 +123,8 @@ struct Shape {
     slab: usize,
     /// Blocks per SM.
     resident: usize,
+    /// Blocks per tile.
+    splits: usize,
 }
 
 const fn shape(m: usize, n: usize, consumers: usize, stages: usize, slab: usize, resident: usize) -> Shape {
@@ -127,6 +135,7 @@ const fn shape(m: usize, n: usize, consumers: usize, stages: usize, slab: usize,
         stages,
         slab,
         resident,
+        splits: 1,
     }
 }
 
@@ -189,7 +198,7 @@ impl Shape {
             m: self.m,
             n: self.n,
             k: Shape::k(element),
-            splits: 1,
+            splits: self.splits,
         }
     }
 
@@ -198,6 +207,30 @@ impl Shape {
         let slots = Device::of(arch).n_sms as usize * self.resident;
         launch.grid[0] = launch.grid[0].min(u32::try_from(slots).expect("devices have few SMs"));
         launch
+    }
+
+    /// Bytes of a ticket per warp of each tile, which lie before the partial sums.
+    fn tickets_bytes(self, n_tiles: usize) -> usize {
+        (n_tiles * self.consumers * 4 * 4).next_multiple_of(256)
+    }
+
+    fn workspace_bytes(self, n_tiles: usize) -> usize {
+        if self.splits == 1 {
+            return 0;
+        }
+        self.tickets_bytes(n_tiles) + n_tiles * self.splits * self.m * self.n * 4
+    }
+
+    fn knobs(self) -> [(&'static str, usize); 7] {
+        [
+            ("tile_m", self.m),
+            ("tile_n", self.n),
+            ("consumers", self.consumers),
+            ("stages", self.stages),
+            ("slab", self.slab),
+            ("resident", self.resident),
+            ("splits", self.splits),
+        ]
     }
 
     fn of(variant: &Variant) -> Result<Shape, KernelError> {
@@ -209,6 +242,7 @@ impl Shape {
             stages: knob("stages")?,
             slab: knob("slab")?,
             resident: knob("resident")?,
+            splits: knob("splits")?,
         })
     }
 }
@@ -316,31 +350,30 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         return Vec::new();
     };
     let (device, sizes) = (Device::of(arch), problem.contraction.sizes);
+    let k = Shape::k(problem.element);
     let mut found = Vec::new();
     for &shape in SHAPES {
         if is_oversized(shape.m, sizes.m, BLOCK_ROWS) || is_oversized(shape.n, sizes.n, BLOCK_ROWS) {
             continue;
         }
-        let tiling = tiling(&problem, shape);
         // What a copy brings is multiplied, zeros behind the channels of a tap too.
         let steps = problem.reading.steps(shape.blocking(problem.element), sizes);
         let padded = Sizes {
-            k: steps * tiling.k,
+            k: steps * k,
             ..sizes
         };
-        if let Some(us) = predicted_us(padded, &tiling, memory_bytes(spec), device) {
-            let knobs = [
-                ("tile_m", shape.m),
-                ("tile_n", shape.n),
-                ("consumers", shape.consumers),
-                ("stages", shape.stages),
-                ("slab", shape.slab),
-                ("resident", shape.resident),
-            ];
-            found.push(variant(TEMPLATE.name, &knobs, us));
-        }
+        let choices = split_choices(padded, (shape.m, shape.n, k), device);
+        let own = |splits: usize| {
+            let shape = Shape { splits, ..shape };
+            let us = predicted_us(padded, &tiling(&problem, shape), memory_bytes(spec), device)?;
+            Some(variant(TEMPLATE.name, &shape.knobs(), us))
+        };
+        // A tile by one block, and by as many as are likely to be best.
+        let shared = choices.into_iter().filter(|&splits| splits > 1).filter_map(own);
+        found.extend(ranked(shared.collect(), 1));
+        found.extend(own(1));
     }
-    ranked(found, SHAPES.len())
+    ranked(found, 2 * SHAPES.len())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
@@ -359,7 +392,7 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         registers: register_limit(shape.threads(), shape.resident) / 8 * 8,
         smem_bytes: shape.smem_bytes(),
         stages: shape.stages,
-        splits: 1,
+        splits: shape.splits,
         math_clk: (2 * shape.m * shape.n * k) as f64 / SUSTAINED,
         smem_clk: (read + written) as f64 / 128.0,
         step_bytes: written as f64,
@@ -378,7 +411,18 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     let (blocking, sizes) = (shape.blocking(problem.element), problem.contraction.sizes);
     let (tiles_m, tiles_n, _) = blocking.tiles(sizes);
     let (released, claimed) = shape.exchanged();
-    let (params, passed) = signature(spec, &problem, shape);
+    let n_tiles = tiles_m * tiles_n * sizes.batch;
+    let workspace_bytes = shape.workspace_bytes(n_tiles);
+    let (params, passed) = signature(spec, &problem, shape, workspace_bytes);
+    let (first_step, last_step, begin) = if shape.splits > 1 {
+        (
+            "kSteps * place.split / kSplits",
+            "kSteps * (place.split + 1) / kSplits",
+            "first_step",
+        )
+    } else {
+        ("0", "kSteps", "0")
+    };
     let name = kernel_name(spec, TEMPLATE.name, &tile_name(shape, blocking));
     let epilogue = Epilogue::new(
         &problem.contraction,
@@ -397,8 +441,13 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             n: sizes.n,
             tiles_m,
             tiles_n,
-            tiles: tiles_m * tiles_n * sizes.batch,
+            tiles: n_tiles * shape.splits,
             steps: problem.reading.steps(blocking, sizes),
+            splits: shape.splits,
+            first_step,
+            last_step,
+            begin,
+            tickets_bytes: shape.tickets_bytes(n_tiles),
             threads: shape.threads(),
             resident: shape.resident,
             stages: shape.stages,
@@ -424,17 +473,22 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         template: TEMPLATE.name,
         launch: shape.launch(blocking, sizes, arch),
         params: passed,
-        workspace_bytes: 0,
+        workspace_bytes,
     })
 }
 
 fn sections() -> Vec<Section> {
-    [COMMON, &[TILE, MBARRIER, TENSOR_COPY, WGMMA]].concat()
+    [COMMON, &[TILE, SPLIT, MBARRIER, TENSOR_COPY, WGMMA]].concat()
 }
 
 /// The region's signature, and both operands as tiles of them are copied.
-fn signature(spec: &KernelSpec, problem: &Problem, shape: Shape) -> (Vec<String>, Vec<Param>) {
-    let (mut declared, mut passed) = parameters(spec, 0);
+fn signature(
+    spec: &KernelSpec,
+    problem: &Problem,
+    shape: Shape,
+    workspace_bytes: usize,
+) -> (Vec<String>, Vec<Param>) {
+    let (mut declared, mut passed) = parameters(spec, workspace_bytes);
     for (name, (input, view)) in ["a", "b"].into_iter().zip(problem.reading.views(shape)) {
         declared.push(format!("RT_TENSOR_MAP map_{name}"));
         passed.push(Param::TensorMap { input, view });
@@ -443,8 +497,13 @@ fn signature(spec: &KernelSpec, problem: &Problem, shape: Shape) -> (Vec<String>
 }
 
 fn tile_name(shape: Shape, blocking: Blocking) -> String {
-    let Blocking { m, n, k, .. } = blocking;
-    format!("{m}x{n}x{k}_c{}_p{}", shape.consumers, shape.stages)
+    let Blocking { m, n, k, splits } = blocking;
+    let tile = format!("{m}x{n}x{k}_c{}_p{}", shape.consumers, shape.stages);
+    if splits > 1 {
+        format!("{tile}_s{splits}")
+    } else {
+        tile
+    }
 }
 
 fn operand_context(side: Side, (along, is_batched): (Along, bool), element: DType) -> OperandContext {
