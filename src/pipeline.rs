@@ -18,7 +18,7 @@ use crate::rewrite::{
     self, DeviceRates, FusedGraph, RewriteError, RuleErrors, RuleOptions, RuleSet, TensorSource,
 };
 use crate::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
-use crate::specialize::{self, BindError, SpecializeError};
+use crate::specialize::{self, BindError, SpecializeError, StagesError};
 use crate::tune::{self, Database, Effort, Machine, Problem, Tactic, TuneError};
 
 /// What any stage can report.
@@ -34,7 +34,7 @@ pub enum PipelineError {
     #[diagnostic(code(reference::failed))]
     Reference(#[from] ReferenceError),
     #[error(transparent)]
-    #[diagnostic(code(specialize::failed))]
+    #[diagnostic(transparent)]
     Specialize(#[from] SpecializeError),
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -124,13 +124,26 @@ pub fn lower(graph: &Graph, settings: &Settings) -> Result<Graph, PipelineError>
     Ok(specialize::specialize(graph, &bindings)?)
 }
 
-/// The static graph of core ops for the shapes of `inputs`.
+/// Runs a model on device `ordinal`: kernels are made for these inputs. Where shapes or control
+/// flow depend on data, the model runs in stages.
 ///
 /// # Errors
-/// As [`lower`].
-pub fn lower_for(graph: &Graph, inputs: &[HostTensor]) -> Result<Graph, PipelineError> {
-    let bindings = specialize::bind_inputs(graph, inputs)?;
-    Ok(specialize::specialize(graph, &bindings)?)
+/// If inputs do not fit what the model declares, a node cannot be lowered, or a stage fails.
+pub fn run_on_device(
+    graph: &Graph,
+    inputs: &[HostTensor],
+    settings: &Settings,
+    ordinal: usize,
+) -> Result<Vec<HostTensor>, PipelineError> {
+    let archs = [arch_of_device(ordinal)?];
+    let run = |stage: &Graph, data: &[HostTensor]| {
+        let engine = compile(stage, &archs, settings, &Selection::Predicted, &Silent)?;
+        Ok(execution(&engine, ordinal)?.run(data)?)
+    };
+    specialize::run_in_stages(graph, inputs, run).map_err(|error| match error {
+        StagesError::Specialize(error) => error.into(),
+        StagesError::Stage(error) => error,
+    })
 }
 
 /// Says early whether there is an NVRTC to compile kernels with.

@@ -10,7 +10,7 @@ use super::{build, inspect, out};
 use crate::io::Port;
 use crate::ir::HostTensor;
 use crate::onnx::Model;
-use crate::pipeline::{self, Selection, Settings, Silent};
+use crate::pipeline;
 use crate::runtime::ExecutionContext;
 use crate::{io, onnx, ops};
 
@@ -93,11 +93,8 @@ fn compile_and_run(
     inputs: &[HostTensor],
     ordinal: usize,
 ) -> Result<Vec<HostTensor>, Failure> {
-    let settings: Settings = build::settings(&args.build)?;
-    let core = pipeline::lower_for(&model.graph, inputs)?;
-    let archs = [pipeline::arch_of_device(ordinal)?];
-    let engine = pipeline::compile(&core, &archs, &settings, &Selection::Predicted, &Silent)?;
-    Ok(pipeline::execution(&engine, ordinal)?.run(inputs)?)
+    let settings = build::settings(&args.build)?;
+    Ok(pipeline::run_on_device(&model.graph, inputs, &settings, ordinal)?)
 }
 
 /// One line per row of the last axis: its largest entries with their positions.

@@ -203,7 +203,7 @@ fn restriction(entry: &Entry) -> String {
         return "refused: not supported".to_owned();
     }
     if let Some((_, Lowering::Host(reason))) = defs(entry).last().map(|(opset, def)| (*opset, &def.lower)) {
-        return format!("runs on the CPU, compiles where it folds into a constant: {reason}");
+        return format!("executed by the host; compiles where it folds into a constant: {reason}");
     }
     let own = RESTRICTIONS.iter().find(|(own, _)| *own == entry.0);
     own.map_or(String::new(), |(_, text)| (*text).to_owned())

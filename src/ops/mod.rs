@@ -514,6 +514,9 @@ pub enum OpError {
     /// The model may be right, but this is not implemented: exit code 3.
     #[error("not supported: {0}")]
     Unsupported(String),
+    /// Only the host executes it, on data that is known: exit code 3.
+    #[error("not supported: {0}")]
+    HostOnly(String),
     /// The op's result type depends on run-time data.
     #[error("operand {operand} must be a constant: the shape of the result depends on it")]
     NeedsConstant { operand: usize },

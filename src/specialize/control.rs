@@ -7,7 +7,7 @@ use crate::ops::evaluate::to_vec;
 use crate::ops::{Datum, OpDef, OpError};
 use crate::reference;
 
-impl Walk {
+impl Walk<'_> {
     /// If: the chosen branch takes the node's place.
     pub(super) fn lower_if(
         &mut self,
@@ -19,8 +19,8 @@ impl Walk {
     ) -> Lowered {
         let condition = operands.first().and_then(Option::as_ref);
         let condition = condition.ok_or_else(|| OpError::invalid("the condition is missing"))?;
-        let Some(datum) = self.constant(condition) else {
-            return Err(OpError::unsupported(reason));
+        let Some(datum) = self.look(condition, scope, &[])? else {
+            return Err(OpError::HostOnly(reason.to_owned()));
         };
         let branch = if truth(&datum)? {
             "then_branch"

@@ -77,7 +77,7 @@ fn set_constant(graph: &mut Graph, value: crate::ir::ValueId, tensor: HostTensor
 
 fn expect_compiled(def: &OpDef) -> Result<(), OpError> {
     match &def.lower {
-        Lowering::Host(reason) => Err(OpError::unsupported(*reason)),
+        Lowering::Host(reason) => Err(OpError::HostOnly((*reason).to_owned())),
         Lowering::Map(_) | Lowering::Tile(..) | Lowering::Expand(_) => Ok(()),
     }
 }

@@ -12,6 +12,7 @@ mod error;
 mod fold;
 pub mod precision;
 mod scope;
+pub mod stages;
 mod tidy;
 mod unroll;
 mod walk;
@@ -19,6 +20,7 @@ mod walk;
 pub use bindings::{BindError, Bindings, bind, bind_inputs};
 pub use error::{Problem, SpecializeError};
 pub use precision::lower_precision;
+pub use stages::{StagesError, run_in_stages};
 
 use crate::ir::{Graph, TensorType};
 use walk::Walk;

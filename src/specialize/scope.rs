@@ -18,6 +18,9 @@ pub(super) enum Known {
 
 /// The values of one graph, inside those of the graphs around it.
 pub(super) struct Scope<'a> {
+    graph: &'a Graph,
+    /// Number of the node that is looked at.
+    pub position: usize,
     known: Vec<Option<Known>>,
     /// Values by name, for the captures of subgraphs; empty where no node has one.
     names: HashMap<&'a str, ValueId>,
@@ -34,6 +37,8 @@ impl<'a> Scope<'a> {
         target: &mut Graph,
     ) -> Option<Self> {
         let mut scope = Scope {
+            graph,
+            position: 0,
             known: vec![None; graph.values.len()],
             names: names(graph),
             parent,
@@ -76,6 +81,33 @@ impl<'a> Scope<'a> {
                 known => Some(known),
             })
             .collect()
+    }
+
+    /// What the node looked at, those after it, and the outputs use; of this graph and those
+    /// around it.
+    pub fn used_later(&self) -> Vec<Known> {
+        let nodes = &self.graph.nodes[self.position.min(self.graph.nodes.len())..];
+        let operands = nodes.iter().flat_map(|node| node.operands.iter().flatten());
+        let mut used: Vec<Known> = operands
+            .chain(&self.graph.outputs)
+            .map(|&value| self.get(value))
+            .collect();
+        for body in nodes.iter().flat_map(Node::bodies) {
+            self.captured_in(body, &mut used);
+        }
+        if let Some(parent) = self.parent {
+            used.append(&mut parent.used_later());
+        }
+        used
+    }
+
+    /// What a body and the bodies in it read from around them.
+    fn captured_in(&self, body: &Graph, used: &mut Vec<Known>) {
+        let captures = body.captures.iter();
+        used.extend(captures.filter_map(|(_, name)| self.captured(name)));
+        for inner in body.nodes.iter().flat_map(Node::bodies) {
+            self.captured_in(inner, used);
+        }
     }
 
     /// The value a subgraph calls `name`: of this graph, else of those around it.

@@ -20,7 +20,7 @@ struct Unrolled {
     scans: Vec<Vec<Known>>,
 }
 
-impl Walk {
+impl Walk<'_> {
     /// Loop: evaluated where all is constant, else unrolled.
     pub(super) fn lower_loop(
         &mut self,
@@ -34,9 +34,9 @@ impl Walk {
             return evaluated;
         }
         let body = body(node, "body")?;
-        let trips = self.trip_count(operands.first().cloned().flatten(), reason)?;
+        let trips = self.trip_count(operands.first().cloned().flatten(), reason, scope)?;
         let condition = match operands.get(1).cloned().flatten() {
-            Some(known) => self.condition(&known, reason)?,
+            Some(known) => self.condition(&known, reason, scope, &[])?,
             None => true,
         };
         let carried = present(operands.get(2..).unwrap_or_default())?;
@@ -65,7 +65,7 @@ impl Walk {
         };
         let mut iteration = 0;
         while condition && trips.is_none_or(|trips| iteration < trips) {
-            expect_affordable(body, iteration + 1)?;
+            self.expect_affordable(body, iteration, &state.carried, scope)?;
             let mut inputs = self.known(vec![
                 Datum::Tensor(HostTensor::from_i64(&[], &[iteration])),
                 Datum::Tensor(HostTensor::from_slice(DType::Bool, &[], &[1u8])),
@@ -77,7 +77,7 @@ impl Walk {
             if failed(&state) || matches!(again, Known::Failed) {
                 return Ok(all_failed(&state));
             }
-            condition = self.condition(&again, reason)?;
+            condition = self.condition(&again, reason, scope, &state.carried)?;
             iteration += 1;
         }
         Ok(state)
@@ -139,7 +139,7 @@ impl Walk {
         let first_axis = entry(&node.attrs, "scan_input_axes", 0);
         let length = self.extent(tensor(first, reason)?, first_axis)?;
         for step in 0..length {
-            expect_affordable(body, step + 1)?;
+            self.expect_affordable(body, step, &state.carried, scope)?;
             let mut inputs = std::mem::take(&mut state.carried);
             for (position, sequence) in sequences.iter().enumerate() {
                 let axis = entry(&node.attrs, "scan_input_axes", position);
@@ -157,12 +157,17 @@ impl Walk {
         Ok(state)
     }
 
-    fn trip_count(&self, operand: Option<Known>, reason: &str) -> Result<Option<i64>, OpError> {
+    fn trip_count(
+        &mut self,
+        operand: Option<Known>,
+        reason: &str,
+        scope: &Scope<'_>,
+    ) -> Result<Option<i64>, OpError> {
         let Some(known) = operand else {
             return Ok(None);
         };
-        let Some(datum) = self.constant(&known) else {
-            return Err(OpError::unsupported(reason));
+        let Some(datum) = self.look(&known, scope, &[])? else {
+            return Err(OpError::HostOnly(reason.to_owned()));
         };
         match index_list(datum.tensor()?)?.as_slice() {
             [trips] => Ok(Some(*trips)),
@@ -172,11 +177,40 @@ impl Walk {
         }
     }
 
-    fn condition(&self, known: &Known, reason: &str) -> Result<bool, OpError> {
-        match self.constant(known) {
+    /// Whether a condition holds; `held` are values that the loop goes on with.
+    fn condition(
+        &mut self,
+        known: &Known,
+        reason: &str,
+        scope: &Scope<'_>,
+        held: &[Known],
+    ) -> Result<bool, OpError> {
+        match self.look(known, scope, held)? {
             Some(datum) => truth(&datum),
-            None => Err(OpError::unsupported(reason)),
+            None => Err(OpError::HostOnly(reason.to_owned())),
         }
+    }
+
+    /// Bounds the nodes that are unrolled before any of them runs: `iteration` is the next.
+    fn expect_affordable(
+        &mut self,
+        body: &Graph,
+        iteration: i64,
+        carried: &[Known],
+        scope: &Scope<'_>,
+    ) -> Result<(), OpError> {
+        let at_once = i64::try_from(MAX_NODES / body.nodes.len().max(1))
+            .unwrap_or(i64::MAX)
+            .max(1);
+        if iteration == 0 || iteration % at_once != 0 {
+            return Ok(());
+        }
+        if self.sees_data() {
+            return self.settle(carried, scope);
+        }
+        Err(OpError::unsupported(format!(
+            "a loop that unrolls to more than {MAX_NODES} nodes"
+        )))
     }
 
     fn extent(&self, value: ValueId, axis: i64) -> Result<i64, OpError> {
@@ -318,18 +352,6 @@ fn expect_outputs(body: &Graph, leading: usize) -> Result<usize, OpError> {
             "the body has {found} outputs, at least {leading} are needed"
         ))
     })
-}
-
-fn expect_affordable(body: &Graph, iterations: i64) -> Result<(), OpError> {
-    let walked = usize::try_from(iterations)
-        .unwrap_or(usize::MAX)
-        .saturating_mul(body.nodes.len().max(1));
-    if walked <= MAX_NODES {
-        return Ok(());
-    }
-    Err(OpError::unsupported(format!(
-        "a loop that unrolls to more than {MAX_NODES} nodes"
-    )))
 }
 
 /// Entry `position` of an integer-list attribute whose absent entries are zero.

@@ -2,25 +2,29 @@
 
 use super::error::{Problem, SpecializeError};
 use super::scope::{Known, Scope};
+use super::stages::Stages;
 use super::{fold, tidy};
-use crate::ir::{Attr, Graph, Node, Operand};
+use crate::ir::{Attr, Graph, Node, Operand, ValueId};
 use crate::ops::{self, Datum, Lowering, NEWEST_OPSET, OPSET, OpDef, OpError};
 use crate::reference;
 
 /// The graph under construction, and what went wrong so far.
-pub(super) struct Walk {
+pub(super) struct Walk<'r> {
     pub target: Graph,
     pub problems: Vec<Problem>,
+    /// Where parts of the graph are run as soon as their data is asked for.
+    pub stages: Option<Stages<'r>>,
 }
 
 /// What a node's results have become, or why it has none.
 pub(super) type Lowered = Result<Vec<Known>, OpError>;
 
-impl Walk {
+impl Walk<'_> {
     pub fn new(name: &str) -> Self {
         Walk {
             target: Graph::new(name),
             problems: Vec::new(),
+            stages: None,
         }
     }
 
@@ -34,7 +38,8 @@ impl Walk {
             });
             return vec![Known::Failed; graph.outputs.len()];
         };
-        for node in &graph.nodes {
+        for (position, node) in graph.nodes.iter().enumerate() {
+            scope.position = position;
             let results = self.visit(node, &scope);
             for (&value, known) in node.results.iter().zip(results) {
                 self.name(&known, &graph.value(value).name);
@@ -46,25 +51,35 @@ impl Walk {
 
     /// Lists the outputs and drops what they do not need.
     pub fn finish(mut self, graph: &Graph, outputs: &[Known]) -> Result<Graph, SpecializeError> {
+        self.expect_tensors(graph, outputs)?;
         for (known, name) in outputs.iter().zip(&graph.output_names) {
-            match known {
-                Known::Tensor(value) => self.target.add_output(name, *value),
-                Known::Constant(_) => self.problems.push(Problem {
-                    subject: format!("output `{name}`"),
-                    reason: OpError::unsupported("it is a sequence or an optional, not a tensor"),
-                }),
-                Known::Failed => {}
+            if let Known::Tensor(value) = known {
+                self.target.add_output(name, *value);
             }
         }
-        if !self.problems.is_empty() {
-            return Err(SpecializeError::Nodes(self.problems));
-        }
-        if self.target.outputs.len() != graph.outputs.len() {
-            let reason = OpError::invalid("an output has no value");
-            let subject = format!("graph `{}`", graph.name);
-            return Err(SpecializeError::Nodes(vec![Problem { subject, reason }]));
-        }
         Ok(tidy::tidy(&self.target))
+    }
+
+    /// Reports all problems, those of the outputs too: each must be a tensor.
+    pub fn expect_tensors(&mut self, graph: &Graph, outputs: &[Known]) -> Result<(), SpecializeError> {
+        for (known, name) in outputs.iter().zip(&graph.output_names) {
+            if let Known::Constant(_) = known {
+                self.problems.push(Problem {
+                    subject: format!("output `{name}`"),
+                    reason: OpError::unsupported("it is a sequence or an optional, not a tensor"),
+                });
+            }
+        }
+        if self.problems.is_empty() && outputs.iter().any(|known| matches!(known, Known::Failed)) {
+            self.problems.push(Problem {
+                subject: format!("graph `{}`", graph.name),
+                reason: OpError::invalid("an output has no value"),
+            });
+        }
+        match std::mem::take(&mut self.problems) {
+            problems if problems.is_empty() => Ok(()),
+            problems => Err(SpecializeError::of(problems)),
+        }
     }
 
     fn visit(&mut self, node: &Node, scope: &Scope<'_>) -> Vec<Known> {
@@ -95,29 +110,87 @@ impl Walk {
                 "If" => self.lower_if(node, def, reason, operands, scope),
                 "Loop" => self.lower_loop(node, def, reason, operands, scope),
                 "Scan" => self.lower_scan(node, def, reason, operands, scope),
-                _ => self.evaluate(node, def, reason, operands),
+                _ => self.evaluate(node, def, reason, operands, scope),
             },
             Lowering::Map(_) | Lowering::Tile(..) | Lowering::Expand(_) => match values(operands) {
-                Some(values) => self.emit(node, def, values),
+                Some(values) => self.emit_or_look(node, def, values, scope),
                 // Sequences only pass through ops that mean nothing to generated code.
-                None => self.evaluate(node, def, "sequences and optionals must be constants", operands),
+                None => {
+                    let reason = "sequences and optionals must be constants";
+                    self.evaluate(node, def, reason, operands, scope)
+                }
             },
         }
     }
 
-    /// Evaluates a node that generated code cannot express: all operands must be constants.
+    /// Evaluates a node that generated code cannot express: the data of all operands must be
+    /// known.
     fn evaluate(
         &mut self,
         node: &Node,
         def: &'static OpDef,
         reason: &str,
         operands: &[Option<Known>],
+        scope: &Scope<'_>,
     ) -> Lowered {
-        let Some(data) = self.constants(operands) else {
-            return Err(OpError::unsupported(reason));
+        let n_results = node.results.len();
+        if let Some(data) = self.constants(operands) {
+            let results = reference::eval_node(def, &node.attrs, &data, n_results)?;
+            return Ok(self.known(results));
+        }
+        let Some(data) = self.look_at_all(operands, scope)? else {
+            return Err(OpError::HostOnly(reason.to_owned()));
         };
-        let results = reference::eval_node(def, &node.attrs, &data, node.results.len())?;
-        Ok(self.known(results))
+        let results = reference::eval_node(def, &node.attrs, &data, n_results)?;
+        Ok(self.arrived(results))
+    }
+
+    /// Adds a node; where run-time data can be looked at, an operand that must be constant
+    /// becomes so, and what generated code cannot express is evaluated.
+    fn emit_or_look(
+        &mut self,
+        node: &Node,
+        def: &'static OpDef,
+        mut operands: Vec<Operand>,
+        scope: &Scope<'_>,
+    ) -> Lowered {
+        loop {
+            let reason = match self.emit(node, def, operands.clone()) {
+                Err(reason) if self.sees_data() && !matches!(reason, OpError::Invalid(_)) => reason,
+                done => return done,
+            };
+            match self.constant_operand(&reason, &operands, scope)? {
+                Some((position, constant)) => operands[position] = Some(constant),
+                None => {
+                    let operands: Vec<_> = operands.iter().map(|value| value.map(Known::Tensor)).collect();
+                    return self.evaluate(node, def, &reason.to_string(), &operands, scope);
+                }
+            }
+        }
+    }
+
+    /// The operand that `reason` asks to be constant, as a constant; `None` where it asks for
+    /// nothing of the kind.
+    fn constant_operand(
+        &mut self,
+        reason: &OpError,
+        operands: &[Operand],
+        scope: &Scope<'_>,
+    ) -> Result<Option<(usize, ValueId)>, OpError> {
+        let OpError::NeedsConstant { operand: position } = *reason else {
+            return Ok(None);
+        };
+        let Some(value) = operands.get(position).copied().flatten() else {
+            return Ok(None);
+        };
+        if self.target.weight(value).is_some() {
+            // The operand of a node inside the expansion is meant.
+            return Ok(None);
+        }
+        match self.look(&Known::Tensor(value), scope, &[])? {
+            Some(Datum::Tensor(data)) => Ok(Some((position, self.target.add_weight("", data)))),
+            Some(Datum::Sequence(_) | Datum::Optional(_)) | None => Ok(None),
+        }
     }
 
     /// Adds a node, expanded into core ops, and folds what of it is constant.
@@ -133,10 +206,7 @@ impl Walk {
     }
 
     /// Lets `build` append nodes, folds those that are constant; undoes all if it fails.
-    pub fn append(
-        &mut self,
-        build: impl FnOnce(&mut Graph) -> Result<Vec<crate::ir::ValueId>, OpError>,
-    ) -> Lowered {
+    pub fn append(&mut self, build: impl FnOnce(&mut Graph) -> Result<Vec<ValueId>, OpError>) -> Lowered {
         let (n_nodes, n_values) = (self.target.nodes.len(), self.target.values.len());
         let results = build(&mut self.target)
             .and_then(|results| fold::fold_from(&mut self.target, n_nodes).map(|()| results));

@@ -9,7 +9,7 @@ use rtrt_codegen::kernel::Arch;
 use rtrt_codegen::ops::evaluate::to_vec;
 use rtrt_codegen::rewrite::canonicalize::{canonicalize, canonicalize_counting};
 use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RuleOptions, RuleSet, fuse};
-use rtrt_codegen::specialize::lower_precision;
+use rtrt_codegen::specialize::{StagesError, lower_precision, run_in_stages};
 use rtrt_codegen::testing::builder::drawn_graph;
 use rtrt_codegen::testing::fused::run_fused;
 
@@ -139,9 +139,34 @@ pub fn kernels(case: &Case) -> Result<(), String> {
     }
 }
 
-fn worst(case: &Case, found: &[HostTensor]) -> Result<Error, String> {
+/// Runs the regions of every stage on all data sets.
+pub fn stages(case: &Case) -> Result<(), String> {
+    for set in 0..case.n_data_sets() {
+        let mut n_stages = 0;
+        let found = run_in_stages(&case.graph, &case.inputs(set)?, |stage, data| {
+            n_stages += 1;
+            let (fused, _) = fused(stage, 90)?;
+            run_fused(&fused, data).map_err(|error| error.to_string())
+        });
+        let found = found.map_err(|error| match error {
+            StagesError::Specialize(error) => error.to_string(),
+            StagesError::Stage(error) => error,
+        })?;
+        let error = worst(case, set, &found)?;
+        println!(
+            "{:28} data_{set}: {n_stages} stages, relative error {:.2e}, {:.3} of the tolerance",
+            case.name, error.relative, error.of_tolerance
+        );
+        if error.of_tolerance > 1.0 {
+            return Err(format!("data_{set}: {error:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn worst(case: &Case, set: usize, found: &[HostTensor]) -> Result<Error, String> {
     let mut worst = Error::default();
-    for (expected, found) in case.expected(0)?.iter().zip(found) {
+    for (expected, found) in case.expected(set)?.iter().zip(found) {
         let error = expected.error(found, case.tolerance())?;
         worst.relative = worst.relative.max(error.relative);
         worst.of_tolerance = worst.of_tolerance.max(error.of_tolerance);
@@ -181,7 +206,7 @@ pub fn meaning(case: &Case) -> Result<(), String> {
     for precision in [Precision::Full, Precision::Half] {
         let (fused, _) = fused(&precision.apply(&graph), 90)?;
         let found = run_fused(&fused, &inputs).map_err(|error| error.to_string())?;
-        let error = worst(case, &found)?;
+        let error = worst(case, 0, &found)?;
         println!(
             "{:28} {}: relative error {:.2e}, {:.3} of the f32 tolerance",
             case.name,

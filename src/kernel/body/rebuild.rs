@@ -191,7 +191,8 @@ impl<'a> Rebuild<'a> {
         let lane = self
             .lane
             .and_then(|lane| Some((lane, self.into.vars.extent(lane).as_known()?)));
-        let Some((lane, width)) = lane else {
+        let Some((lane, width)) = lane.filter(|(_, width)| *width > 0) else {
+            // Nothing is computed where a lane has no width.
             return cond;
         };
         let mut rest = cond.index.clone();
