@@ -167,14 +167,14 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma",
         "rows beyond the last are stored",
-        "if (m < kM && n",
-        "if (n",
+        "first_row + item / kVectors < kM ? first_row + item / kVectors : kM - 1",
+        "first_row + item / kVectors",
     ),
     plant(
         "wgmma",
         "a warp that reads sums before they are written",
-        "        __syncwarp();\n        for (int item",
-        "        for (int item",
+        "        __syncwarp();\n        // What lies",
+        "        // What lies",
     ),
     plant(
         "wgmma tiles",
@@ -235,6 +235,30 @@ pub const MUTANTS: &[Mutant] = &[
         "channels of the first tile only",
         "step % kChunks * kTileK",
         "step % kChunks * 0",
+    ),
+    plant(
+        "wgmma turns",
+        "a group that does not pass over the other's steps",
+        "    pass_over();\n    const",
+        "    const",
+    ),
+    plant(
+        "wgmma turns",
+        "a group that begins with the other's tile",
+        "  if (group == 1) pass_over();\n",
+        "",
+    ),
+    plant(
+        "wgmma turns",
+        "passing over without the phase",
+        "    parity ^= (stage + kSteps) / kStages & 1;\n",
+        "",
+    ),
+    plant(
+        "wgmma turns",
+        "both groups expected at every stage",
+        "rt_barrier_init(emptied + stage * 8, 4)",
+        "rt_barrier_init(emptied + stage * 8, 8)",
     ),
     // Products with matrix instructions.
     plant("mma", "a missing wait", "    rt_async_wait<kStages - 2>();\n", ""),

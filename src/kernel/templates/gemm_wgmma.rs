@@ -59,6 +59,8 @@ struct GemmWgmmaContext {
     resident: usize,
     stages: usize,
     consumers: usize,
+    /// Whether each group of warps has tiles of its own.
+    taking_turns: bool,
     tile_m: usize,
     tile_n: usize,
     tile_k: usize,
@@ -116,8 +118,9 @@ struct ConvContext {
 struct Shape {
     m: usize,
     n: usize,
-    /// Groups of warps that multiply, each its own rows.
+    /// Groups of warps that multiply, each its own rows, or its own tiles in turns.
     consumers: usize,
+    taking_turns: bool,
     stages: usize,
     /// Columns of a warp's sums that are in shared memory at a time.
     slab: usize,
@@ -132,6 +135,7 @@ const fn shape(m: usize, n: usize, consumers: usize, stages: usize, slab: usize,
         m,
         n,
         consumers,
+        taking_turns: false,
         stages,
         slab,
         resident,
@@ -139,7 +143,15 @@ const fn shape(m: usize, n: usize, consumers: usize, stages: usize, slab: usize,
     }
 }
 
-/// Large tiles reuse most; two blocks of small ones hide each other's epilogues.
+/// Two groups of warps take turns: one finishes its tile while the other multiplies.
+const fn turns(m: usize, n: usize, stages: usize, slab: usize) -> Shape {
+    Shape {
+        taking_turns: true,
+        ..shape(m, n, 2, stages, slab, 1)
+    }
+}
+
+/// Large tiles reuse most; groups that take turns, and two blocks of small ones hide each other's epilogues.
 const SHAPES: &[Shape] = &[
     shape(128, 256, 2, 4, 32, 1),
     shape(256, 128, 2, 4, 32, 1),
@@ -150,6 +162,10 @@ const SHAPES: &[Shape] = &[
     shape(64, 256, 1, 4, 64, 1),
     shape(64, 128, 1, 4, 32, 2),
     shape(64, 64, 1, 6, 32, 2),
+    turns(128, 128, 5, 64),
+    turns(64, 256, 4, 64),
+    turns(128, 64, 6, 64),
+    turns(64, 128, 6, 64),
 ];
 
 /// Registers per thread of copying and of multiplying threads, where three groups share what
@@ -221,11 +237,12 @@ impl Shape {
         self.tickets_bytes(n_tiles) + n_tiles * self.splits * self.m * self.n * 4
     }
 
-    fn knobs(self) -> [(&'static str, usize); 7] {
+    fn knobs(self) -> [(&'static str, usize); 8] {
         [
             ("tile_m", self.m),
             ("tile_n", self.n),
             ("consumers", self.consumers),
+            ("turns", usize::from(self.taking_turns)),
             ("stages", self.stages),
             ("slab", self.slab),
             ("resident", self.resident),
@@ -239,6 +256,7 @@ impl Shape {
             m: knob("tile_m")?,
             n: knob("tile_n")?,
             consumers: knob("consumers")?,
+            taking_turns: knob("turns")? == 1,
             stages: knob("stages")?,
             slab: knob("slab")?,
             resident: knob("resident")?,
@@ -365,11 +383,18 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         let choices = split_choices(padded, (shape.m, shape.n, k), device);
         let own = |splits: usize| {
             let shape = Shape { splits, ..shape };
-            let us = predicted_us(padded, &tiling(&problem, shape), memory_bytes(spec), device)?;
+            let us = predicted_us(
+                padded,
+                &tiling(&problem, shape, device),
+                memory_bytes(spec),
+                device,
+            )?;
             Some(variant(TEMPLATE.name, &shape.knobs(), us))
         };
         // A tile by one block, and by as many as are likely to be best.
-        let shared = choices.into_iter().filter(|&splits| splits > 1).filter_map(own);
+        // What takes turns passes over as many steps as it takes.
+        let may_share = |&splits: &usize| splits > 1 && !shape.taking_turns;
+        let shared = choices.into_iter().filter(may_share).filter_map(own);
         found.extend(ranked(shared.collect(), 1));
         found.extend(own(1));
     }
@@ -377,13 +402,18 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
-fn tiling(problem: &Problem, shape: Shape) -> Tiling {
+fn tiling(problem: &Problem, shape: Shape, device: &Device) -> Tiling {
     /// Floating-point operations per clock and SM that power allows for.
     const SUSTAINED: f64 = 4096.0 * 0.8;
     let k = Shape::k(problem.element);
-    // Every group of warps reads all columns.
-    let read = (shape.m + shape.n * shape.consumers) * TILE_ROW_BYTES;
+    // Every instruction reads all columns.
+    let read = (shape.m + shape.n * (shape.m / BLOCK_ROWS)) * TILE_ROW_BYTES;
     let written = (shape.m + shape.n) * TILE_ROW_BYTES;
+    // Of groups that take turns, only the last one's epilogue has nothing to hide behind.
+    let sizes = problem.contraction.sizes;
+    let (tiles_m, tiles_n, _) = shape.blocking(problem.element).tiles(sizes);
+    let waves = (tiles_m * tiles_n * sizes.batch).div_ceil(device.n_sms as usize * shape.resident);
+    let shown = if shape.taking_turns { waves } else { 1 } as f64;
     Tiling {
         m: shape.m,
         n: shape.n,
@@ -398,7 +428,8 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         step_bytes: written as f64,
         fetch_work: 0.0,
         epilogue_work: (shape.m * shape.n) as f64
-            * (epilogue_work(&problem.contraction) + 12.0 / problem.width as f64),
+            * (epilogue_work(&problem.contraction) + 12.0 / problem.width as f64)
+            / shown,
     }
 }
 
@@ -452,6 +483,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             resident: shape.resident,
             stages: shape.stages,
             consumers: shape.consumers,
+            taking_turns: shape.taking_turns,
             tile_m: shape.m,
             tile_n: shape.n,
             tile_k: blocking.k,
@@ -463,7 +495,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             slab: shape.slab,
             slabs_at: shape.slabs_at(),
             width: problem.width,
-            epilogue: epilogue.text(spec, 6)?,
+            epilogue: epilogue.text(spec, 5)?,
         },
     )?;
     Ok(Source {
@@ -498,7 +530,8 @@ fn signature(
 
 fn tile_name(shape: Shape, blocking: Blocking) -> String {
     let Blocking { m, n, k, splits } = blocking;
-    let tile = format!("{m}x{n}x{k}_c{}_p{}", shape.consumers, shape.stages);
+    let groups = if shape.taking_turns { "t" } else { "c" };
+    let tile = format!("{m}x{n}x{k}_{groups}{}_p{}", shape.consumers, shape.stages);
     if splits > 1 {
         format!("{tile}_s{splits}")
     } else {
