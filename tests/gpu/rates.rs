@@ -14,14 +14,14 @@ use crate::regions::Problem;
 
 /// Rows, columns and terms, and how the columns' operand lies in memory.
 const SIZES: &[(usize, usize, usize, Layout)] = &[
-    (128, 768, 768, Layout::Plain),
-    (384, 768, 3072, Layout::Plain),
-    (1024, 1024, 1024, Layout::Plain),
-    (3152, 768, 768, Layout::Plain),
     (4096, 3072, 768, Layout::Turned),
     (4096, 768, 3072, Layout::Plain),
-    (25088, 256, 1024, Layout::Turned),
+    (3152, 768, 768, Layout::Plain),
+    (128, 768, 768, Layout::Plain),
+    (384, 768, 3072, Layout::Plain),
     (2048, 2048, 2048, Layout::Turned),
+    (25088, 256, 1024, Layout::Turned),
+    (1024, 1024, 1024, Layout::Plain),
     (4096, 4096, 4096, Layout::Plain),
 ];
 
