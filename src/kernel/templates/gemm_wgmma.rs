@@ -405,6 +405,8 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
 fn tiling(problem: &Problem, shape: Shape, device: &Device) -> Tiling {
     /// Floating-point operations per clock and SM that power allows for.
     const SUSTAINED: f64 = 4096.0 * 0.8;
+    /// Several SMs that ask for a tile at nearly the same time are answered together.
+    const JOINT_COPIES: f64 = 1.5;
     let k = Shape::k(problem.element);
     // Every instruction reads all columns.
     let read = (shape.m + shape.n * (shape.m / BLOCK_ROWS)) * TILE_ROW_BYTES;
@@ -425,11 +427,14 @@ fn tiling(problem: &Problem, shape: Shape, device: &Device) -> Tiling {
         splits: shape.splits,
         math_clk: (2 * shape.m * shape.n * k) as f64 / SUSTAINED,
         smem_clk: (read + written) as f64 / 128.0,
-        step_bytes: written as f64,
+        step_bytes: written as f64 / JOINT_COPIES,
         fetch_work: 0.0,
         epilogue_work: (shape.m * shape.n) as f64
             * (epilogue_work(&problem.contraction) + 12.0 / problem.width as f64)
             / shown,
+        // Phases of barriers are waited for while products are in flight.
+        step_clk: 0.0,
+        stays: true,
     }
 }
 
