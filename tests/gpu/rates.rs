@@ -104,7 +104,7 @@ fn measured(context: &Arc<Context>, arch: Arch, problem: Problem) -> Result<Vec<
         time: true,
         cold_weights: false,
     };
-    let nvrtc = Nvrtc::get().map_err(|missing| missing.to_string())?;
+    let nvrtc = Nvrtc::get().map_err(ToString::to_string)?;
     let machine = Machine::new(context.info(), nvrtc.version().to_string(), arch);
     let mut database = Database::default();
     tune::measure(

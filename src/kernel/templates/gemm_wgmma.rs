@@ -1,30 +1,33 @@
 //! `gemm_wgmma`: sums of products with the matrix instructions of four warps at once (`sm_90a`).
 //!
 //! Both operands are plain tensors, or the images and filters of a convolution, whole tiles of
-//! which the copy engine brings to shared memory: one group of warps asks for them, the others multiply and finish. Blocks stay and
-//! take several tiles, so that copies for the next tile go on while one is finished.
+//! which the copy engine brings to shared memory: one group of warps asks for them, the others
+//! multiply and finish. Blocks stay and take several tiles, so that copies for the next tile go
+//! on while one is finished.
+
+mod reading;
+mod shape;
 
 use serde::Serialize;
 
-use super::{Template, field_names, fill, gemm_mma, knob, variant};
+use self::reading::{ConvContext, OperandContext, Reading};
+use self::shape::{BLOCK_ROWS, DEPTH_BYTES, SHAPES, Shape};
+use super::{Template, field_names, fill, gemm_mma, variant};
+use crate::ir::DType;
 use crate::ir::tiled_view::TILE_ROW_BYTES;
-use crate::ir::{DType, TiledView};
-use crate::kernel::body::region::{kernel_name, operands};
+use crate::kernel::body::region::kernel_name;
 use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
-use crate::kernel::gemm::contraction::{Contraction, Side, Sizes};
+use crate::kernel::gemm::contraction::{Contraction, Sizes};
 use crate::kernel::gemm::cost::{Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::epilogue::{Epilogue, best_width};
-use crate::kernel::gemm::images::Images;
-use crate::kernel::gemm::operand::Along;
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, is_oversized, memory_bytes, parameters, ranked, register_limit, tensors,
 };
-use crate::kernel::gemm::tiled::Tiled;
 use crate::kernel::prelude::{COMMON, MBARRIER, SPLIT, Section, TENSOR_COPY, TILE, WGMMA, translation_unit};
 use crate::kernel::print::expr::index_type;
 use crate::kernel::print::types::storage_type;
-use crate::kernel::source::{Arch, Launch, Param, Source, Variant};
+use crate::kernel::source::{Arch, Param, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 
 pub static TEMPLATE: Template = Template {
@@ -77,260 +80,6 @@ struct GemmWgmmaContext {
     slabs_at: usize,
     width: usize,
     epilogue: String,
-}
-
-/// One side of the product.
-#[derive(Clone, Debug, Default, Serialize)]
-struct OperandContext {
-    name: &'static str,
-    /// `M` or `N`, and the same as a member of the tile's place.
-    rows: &'static str,
-    axis: &'static str,
-    along_k: bool,
-    /// `place.batch`, or `0` where all batches read the same.
-    batch: &'static str,
-    /// 1 where rows in shared memory hold one k each.
-    across: usize,
-    /// Bytes between tiles of 128 bytes of rows; of no meaning along k.
-    block_bytes: usize,
-    /// Bytes from one instruction's part of a tile to the next one's.
-    step_bytes: usize,
-}
-
-/// Along x and along y, which are those of the images.
-#[derive(Clone, Debug, Default, Serialize)]
-struct ConvContext {
-    /// Tiles along the channels of one tap.
-    chunks: usize,
-    taps_x: usize,
-    out_x: usize,
-    out_y: usize,
-    stride_x: usize,
-    stride_y: usize,
-    pad_x: i64,
-    pad_y: i64,
-    dilation_x: usize,
-    dilation_y: usize,
-}
-
-/// A tile, and who computes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
-    m: usize,
-    n: usize,
-    /// Groups of warps that multiply, each its own rows, or its own tiles in turns.
-    consumers: usize,
-    taking_turns: bool,
-    stages: usize,
-    /// Columns of a warp's sums that are in shared memory at a time.
-    slab: usize,
-    /// Blocks per SM.
-    resident: usize,
-    /// Blocks per tile.
-    splits: usize,
-}
-
-const fn shape(m: usize, n: usize, consumers: usize, stages: usize, slab: usize, resident: usize) -> Shape {
-    Shape {
-        m,
-        n,
-        consumers,
-        taking_turns: false,
-        stages,
-        slab,
-        resident,
-        splits: 1,
-    }
-}
-
-/// Two groups of warps take turns: one finishes its tile while the other multiplies.
-const fn turns(m: usize, n: usize, stages: usize, slab: usize) -> Shape {
-    Shape {
-        taking_turns: true,
-        ..shape(m, n, 2, stages, slab, 1)
-    }
-}
-
-/// Large tiles reuse most; groups that take turns, and two blocks of small ones hide each other's epilogues.
-const SHAPES: &[Shape] = &[
-    shape(128, 256, 2, 4, 32, 1),
-    shape(256, 128, 2, 4, 32, 1),
-    shape(128, 192, 2, 4, 64, 1),
-    shape(128, 128, 2, 5, 64, 1),
-    shape(128, 64, 2, 6, 64, 1),
-    shape(256, 64, 2, 4, 64, 1),
-    shape(64, 256, 1, 4, 64, 1),
-    shape(64, 128, 1, 4, 32, 2),
-    shape(64, 64, 1, 6, 32, 2),
-    turns(128, 128, 5, 64),
-    turns(64, 256, 4, 64),
-    turns(128, 64, 6, 64),
-    turns(64, 128, 6, 64),
-];
-
-/// Registers per thread of copying and of multiplying threads, where three groups share what
-/// the launch has for 168 each.
-const RELEASED: usize = 40;
-const CLAIMED: usize = 232;
-/// Warp groups, and rows that one of their instructions multiplies.
-const GROUP: usize = 128;
-const BLOCK_ROWS: usize = 64;
-/// Bytes along `k` of one instruction.
-const DEPTH_BYTES: usize = 32;
-/// What tiles in shared memory are aligned to.
-const SWIZZLE_BYTES: usize = 1024;
-
-impl Shape {
-    fn threads(self) -> usize {
-        (self.consumers + 1) * GROUP
-    }
-
-    fn k(element: DType) -> usize {
-        TILE_ROW_BYTES / element.size_bytes()
-    }
-
-    /// Two barriers per stage follow the tiles; what comes next is for the sums.
-    fn slabs_at(self) -> usize {
-        let tiles = self.stages * (self.m + self.n) * TILE_ROW_BYTES;
-        (tiles + self.stages * 16).next_multiple_of(128)
-    }
-
-    fn smem_bytes(self) -> usize {
-        let slabs = self.consumers * 4 * 16 * (self.slab + 8) * 4;
-        (self.slabs_at() + slabs).next_multiple_of(SWIZZLE_BYTES)
-    }
-
-    /// Registers that warps exchange.
-    fn exchanged(self) -> (usize, usize) {
-        if self.consumers > 1 {
-            (RELEASED, CLAIMED)
-        } else {
-            (0, 0)
-        }
-    }
-
-    fn blocking(self, element: DType) -> Blocking {
-        Blocking {
-            m: self.m,
-            n: self.n,
-            k: Shape::k(element),
-            splits: self.splits,
-        }
-    }
-
-    fn launch(self, blocking: Blocking, sizes: Sizes, arch: Arch) -> Launch {
-        let mut launch = blocking.launch(sizes, self.threads(), self.smem_bytes());
-        let slots = Device::of(arch).n_sms as usize * self.resident;
-        launch.grid[0] = launch.grid[0].min(u32::try_from(slots).expect("devices have few SMs"));
-        launch
-    }
-
-    /// Bytes of a ticket per warp of each tile, which lie before the partial sums.
-    fn tickets_bytes(self, n_tiles: usize) -> usize {
-        (n_tiles * self.consumers * 4 * 4).next_multiple_of(256)
-    }
-
-    fn workspace_bytes(self, n_tiles: usize) -> usize {
-        if self.splits == 1 {
-            return 0;
-        }
-        self.tickets_bytes(n_tiles) + n_tiles * self.splits * self.m * self.n * 4
-    }
-
-    fn knobs(self) -> [(&'static str, usize); 8] {
-        [
-            ("tile_m", self.m),
-            ("tile_n", self.n),
-            ("consumers", self.consumers),
-            ("turns", usize::from(self.taking_turns)),
-            ("stages", self.stages),
-            ("slab", self.slab),
-            ("resident", self.resident),
-            ("splits", self.splits),
-        ]
-    }
-
-    fn of(variant: &Variant) -> Result<Shape, KernelError> {
-        let knob = |name| knob(&TEMPLATE, variant, name);
-        Ok(Shape {
-            m: knob("tile_m")?,
-            n: knob("tile_n")?,
-            consumers: knob("consumers")?,
-            taking_turns: knob("turns")? == 1,
-            stages: knob("stages")?,
-            slab: knob("slab")?,
-            resident: knob("resident")?,
-            splits: knob("splits")?,
-        })
-    }
-}
-
-/// How the operands are read.
-enum Reading {
-    /// Each as a matrix, or one per batch.
-    Plain([Tiled; 2]),
-    /// As images and filters.
-    Images(Images),
-}
-
-impl Reading {
-    fn of(spec: &KernelSpec, contraction: &Contraction, element: DType) -> Option<Reading> {
-        let inputs = operands(spec);
-        let tiled = |side| Tiled::of(contraction, side, &inputs, element);
-        match (tiled(Side::A), tiled(Side::B)) {
-            (Some(a), Some(b)) => Some(Reading::Plain([a, b])),
-            _ => Images::of(spec, contraction, element).map(Reading::Images),
-        }
-    }
-
-    /// Tiles along `k`.
-    fn steps(&self, blocking: Blocking, sizes: Sizes) -> usize {
-        match self {
-            Reading::Plain(_) => blocking.tiles(sizes).2,
-            Reading::Images(images) => images.n_taps() * images.chunks(),
-        }
-    }
-
-    /// Input number and tensor map of both operands.
-    fn views(&self, shape: Shape) -> [(usize, TiledView); 2] {
-        match self {
-            Reading::Plain([a, b]) => [(a.input, a.view(shape.m)), (b.input, b.view(shape.n))],
-            Reading::Images(images) => [
-                (images.image, images.pixels(shape.m)),
-                (images.filter, images.filters(shape.n)),
-            ],
-        }
-    }
-
-    fn operands(&self, element: DType) -> Vec<OperandContext> {
-        let [a, b] = match self {
-            Reading::Plain(sides) => sides.map(|side| (side.along, side.is_batched)),
-            Reading::Images(_) => [(Along::K, false); 2],
-        };
-        vec![
-            operand_context(Side::A, a, element),
-            operand_context(Side::B, b, element),
-        ]
-    }
-
-    fn conv(&self) -> Option<ConvContext> {
-        let Reading::Images(images) = self else {
-            return None;
-        };
-        let [x, y] = images.axes;
-        Some(ConvContext {
-            chunks: images.chunks(),
-            taps_x: x.kernel,
-            out_x: x.output,
-            out_y: y.output,
-            stride_x: x.stride,
-            stride_y: y.stride,
-            pad_x: x.pad,
-            pad_y: y.pad,
-            dilation_x: x.dilation,
-            dilation_y: y.dilation,
-        })
-    }
 }
 
 /// The product with both operands in memory.
@@ -541,27 +290,5 @@ fn tile_name(shape: Shape, blocking: Blocking) -> String {
         format!("{tile}_s{splits}")
     } else {
         tile
-    }
-}
-
-fn operand_context(side: Side, (along, is_batched): (Along, bool), element: DType) -> OperandContext {
-    let (name, rows, axis) = match side {
-        Side::A => ("a", "M", "m"),
-        Side::B => ("b", "N", "n"),
-    };
-    let depth = DEPTH_BYTES / element.size_bytes();
-    let (across, block_bytes, step_bytes) = match along {
-        Along::K => (0, 16, DEPTH_BYTES),
-        Along::Row => (1, Shape::k(element) * TILE_ROW_BYTES, depth * TILE_ROW_BYTES),
-    };
-    OperandContext {
-        name,
-        rows,
-        axis,
-        along_k: along == Along::K,
-        batch: if is_batched { "place.batch" } else { "0" },
-        across,
-        block_bytes,
-        step_bytes,
     }
 }
