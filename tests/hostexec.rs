@@ -416,6 +416,13 @@ fn products_by_groups_of_warps_in_every_tile() {
         products::matmul(DType::F16, (&[264, 200], a), (&[200, 312], b), epilogue)
     });
     check_template(&all, "gemm_wgmma", SM_90, usize::MAX);
+    let deep = products::matmul(
+        DType::F16,
+        (&[72, 1032], a),
+        (&[1032, 136], a),
+        products::Epilogue::Silu,
+    );
+    check_sums(&[deep], "gemm_wgmma", SM_90, usize::MAX, 4.0 * SUMS);
 }
 
 #[test]
