@@ -13,7 +13,7 @@ use crate::onnx::ImportError;
 use crate::ops::OpError;
 use crate::plan::{self, Assembly, Identity};
 use crate::reference::{self, ReferenceError};
-use crate::rewrite::canonicalize::canonicalize;
+use crate::rewrite::canonicalize::{canonicalize, rewrite_model};
 use crate::rewrite::{
     self, DeviceRates, FusedGraph, RewriteError, RuleErrors, RuleOptions, RuleSet, TensorSource,
 };
@@ -124,8 +124,9 @@ pub fn ports(graph: &Graph) -> Vec<Port> {
 /// # Errors
 /// If the shapes do not fit the model, or nodes cannot be lowered.
 pub fn lower(graph: &Graph, settings: &Settings) -> Result<Graph, PipelineError> {
-    let bindings = specialize::bind(graph, &settings.shapes)?;
-    Ok(specialize::specialize(graph, &bindings)?)
+    let graph = rewrite_model(graph, &RuleSet::load(&settings.rules)?);
+    let bindings = specialize::bind(&graph, &settings.shapes)?;
+    Ok(specialize::specialize(&graph, &bindings)?)
 }
 
 /// Says early whether there is an NVRTC to compile kernels with.
@@ -139,13 +140,18 @@ pub fn check_nvrtc() -> Result<(), PipelineError> {
     }
 }
 
-/// Runs a model on the reference interpreter.
+/// Runs a model on the reference interpreter, after the rules of the model phase.
 ///
 /// # Errors
-/// If inputs do not fit what the model declares, or a node fails.
-pub fn run_reference(graph: &Graph, inputs: &[HostTensor]) -> Result<Vec<HostTensor>, PipelineError> {
+/// If a rule is wrong, inputs do not fit what the model declares, or a node fails.
+pub fn run_reference(
+    graph: &Graph,
+    inputs: &[HostTensor],
+    settings: &Settings,
+) -> Result<Vec<HostTensor>, PipelineError> {
     specialize::bind_inputs(graph, inputs)?;
-    Ok(reference::run(graph, inputs)?)
+    let graph = rewrite_model(graph, &RuleSet::load(&settings.rules)?);
+    Ok(reference::run(&graph, inputs)?)
 }
 
 /// How the variant of each kernel is chosen.

@@ -11,6 +11,8 @@ mod attention_regions;
 mod harness;
 #[path = "hostexec/products.rs"]
 mod products;
+#[path = "hostexec/quantized_models.rs"]
+mod quantized_models;
 #[path = "hostexec/regions.rs"]
 mod regions;
 #[path = "hostexec/translation.rs"]
@@ -314,6 +316,18 @@ fn simt_products_with_epilogues_tails_and_batches() {
 }
 
 #[test]
+fn simt_sums_of_integers_that_blocks_share() {
+    check_template(&products::deep(DType::I32), "gemm_simt", SM_90, 6);
+}
+
+#[test]
+fn regions_of_quantised_models() {
+    for name in quantized_models::NAMES {
+        check_some(quantized_models::regions(name), 3);
+    }
+}
+
+#[test]
 fn simt_products_of_other_kinds_with_epilogues_and_tails() {
     for dtype in [DType::F64, DType::F16, DType::BF16, DType::I32] {
         check_in_turns(&products::tails(dtype), "gemm_simt", SM_90, SUMS);
@@ -402,6 +416,13 @@ fn products_by_groups_of_warps_in_every_tile() {
         products::matmul(DType::F16, (&[264, 200], a), (&[200, 312], b), epilogue)
     });
     check_template(&all, "gemm_wgmma", SM_90, usize::MAX);
+    let deep = products::matmul(
+        DType::F16,
+        (&[72, 1032], a),
+        (&[1032, 136], a),
+        products::Epilogue::Silu,
+    );
+    check_sums(&[deep], "gemm_wgmma", SM_90, usize::MAX, 4.0 * SUMS);
 }
 
 #[test]

@@ -207,6 +207,16 @@ fn products_by_groups_of_warps_use_their_instructions() {
     check(&matmul(DType::F16, false), "gemm_wgmma", usize::MAX, |arch| {
         arch.specific.then_some(halves)
     });
+    let pixels = claim(&["HGMMA.64x*F32", "UTMALDG.4D.IM2COL"]);
+    let images = products::Conv {
+        batch: 8,
+        size: [28, 28],
+        channels: 128,
+        filters: 128,
+        ..products::CONV
+    };
+    let conv = products::conv(DType::F16, images, true, Epilogue::BiasResidualRelu);
+    check(&conv, "gemm_wgmma", 3, |arch| arch.specific.then_some(pixels));
     let brain = claim(&["HGMMA.64x*BF16", "UTMALDG.3D"]);
     check(&matmul(DType::BF16, false), "gemm_wgmma", 1, |arch| {
         arch.specific.then_some(brain)

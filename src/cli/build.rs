@@ -54,12 +54,13 @@ fn numerics(name: &str) -> Result<Numerics, Failure> {
     match name {
         "exact" => Ok(Numerics::Exact),
         "reassoc" => Ok(Numerics::Reassoc),
+        "step" => Ok(Numerics::Step),
         "approx" => Ok(Numerics::Approx(u32::MAX)),
         _ => {
-            let hint = closest(name, ["exact", "reassoc", "approx"]);
+            let hint = closest(name, ["exact", "reassoc", "step", "approx"]);
             let hint = hint.map_or_else(String::new, |known| format!(", did you mean `{known}`?"));
             Err(Failure::usage(format!(
-                "`--numerics {name}`: expected exact, reassoc or approx{hint}"
+                "`--numerics {name}`: expected exact, reassoc, step or approx{hint}"
             )))
         }
     }

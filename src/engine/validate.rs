@@ -223,13 +223,13 @@ mod tests {
             })
         };
         refuses("need sm_90", |program| {
-            program.launches[0].args[1] = map(&[8, 1], 16)
+            program.launches[0].args[1] = map(&[8, 1], 16);
         });
         refuses_on("sm_90a", "leaves its 16 bytes", |program| {
             program.launches[0].args[1] = map(&[8, 2], 16);
         });
         refuses_on("sm_90a", "do not fit", |program| {
-            program.launches[0].args[1] = map(&[8, 1], 32)
+            program.launches[0].args[1] = map(&[8, 1], 32);
         });
         let mut engine = example(&["sm_90a"]);
         engine.header.programs[0].launches[0].args[1] = map(&[8, 1], 16);

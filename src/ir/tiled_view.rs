@@ -86,9 +86,9 @@ impl TiledView {
     /// Bytes from the first element to the end of the last.
     fn reach(&self) -> Option<usize> {
         let row = self.dims[0].checked_mul(self.element_bytes)?;
-        let steps = self.dims[1..].iter().zip(&self.strides);
-        steps.fold(Some(row), |reach, (&extent, &stride)| {
-            reach?.checked_add((extent - 1).checked_mul(stride)?)
+        let mut steps = self.dims[1..].iter().zip(&self.strides);
+        steps.try_fold(row, |reach, (&extent, &stride)| {
+            reach.checked_add((extent - 1).checked_mul(stride)?)
         })
     }
 }

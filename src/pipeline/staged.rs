@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use super::{PipelineError, Selection, Settings, Silent, arch_of_device, compile, execution};
 use crate::ir::{Graph, HostTensor};
+use crate::rewrite::RuleSet;
+use crate::rewrite::canonicalize::rewrite_model;
 use crate::runtime::ExecutionContext;
 use crate::specialize::{self, StagesError};
 
@@ -21,12 +23,13 @@ pub fn run_on_device(
     settings: &Settings,
     ordinal: usize,
 ) -> Result<Vec<HostTensor>, PipelineError> {
+    let graph = rewrite_model(graph, &RuleSet::load(&settings.rules)?);
     let mut device = StagedDevice {
         settings,
         ordinal,
         kept: VecDeque::new(),
     };
-    let outputs = specialize::run_in_stages(graph, inputs, |stage, data| device.run(stage, data));
+    let outputs = specialize::run_in_stages(&graph, inputs, |stage, data| device.run(stage, data));
     outputs.map_err(|error| match error {
         StagesError::Specialize(error) => error.into(),
         StagesError::Stage(error) => error,

@@ -16,7 +16,7 @@ use super::match_graph::{Match, NearMiss, depth, find, heads, near_miss};
 use super::rule_ast::{Arrow, Phase, Rule};
 use super::rule_set::RuleSet;
 use super::work_graph::{WorkGraph, value_of};
-use crate::ir::{Graph, Node, NodeId, TensorType, ValueId};
+use crate::ir::{DType, Graph, Node, NodeId, TensorType, ValueId};
 
 /// How often each rule fired, by name.
 pub type Fired = BTreeMap<String, usize>;
@@ -72,6 +72,39 @@ fn run_phases(graph: &Graph, rules: &RuleSet, watch: Option<&mut dyn Watch>) -> 
     (rewriter.work.finish(), rewriter.fired)
 }
 
+/// An imported model after the rules of the model phase. Types of its values need not be known.
+///
+/// A graph with control flow is left as it is: bodies read values of the graph by name, so that
+/// no value can be known to have lost its last reader.
+pub fn rewrite_model(graph: &Graph, rules: &RuleSet) -> Graph {
+    rewrite_model_watched(graph, rules, None).0
+}
+
+/// As [`rewrite_model`], with what fired, telling `watch` of its rule.
+pub fn rewrite_model_watched(
+    graph: &Graph,
+    rules: &RuleSet,
+    watch: Option<&mut dyn Watch>,
+) -> (Graph, Fired) {
+    let active: Vec<&Rule> = rules
+        .rules
+        .iter()
+        .filter(|rule| rule.header.phase == Phase::Model)
+        .collect();
+    let applies = |node: &Node| active.iter().any(|rule| heads(rule, node.op));
+    if graph.nodes.iter().any(|node| node.bodies().next().is_some()) || !graph.nodes.iter().any(applies) {
+        return (graph.clone(), Fired::new());
+    }
+    let mut rewriter = Rewriter {
+        work: WorkGraph::for_phase(super::compact::compact(graph), Phase::Model),
+        fired: Fired::new(),
+        watch,
+    };
+    rewriter.run(&active, Phase::Model);
+    rewriter.tell_misses(Phase::Model);
+    (rewriter.work.finish(), rewriter.fired)
+}
+
 /// What became of a rule at one place.
 #[derive(Debug)]
 pub enum Once {
@@ -94,7 +127,7 @@ pub fn apply_once(graph: &Graph, rule: &Rule) -> Once {
         return Once::NoMatch;
     };
     let mut rewriter = Rewriter {
-        work: WorkGraph::new(graph.clone()),
+        work: WorkGraph::for_phase(graph.clone(), rule.header.phase),
         fired: Fired::new(),
         watch: None,
     };
@@ -155,7 +188,7 @@ impl Rewriter<'_> {
 
     /// Folds the node, or applies the first rule that matches it.
     fn step(&mut self, id: NodeId, rules: &[&Rule]) -> bool {
-        if self.work.fold(id, is_small) {
+        if !self.work.keeps_forms() && self.work.fold(id, is_small) {
             return true;
         }
         let [result] = self.work.graph.node(id).results[..] else {
@@ -171,14 +204,16 @@ impl Rewriter<'_> {
             return Outcome::NoMatch;
         };
         let marks = self.marks(rule, &found);
-        let ty = self.work.graph.ty(root).clone();
+        let ty = self.work.graph.value(root).ty.clone();
+        let dtype = ty.as_ref().map_or(DType::F32, |ty| ty.dtype);
         let n_nodes = self.work.graph.nodes.len();
-        let built = construct(&mut self.work, &rule.right, &found.bindings, ty.dtype, &marks);
+        let built = construct(&mut self.work, &rule.right, &found.bindings, dtype, &marks);
         let outcome = match built {
             None => Outcome::NotBuilt,
             Some(new) if new == root => Outcome::Unchanged,
-            Some(new) if *self.work.graph.ty(new) != ty => {
-                Outcome::OtherType(self.work.graph.ty(new).clone())
+            Some(new) if self.work.graph.value(new).ty != ty => {
+                let other = self.work.graph.value(new).ty.clone();
+                other.map_or(Outcome::NotBuilt, Outcome::OtherType)
             }
             Some(new) if self.reads(new, root, &found) => Outcome::Circular,
             Some(new) => {

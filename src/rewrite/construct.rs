@@ -185,7 +185,7 @@ impl Builder<'_> {
     /// in front.
     fn with_scalars(&mut self, built: &[Built], first: Option<DType>) -> Vec<Operand> {
         let mut kinds = built.iter().filter_map(|operand| match operand {
-            Built::Operand(Some(value)) => Some(self.work.graph.ty(*value).dtype),
+            Built::Operand(Some(value)) => Some(self.work.graph.value(*value).ty.as_ref()?.dtype),
             Built::Operand(None) | Built::Scalar(_) | Built::Many(_) => None,
         });
         let dtype = kinds.find(|&kind| kind != DType::Bool).unwrap_or(self.dtype);

@@ -95,7 +95,9 @@ fn fits(made: &str, asked: &str) -> bool {
     }
 }
 
-/// Phases before the e-graph run again with every later one of them; those in it run once.
+/// Phases before the e-graph run again with every later one of them; those in it run once, and so
+/// does that of the model.
 fn runs_after(from: &Header, to: &Header) -> bool {
-    from.phase <= to.phase || (from.phase <= Phase::Layout && to.phase <= Phase::Layout)
+    from.phase <= to.phase
+        || (from.phase <= Phase::Layout && (Phase::Canonical..=Phase::Layout).contains(&to.phase))
 }

@@ -25,6 +25,7 @@ pub mod limits;
 pub mod match_graph;
 pub mod net;
 pub mod probe;
+mod ranges;
 pub mod regions;
 pub mod rule_ast;
 pub mod rule_check;

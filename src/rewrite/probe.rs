@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use egg::Id;
 
-use super::canonicalize::{Watch, canonicalize_watched};
+use super::canonicalize::{Watch, canonicalize_watched, rewrite_model_watched};
 use super::conditions::{Value, evaluate, holds};
 use super::ematch::{self, Match};
 use super::error::RewriteError;
@@ -82,22 +82,35 @@ fn n_ops(term: &Term) -> usize {
 /// What a rule that replaces does while `graph` is brought into canonical form, which is
 /// returned too.
 pub fn probe_canonical(graph: &Graph, rules: &RuleSet, rule: &Rule) -> (Graph, Probe) {
-    let mut watcher = Watcher {
-        rules,
-        rule,
-        probe: Probe {
-            n_ops: n_ops(&rule.left),
-            ..Probe::default()
-        },
-    };
+    let mut watcher = Watcher::new(rules, rule);
     let graph = canonicalize_watched(graph, rules, &mut watcher);
     (graph, watcher.probe.finished())
+}
+
+/// What a rule of the model phase does in an imported model.
+pub fn probe_model(graph: &Graph, rules: &RuleSet, rule: &Rule) -> Probe {
+    let mut watcher = Watcher::new(rules, rule);
+    rewrite_model_watched(graph, rules, Some(&mut watcher));
+    watcher.probe.finished()
 }
 
 struct Watcher<'a> {
     rules: &'a RuleSet,
     rule: &'a Rule,
     probe: Probe,
+}
+
+impl<'a> Watcher<'a> {
+    fn new(rules: &'a RuleSet, rule: &'a Rule) -> Self {
+        Watcher {
+            rules,
+            rule,
+            probe: Probe {
+                n_ops: n_ops(&rule.left),
+                ..Probe::default()
+            },
+        }
+    }
 }
 
 impl Watch for Watcher<'_> {

@@ -250,22 +250,28 @@ impl Parser<'_> {
         })
     }
 
-    /// `numerics(exact)`, `numerics(reassoc)`, `numerics(approx(4), finite)`: the class, and whether
+    /// `numerics(exact)`, `numerics(reassoc)`, `numerics(step)`, `numerics(approx(4), finite)`: the class, and whether
     /// it is promised for finite numbers alone.
     fn numerics(&mut self) -> Parsed<(Numerics, bool)> {
         self.next();
         self.expect("(")?;
-        let kind = self.name("`exact`, `reassoc` or `approx(ulps)`")?;
+        let kind = self.name("`exact`, `reassoc`, `step` or `approx(ulps)`")?;
         let numerics = match kind.text.as_str() {
             "exact" => Numerics::Exact,
             "reassoc" => Numerics::Reassoc,
+            "step" => Numerics::Step,
             "approx" => {
                 self.expect("(")?;
                 let ulps = self.integer()?;
                 self.expect(")")?;
                 Numerics::Approx(u32::try_from(ulps).unwrap_or(u32::MAX))
             }
-            _ => return Err(unexpected_word(&kind, "`exact`, `reassoc` or `approx(ulps)`")),
+            _ => {
+                return Err(unexpected_word(
+                    &kind,
+                    "`exact`, `reassoc`, `step` or `approx(ulps)`",
+                ));
+            }
         };
         let mut finite = false;
         if self.eat(",") {

@@ -14,22 +14,15 @@ use crate::regions::Problem;
 
 /// Rows, columns and terms, and how the columns' operand lies in memory.
 const SIZES: &[(usize, usize, usize, Layout)] = &[
-    (128, 768, 768, Layout::Plain),
-    (128, 3072, 768, Layout::Plain),
-    (384, 768, 3072, Layout::Plain),
-    (1024, 1024, 1024, Layout::Plain),
-    (3152, 768, 768, Layout::Plain),
-    (4096, 768, 768, Layout::Plain),
-    (4096, 2304, 768, Layout::Plain),
-    (4096, 3072, 768, Layout::Plain),
     (4096, 3072, 768, Layout::Turned),
     (4096, 768, 3072, Layout::Plain),
-    (6304, 3072, 768, Layout::Turned),
-    (25088, 256, 1024, Layout::Turned),
-    (100_352, 256, 64, Layout::Turned),
+    (3152, 768, 768, Layout::Plain),
+    (128, 768, 768, Layout::Plain),
+    (384, 768, 3072, Layout::Plain),
     (2048, 2048, 2048, Layout::Turned),
+    (25088, 256, 1024, Layout::Turned),
+    (1024, 1024, 1024, Layout::Plain),
     (4096, 4096, 4096, Layout::Plain),
-    (4096, 4096, 4096, Layout::Turned),
 ];
 
 /// Images, pixels along each side, channels, filters, and stride of convolutions of three by
@@ -107,11 +100,11 @@ fn measured(context: &Arc<Context>, arch: Arch, problem: Problem) -> Result<Vec<
         spec: problem.spec,
     };
     let effort = Effort {
-        max_variants: 40,
+        max_variants: 12,
         time: true,
         cold_weights: false,
     };
-    let nvrtc = Nvrtc::get().map_err(|missing| missing.to_string())?;
+    let nvrtc = Nvrtc::get().map_err(ToString::to_string)?;
     let machine = Machine::new(context.info(), nvrtc.version().to_string(), arch);
     let mut database = Database::default();
     tune::measure(

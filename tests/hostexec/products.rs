@@ -239,6 +239,7 @@ pub fn tiled(dtype: DType) -> Vec<Problem> {
         (&[5, 264], &[264, 8]),
         // More tiles than there are blocks.
         (&[280, 16, 72], &[280, 72, 16]),
+        (&[280, 16, 136], &[280, 136, 72]),
     ] {
         problems.push(matmul(
             dtype,

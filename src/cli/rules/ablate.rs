@@ -16,7 +16,7 @@ use crate::ir::Graph;
 use crate::kernel::{self, Arch, KernelOptions};
 use crate::pipeline::{self, Observer, Settings};
 use crate::plan::lifetimes::Storage;
-use crate::rewrite::canonicalize::canonicalize_counting;
+use crate::rewrite::canonicalize::{canonicalize_counting, rewrite_model_watched};
 use crate::rewrite::fuse::fired_in_terms;
 use crate::rewrite::rule_set::RuleSet;
 
@@ -64,9 +64,8 @@ pub fn run(args: &RulesAblateArgs) -> Result<(), Failure> {
     let progress = Progress::new(false);
     progress.stage("import", 0);
     let graph = model::graph(&args.model)?;
-    let core = pipeline::lower(&graph, &settings)?;
     let bench = Bench {
-        core: &core,
+        graph: &graph,
         arch,
         settings: &settings,
         known: Mutex::default(),
@@ -120,7 +119,7 @@ fn tags(asked: &[String], rules: &RuleSet) -> Result<Option<Vec<String>>, Failur
 
 /// A model that is fused again and again.
 struct Bench<'a> {
-    core: &'a Graph,
+    graph: &'a Graph,
     arch: Arch,
     settings: &'a Settings,
     /// Predicted times of kernel problems, which most plans share.
@@ -134,7 +133,8 @@ impl Bench<'_> {
             .rules
             .disabled
             .extend(disabled.iter().map(|&name| name.to_owned()));
-        let fused = pipeline::regions(self.core, self.arch, &settings)?;
+        let core = pipeline::lower(self.graph, &settings)?;
+        let fused = pipeline::regions(&core, self.arch, &settings)?;
         let options = KernelOptions { tf32: settings.tf32 };
         let launched = Storage::of(&fused).steps;
         let times = launched
@@ -163,8 +163,10 @@ impl Bench<'_> {
 
     /// Rules that fire in the model, in file order, and how many do not.
     fn fired(&self, rules: &RuleSet) -> Result<(Vec<String>, usize), Failure> {
-        let mut fired: BTreeSet<String> = BTreeSet::new();
-        let canonical = pipeline::canonical_by(self.core, self.settings, |graph| {
+        let in_model = rewrite_model_watched(self.graph, rules, None).1;
+        let mut fired: BTreeSet<String> = in_model.into_keys().collect();
+        let core = pipeline::lower(self.graph, self.settings)?;
+        let canonical = pipeline::canonical_by(&core, self.settings, |graph| {
             let (graph, counts) = canonicalize_counting(graph, rules);
             fired.extend(counts.into_keys());
             graph

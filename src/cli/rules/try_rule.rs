@@ -8,8 +8,8 @@ use crate::cli::failure::Failure;
 use crate::cli::{build, model, out};
 use crate::ir::Graph;
 use crate::pipeline;
-use crate::rewrite::probe::{Probe, probe_canonical, probe_siblings, probe_terms};
-use crate::rewrite::rule_ast::{Arrow, Rule};
+use crate::rewrite::probe::{Probe, probe_canonical, probe_model, probe_siblings, probe_terms};
+use crate::rewrite::rule_ast::{Arrow, Phase, Rule};
 use crate::rewrite::rule_set::{RuleOptions, RuleSet};
 
 #[derive(Serialize)]
@@ -46,8 +46,8 @@ pub fn run(args: &RulesTryArgs) -> Result<(), Failure> {
     })?;
     let header = rules.headers().find(|header| header.name.text == args.rule);
     let header = header.ok_or_else(|| no_such_rule(&args.rule, &rules))?;
-    let core = pipeline::lower(&model::graph(&args.model)?, &settings)?;
-    let probe = probe(&core, &settings, &rules, &args.rule)?;
+    let graph = model::graph(&args.model)?;
+    let probe = probe(&graph, &settings, &rules, &args.rule)?;
     let report = report(&args.rule, rules.place(header.span), probe, args.all);
     if args.json {
         out::json(&report)
@@ -56,8 +56,17 @@ pub fn run(args: &RulesTryArgs) -> Result<(), Failure> {
     }
 }
 
-fn probe(core: &Graph, settings: &pipeline::Settings, rules: &RuleSet, name: &str) -> Result<Probe, Failure> {
+fn probe(
+    graph: &Graph,
+    settings: &pipeline::Settings,
+    rules: &RuleSet,
+    name: &str,
+) -> Result<Probe, Failure> {
     let rule = rules.rule(name);
+    if let Some(rule) = rule.filter(|rule| rule.header.phase == Phase::Model) {
+        return Ok(probe_model(graph, rules, rule));
+    }
+    let core = &pipeline::lower(graph, settings)?;
     if let Some(rule) = rule.filter(|rule| rule.arrow == Arrow::Replace) {
         return Ok(probe_passes(core, settings, rules, rule));
     }

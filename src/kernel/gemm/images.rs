@@ -20,7 +20,7 @@ pub struct Images {
     /// Along x and along y.
     pub axes: [Axis; 2],
     element_bytes: usize,
-    n_images: usize,
+    batch: usize,
     n_filters: usize,
 }
 
@@ -44,7 +44,7 @@ impl Images {
             channels: window.group_channels,
             axes: [x, y],
             element_bytes: element.size_bytes(),
-            n_images: window.batch,
+            batch: window.batch,
             n_filters: window.filters,
         };
         let is_tiled = [images.pixels(1), images.filters(1)]
@@ -76,7 +76,7 @@ impl Images {
         let row = self.channels * self.element_bytes;
         TiledView {
             element_bytes: self.element_bytes,
-            dims: vec![self.channels, x.input, y.input, self.n_images],
+            dims: vec![self.channels, x.input, y.input, self.batch],
             strides: vec![row, row * x.input, row * x.input * y.input],
             tile: vec![self.across(), rows],
             pixels: Some(PixelBox {

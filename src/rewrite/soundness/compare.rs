@@ -31,7 +31,7 @@ impl fmt::Display for Difference {
 /// NaN do not count.
 pub fn difference(left: &HostTensor, right: &HostTensor) -> Option<Difference> {
     if !left.dtype().is_float() {
-        return integer_difference(left, right);
+        return integer_difference(left, right, 0);
     }
     let (left, right) = (to_vec::<f64>(left), to_vec::<f64>(right));
     let unit = largest(&left).max(f64::MIN_POSITIVE) * f64::from(f32::EPSILON);
@@ -46,10 +46,18 @@ pub fn difference(left: &HostTensor, right: &HostTensor) -> Option<Difference> {
         .max_by(|a, b| a.ulps.total_cmp(&b.ulps))
 }
 
+/// The largest difference of integers that are more than one step apart; of floats any.
+pub fn step_difference(left: &HostTensor, right: &HostTensor) -> Option<Difference> {
+    if left.dtype().is_float() {
+        return difference(left, right);
+    }
+    integer_difference(left, right, 1)
+}
+
 /// The first element that is NaN on one side alone.
 pub fn nan_difference(left: &HostTensor, right: &HostTensor) -> Option<Difference> {
     if !left.dtype().is_float() {
-        return integer_difference(left, right);
+        return None;
     }
     let (left, right) = (to_vec::<f64>(left), to_vec::<f64>(right));
     let position = (0..left.len()).find(|&at| left[at].is_nan() != right[at].is_nan())?;
@@ -77,9 +85,9 @@ fn distance(left: f64, right: f64) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "the numbers are for people")]
-fn integer_difference(left: &HostTensor, right: &HostTensor) -> Option<Difference> {
+fn integer_difference(left: &HostTensor, right: &HostTensor, allowed: u64) -> Option<Difference> {
     let (left, right) = (to_vec::<i64>(left), to_vec::<i64>(right));
-    let position = (0..left.len()).find(|&at| left[at] != right[at])?;
+    let position = (0..left.len()).find(|&at| left[at].abs_diff(right[at]) > allowed)?;
     Some(Difference {
         position,
         left: left[position] as f64,

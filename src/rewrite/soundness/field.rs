@@ -123,9 +123,13 @@ fn evaluate(
     let operands: Vec<Option<TensorType>> = node
         .operands
         .iter()
-        .map(|operand| operand.map(|value| graph.ty(value).clone()))
-        .collect();
-    let result = graph.ty(node.results[number]).clone();
+        .map(|operand| match operand {
+            // A model's own operators have no types yet.
+            Some(value) => graph.value(*value).ty.clone().map(Some),
+            None => Some(None),
+        })
+        .collect::<Option<_>>()?;
+    let result = graph.value(node.results[number]).ty.clone()?;
     let mut body = Body::new();
     let vars: Vec<VarId> = result
         .dims()

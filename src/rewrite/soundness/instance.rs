@@ -8,7 +8,7 @@ use crate::rewrite::canonicalize::{Once, apply_once};
 use crate::rewrite::conditions::{self, evaluate};
 use crate::rewrite::construct::{Marks, as_attr, construct};
 use crate::rewrite::facts::{Binding, Bindings, Handle};
-use crate::rewrite::rule_ast::{AttrItem, Expr, Name, Rule, Term, TestEntry, TestValue};
+use crate::rewrite::rule_ast::{AttrItem, Expr, Header, Name, Rule, Term, TestEntry, TestValue};
 use crate::rewrite::work_graph::{WorkGraph, handle};
 
 /// How values are drawn.
@@ -52,7 +52,7 @@ pub enum Miss {
 /// # Errors
 /// If the rule does not fire there.
 pub fn pair(rule: &Rule, entries: &[TestEntry], values: Values, seed: u64) -> Result<Pair, Miss> {
-    let mut maker = Maker::new(&rule.header.name.text, values, seed);
+    let mut maker = Maker::new(&rule.header, values, seed);
     for entry in entries {
         maker.entry(&rule.left, entry).map_err(Miss::NotBuilt)?;
     }
@@ -67,8 +67,8 @@ pub fn pair(rule: &Rule, entries: &[TestEntry], values: Values, seed: u64) -> Re
         Once::Unchanged => return Err(Miss::Unchanged),
         Once::Circular => return Err(Miss::Circular),
         Once::OtherType(right) => {
-            let left = left.ty(left.outputs[0]).clone();
-            return Err(Miss::OtherType(Box::new((left, right))));
+            let left = left.value(left.outputs[0]).ty.clone();
+            return Err(left.map_or(Miss::NoRight, |left| Miss::OtherType(Box::new((left, right)))));
         }
     };
     Ok(Pair { left, right, inputs })
@@ -94,9 +94,9 @@ pub(super) struct Maker {
 }
 
 impl Maker {
-    pub fn new(name: &str, values: Values, seed: u64) -> Self {
+    pub fn new(header: &Header, values: Values, seed: u64) -> Self {
         Maker {
-            work: WorkGraph::new(Graph::new(name)),
+            work: WorkGraph::for_phase(Graph::new(&header.name.text), header.phase),
             inputs: Vec::new(),
             bindings: Bindings::default(),
             draw: Draw::new(seed),

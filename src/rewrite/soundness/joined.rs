@@ -22,7 +22,7 @@ const RULE: usize = 0;
 /// # Errors
 /// If the rule does not join them.
 pub fn pair(rule: &Horizontal, lines: &[Vec<TestEntry>], values: Values, seed: u64) -> Result<Pair, Miss> {
-    let mut maker = Maker::new(&rule.header.name.text, values, seed);
+    let mut maker = Maker::new(&rule.header, values, seed);
     let mut roots = Vec::new();
     for line in lines {
         for entry in line {

@@ -1,6 +1,6 @@
 //! The verdict on one instance.
 
-use super::compare::{Difference, difference, nan_difference, ulps_of};
+use super::compare::{Difference, difference, nan_difference, step_difference, ulps_of};
 use super::field;
 use super::instance::{Miss, Pair, Values};
 use super::show;
@@ -76,7 +76,11 @@ impl Judge<'_> {
                 return Judgement::Wrong(Fault::Type(Box::new((left.ty(), right.ty()))));
             }
         }
-        let worst = worst(&left, &right, difference);
+        let compare: Compare = match self.header.numerics {
+            Numerics::Step => step_difference,
+            Numerics::Exact | Numerics::Reassoc | Numerics::Approx(_) => difference,
+        };
+        let worst = worst(&left, &right, compare);
         if let Some(fault) = worst.and_then(|worst| self.numbers(instance, seed, &left, worst)) {
             return Judgement::Wrong(fault);
         }
@@ -100,7 +104,7 @@ impl Judge<'_> {
         match self.header.numerics {
             Numerics::Exact => 0.0,
             // Constants are written with the digits of `f32`.
-            Numerics::Reassoc => 1.0,
+            Numerics::Reassoc | Numerics::Step => 1.0,
             Numerics::Approx(ulps) => f64::from(ulps) + 1.0,
         }
     }
@@ -114,6 +118,9 @@ impl Judge<'_> {
         worst: Difference,
     ) -> Option<Fault> {
         // Over the reals, as far as `f64` is the reals.
+        if !left.iter().any(|left| left.dtype().is_float()) {
+            return Some(Fault::Result(worst));
+        }
         let real = self.over_reals(instance, seed);
         let distance = match real {
             Reals::Equal => 0.0,
@@ -159,7 +166,7 @@ impl Judge<'_> {
         }
         let (values, compare): (Values, Compare) = match self.header.numerics {
             Numerics::Exact => (Values::Special, difference),
-            Numerics::Reassoc | Numerics::Approx(_) => (Values::Nan, nan_difference),
+            Numerics::Reassoc | Numerics::Step | Numerics::Approx(_) => (Values::Nan, nan_difference),
         };
         let pair = (self.pair)(instance, values, seed).ok()?;
         let left = reference::run(&pair.left, &pair.inputs).ok()?;

@@ -19,6 +19,7 @@ const EXTENTS: [usize; 10] = [1, 1, 2, 3, 4, 5, 6, 7, 8, 16];
 const MAX_ELEMENTS: usize = 4096;
 /// Numbers that rules treat differently; exact in every kind of float.
 const FACTORS: [f64; 7] = [0.5, 2.0, 1.0, -1.5, -0.5, 0.0, 0.125];
+const POSITIVE: [f64; 4] = [0.5, 2.0, 1.0, 0.125];
 const FLOATS: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16];
 const NUMBERS: [DType; 8] = [
     DType::F32,
@@ -175,7 +176,7 @@ impl<'a> Variation<'a> {
         let name = entry.name.text.clone();
         match &mut entry.value {
             TestValue::Input { ty, .. } => *ty = self.ty(ty),
-            TestValue::Constant { ty, value, .. } => {
+            TestValue::Constant { ty, value, positive } => {
                 // Given elements fix the shape; a given number does not.
                 let is_list = value
                     .as_ref()
@@ -186,13 +187,16 @@ impl<'a> Variation<'a> {
                 *ty = self.ty(ty);
                 // A given number is one of many; where the rule needs it, this does not fire.
                 match (value.as_mut(), self.draw.below(4)) {
-                    (Some(_), 0) => {
+                    (Some(number), 0) => {
+                        *positive = is_positive(number);
                         *value = None;
                         if self.draw.bool() {
                             *ty = TensorType::new(ty.dtype, &self.broadcast_dims());
                         }
                     }
-                    (Some(number), 1 | 2) => number.kind = ExprKind::Float(self.draw.pick(&FACTORS)),
+                    (Some(number), 1 | 2) if is_positive(number) => {
+                        number.kind = ExprKind::Float(self.draw.pick(&POSITIVE));
+                    }
                     (Some(_) | None, _) => {}
                 }
             }
@@ -386,6 +390,15 @@ impl<'a> Variation<'a> {
         Some(ExprKind::List(
             dims.into_iter().map(|extent| int(signed(extent))).collect(),
         ))
+    }
+}
+
+/// Whether a given number is above zero: then it stands for such numbers.
+fn is_positive(number: &Expr) -> bool {
+    match number.kind {
+        ExprKind::Int(value) => value > 0,
+        ExprKind::Float(value) => value > 0.0,
+        _ => false,
     }
 }
 
