@@ -7,6 +7,8 @@
 
 #[path = "hostexec/products.rs"]
 mod products;
+#[path = "gpu/rates.rs"]
+mod rates;
 #[path = "hostexec/regions.rs"]
 mod regions;
 
@@ -42,17 +44,23 @@ fn trials() -> Vec<Trial> {
     let mut trials = vec![
         Trial::test("engines_compute_what_graphs_mean", engines),
         Trial::test("contexts_share_an_engine", contexts),
+        Trial::test("engines_copy_tiles_of_tensors", engines_with_tensor_maps),
         Trial::test("wrong_inputs_are_refused", wrong_inputs),
+        Trial::test("rates_of_products", || rates::products(&context()?, arch()?)),
+        Trial::test("rates_of_convolutions", || {
+            rates::convolutions(&context()?, arch()?)
+        }),
         Trial::test("tuning_keeps_and_reuses_measurements", tuning),
     ];
     type Problems = fn() -> Vec<Problem>;
-    let kernels: [(&str, Problems); 6] = [
+    let kernels: [(&str, Problems); 7] = [
         ("pointwise", regions::pointwise),
         ("rows", regions::rows),
         ("reductions", regions::reductions),
         ("moves", regions::moves),
         ("op_table", op_table),
         ("products", products::all),
+        ("tiled_products", tiled_products),
     ];
     for (name, problems) in kernels {
         trials.push(Trial::test(format!("kernels_{name}"), move || {
@@ -68,6 +76,33 @@ fn op_table() -> Vec<Problem> {
         Lowering::Tile(kind, _) => kind != TileKind::Other,
         Lowering::Expand(_) | Lowering::Host(_) => false,
     })
+}
+
+/// What the copy engine reads, several tiles of each block among it.
+fn tiled_products() -> Vec<Problem> {
+    let [plain, turned] = [products::Layout::Plain, products::Layout::Turned];
+    let kinds = [DType::F16, DType::BF16];
+    let mut problems = [
+        kinds.map(products::tiled),
+        kinds.map(products::tiled_convolutions),
+    ]
+    .concat()
+    .concat();
+    problems.push(products::matmul(
+        DType::F16,
+        (&[72, 1032], plain),
+        (&[1032, 136], plain),
+        products::Epilogue::Silu,
+    ));
+    for (a, b) in [(plain, plain), (turned, plain), (plain, turned), (turned, turned)] {
+        problems.push(products::matmul(
+            DType::F16,
+            (&[1544, 520], a),
+            (&[520, 1224], b),
+            products::Epilogue::BiasResidualRelu,
+        ));
+    }
+    problems
 }
 
 fn context() -> Result<Arc<Context>, Failed> {
@@ -153,6 +188,33 @@ fn engines() -> Result<(), Failed> {
         for _ in 0..2 {
             check_outputs(&context.run(&inputs)?, &wanted, 1e-4, &format!("seed {seed}"))?;
         }
+    }
+    Ok(())
+}
+
+/// A convolution and a product that the copy engine reads, from the file to the outputs. Passes
+/// where the device has none.
+fn engines_with_tensor_maps() -> Result<(), Failed> {
+    if arch()?.sm != 90 {
+        return Ok(());
+    }
+    let graph = regions::tiled_graph();
+    let inputs = inputs_of(&graph);
+    let wanted = reference::run(&graph, &inputs)?;
+    let mut file = Vec::new();
+    engine::write(&built(&graph, DType::F16, &Selection::Predicted)?, &mut file)?;
+    let engine = engine::read(&file)?;
+    let launches = engine.header.programs[0].launches.iter();
+    let n_maps = launches
+        .flat_map(|launch| &launch.args)
+        .filter(|arg| matches!(arg, engine::Arg::TensorMap(_)))
+        .count();
+    if n_maps == 0 {
+        return Err("no launch takes a tensor map".into());
+    }
+    let mut context = pipeline::execution(&engine, 0)?;
+    for _ in 0..2 {
+        check_outputs(&context.run(&inputs)?, &wanted, 2e-2, "tensor maps")?;
     }
     Ok(())
 }

@@ -401,6 +401,31 @@ fn mma_convolutions() {
 }
 
 #[test]
+fn products_by_groups_of_warps() {
+    for dtype in [DType::F16, DType::BF16] {
+        check_in_turns(&products::tiled(dtype), "gemm_wgmma", SM_90, SUMS);
+        check_template(&products::tiled_convolutions(dtype), "gemm_wgmma", SM_90, 2);
+    }
+}
+
+#[test]
+fn products_by_groups_of_warps_in_every_tile() {
+    let [a, b] = [products::Layout::Plain, products::Layout::Turned];
+    let all = [(a, a), (b, b)].map(|(a, b)| {
+        let epilogue = products::Epilogue::BiasResidualRelu;
+        products::matmul(DType::F16, (&[264, 200], a), (&[200, 312], b), epilogue)
+    });
+    check_template(&all, "gemm_wgmma", SM_90, usize::MAX);
+    let deep = products::matmul(
+        DType::F16,
+        (&[72, 1032], a),
+        (&[1032, 136], a),
+        products::Epilogue::Silu,
+    );
+    check_sums(&[deep], "gemm_wgmma", SM_90, usize::MAX, 4.0 * SUMS);
+}
+
+#[test]
 fn mma_products_in_tf32() {
     let mut problems = products::layouts(DType::F32);
     problems.extend(products::convolutions(DType::F32, true));

@@ -259,6 +259,10 @@ fn product_kernels_read_well() {
         "gemm_simt__matmul_f32__sm_80",
         &canonical(&problems[1], "gemm_simt", sm_80),
     );
+    snapshot(
+        "gemm_wgmma__matmul_f16__sm_90a",
+        &canonical(&problems[0], "gemm_wgmma", SM_90A),
+    );
     let head = &products::skinny_of_models(DType::F16)[2];
     snapshot("gemv__matmul_f16__sm_80", &canonical(head, "gemv", sm_80));
 }

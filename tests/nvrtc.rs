@@ -5,10 +5,16 @@
 
 #![cfg(feature = "builder")]
 
+#[path = "hostexec/regions.rs"]
+mod regions;
 mod tiers;
 
 use rtrt_codegen::compile::{self, Cache, CompileError, ParamSlot};
+use rtrt_codegen::engine;
+use rtrt_codegen::ir::DType;
 use rtrt_codegen::kernel::{Arch, Launch, Param, Source};
+use rtrt_codegen::pipeline::{self, Selection, Settings, Silent};
+use rtrt_codegen::rewrite::RuleOptions;
 use tiers::have_nvrtc;
 
 const AXPY: &str = r#"
@@ -116,4 +122,38 @@ fn a_signature_that_the_launch_contradicts_is_refused() {
         panic!("{result:?}");
     };
     assert_eq!(wanted[2], ParamSlot { offset: 16, size: 8 });
+}
+
+/// What is planned with tensor maps is proved when the file is read.
+#[test]
+fn an_engine_of_tiled_operands_is_valid() {
+    if !have_nvrtc() {
+        return;
+    }
+    let settings = Settings {
+        shapes: Vec::new(),
+        precision: DType::F16,
+        tf32: false,
+        rules: RuleOptions::default(),
+    };
+    let graph = regions::tiled_graph();
+    let engine = pipeline::compile(
+        &graph,
+        &[arch(90, true)],
+        &settings,
+        &Selection::Predicted,
+        &Silent,
+    )
+    .unwrap();
+    let mut file = Vec::new();
+    engine::write(&engine, &mut file).unwrap();
+    let engine = engine::read(&file).unwrap();
+    let args = engine.header.programs[0]
+        .launches
+        .iter()
+        .flat_map(|launch| &launch.args);
+    let n_maps = args
+        .filter(|arg| matches!(arg, engine::Arg::TensorMap(_)))
+        .count();
+    assert_eq!(n_maps, 4, "{:?}", engine.header.programs[0].launches);
 }

@@ -198,6 +198,32 @@ fn products_of_halves_use_tensor_cores() {
 }
 
 #[test]
+fn products_by_groups_of_warps_use_their_instructions() {
+    let claim = |kind| Claim {
+        has: kind,
+        lacks: &["LDL", "STL", "HMMA.16816"],
+    };
+    let halves = claim(&["HGMMA.64x*F32", "UTMALDG.3D", "SYNCS", "STG.E*.128"]);
+    check(&matmul(DType::F16, false), "gemm_wgmma", usize::MAX, |arch| {
+        arch.specific.then_some(halves)
+    });
+    let pixels = claim(&["HGMMA.64x*F32", "UTMALDG.4D.IM2COL"]);
+    let images = products::Conv {
+        batch: 8,
+        size: [28, 28],
+        channels: 128,
+        filters: 128,
+        ..products::CONV
+    };
+    let conv = products::conv(DType::F16, images, true, Epilogue::BiasResidualRelu);
+    check(&conv, "gemm_wgmma", 3, |arch| arch.specific.then_some(pixels));
+    let brain = claim(&["HGMMA.64x*BF16", "UTMALDG.3D"]);
+    check(&matmul(DType::BF16, false), "gemm_wgmma", 1, |arch| {
+        arch.specific.then_some(brain)
+    });
+}
+
+#[test]
 fn products_in_tf32_use_tensor_cores() {
     check(&matmul(DType::F32, true), "gemm_mma", 1, |arch| {
         let now = &["HMMA.1688.F32.TF32", "LDGSTS.E*.128"];

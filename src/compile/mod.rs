@@ -149,18 +149,22 @@ fn compile_one(nvrtc: &Nvrtc, source: &Source, arch: Arch, cache: &Cache) -> Res
 
 /// Compares the parameter table of the cubin with the parameters we are going to pass.
 fn check_params(source: &Source, resources: &Resources) -> Result<(), CompileError> {
-    let mut offset = 0;
-    let wanted: Vec<ParamSlot> = source
-        .params
-        .iter()
-        .map(|param| {
-            let size = param_bytes(*param);
-            offset = u32::next_multiple_of(offset, size);
-            let slot = ParamSlot { offset, size };
-            offset += size;
-            slot
-        })
-        .collect();
+    let mut wanted = Vec::new();
+    let mut end = 0;
+    for (number, param) in source.params.iter().enumerate() {
+        let found = resources.params.get(number);
+        let (size, alignment) = param_layout(param);
+        // Tensor maps are aligned where the device has its parameters, which is not where the
+        // table counts from: any gap that alignment explains will do.
+        let offset = match (param, found) {
+            (Param::TensorMap { .. }, Some(slot)) if (end..end + alignment).contains(&slot.offset) => {
+                slot.offset
+            }
+            _ => u32::next_multiple_of(end, alignment),
+        };
+        wanted.push(ParamSlot { offset, size });
+        end = offset + size;
+    }
     if wanted == resources.params {
         return Ok(());
     }
@@ -172,9 +176,11 @@ fn check_params(source: &Source, resources: &Resources) -> Result<(), CompileErr
     })
 }
 
-fn param_bytes(param: Param) -> u32 {
+/// Size and alignment in bytes.
+fn param_layout(param: &Param) -> (u32, u32) {
     match param {
-        Param::Input(_) | Param::Output(_) | Param::Workspace => 8,
-        Param::Dim(_) => 4,
+        Param::Input(_) | Param::Output(_) | Param::Workspace => (8, 8),
+        Param::Dim(_) => (4, 4),
+        Param::TensorMap { .. } => (128, 64),
     }
 }

@@ -22,6 +22,7 @@ pub mod nvrtc;
 #[cfg(feature = "builder")]
 pub mod nvrtc_locate;
 pub mod probe;
+pub mod tensor_map;
 
 pub use driver::{Context, Event, Stream};
 pub use error::CudaError;
@@ -33,3 +34,4 @@ pub use nvrtc::{Nvrtc, NvrtcFailure, NvrtcVersion};
 #[cfg(feature = "builder")]
 pub use nvrtc_locate::NvrtcMissing;
 pub use probe::{DeviceInfo, probe};
+pub use tensor_map::{PixelCorners, Strided, TensorMap};

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use super::driver::{Context, Stream, warn_on_drop};
 use super::error::{CudaError, check};
+use super::tensor_map::TensorMap;
 
 /// A loaded cubin.
 #[derive(Debug)]
@@ -94,6 +95,7 @@ pub enum KernelArg {
     /// A device address.
     Address(u64),
     I32(i32),
+    TensorMap(TensorMap),
 }
 
 /// A kernel of a loaded module.
@@ -134,10 +136,12 @@ impl Function {
     ) -> Result<(), CudaError> {
         self.module.context.bind()?;
         // On these little-endian targets an i32 is the low half of its slot.
-        let mut slots: SmallVec<[u64; 16]> = args.iter().map(|arg| arg.bits()).collect();
-        let mut pointers: SmallVec<[*mut c_void; 16]> = slots
-            .iter_mut()
-            .map(|slot| ptr::from_mut(slot).cast::<c_void>())
+        let slots: SmallVec<[u64; 16]> = args.iter().map(|arg| arg.bits()).collect();
+        let mut pointers: SmallVec<[*mut c_void; 16]> = (args.iter().zip(&slots))
+            .map(|(arg, slot)| match arg {
+                KernelArg::Address(_) | KernelArg::I32(_) => ptr::from_ref(slot).cast_mut().cast(),
+                KernelArg::TensorMap(map) => map.pointer(),
+            })
             .collect();
         let LaunchGeometry {
             grid,
@@ -163,8 +167,8 @@ impl Function {
             attrs: &raw mut attribute,
             numAttrs: u32::from(begin == Begin::WhenAllowed),
         };
-        // SAFETY: function and stream are live; every pointer is to a slot of eight bytes, and
-        // the configuration outlives the call.
+        // SAFETY: function and stream are live; every pointer is to a slot of eight bytes or to
+        // a tensor map, which the driver only reads, and the configuration outlives the call.
         check("cuLaunchKernelEx", unsafe {
             sys::cuLaunchKernelEx(
                 &raw const config,
@@ -177,10 +181,12 @@ impl Function {
 }
 
 impl KernelArg {
-    fn bits(self) -> u64 {
+    /// What its slot holds; arguments that are larger have none.
+    fn bits(&self) -> u64 {
         match self {
-            KernelArg::Address(address) => address,
+            KernelArg::Address(address) => *address,
             KernelArg::I32(value) => u64::from(value.cast_unsigned()),
+            KernelArg::TensorMap(_) => 0,
         }
     }
 }

@@ -11,7 +11,7 @@ pub mod validate;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ir::{DType, TensorType};
+use crate::ir::{DType, PixelBox, TensorType, TiledView};
 
 pub use error::EngineError;
 pub use format::{load, read, save, write};
@@ -138,11 +138,70 @@ pub struct Launch {
 }
 
 /// A kernel argument.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Arg {
     Pointer(Place),
     I32(i32),
+    TensorMap(TensorMap),
+}
+
+/// A tensor as bulk copies read it, see [`TiledView`]; the runtime encodes it for the driver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorMap {
+    pub place: Place,
+    pub element_bytes: usize,
+    /// Extents in elements, innermost first.
+    pub dims: Vec<usize>,
+    /// Bytes between neighbours along every axis but the innermost.
+    pub strides: Vec<usize>,
+    /// Extents of what one copy moves.
+    pub tile: Vec<usize>,
+    /// Where rows of a tile are pixels of images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pixels: Option<Pixels>,
+}
+
+/// As [`PixelBox`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pixels {
+    pub lower: [i32; 2],
+    pub upper: [i32; 2],
+    pub steps: [usize; 2],
+}
+
+impl TensorMap {
+    pub fn new(place: Place, view: &TiledView) -> Self {
+        let TiledView {
+            element_bytes,
+            dims,
+            strides,
+            tile,
+            pixels,
+        } = view.clone();
+        TensorMap {
+            place,
+            element_bytes,
+            dims,
+            strides,
+            tile,
+            pixels: pixels.map(|PixelBox { lower, upper, steps }| Pixels { lower, upper, steps }),
+        }
+    }
+
+    pub fn view(&self) -> TiledView {
+        TiledView {
+            element_bytes: self.element_bytes,
+            dims: self.dims.clone(),
+            strides: self.strides.clone(),
+            tile: self.tile.clone(),
+            pixels: self
+                .pixels
+                .map(|Pixels { lower, upper, steps }| PixelBox { lower, upper, steps }),
+        }
+    }
 }
 
 /// A span of one of the engine's memories.
@@ -176,10 +235,8 @@ impl Engine {
     /// version, whose cubins the device still executes. Tegra devices share binaries with none.
     pub fn program_for(&self, sm: u32) -> Option<&Program> {
         let candidates = self.header.programs.iter().filter_map(|program| {
-            let (own, specific) = arch_number(&program.arch)?;
-            let tegra = TEGRA.contains(&own) || TEGRA.contains(&sm);
-            let runs = own == sm || (!specific && !tegra && own < sm && own / 10 == sm / 10);
-            runs.then_some(((own, specific), program))
+            let arch = arch_number(&program.arch)?;
+            executes(sm, arch).then_some((arch, program))
         });
         candidates
             .max_by_key(|(rank, _)| *rank)
@@ -189,6 +246,14 @@ impl Engine {
 
 /// Compute capabilities (times ten) of integrated devices.
 const TEGRA: [u32; 2] = [87, 110];
+
+/// Whether a device of compute capability `sm` (times ten) executes cubins for `arch`, as
+/// [`arch_number`] gives it.
+pub fn executes(sm: u32, arch: (u32, bool)) -> bool {
+    let (own, specific) = arch;
+    let tegra = TEGRA.contains(&own) || TEGRA.contains(&sm);
+    own == sm || (!specific && !tegra && own < sm && own / 10 == sm / 10)
+}
 
 /// `sm_90a` as `(90, true)`.
 pub fn arch_number(name: &str) -> Option<(u32, bool)> {

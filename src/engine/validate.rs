@@ -132,12 +132,24 @@ impl Checker<'_> {
             return Err(format!("{} arguments", launch.args.len()));
         }
         for (number, arg) in launch.args.iter().enumerate() {
-            if let Arg::Pointer(place) = arg {
-                self.check_place(place)
-                    .map_err(|reason| format!("argument {number}: {reason}"))?;
-            }
+            self.check_arg(arg)
+                .map_err(|reason| format!("argument {number}: {reason}"))?;
         }
         Ok(())
+    }
+
+    fn check_arg(&self, arg: &Arg) -> Result<(), String> {
+        match arg {
+            Arg::Pointer(place) => self.check_place(place),
+            Arg::I32(_) => Ok(()),
+            Arg::TensorMap(map) => {
+                if arch_number(&self.program.arch).is_none_or(|(sm, _)| sm < 90) {
+                    return Err("tensor maps need sm_90".to_owned());
+                }
+                self.check_place(&map.place)?;
+                map.view().check(map.place.len)
+            }
+        }
     }
 
     fn check_place(&self, place: &Place) -> Result<(), String> {
@@ -159,12 +171,17 @@ impl Checker<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::TensorMap;
     use super::super::tests::example;
     use super::*;
 
     /// Applies one change to a valid engine and expects a complaint that contains `words`.
     fn refuses(words: &str, change: impl FnOnce(&mut Program)) {
-        let mut engine = example(&["sm_87"]);
+        refuses_on("sm_87", words, change);
+    }
+
+    fn refuses_on(arch: &str, words: &str, change: impl FnOnce(&mut Program)) {
+        let mut engine = example(&[arch]);
         change(&mut engine.header.programs[0]);
         let error = validate(&engine).expect_err(words).to_string();
         assert!(error.contains(words), "{error}");
@@ -187,6 +204,36 @@ mod tests {
         refuses("do not fit", |program| program.arena_bytes = 256);
         refuses("input `x`", |program| program.inputs[0].offset = usize::MAX - 255);
         refuses("takes 16 bytes", |program| program.outputs[0].len = 12);
+    }
+
+    #[test]
+    fn tensor_maps_stay_within_their_tensors() {
+        let map = |dims: &[usize], len| {
+            Arg::TensorMap(TensorMap {
+                place: Place {
+                    memory: Memory::Weights,
+                    offset: 0,
+                    len,
+                },
+                element_bytes: 2,
+                dims: dims.to_vec(),
+                strides: vec![16],
+                tile: vec![64, 64],
+                pixels: None,
+            })
+        };
+        refuses("need sm_90", |program| {
+            program.launches[0].args[1] = map(&[8, 1], 16);
+        });
+        refuses_on("sm_90a", "leaves its 16 bytes", |program| {
+            program.launches[0].args[1] = map(&[8, 2], 16);
+        });
+        refuses_on("sm_90a", "do not fit", |program| {
+            program.launches[0].args[1] = map(&[8, 1], 32);
+        });
+        let mut engine = example(&["sm_90a"]);
+        engine.header.programs[0].launches[0].args[1] = map(&[8, 1], 16);
+        validate(&engine).unwrap();
     }
 
     #[test]

@@ -6,9 +6,11 @@
 pub mod graph;
 pub mod host_tensor;
 pub mod text;
+pub mod tiled_view;
 pub mod types;
 pub mod verify;
 
 pub use graph::{Attr, Attrs, Graph, Node, NodeId, Operand, Source, Value, ValueId};
 pub use host_tensor::HostTensor;
+pub use tiled_view::{PixelBox, TiledView};
 pub use types::{DType, Dim, Shape, TensorType};

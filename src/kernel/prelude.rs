@@ -50,6 +50,20 @@ pub const ASYNC_COPY: Section = Section {
     name: "async_copy",
     text: include_str!("../../templates/device/async_copy.cuh"),
 };
+/// Barriers in shared memory with phases.
+pub const MBARRIER: Section = Section {
+    name: "mbarrier",
+    text: include_str!("../../templates/device/mbarrier.cuh"),
+};
+pub const TENSOR_COPY: Section = Section {
+    name: "tensor_copy",
+    text: include_str!("../../templates/device/tensor_copy.cuh"),
+};
+/// Matrix instructions of groups of warps.
+pub const WGMMA: Section = Section {
+    name: "wgmma",
+    text: include_str!("../../templates/device/wgmma.cuh"),
+};
 /// Operands of matrix instructions out of shared memory.
 pub const FRAGMENT: Section = Section {
     name: "fragment",

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ir::TiledView;
+
 /// A GPU architecture NVRTC can build for, such as `sm_90a`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Arch {
@@ -62,7 +64,7 @@ pub struct Launch {
 }
 
 /// One kernel parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Param {
     /// Pointer to input number `i` of the region.
     Input(usize),
@@ -72,4 +74,6 @@ pub enum Param {
     Workspace,
     /// A 32-bit dim argument with its value.
     Dim(i32),
+    /// Input number `input` as tiles of it are copied, by value.
+    TensorMap { input: usize, view: TiledView },
 }

@@ -6,7 +6,7 @@ use super::arena;
 use super::assembly::Assembly;
 use super::lifetimes::{Lifetime, Storage, padded};
 use crate::compile::arch_name;
-use crate::engine::{ALIGNMENT, Arg, Kernel, Launch, Memory, Place, Program};
+use crate::engine::{ALIGNMENT, Arg, Kernel, Launch, Memory, Place, Program, TensorMap};
 use crate::kernel::header::origins;
 use crate::kernel::{Arch, Param};
 use crate::rewrite::{FusedGraph, Region, TensorId, TensorSource};
@@ -107,11 +107,14 @@ impl Planner<'_> {
         let args = source
             .params
             .iter()
-            .map(|param| match *param {
-                Param::Input(input) => Arg::Pointer(self.place(region.inputs[input])),
-                Param::Output(output) => Arg::Pointer(self.place(region.outputs[output])),
+            .map(|param| match param {
+                Param::Input(input) => Arg::Pointer(self.place(region.inputs[*input])),
+                Param::Output(output) => Arg::Pointer(self.place(region.outputs[*output])),
                 Param::Workspace => Arg::Pointer(workspace),
-                Param::Dim(value) => Arg::I32(value),
+                Param::Dim(value) => Arg::I32(*value),
+                Param::TensorMap { input, view } => {
+                    Arg::TensorMap(TensorMap::new(self.place(region.inputs[*input]), view))
+                }
             })
             .collect();
         Launch {

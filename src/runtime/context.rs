@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::device_engine::DeviceEngine;
 use super::error::RuntimeError;
 use crate::cuda::{
-    Begin, CudaError, DeviceMemory, Event, GraphExec, KernelArg, LaunchGeometry, PinnedMemory, Stream,
+    Begin, CudaError, DeviceMemory, Event, GraphExec, KernelArg, LaunchGeometry, PinnedMemory, PixelCorners,
+    Stream, Strided, TensorMap,
 };
-use crate::engine::{ALIGNMENT, Arg, Binding, Launch, Memory, Place};
+use crate::engine::{self, ALIGNMENT, Arg, Binding, Launch, Memory, Pixels, Place};
 use crate::ir::HostTensor;
 
 /// Memory, stream and recorded graph of executions that happen one after the other. Several
@@ -190,11 +191,14 @@ impl Memories<'_> {
         let args: Vec<KernelArg> = launch
             .args
             .iter()
-            .map(|arg| match arg {
-                Arg::Pointer(place) => KernelArg::Address(self.address(place)),
-                Arg::I32(value) => KernelArg::I32(*value),
+            .map(|arg| {
+                Ok(match arg {
+                    Arg::Pointer(place) => KernelArg::Address(self.address(place)),
+                    Arg::I32(value) => KernelArg::I32(*value),
+                    Arg::TensorMap(map) => KernelArg::TensorMap(self.tensor_map(map)?),
+                })
             })
-            .collect();
+            .collect::<Result<_, CudaError>>()?;
         let geometry = LaunchGeometry {
             grid: launch.grid,
             block: launch.block,
@@ -206,6 +210,19 @@ impl Memories<'_> {
             Begin::AfterPredecessors
         };
         self.engine.functions[launch.kernel].launch(stream, &geometry, begin, &args)
+    }
+
+    fn tensor_map(&self, map: &engine::TensorMap) -> Result<TensorMap, CudaError> {
+        let tensor = Strided {
+            address: self.address(&map.place),
+            element_bytes: map.element_bytes,
+            dims: &map.dims,
+            strides: &map.strides,
+        };
+        let pixels = map
+            .pixels
+            .map(|Pixels { lower, upper, steps }| PixelCorners { lower, upper, steps });
+        TensorMap::encode(tensor, &map.tile, pixels)
     }
 
     fn address(&self, place: &Place) -> u64 {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::TuneError;
-use crate::aside::write_aside;
+use crate::aside::{check_writable, write_aside};
 use crate::compile;
 use crate::cuda::DeviceInfo;
 use crate::kernel::{Source, Variant};
@@ -122,6 +122,18 @@ impl Database {
         Ok(database)
     }
 
+    /// Says early whether the file can be written.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub fn check_writable(path: &Path) -> Result<(), TuneError> {
+        check_writable(path).map_err(|source| TuneError::File {
+            action: "write",
+            path: path.to_owned(),
+            source,
+        })
+    }
+
     /// Writes all measurements, sorted, so that files can be compared line by line.
     ///
     /// # Errors
@@ -164,6 +176,11 @@ impl Database {
             predicted_us: variant.predicted_us,
             outcome,
         });
+    }
+
+    /// Every measurement, by machine and kernel.
+    pub fn measurements(&self) -> impl Iterator<Item = &Measurement> {
+        self.entries.values()
     }
 
     pub fn len(&self) -> usize {

@@ -7,10 +7,10 @@ use super::error::TuneError;
 use super::problem::{Problem, Tactic};
 use super::widen::{tensor_of_kind, widened};
 use crate::cuda::{
-    Begin, Context, CudaError, DeviceMemory, Event, Function, GraphExec, KernelArg, LaunchGeometry, Module,
-    Stream,
+    self, Begin, Context, CudaError, DeviceMemory, Event, Function, GraphExec, KernelArg, LaunchGeometry,
+    Module, PixelCorners, Stream, Strided,
 };
-use crate::ir::{DType, Graph, HostTensor, TensorType};
+use crate::ir::{DType, Graph, HostTensor, PixelBox, TensorType, TiledView};
 use crate::kernel::{Param, Source};
 use crate::ops::random;
 use crate::reference::{self, ReferenceError};
@@ -46,6 +46,27 @@ pub struct Bench {
     wanted: Vec<HostTensor>,
     types: Vec<TensorType>,
     bounds: Vec<Bound>,
+}
+
+impl Bench {
+    /// Address of the copy of an input that a launch reads.
+    fn input(&self, input: usize, turn: usize) -> u64 {
+        let copies = &self.inputs[input];
+        copies[turn % copies.len()].address()
+    }
+}
+
+fn tensor_map(address: u64, view: &TiledView) -> Result<cuda::TensorMap, CudaError> {
+    let tensor = Strided {
+        address,
+        element_bytes: view.element_bytes,
+        dims: &view.dims,
+        strides: &view.strides,
+    };
+    let pixels = view
+        .pixels
+        .map(|PixelBox { lower, upper, steps }| PixelCorners { lower, upper, steps });
+    cuda::TensorMap::encode(tensor, &view.tile, pixels)
 }
 
 /// A kernel that is loaded and has its scratch memory.
@@ -191,16 +212,18 @@ impl Lab {
         let args: Vec<KernelArg> = candidate
             .params
             .iter()
-            .map(|param| match *param {
-                Param::Input(input) => {
-                    let copies = &bench.inputs[input];
-                    KernelArg::Address(copies[turn % copies.len()].address())
-                }
-                Param::Output(output) => KernelArg::Address(bench.outputs[output].address()),
-                Param::Workspace => KernelArg::Address(candidate.workspace.address()),
-                Param::Dim(value) => KernelArg::I32(value),
+            .map(|param| {
+                Ok(match param {
+                    Param::Input(input) => KernelArg::Address(bench.input(*input, turn)),
+                    Param::Output(output) => KernelArg::Address(bench.outputs[*output].address()),
+                    Param::Workspace => KernelArg::Address(candidate.workspace.address()),
+                    Param::Dim(value) => KernelArg::I32(*value),
+                    Param::TensorMap { input, view } => {
+                        KernelArg::TensorMap(tensor_map(bench.input(*input, turn), view)?)
+                    }
+                })
             })
-            .collect();
+            .collect::<Result<_, CudaError>>()?;
         candidate
             .function
             .launch(&self.stream, &candidate.geometry, self.begin, &args)

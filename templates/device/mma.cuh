@@ -1,9 +1,6 @@
 // Matrix instructions of one warp. Fragments are laid out as the instruction says; tests
 // replace this section by one that computes them from the same layout.
 
-// Where a generic pointer into shared memory lies in it.
-RT_DEV uint32_t rt_shared_address(const void* pointer) { return uint32_t(__cvta_generic_to_shared(pointer)); }
-
 // Four 8 x 8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8.
 RT_DEV void rt_ldmatrix(uint32_t (&to)[4], uint32_t row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"

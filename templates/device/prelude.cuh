@@ -48,6 +48,9 @@ RT_DEV uint16_t rt_bf16_bits_of_f32(float x) {
 #endif
 }
 
+// Where a generic pointer into shared memory lies in it.
+RT_DEV uint32_t rt_shared_address(const void* pointer) { return uint32_t(__cvta_generic_to_shared(pointer)); }
+
 // The first thing a kernel does: waits until everything that earlier ones wrote can be read.
 // Nothing may be read or written before it.
 RT_DEV void rt_await_predecessors() {

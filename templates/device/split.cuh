@@ -15,3 +15,18 @@ RT_DEV bool rt_last_arriver(uint32_t* ticket, uint32_t n) {
   __threadfence();
   return is_last != 0;
 }
+
+// The same for the warps of a group that has no barriers with others: whether this warp is the
+// last of n that share the ticket.
+RT_DEV bool rt_last_warp(uint32_t* ticket, uint32_t n) {
+  __threadfence();
+  __syncwarp();
+  uint32_t before = 0u;
+  if (threadIdx.x % 32 == 0) {
+    before = atomicAdd(ticket, 1u);
+    if (before == n - 1u) *ticket = 0u;
+  }
+  before = __shfl_sync(0xffffffffu, before, 0);
+  __threadfence();
+  return before == n - 1u;
+}

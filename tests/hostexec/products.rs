@@ -214,6 +214,84 @@ pub fn epilogues(dtype: DType) -> Vec<Problem> {
     problems
 }
 
+/// Products of plain operands with strides of whole vectors: both orders of each operand, tails
+/// in every direction, several tiles along `k`, batches, and every epilogue.
+pub fn tiled(dtype: DType) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for a in [Layout::Plain, Layout::Turned] {
+        for b in [Layout::Plain, Layout::Turned] {
+            let epilogue = Epilogue::BiasResidualRelu;
+            problems.push(matmul(dtype, (&[88, 152], a), (&[152, 136], b), epilogue));
+        }
+    }
+    for epilogue in EPILOGUES {
+        problems.push(matmul(
+            dtype,
+            (&[2, 17, 40], Layout::Plain),
+            (&[40, 48], Layout::Plain),
+            epilogue,
+        ));
+    }
+    for (a, b) in [
+        (&[3, 72, 24][..], &[3, 24, 40][..]),
+        (&[3, 72, 24], &[24, 40]),
+        (&[1, 8], &[8, 8]),
+        (&[5, 264], &[264, 8]),
+        // More tiles than there are blocks.
+        (&[280, 16, 72], &[280, 72, 16]),
+        (&[280, 16, 136], &[280, 136, 72]),
+    ] {
+        problems.push(matmul(
+            dtype,
+            (a, Layout::Plain),
+            (b, Layout::Plain),
+            Epilogue::Silu,
+        ));
+    }
+    problems
+}
+
+/// Convolutions whose pixels the copy engine gathers: strides, padding, dilation, channels that
+/// do not fill a tile, tiles that end in the next image.
+pub fn tiled_convolutions(dtype: DType) -> Vec<Problem> {
+    let shapes = [
+        CONV,
+        Conv {
+            batch: 1,
+            channels: 72,
+            ..CONV
+        },
+        Conv {
+            kernel: [1, 1],
+            pad: 0,
+            stride: 2,
+            size: [9, 12],
+            ..CONV
+        },
+        Conv {
+            stride: 2,
+            kernel: [3, 5],
+            pad: 2,
+            ..CONV
+        },
+        Conv {
+            dilation: 2,
+            pad: 0,
+            size: [8, 11],
+            ..CONV
+        },
+        Conv {
+            batch: 3,
+            channels: 136,
+            filters: 72,
+            size: [4, 5],
+            ..CONV
+        },
+    ];
+    let conv = |(number, shape)| conv(dtype, shape, true, EPILOGUES[number % 4]);
+    shapes.into_iter().enumerate().map(conv).collect()
+}
+
 /// Sizes of one, odd ones, and those just under and over a tile.
 pub fn tails(dtype: DType) -> Vec<Problem> {
     let sizes: &[[usize; 3]] = &[

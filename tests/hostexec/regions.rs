@@ -2,10 +2,10 @@
 
 #![allow(dead_code, reason = "each test crate uses a part of it")]
 
-use rtrt_codegen::ir::{Attr, Attrs, DType, Graph, HostTensor, ValueId};
+use rtrt_codegen::ir::{Attr, Attrs, DType, Graph, HostTensor, TensorType, ValueId};
 use rtrt_codegen::kernel::{KernelOptions, KernelSpec};
 use rtrt_codegen::ops::samples::Draw;
-use rtrt_codegen::ops::{self, NEWEST_OPSET, evaluate};
+use rtrt_codegen::ops::{self, NEWEST_OPSET, evaluate, random};
 use rtrt_codegen::rewrite::RegionKind;
 
 /// A region and data for its inputs.
@@ -472,4 +472,26 @@ pub fn moves() -> Vec<Problem> {
     let z = b.op("mul", &[turned, other]);
     problems.push(b.done("turned sum", RegionKind::Pointwise, &[z]));
     problems
+}
+
+/// A convolution and a product with weights that the copy engine reads, as a model has them.
+pub fn tiled_graph() -> Graph {
+    let mut b = Build::new(7);
+    let drawn_as = |dims: &[usize], seed| random::drawn(&TensorType::new(DType::F32, dims), seed);
+    let x = b.input(DType::F32, &[8, 28, 28, 128]);
+    let filter = b.graph.add_weight("filter", drawn_as(&[128, 3, 3, 128], 11));
+    let square = b.graph.add_weight("square", drawn_as(&[128, 128], 13));
+    let columns = b.graph.add_weight("columns", drawn_as(&[128, 512], 12));
+    let window = ints("strides", &[1, 1])
+        .with("pads", Attr::Ints(vec![1; 4]))
+        .with("dilations", Attr::Ints(vec![1, 1]))
+        .with("group", Attr::Int(1));
+    // The first product has its cast from f32 to see to.
+    let mixed = b.op("matmul", &[x, square]);
+    let pixels = b.with("conv_nhwc", &[mixed, filter], window);
+    let gates = b.op("sigmoid", &[pixels]);
+    let y = b.op("matmul", &[gates, columns]);
+    let mut graph = b.graph;
+    graph.add_output("y", y);
+    graph
 }

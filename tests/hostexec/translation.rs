@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use rtrt_codegen::ir::{PixelBox, TiledView};
 use rtrt_codegen::kernel::Param;
 
 use crate::harness::{Case, Sections};
@@ -65,6 +66,32 @@ pub fn translation_unit(cases: &[Case], shared: Sections) -> String {
     text
 }
 
+fn braced<T: ToString>(values: &[T]) -> String {
+    let texts: Vec<String> = values.iter().map(ToString::to_string).collect();
+    format!("{{{}}}", texts.join(", "))
+}
+
+/// An operand as the emulator's copies read it.
+fn tensor_map(operand: &str, view: &TiledView) -> String {
+    let whole = |values: &[usize], rank: usize, rest: usize| {
+        let mut all = values.to_vec();
+        all.resize(rank, rest);
+        braced(&all)
+    };
+    let pixels = view
+        .pixels
+        .map_or("false".to_owned(), |PixelBox { lower, upper, steps }| {
+            format!("true, {}, {}, {}", braced(&lower), braced(&upper), braced(&steps))
+        });
+    format!(
+        "host::TensorMap{{{operand}, {}, {}, {}, {}, {pixels}}}",
+        view.element_bytes,
+        whole(&view.dims, 4, 1),
+        whole(&view.strides, 3, 16),
+        whole(&view.tile, 3, 1)
+    )
+}
+
 /// What memory holds before it is written: not-a-number, or an awkward integer.
 fn poison(case: &Case) -> u8 {
     if case.outputs.iter().any(|ty| ty.dtype.is_float()) {
@@ -105,6 +132,7 @@ fn launch(number: usize, case: &Case) -> String {
             Param::Output(position) => format!("out{number}[{position}]"),
             Param::Workspace => format!("workspace{number}"),
             Param::Dim(value) => value.to_string(),
+            Param::TensorMap { input, view } => tensor_map(&format!("in{number}[{input}]"), view),
         })
         .collect();
     writeln!(

@@ -4,7 +4,7 @@ use rtrt_codegen::ir::{Attr, Attrs, DType, HostTensor};
 use rtrt_codegen::kernel::Arch;
 use rtrt_codegen::rewrite::RegionKind;
 
-use crate::products::{self, Epilogue, Layout};
+use crate::products::{self, CONV, Conv, Epilogue, Layout};
 use crate::regions::{Build, Problem, int, ints};
 
 /// A region, and which of its variants to take: the first of `template` whose knobs lie in
@@ -34,6 +34,27 @@ fn product(dtype: DType, m: usize, n: usize, k: usize) -> Problem {
         dtype,
         (&[m, k], plain),
         (&[k, n], plain),
+        Epilogue::BiasResidualRelu,
+    )
+}
+
+/// More tiles than there are blocks.
+fn many_products() -> Problem {
+    let turned = Layout::Turned;
+    products::matmul(
+        DType::F16,
+        (&[280, 24, 392], turned),
+        (&[280, 392, 16], turned),
+        Epilogue::BiasResidualRelu,
+    )
+}
+
+fn many_wide_products() -> Problem {
+    let plain = Layout::Plain;
+    products::matmul(
+        DType::F16,
+        (&[280, 24, 136], plain),
+        (&[280, 136, 72], plain),
         Epilogue::BiasResidualRelu,
     )
 }
@@ -111,6 +132,59 @@ pub const BEDS: &[Bed] = &[
         ],
         problem: || product(DType::F16, 40, 72, 296),
         slack: 6.0,
+    },
+    Bed {
+        name: "wgmma",
+        template: "gemm_wgmma",
+        arch: SM_90,
+        knobs: &[
+            ("tile_m", 128, 128),
+            ("tile_n", 128, 128),
+            ("consumers", 2, 2),
+            ("splits", 1, 1),
+            ("turns", 0, 0),
+        ],
+        problem: || product(DType::F16, 72, 72, 776),
+        slack: 8.0,
+    },
+    Bed {
+        name: "wgmma tiles",
+        template: "gemm_wgmma",
+        arch: SM_90,
+        knobs: &[("tile_m", 64, 64), ("tile_n", 64, 64), ("turns", 0, 0)],
+        problem: many_products,
+        slack: 6.0,
+    },
+    Bed {
+        name: "wgmma turns",
+        template: "gemm_wgmma",
+        arch: SM_90,
+        knobs: &[("turns", 1, 1)],
+        problem: many_wide_products,
+        slack: 8.0,
+    },
+    Bed {
+        name: "wgmma split",
+        template: "gemm_wgmma",
+        arch: SM_90,
+        knobs: &[("splits", 2, 99)],
+        problem: || product(DType::F16, 40, 72, 776),
+        slack: 8.0,
+    },
+    Bed {
+        name: "wgmma pixels",
+        template: "gemm_wgmma",
+        arch: SM_90,
+        knobs: &[("splits", 1, 1), ("tile_m", 64, 64)],
+        problem: || {
+            let shape = Conv {
+                stride: 2,
+                channels: 72,
+                ..CONV
+            };
+            products::conv(DType::F16, shape, true, Epilogue::Silu)
+        },
+        slack: 8.0,
     },
     Bed {
         name: "mma split",

@@ -30,12 +30,17 @@ pub struct Tiling {
     pub fetch_work: f64,
     /// The same for the epilogue.
     pub epilogue_work: f64,
+    /// Clocks of barriers and loop control for one step.
+    pub step_clk: f64,
+    /// Whether blocks stay and take several tiles, so that only their first one has to fill
+    /// what is in flight.
+    pub stays: bool,
 }
 
 /// Latency of a load that misses L1, in clocks.
 const LOAD_CLK: f64 = 800.0;
-/// Barriers and loop control of one step, in clocks.
-const STEP_CLK: f64 = 60.0;
+/// Barriers of a block and loop control of one step, in clocks.
+pub const STEP_CLK: f64 = 60.0;
 /// From launch to the first product, and from the last to the end, in clocks.
 const FILL_CLK: f64 = 1500.0;
 /// Writing partial sums, waiting for the last block and reading them, in microseconds.
@@ -74,6 +79,12 @@ pub fn predicted_us(sizes: Sizes, tiling: &Tiling, bytes: f64, device: &Device) 
     if rest > 0 {
         clk += wave_clk(tiling, steps, rest, device);
     }
+    let fills = if tiling.stays {
+        1
+    } else {
+        full + usize::from(rest > 0)
+    };
+    clk += FILL_CLK * fills as f64;
     let mut us = (clk / (device.clock_ghz * 1e3)).max(device.memory_us(bytes));
     if tiling.splits > 1 {
         let partial = 8.0 * (blocks * tiling.m * tiling.n) as f64;
@@ -82,7 +93,7 @@ pub fn predicted_us(sizes: Sizes, tiling: &Tiling, bytes: f64, device: &Device) 
     Some(NODE_US + us)
 }
 
-/// Clocks until `blocks` that run at the same time are done.
+/// Clocks until `blocks` that run at the same time are done, once they have begun.
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
 fn wave_clk(tiling: &Tiling, steps: f64, blocks: usize, device: &Device) -> f64 {
     let resident = blocks.div_ceil(device.n_sms as usize) as f64;
@@ -91,8 +102,8 @@ fn wave_clk(tiling: &Tiling, steps: f64, blocks: usize, device: &Device) -> f64 
     let l2_bytes_per_clk = device.l2_gb_per_s / device.clock_ghz;
     let l2 = tiling.step_bytes * blocks as f64 / l2_bytes_per_clk;
     let latency = LOAD_CLK / (tiling.stages.max(2) - 1) as f64;
-    let step = units.max(l2).max(latency) + STEP_CLK;
-    FILL_CLK + steps * step + tiling.epilogue_work * resident / ISSUE_PER_CLK
+    let step = units.max(l2).max(latency) + tiling.step_clk;
+    steps * step + tiling.epilogue_work * resident / ISSUE_PER_CLK
 }
 
 /// Numbers of blocks among which the steps over `k` of a tile may be divided, so that small

@@ -283,6 +283,21 @@ pub fn memory_kind(contraction: &Contraction, side: Side) -> DType {
     }
 }
 
+/// The one load that an operand is, of elements of kind `element`.
+pub fn load_of(contraction: &Contraction, side: Side, element: DType) -> Option<(u32, &[Index])> {
+    let body = &contraction.body;
+    let mut id = contraction.operand(side);
+    loop {
+        match body.expr(id) {
+            Expr::Map { op: "cast", args, .. } if is_exact(body.dtype(args[0]), body.dtype(id)) => {
+                id = args[0];
+            }
+            Expr::Load { input, index, dtype } if *dtype == element => return Some((*input, index)),
+            _ => return None,
+        }
+    }
+}
+
 /// Extents that every tile shape divides.
 fn covered(contraction: &Contraction, side: Side) -> (usize, usize) {
     let (rows, _) = contraction.rows(side);

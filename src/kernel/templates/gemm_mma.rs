@@ -12,7 +12,7 @@ use crate::kernel::body::region::{kernel_name, operands};
 use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side};
-use crate::kernel::gemm::cost::{Tiling, predicted_us, split_choices};
+use crate::kernel::gemm::cost::{STEP_CLK, Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::epilogue::{Epilogue, best_width};
 use crate::kernel::gemm::operand::{Along, Cut, best_cut, is_plain, memory_kind};
 use crate::kernel::gemm::parts::{
@@ -199,7 +199,7 @@ fn has_async_copy(arch: Arch) -> bool {
 
 /// The kind that matrix instructions take the operands in; none where no instruction gives
 /// what the products mean.
-fn element(contraction: &Contraction, spec: &KernelSpec, arch: Arch) -> Option<DType> {
+pub(super) fn element(contraction: &Contraction, spec: &KernelSpec, arch: Arch) -> Option<DType> {
     let kinds = [Side::A, Side::B].map(|side| memory_kind(contraction, side));
     let element = match contraction.product {
         DType::F16 => DType::F16,
@@ -337,6 +337,8 @@ fn tiling(
         step_bytes: written as f64,
         fetch_work: (shape.m as f64 * per_element[0] + shape.n as f64 * per_element[1]) * k as f64,
         epilogue_work: (shape.m * shape.n) as f64 * (epilogue_work(contraction) + 12.0 / cuts.width as f64),
+        step_clk: STEP_CLK,
+        stays: false,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::kernel::body::region::{kernel_name, operands};
 use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side};
-use crate::kernel::gemm::cost::{Tiling, predicted_us, split_choices};
+use crate::kernel::gemm::cost::{STEP_CLK, Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::epilogue::{Epilogue, best_width};
 use crate::kernel::gemm::operand::{Along, Cut, best_cut, is_plain, memory_kind};
 use crate::kernel::gemm::parts::{
@@ -276,6 +276,8 @@ fn tiling(
         step_bytes: ((shape.m + shape.n) * shape.k) as f64 * element_bytes,
         fetch_work: (shape.m as f64 * per_element[0] + shape.n as f64 * per_element[1]) * shape.k as f64,
         epilogue_work: (shape.m * shape.n) as f64 * (epilogue_work(contraction) + 8.0 / cuts.width as f64),
+        step_clk: STEP_CLK,
+        stays: false,
     }
 }
 

@@ -9,6 +9,7 @@ pub mod attention_simt;
 pub mod column;
 pub mod gemm_mma;
 pub mod gemm_simt;
+pub mod gemm_wgmma;
 pub mod gemv;
 pub mod indexed;
 pub mod pointwise;
@@ -48,6 +49,7 @@ pub static TEMPLATES: &[&Template] = &[
     &row::TEMPLATE,
     &column::TEMPLATE,
     &gemv::TEMPLATE,
+    &gemm_wgmma::TEMPLATE,
     &gemm_mma::TEMPLATE,
     &gemm_simt::TEMPLATE,
     &attention_mma::TEMPLATE,

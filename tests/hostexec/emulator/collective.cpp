@@ -49,6 +49,10 @@ void unpack(float* to, uint32_t word, Element element) {
 
 }  // namespace
 
+float half_value(uint16_t bits, Element element) {
+  return element == Element::kF16 ? f16_value(bits) : f32_value(uint32_t(bits) << 16);
+}
+
 void exchange(void* value, size_t bytes, int source, Site site) {
   if (bytes > sizeof lanes[0][0].value) fail("shuffle of %zu bytes", bytes);
   if (source < 0 || source >= warp_size()) fail("shuffle from lane %d of %d", source, warp_size());

@@ -16,8 +16,12 @@ extern int n_threads;
 inline int warp() { return current->linear / 32; }
 inline int warp_size() { return n_threads - warp() * 32 < 32 ? n_threads - warp() * 32 : 32; }
 
-enum class Wait { kBlock, kWarp, kShuffle, kLdmatrix, kMma };
+enum class Wait { kBlock, kWarp, kShuffle, kLdmatrix, kMma, kWgmma, kPhase, kRegisters };
 void wait_for_warp(Wait what, Site site);
+// Until the counter has another value; others run meanwhile.
+void wait_for_change(const unsigned& counter, Wait what, Site site);
+// Others run once.
+void give_way();
 
 // Threads see each other's writes after a barrier of the block or of their warp. Both
 // counters only grow, over all blocks and launches.
@@ -27,6 +31,26 @@ void start_memory(const Launch& launch);
 void start_block_memory(const Launch& launch);
 void end_block_memory();
 void read_matrix_row(uint32_t address);
+uint16_t read_matrix_half(uint32_t address);
+// Bytes of a copy to shared memory: on their way, and there for threads that have seen that
+// many phases of the barrier end.
+void begin_copy_to(uint32_t address, size_t bytes);
+void end_copy_to(uint32_t address, size_t bytes, int barrier, unsigned phases);
+void touch_barrier(uint32_t address, bool write);
+const unsigned char* operand_bytes(const void* from, size_t bytes);
+
+// Barriers with phases, copies of tiles, and registers (mbarrier.cpp).
+void start_block_barriers();
+void end_block_barriers();
+// Whether one was in flight, drawn by `random`.
+bool finish_tile_copy(unsigned random);
+// Phases of a barrier that the current thread has seen end.
+unsigned phases_seen(int barrier);
+
+// Matrix instructions of groups of warps (wgmma.cpp).
+void start_block_wgmma();
+void end_block_wgmma();
+float half_value(uint16_t bits, Element element);
 void add_operand(const void* begin, size_t bytes, bool writable);
 void forget_operands();
 

@@ -59,8 +59,11 @@ struct Fiber : Thread {
   ucontext_t context;
 #endif
   bool done;
-  const Barrier* waits_for;
+  // The counter that has to change, and where the thread waits for it.
+  const unsigned* waits_for;
   unsigned seen;
+  Wait what;
+  Site site;
 };
 
 Fiber fibers[kMaxThreads];
@@ -112,6 +115,9 @@ const char* name(Wait what) {
     case Wait::kShuffle: return "shuffle";
     case Wait::kLdmatrix: return "ldmatrix";
     case Wait::kMma: return "mma";
+    case Wait::kWgmma: return "wgmma";
+    case Wait::kPhase: return "phase of a barrier";
+    case Wait::kRegisters: return "registers";
   }
   return "";
 }
@@ -136,15 +142,11 @@ void arrive(Barrier& barrier, int needed, Wait what, Site site) {
     if (what == Wait::kWarp) warp_epoch[warp()]++;
     return;
   }
-  Fiber& own = *static_cast<Fiber*>(current);
-  own.seen = barrier.generation;
-  own.waits_for = &barrier;
-  yield();
-  own.waits_for = nullptr;
+  wait_for_change(barrier.generation, what, site);
 }
 
 bool can_go_on(const Fiber& fiber) {
-  return !fiber.done && (!fiber.waits_for || fiber.waits_for->generation != fiber.seen);
+  return !fiber.done && (!fiber.waits_for || *fiber.waits_for != fiber.seen);
 }
 
 // Which threads wait where, in runs of neighbours.
@@ -152,7 +154,7 @@ bool can_go_on(const Fiber& fiber) {
   std::map<std::string, std::string> places;
   for (int i = 0; i < n_threads;) {
     auto place = [](const Fiber& f) {
-      return f.done ? std::string("have ended") : "wait at " + describe(f.waits_for->what, f.waits_for->site);
+      return f.done ? std::string("have ended") : "wait at " + describe(f.what, f.site);
     };
     const std::string own = place(fibers[i]);
     int end = i;
@@ -182,6 +184,7 @@ void run_block(const Launch& launch) {
   alive = n_threads;
   block_epoch++;
   start_block_memory(launch);
+  start_block_barriers();
   std::vector<int> order(n_threads);
   for (int i = 0; i < n_threads; i++) order[i] = i;
   while (alive > 0) {
@@ -194,8 +197,12 @@ void run_block(const Launch& launch) {
       resume(fibers[i]);
     }
     current = nullptr;
+    // Copies arrive at any time.
+    const bool arrives = !ran || random_order() % 3 == 0;
+    if (arrives && finish_tile_copy(random_order())) ran = true;
     if (!ran) report_deadlock();
   }
+  end_block_barriers();
   end_block_memory();
 }
 
@@ -218,6 +225,18 @@ void fail(const char* format, ...) {
   fprintf(stderr, "\n");
   _exit(3);
 }
+
+void wait_for_change(const unsigned& counter, Wait what, Site site) {
+  Fiber& own = *static_cast<Fiber*>(current);
+  own.seen = counter;
+  own.waits_for = &counter;
+  own.what = what;
+  own.site = site;
+  yield();
+  own.waits_for = nullptr;
+}
+
+void give_way() { yield(); }
 
 void wait_block(Site site) { arrive(block_barrier, n_threads, Wait::kBlock, site); }
 void wait_warp(Site site) { wait_for_warp(Wait::kWarp, site); }

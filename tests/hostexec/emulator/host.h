@@ -45,6 +45,40 @@ void async_copy(uint32_t to, const void* from, bool valid);
 void async_commit();
 void async_wait(int open);
 
+// Barriers with phases, copies of tiles, and registers (mbarrier.cpp).
+struct TensorMap {
+  const unsigned char* base;
+  int element_bytes;
+  // Innermost first; strides in bytes of all axes but that one.
+  long dims[4], strides[3];
+  int tile[3];
+  // Of a box of pixels along axes 1 and 2; the end counts from the image's own.
+  bool is_pixels;
+  int lower[2], upper[2], steps[2];
+};
+void barrier_init(uint32_t barrier, int arrivals);
+void barrier_publish();
+void barrier_arrive(uint32_t barrier);
+void barrier_expect(uint32_t barrier, int bytes);
+void barrier_wait(uint32_t barrier, int parity, Site site);
+void copy_tile(uint32_t to, const TensorMap& map, int x, int y, int z, uint32_t barrier);
+void copy_pixels(uint32_t to, const TensorMap& map, const int (&at)[4], const int (&shift)[2], uint32_t barrier);
+// Registers per thread that a warp has from now on.
+void exchange_registers(int wanted, Site site);
+
+// Matrix instructions of groups of warps (wgmma.cpp).
+struct Wgmma {
+  Element element;
+  int columns;
+  bool across_a, across_b;
+  uint64_t a, b;
+  bool keep;
+};
+void wgmma_begin(Site site);
+void wgmma(float* sums, const Wgmma& instruction, Site site);
+void wgmma_commit(Site site);
+void wgmma_wait(int open, Site site);
+
 // Running a case (main.cpp).
 
 // A pointer argument of any element type.

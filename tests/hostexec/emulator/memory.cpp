@@ -30,6 +30,10 @@ struct Cell {
   uint32_t written, written_warp, read, read_warp;
   int16_t writer, reader, reader_warp;
   bool in_flight;
+  // The barrier at which the bytes arrived, if by a copy of a tile, and how many of its phases
+  // a thread has to have seen end.
+  int barrier;
+  unsigned phases;
 };
 
 struct Region {
@@ -88,6 +92,10 @@ void note_read(Region& region, size_t offset, Cell& cell, bool may_be_poison) {
   const int16_t own = int16_t(current->linear);
   if (cell.in_flight) fail_at(region, offset, "read before the copy has arrived, begun by", cell.writer);
   const bool is_written = cell.written >= block_start;
+  if (is_written && cell.barrier >= 0) {
+    if (phases_seen(cell.barrier) < cell.phases) fail_at(region, offset, "read without a wait for the copy of", cell.writer);
+    return;
+  }
   if (!is_written && !may_be_poison) fail("%s shared memory, byte %zu: read but never written", where(region), offset);
   if (is_written && cell.writer != own && !is_ordered(cell.written, cell.written_warp, cell.writer / 32)) {
     fail_at(region, offset, "read without a barrier after the write of", cell.writer);
@@ -118,6 +126,7 @@ void note_write(Region& region, size_t offset, Cell& cell) {
   cell.writer = own;
   cell.written = block_epoch;
   cell.written_warp = warp_epoch[warp()];
+  cell.barrier = -1;
 }
 
 void access(Region& region, size_t offset, size_t bytes, bool write, bool may_be_poison = false) {
@@ -221,7 +230,7 @@ void start_memory(const Launch& launch) {
   static_region.begin = &__start_rt_shared;
   static_region.bytes = size_t(&__stop_rt_shared - &__start_rt_shared);
   for (Region* region : {&dynamic_region, &static_region}) {
-    region->cells.assign(region->bytes / granule + 1, Cell{0, 0, 0, 0, kNobody, kNobody, kNobody, false});
+    region->cells.assign(region->bytes / granule + 1, Cell{0, 0, 0, 0, kNobody, kNobody, kNobody, false, -1, 0});
   }
   traced = true;
 }
@@ -248,6 +257,46 @@ void end_block_memory() {
 // A matrix may have rows or columns that nothing is done with; their poison stays in sums of
 // its own row or column.
 void read_matrix_row(uint32_t address) { access(dynamic_region, address, 16, false, true); }
+
+uint16_t read_matrix_half(uint32_t address) {
+  access(dynamic_region, address, 2, false);
+  uint16_t half;
+  memcpy(&half, dynamic_shared + address, 2);
+  return half;
+}
+
+void begin_copy_to(uint32_t address, size_t bytes) {
+  if (address + bytes > dynamic_region.bytes) {
+    fail("copy of %zu bytes to %u of %zu bytes of shared memory", bytes, address, dynamic_region.bytes);
+  }
+  for (size_t at = address; at < address + bytes; at += granule) {
+    Cell& cell = dynamic_region.cells[at / granule];
+    if (cell.in_flight) fail_at(dynamic_region, at, "written while a copy is in flight, begun by", cell.writer);
+    cell.in_flight = true;
+    cell.writer = int16_t(current->linear);
+  }
+  memset(dynamic_shared + address, 0xff, bytes);
+}
+
+void end_copy_to(uint32_t address, size_t bytes, int barrier, unsigned phases) {
+  for (size_t at = address; at < address + bytes; at += granule) {
+    Cell& cell = dynamic_region.cells[at / granule];
+    cell.in_flight = false;
+    cell.written = block_epoch;
+    cell.barrier = barrier;
+    cell.phases = phases;
+  }
+}
+
+void touch_barrier(uint32_t address, bool write) {
+  if (address % 8 != 0) fail("barrier at %u", address);
+  access(dynamic_region, address, 8, write);
+}
+
+const unsigned char* operand_bytes(const void* from, size_t bytes) {
+  if (!is_operand(uintptr_t(from), bytes, false)) report_outside(uintptr_t(from), bytes, false);
+  return (const unsigned char*)from;
+}
 
 uint32_t shared_word(uint32_t address) {
   if (address % 4 != 0) fail("word of shared memory at %u", address);

@@ -1,6 +1,5 @@
 // Stands for templates/device/mma.cuh.
 
-RT_DEV uint32_t rt_shared_address(const void* pointer) { return uint32_t((const unsigned char*)pointer - host::dynamic_shared); }
 RT_DEV void rt_ldmatrix(uint32_t (&to)[4], uint32_t row, RT_SITE) { host::ldmatrix(to, row, false, site); }
 RT_DEV void rt_ldmatrix_transposed(uint32_t (&to)[4], uint32_t row, RT_SITE) { host::ldmatrix(to, row, true, site); }
 RT_DEV uint32_t rt_shared_word(uint32_t address) { return host::shared_word(address); }

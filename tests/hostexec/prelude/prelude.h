@@ -91,6 +91,8 @@ RT_DEV uint16_t rt_bf16_bits_of_f32(float x) {
   return uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
+RT_DEV uint32_t rt_shared_address(const void* pointer) { return uint32_t((const unsigned char*)pointer - host::dynamic_shared); }
+
 // Kernels run one after the other here; the emulator refuses what comes too early.
 inline void rt_await_predecessors() { host::await_predecessors(); }
 inline void rt_release_successors() {}

@@ -1,0 +1,294 @@
+//! `gemm_wgmma`: sums of products with the matrix instructions of four warps at once (`sm_90a`).
+//!
+//! Both operands are plain tensors, or the images and filters of a convolution, whole tiles of
+//! which the copy engine brings to shared memory: one group of warps asks for them, the others
+//! multiply and finish. Blocks stay and take several tiles, so that copies for the next tile go
+//! on while one is finished.
+
+mod reading;
+mod shape;
+
+use serde::Serialize;
+
+use self::reading::{ConvContext, OperandContext, Reading};
+use self::shape::{BLOCK_ROWS, DEPTH_BYTES, SHAPES, Shape};
+use super::{Template, field_names, fill, gemm_mma, variant};
+use crate::ir::DType;
+use crate::ir::tiled_view::TILE_ROW_BYTES;
+use crate::kernel::body::region::kernel_name;
+use crate::kernel::device::Device;
+use crate::kernel::error::KernelError;
+use crate::kernel::gemm::contraction::{Contraction, Sizes};
+use crate::kernel::gemm::cost::{Tiling, predicted_us, split_choices};
+use crate::kernel::gemm::epilogue::{Epilogue, best_width};
+use crate::kernel::gemm::parts::{
+    Blocking, epilogue_work, is_oversized, memory_bytes, parameters, ranked, register_limit, tensors,
+};
+use crate::kernel::prelude::{COMMON, MBARRIER, SPLIT, Section, TENSOR_COPY, TILE, WGMMA, translation_unit};
+use crate::kernel::print::expr::index_type;
+use crate::kernel::print::types::storage_type;
+use crate::kernel::source::{Arch, Param, Source, Variant};
+use crate::kernel::spec::KernelSpec;
+
+pub static TEMPLATE: Template = Template {
+    name: "gemm_wgmma",
+    text: include_str!("../../../templates/gemm_wgmma.cu.tera"),
+    variants,
+    render,
+    fields: || field_names(&GemmWgmmaContext::default()),
+};
+
+#[derive(Clone, Debug, Default, Serialize)]
+struct GemmWgmmaContext {
+    name: String,
+    params: Vec<String>,
+    index_type: &'static str,
+    element: &'static str,
+    m: usize,
+    n: usize,
+    tiles_m: usize,
+    tiles_n: usize,
+    /// Of all batches and splits.
+    tiles: usize,
+    /// Over `k`, for one tile.
+    steps: usize,
+    splits: usize,
+    /// A block's steps of a tile; `begin` is the first one where it is known.
+    first_step: &'static str,
+    last_step: &'static str,
+    begin: &'static str,
+    tickets_bytes: usize,
+    threads: usize,
+    resident: usize,
+    stages: usize,
+    consumers: usize,
+    /// Whether each group of warps has tiles of its own.
+    taking_turns: bool,
+    tile_m: usize,
+    tile_n: usize,
+    tile_k: usize,
+    /// Elements along `k` of one instruction.
+    depth: usize,
+    /// Registers that copying threads keep and multiplying ones take; 0 where all have the same.
+    released: usize,
+    claimed: usize,
+    operands: Vec<OperandContext>,
+    /// Where rows are pixels.
+    conv: Option<ConvContext>,
+    /// Columns of a warp that pass through shared memory at a time, and where.
+    slab: usize,
+    slabs_at: usize,
+    width: usize,
+    epilogue: String,
+}
+
+/// The product with both operands in memory.
+struct Problem {
+    contraction: Contraction,
+    element: DType,
+    reading: Reading,
+    width: usize,
+}
+
+impl Problem {
+    fn of(spec: &KernelSpec, arch: Arch) -> Option<Problem> {
+        if (arch.sm, arch.specific) != (90, true) {
+            return None;
+        }
+        let contraction = Contraction::of(spec)?;
+        let Sizes { batch, m, n, k } = contraction.sizes;
+        let element = gemm_mma::element(&contraction, spec, arch)?;
+        if batch * m * n * k == 0 || element.size_bytes() != 2 {
+            return None;
+        }
+        let reading = Reading::of(spec, &contraction, element)?;
+        let least = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).min()?;
+        Some(Problem {
+            width: best_width(&contraction, (16 / least).clamp(4, 8)),
+            contraction,
+            element,
+            reading,
+        })
+    }
+}
+
+fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
+    let Some(problem) = Problem::of(spec, arch) else {
+        return Vec::new();
+    };
+    let (device, sizes) = (Device::of(arch), problem.contraction.sizes);
+    let k = Shape::k(problem.element);
+    let mut found = Vec::new();
+    for &shape in SHAPES {
+        if is_oversized(shape.m, sizes.m, BLOCK_ROWS) || is_oversized(shape.n, sizes.n, BLOCK_ROWS) {
+            continue;
+        }
+        // What a copy brings is multiplied, zeros behind the channels of a tap too.
+        let steps = problem.reading.steps(shape.blocking(problem.element), sizes);
+        let padded = Sizes {
+            k: steps * k,
+            ..sizes
+        };
+        let choices = split_choices(padded, (shape.m, shape.n, k), device);
+        let own = |splits: usize| {
+            let shape = Shape { splits, ..shape };
+            let us = predicted_us(
+                padded,
+                &tiling(&problem, shape, device),
+                memory_bytes(spec),
+                device,
+            )?;
+            Some(variant(TEMPLATE.name, &shape.knobs(), us))
+        };
+        // A tile by one block, and by as many as are likely to be best.
+        // What takes turns passes over as many steps as it takes.
+        let may_share = |&splits: &usize| splits > 1 && !shape.taking_turns;
+        let shared = choices.into_iter().filter(may_share).filter_map(own);
+        found.extend(ranked(shared.collect(), 1));
+        found.extend(own(1));
+    }
+    ranked(found, 2 * SHAPES.len())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+fn tiling(problem: &Problem, shape: Shape, device: &Device) -> Tiling {
+    /// Floating-point operations per clock and SM that power allows for.
+    const SUSTAINED: f64 = 4096.0 * 0.8;
+    /// Several SMs that ask for a tile at nearly the same time are answered together.
+    const JOINT_COPIES: f64 = 1.5;
+    let k = Shape::k(problem.element);
+    // Every instruction reads all columns.
+    let read = (shape.m + shape.n * (shape.m / BLOCK_ROWS)) * TILE_ROW_BYTES;
+    let written = (shape.m + shape.n) * TILE_ROW_BYTES;
+    // Of groups that take turns, only the last one's epilogue has nothing to hide behind.
+    let sizes = problem.contraction.sizes;
+    let (tiles_m, tiles_n, _) = shape.blocking(problem.element).tiles(sizes);
+    let waves = (tiles_m * tiles_n * sizes.batch).div_ceil(device.n_sms as usize * shape.resident);
+    let shown = if shape.taking_turns { waves } else { 1 } as f64;
+    Tiling {
+        m: shape.m,
+        n: shape.n,
+        k,
+        threads: shape.threads(),
+        registers: register_limit(shape.threads(), shape.resident) / 8 * 8,
+        smem_bytes: shape.smem_bytes(),
+        stages: shape.stages,
+        splits: shape.splits,
+        math_clk: (2 * shape.m * shape.n * k) as f64 / SUSTAINED,
+        smem_clk: (read + written) as f64 / 128.0,
+        step_bytes: written as f64 / JOINT_COPIES,
+        fetch_work: 0.0,
+        epilogue_work: (shape.m * shape.n) as f64
+            * (epilogue_work(&problem.contraction) + 12.0 / problem.width as f64)
+            / shown,
+        // Phases of barriers are waited for while products are in flight.
+        step_clk: 0.0,
+        stays: true,
+    }
+}
+
+fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, KernelError> {
+    let problem = Problem::of(spec, arch).ok_or_else(|| KernelError::NotAccepted {
+        template: TEMPLATE.name,
+        reason: "it is not one product of 16-bit tensors that copies of tiles can read, on sm_90a".to_owned(),
+    })?;
+    let shape = Shape::of(variant)?;
+    let (blocking, sizes) = (shape.blocking(problem.element), problem.contraction.sizes);
+    let (tiles_m, tiles_n, _) = blocking.tiles(sizes);
+    let (released, claimed) = shape.exchanged();
+    let n_tiles = tiles_m * tiles_n * sizes.batch;
+    let workspace_bytes = shape.workspace_bytes(n_tiles);
+    let (params, passed) = signature(spec, &problem, shape, workspace_bytes);
+    let (first_step, last_step, begin) = if shape.splits > 1 {
+        (
+            "kSteps * place.split / kSplits",
+            "kSteps * (place.split + 1) / kSplits",
+            "first_step",
+        )
+    } else {
+        ("0", "kSteps", "0")
+    };
+    let name = kernel_name(spec, TEMPLATE.name, &tile_name(shape, blocking));
+    let epilogue = Epilogue::new(
+        &problem.contraction,
+        problem.width,
+        tiles_m * shape.m,
+        tiles_n * shape.n,
+    );
+    let text = fill(
+        &TEMPLATE,
+        &GemmWgmmaContext {
+            name: name.clone(),
+            params,
+            index_type: index_type(&tensors(spec)),
+            element: storage_type(problem.element),
+            m: sizes.m,
+            n: sizes.n,
+            tiles_m,
+            tiles_n,
+            tiles: n_tiles * shape.splits,
+            steps: problem.reading.steps(blocking, sizes),
+            splits: shape.splits,
+            first_step,
+            last_step,
+            begin,
+            tickets_bytes: shape.tickets_bytes(n_tiles),
+            threads: shape.threads(),
+            resident: shape.resident,
+            stages: shape.stages,
+            consumers: shape.consumers,
+            taking_turns: shape.taking_turns,
+            tile_m: shape.m,
+            tile_n: shape.n,
+            tile_k: blocking.k,
+            depth: DEPTH_BYTES / problem.element.size_bytes(),
+            released,
+            claimed,
+            operands: problem.reading.operands(problem.element),
+            conv: problem.reading.conv(),
+            slab: shape.slab,
+            slabs_at: shape.slabs_at(),
+            width: problem.width,
+            epilogue: epilogue.text(spec, 5)?,
+        },
+    )?;
+    Ok(Source {
+        name,
+        header: String::new(),
+        text: translation_unit(&sections(), &text),
+        template: TEMPLATE.name,
+        launch: shape.launch(blocking, sizes, arch),
+        params: passed,
+        workspace_bytes,
+    })
+}
+
+fn sections() -> Vec<Section> {
+    [COMMON, &[TILE, SPLIT, MBARRIER, TENSOR_COPY, WGMMA]].concat()
+}
+
+/// The region's signature, and both operands as tiles of them are copied.
+fn signature(
+    spec: &KernelSpec,
+    problem: &Problem,
+    shape: Shape,
+    workspace_bytes: usize,
+) -> (Vec<String>, Vec<Param>) {
+    let (mut declared, mut passed) = parameters(spec, workspace_bytes);
+    for (name, (input, view)) in ["a", "b"].into_iter().zip(problem.reading.views(shape)) {
+        declared.push(format!("RT_TENSOR_MAP map_{name}"));
+        passed.push(Param::TensorMap { input, view });
+    }
+    (declared, passed)
+}
+
+fn tile_name(shape: Shape, blocking: Blocking) -> String {
+    let Blocking { m, n, k, splits } = blocking;
+    let groups = if shape.taking_turns { "t" } else { "c" };
+    let tile = format!("{m}x{n}x{k}_{groups}{}_p{}", shape.consumers, shape.stages);
+    if splits > 1 {
+        format!("{tile}_s{splits}")
+    } else {
+        tile
+    }
+}

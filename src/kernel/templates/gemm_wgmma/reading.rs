@@ -1,0 +1,138 @@
+//! How the operands get to shared memory.
+
+use serde::Serialize;
+
+use super::shape::{DEPTH_BYTES, Shape};
+use crate::ir::tiled_view::TILE_ROW_BYTES;
+use crate::ir::{DType, TiledView};
+use crate::kernel::body::region::operands;
+use crate::kernel::gemm::contraction::{Contraction, Side, Sizes};
+use crate::kernel::gemm::images::Images;
+use crate::kernel::gemm::operand::Along;
+use crate::kernel::gemm::parts::Blocking;
+use crate::kernel::gemm::tiled::Tiled;
+use crate::kernel::spec::KernelSpec;
+
+/// How the operands are read.
+pub enum Reading {
+    /// Each as a matrix, or one per batch.
+    Plain([Tiled; 2]),
+    /// As images and filters.
+    Images(Images),
+}
+
+impl Reading {
+    pub fn of(spec: &KernelSpec, contraction: &Contraction, element: DType) -> Option<Reading> {
+        let inputs = operands(spec);
+        let tiled = |side| Tiled::of(contraction, side, &inputs, element);
+        match (tiled(Side::A), tiled(Side::B)) {
+            (Some(a), Some(b)) => Some(Reading::Plain([a, b])),
+            _ => Images::of(spec, contraction, element).map(Reading::Images),
+        }
+    }
+
+    /// Tiles along `k`.
+    pub fn steps(&self, blocking: Blocking, sizes: Sizes) -> usize {
+        match self {
+            Reading::Plain(_) => blocking.tiles(sizes).2,
+            Reading::Images(images) => images.n_taps() * images.chunks(),
+        }
+    }
+
+    /// Input number and tensor map of both operands.
+    pub fn views(&self, shape: Shape) -> [(usize, TiledView); 2] {
+        match self {
+            Reading::Plain([a, b]) => [(a.input, a.view(shape.m)), (b.input, b.view(shape.n))],
+            Reading::Images(images) => [
+                (images.image, images.pixels(shape.m)),
+                (images.filter, images.filters(shape.n)),
+            ],
+        }
+    }
+
+    pub fn operands(&self, element: DType) -> Vec<OperandContext> {
+        let [a, b] = match self {
+            Reading::Plain(sides) => sides.map(|side| (side.along, side.is_batched)),
+            Reading::Images(_) => [(Along::K, false); 2],
+        };
+        vec![
+            operand_context(Side::A, a, element),
+            operand_context(Side::B, b, element),
+        ]
+    }
+
+    pub fn conv(&self) -> Option<ConvContext> {
+        let Reading::Images(images) = self else {
+            return None;
+        };
+        let [x, y] = images.axes;
+        Some(ConvContext {
+            chunks: images.chunks(),
+            taps_x: x.kernel,
+            out_x: x.output,
+            out_y: y.output,
+            stride_x: x.stride,
+            stride_y: y.stride,
+            pad_x: x.pad,
+            pad_y: y.pad,
+            dilation_x: x.dilation,
+            dilation_y: y.dilation,
+        })
+    }
+}
+
+/// One side of the product.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct OperandContext {
+    name: &'static str,
+    /// `M` or `N`, and the same as a member of the tile's place.
+    rows: &'static str,
+    axis: &'static str,
+    along_k: bool,
+    /// `place.batch`, or `0` where all batches read the same.
+    batch: &'static str,
+    /// 1 where rows in shared memory hold one k each.
+    across: usize,
+    /// Bytes between tiles of 128 bytes of rows; of no meaning along k.
+    block_bytes: usize,
+    /// Bytes from one instruction's part of a tile to the next one's.
+    step_bytes: usize,
+}
+
+/// Along x and along y, which are those of the images.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ConvContext {
+    /// Tiles along the channels of one tap.
+    chunks: usize,
+    taps_x: usize,
+    out_x: usize,
+    out_y: usize,
+    stride_x: usize,
+    stride_y: usize,
+    pad_x: i64,
+    pad_y: i64,
+    dilation_x: usize,
+    dilation_y: usize,
+}
+
+fn operand_context(side: Side, (along, is_batched): (Along, bool), element: DType) -> OperandContext {
+    let (name, rows, axis) = match side {
+        Side::A => ("a", "M", "m"),
+        Side::B => ("b", "N", "n"),
+    };
+    let depth = DEPTH_BYTES / element.size_bytes();
+    let (across, block_bytes, step_bytes) = match along {
+        Along::K => (0, 16, DEPTH_BYTES),
+        Along::Row => (1, Shape::k(element) * TILE_ROW_BYTES, depth * TILE_ROW_BYTES),
+    };
+    OperandContext {
+        name,
+        rows,
+        axis,
+        along_k: along == Along::K,
+        batch: if is_batched { "place.batch" } else { "0" },
+        across,
+        block_bytes,
+        step_bytes,
+    }
+}

@@ -1,0 +1,164 @@
+//! Tiles, who computes them, and what they need.
+
+use super::TEMPLATE;
+use crate::ir::DType;
+use crate::ir::tiled_view::TILE_ROW_BYTES;
+use crate::kernel::device::Device;
+use crate::kernel::error::KernelError;
+use crate::kernel::gemm::contraction::Sizes;
+use crate::kernel::gemm::parts::Blocking;
+use crate::kernel::source::{Arch, Launch, Variant};
+use crate::kernel::templates::knob;
+
+/// A tile, and who computes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub m: usize,
+    pub n: usize,
+    /// Groups of warps that multiply, each its own rows, or its own tiles in turns.
+    pub consumers: usize,
+    pub taking_turns: bool,
+    pub stages: usize,
+    /// Columns of a warp's sums that are in shared memory at a time.
+    pub slab: usize,
+    /// Blocks per SM.
+    pub resident: usize,
+    /// Blocks per tile.
+    pub splits: usize,
+}
+
+const fn shape(m: usize, n: usize, consumers: usize, stages: usize, slab: usize, resident: usize) -> Shape {
+    Shape {
+        m,
+        n,
+        consumers,
+        taking_turns: false,
+        stages,
+        slab,
+        resident,
+        splits: 1,
+    }
+}
+
+/// Two groups of warps take turns: one finishes its tile while the other multiplies.
+const fn turns(m: usize, n: usize, stages: usize, slab: usize) -> Shape {
+    Shape {
+        taking_turns: true,
+        ..shape(m, n, 2, stages, slab, 1)
+    }
+}
+
+/// Large tiles reuse most; groups that take turns, and two blocks of small ones, hide each
+/// other's epilogues.
+pub const SHAPES: &[Shape] = &[
+    shape(128, 256, 2, 4, 32, 1),
+    shape(256, 128, 2, 4, 32, 1),
+    shape(128, 192, 2, 4, 64, 1),
+    shape(128, 128, 2, 5, 64, 1),
+    shape(128, 64, 2, 6, 64, 1),
+    shape(256, 64, 2, 4, 64, 1),
+    shape(64, 256, 1, 4, 64, 1),
+    shape(64, 128, 1, 4, 32, 2),
+    shape(64, 64, 1, 6, 32, 2),
+    turns(128, 128, 5, 64),
+    turns(64, 256, 4, 64),
+    turns(128, 64, 6, 64),
+    turns(64, 128, 6, 64),
+];
+
+/// Registers per thread of copying and of multiplying threads, where three groups share what
+/// the launch has for 168 each.
+const RELEASED: usize = 40;
+const CLAIMED: usize = 232;
+/// Warp groups, and rows that one of their instructions multiplies.
+const GROUP: usize = 128;
+pub const BLOCK_ROWS: usize = 64;
+/// Bytes along `k` of one instruction.
+pub const DEPTH_BYTES: usize = 32;
+/// What tiles in shared memory are aligned to.
+const SWIZZLE_BYTES: usize = 1024;
+
+impl Shape {
+    pub fn threads(self) -> usize {
+        (self.consumers + 1) * GROUP
+    }
+
+    pub fn k(element: DType) -> usize {
+        TILE_ROW_BYTES / element.size_bytes()
+    }
+
+    /// Two barriers per stage follow the tiles; what comes next is for the sums.
+    pub fn slabs_at(self) -> usize {
+        let tiles = self.stages * (self.m + self.n) * TILE_ROW_BYTES;
+        (tiles + self.stages * 16).next_multiple_of(128)
+    }
+
+    pub fn smem_bytes(self) -> usize {
+        let slabs = self.consumers * 4 * 16 * (self.slab + 8) * 4;
+        (self.slabs_at() + slabs).next_multiple_of(SWIZZLE_BYTES)
+    }
+
+    /// Registers that warps exchange.
+    pub fn exchanged(self) -> (usize, usize) {
+        if self.consumers > 1 {
+            (RELEASED, CLAIMED)
+        } else {
+            (0, 0)
+        }
+    }
+
+    pub fn blocking(self, element: DType) -> Blocking {
+        Blocking {
+            m: self.m,
+            n: self.n,
+            k: Shape::k(element),
+            splits: self.splits,
+        }
+    }
+
+    pub fn launch(self, blocking: Blocking, sizes: Sizes, arch: Arch) -> Launch {
+        let mut launch = blocking.launch(sizes, self.threads(), self.smem_bytes());
+        let slots = Device::of(arch).n_sms as usize * self.resident;
+        launch.grid[0] = launch.grid[0].min(u32::try_from(slots).expect("devices have few SMs"));
+        launch
+    }
+
+    /// Bytes of a ticket per warp of each tile, which lie before the partial sums.
+    pub fn tickets_bytes(self, n_tiles: usize) -> usize {
+        (n_tiles * self.consumers * 4 * 4).next_multiple_of(256)
+    }
+
+    pub fn workspace_bytes(self, n_tiles: usize) -> usize {
+        if self.splits == 1 {
+            return 0;
+        }
+        self.tickets_bytes(n_tiles) + n_tiles * self.splits * self.m * self.n * 4
+    }
+
+    pub fn knobs(self) -> [(&'static str, usize); 8] {
+        [
+            ("tile_m", self.m),
+            ("tile_n", self.n),
+            ("consumers", self.consumers),
+            ("turns", usize::from(self.taking_turns)),
+            ("stages", self.stages),
+            ("slab", self.slab),
+            ("resident", self.resident),
+            ("splits", self.splits),
+        ]
+    }
+
+    pub fn of(variant: &Variant) -> Result<Shape, KernelError> {
+        let knob = |name| knob(&TEMPLATE, variant, name);
+        Ok(Shape {
+            m: knob("tile_m")?,
+            n: knob("tile_n")?,
+            consumers: knob("consumers")?,
+            taking_turns: knob("turns")? == 1,
+            stages: knob("stages")?,
+            slab: knob("slab")?,
+            resident: knob("resident")?,
+            splits: knob("splits")?,
+        })
+    }
+}
