@@ -402,6 +402,14 @@ fn products_by_groups_of_warps_in_every_tile() {
         products::matmul(DType::F16, (&[264, 200], a), (&[200, 312], b), epilogue)
     });
     check_template(&all, "gemm_wgmma", SM_90, usize::MAX);
+    // More tiles than there are blocks, so that groups take turns.
+    let many = products::matmul(
+        DType::F16,
+        (&[280, 16, 136], a),
+        (&[280, 136, 72], b),
+        products::Epilogue::RowScale,
+    );
+    check_template(&[many], "gemm_wgmma", SM_90, usize::MAX);
     let deep = products::matmul(
         DType::F16,
         (&[72, 1032], a),

@@ -13,8 +13,8 @@ use serde::Serialize;
 use self::reading::{ConvContext, OperandContext, Reading};
 use self::shape::{BLOCK_ROWS, DEPTH_BYTES, SHAPES, Shape};
 use super::{Template, field_names, fill, gemm_mma, variant};
-use crate::ir::DType;
 use crate::ir::tiled_view::TILE_ROW_BYTES;
+use crate::ir::{DType, TiledView};
 use crate::kernel::body::region::kernel_name;
 use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
@@ -102,6 +102,11 @@ impl Problem {
             return None;
         }
         let reading = Reading::of(spec, &contraction, element)?;
+        let types = spec.input_types();
+        let is_legal = |(input, view): &(usize, TiledView)| view.check(types[*input].n_bytes()).is_ok();
+        if !reading.views(SHAPES[0]).iter().all(is_legal) {
+            return None;
+        }
         let least = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).min()?;
         Some(Problem {
             width: best_width(&contraction, (16 / least).clamp(4, 8)),
