@@ -13,13 +13,17 @@ use crate::onnx::ImportError;
 use crate::ops::OpError;
 use crate::plan::{self, Assembly, Identity};
 use crate::reference::{self, ReferenceError};
-use crate::rewrite::canonicalize::canonicalize;
+use crate::rewrite::canonicalize::{canonicalize, rewrite_model};
 use crate::rewrite::{
     self, DeviceRates, FusedGraph, RewriteError, RuleErrors, RuleOptions, RuleSet, TensorSource,
 };
 use crate::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
-use crate::specialize::{self, BindError, SpecializeError, StagesError};
+use crate::specialize::{self, BindError, SpecializeError};
 use crate::tune::{self, Database, Effort, Machine, Problem, Tactic, TuneError};
+
+mod staged;
+
+pub use staged::run_on_device;
 
 /// What any stage can report.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -120,30 +124,9 @@ pub fn ports(graph: &Graph) -> Vec<Port> {
 /// # Errors
 /// If the shapes do not fit the model, or nodes cannot be lowered.
 pub fn lower(graph: &Graph, settings: &Settings) -> Result<Graph, PipelineError> {
-    let bindings = specialize::bind(graph, &settings.shapes)?;
-    Ok(specialize::specialize(graph, &bindings)?)
-}
-
-/// Runs a model on device `ordinal`: kernels are made for these inputs. Where shapes or control
-/// flow depend on data, the model runs in stages.
-///
-/// # Errors
-/// If inputs do not fit what the model declares, a node cannot be lowered, or a stage fails.
-pub fn run_on_device(
-    graph: &Graph,
-    inputs: &[HostTensor],
-    settings: &Settings,
-    ordinal: usize,
-) -> Result<Vec<HostTensor>, PipelineError> {
-    let archs = [arch_of_device(ordinal)?];
-    let run = |stage: &Graph, data: &[HostTensor]| {
-        let engine = compile(stage, &archs, settings, &Selection::Predicted, &Silent)?;
-        Ok(execution(&engine, ordinal)?.run(data)?)
-    };
-    specialize::run_in_stages(graph, inputs, run).map_err(|error| match error {
-        StagesError::Specialize(error) => error.into(),
-        StagesError::Stage(error) => error,
-    })
+    let graph = rewrite_model(graph, &RuleSet::load(&settings.rules)?);
+    let bindings = specialize::bind(&graph, &settings.shapes)?;
+    Ok(specialize::specialize(&graph, &bindings)?)
 }
 
 /// Says early whether there is an NVRTC to compile kernels with.
@@ -157,13 +140,18 @@ pub fn check_nvrtc() -> Result<(), PipelineError> {
     }
 }
 
-/// Runs a model on the reference interpreter.
+/// Runs a model on the reference interpreter, after the rules of the model phase.
 ///
 /// # Errors
-/// If inputs do not fit what the model declares, or a node fails.
-pub fn run_reference(graph: &Graph, inputs: &[HostTensor]) -> Result<Vec<HostTensor>, PipelineError> {
+/// If a rule is wrong, inputs do not fit what the model declares, or a node fails.
+pub fn run_reference(
+    graph: &Graph,
+    inputs: &[HostTensor],
+    settings: &Settings,
+) -> Result<Vec<HostTensor>, PipelineError> {
     specialize::bind_inputs(graph, inputs)?;
-    Ok(reference::run(graph, inputs)?)
+    let graph = rewrite_model(graph, &RuleSet::load(&settings.rules)?);
+    Ok(reference::run(&graph, inputs)?)
 }
 
 /// How the variant of each kernel is chosen.
@@ -182,6 +170,39 @@ pub enum Selection {
         /// File of measurements, read before and written after.
         database: Option<PathBuf>,
     },
+}
+
+impl Selection {
+    /// Says early what would end a long build: a device that cannot try the kernels of `archs`,
+    /// or a file of measurements that cannot be read or written.
+    ///
+    /// # Errors
+    /// If there is such a thing.
+    pub fn check(&self, archs: &[Arch]) -> Result<(), PipelineError> {
+        let Selection::OnDevice {
+            ordinal, database, ..
+        } = self
+        else {
+            return Ok(());
+        };
+        if let Some(path) = database {
+            Database::load(path)?;
+            Database::check_writable(path)?;
+        }
+        let context = Context::new(*ordinal)?;
+        let (device, sm) = (&context.info().name, context.info().sm);
+        let foreign = archs
+            .iter()
+            .find(|arch| !engine::executes(sm, (arch.sm, arch.specific)));
+        match foreign {
+            Some(&arch) => Err(PipelineError::Tune(TuneError::OtherDevice {
+                arch: arch_name(arch),
+                device: device.clone(),
+                sm,
+            })),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Is told of stages and their steps.

@@ -374,6 +374,19 @@ fn an_output_that_cannot_be_written() {
 }
 
 #[test]
+fn a_timing_cache_that_cannot_be_kept() {
+    let place = Place::with_model(&sum(weight()));
+    let cache = |path| compile(&["--tune", "--timingCacheFile", path]);
+    place.expect(
+        "timing_cache_in_no_folder",
+        FAILED,
+        &cache("nowhere/timings.jsonl"),
+    );
+    place.write("timings.jsonl", b"{\"kernel\": 3}\n");
+    place.expect("timing_cache_is_damaged", FAILED, &cache("timings.jsonl"));
+}
+
+#[test]
 fn what_is_not_there_yet_is_refused() {
     let place = Place::with_model(&sum(weight()));
     place.expect("int8_is_refused", REFUSED, &compile(&["--int8"]));

@@ -14,7 +14,7 @@ use rtrt_codegen::kernel::{self, Arch, KernelOptions};
 use rtrt_codegen::ops;
 use rtrt_codegen::ops::random::drawn;
 use rtrt_codegen::reference;
-use rtrt_codegen::rewrite::canonicalize::canonicalize_counting;
+use rtrt_codegen::rewrite::canonicalize::{canonicalize_counting, rewrite_model};
 use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RuleSet, fuse_canonical};
 use rtrt_codegen::specialize;
 use rtrt_codegen::testing::fused::run_fused;
@@ -84,9 +84,9 @@ impl Case {
         parse(&self.graph, &|name| ops::lookup(name).map(|def| def.name))
     }
 
-    /// The static core graph.
+    /// The static core graph, after the rules of the model phase.
     fn core(&self) -> Result<Graph, Failed> {
-        let graph = self.parse()?;
+        let graph = rewrite_model(&self.parse()?, RuleSet::builtin());
         Ok(specialize::specialize(&graph, &specialize::bind(&graph, &[])?)?)
     }
 

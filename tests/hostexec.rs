@@ -11,6 +11,8 @@ mod attention_regions;
 mod harness;
 #[path = "hostexec/products.rs"]
 mod products;
+#[path = "hostexec/quantized_models.rs"]
+mod quantized_models;
 #[path = "hostexec/regions.rs"]
 mod regions;
 #[path = "hostexec/translation.rs"]
@@ -311,6 +313,18 @@ fn simt_products_with_epilogues_tails_and_batches() {
     check_template(&products::tails(DType::F32), "gemm_simt", SM_90, 3);
     check_template(&products::batches(DType::F32), "gemm_simt", SM_90, 1);
     check_sums(&products::deep(DType::F32), "gemm_simt", SM_90, 6, 2.0 * SUMS);
+}
+
+#[test]
+fn simt_sums_of_integers_that_blocks_share() {
+    check_template(&products::deep(DType::I32), "gemm_simt", SM_90, 6);
+}
+
+#[test]
+fn regions_of_quantised_models() {
+    for name in quantized_models::NAMES {
+        check_some(quantized_models::regions(name), 3);
+    }
 }
 
 #[test]

@@ -110,7 +110,7 @@ pub struct BuildArgs {
     /// Leave out one rule; may be repeated.
     #[arg(long = "disable-rule", value_name = "NAME")]
     pub disable_rule: Vec<String>,
-    /// Keep only rules at least this careful: exact, reassoc or approx.
+    /// Keep only rules at least this careful: exact, reassoc, step or approx.
     #[arg(long, value_name = "CLASS", default_value = "approx")]
     pub numerics: String,
 }

@@ -42,9 +42,10 @@ fn numerics(name: &str) -> Result<Numerics, Failure> {
     match name {
         "exact" => Ok(Numerics::Exact),
         "reassoc" => Ok(Numerics::Reassoc),
+        "step" => Ok(Numerics::Step),
         "approx" => Ok(Numerics::Approx(u32::MAX)),
         _ => Err(Failure::usage(format!(
-            "`--numerics {name}`: expected exact, reassoc or approx"
+            "`--numerics {name}`: expected exact, reassoc, step or approx"
         ))),
     }
 }

@@ -19,13 +19,15 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     let output = args.output.clone().unwrap_or_else(|| engine_path(&args.model));
     // Building takes long; what can be known to fail is said first.
     io::check_writable(&output)?;
+    let selection = selection(args);
+    selection.check(&archs)?;
     let progress = Progress::new(false);
     progress.stage("import", 0);
     let model = onnx::import_file(&args.model)?;
     progress.stage("specialize", 0);
     let core = pipeline::lower(&model.graph, &settings)?;
     pipeline::check_nvrtc()?;
-    let engine = pipeline::compile(&core, &archs, &settings, &selection(args), &progress)?;
+    let engine = pipeline::compile(&core, &archs, &settings, &selection, &progress)?;
     if let Some(folder) = &args.dump_kernels {
         dump_kernels(&engine, folder)?;
     }

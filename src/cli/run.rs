@@ -9,7 +9,6 @@ use super::manifest::{self, Case};
 use super::{build, inspect, out};
 use crate::io::Port;
 use crate::ir::HostTensor;
-use crate::onnx::Model;
 use crate::pipeline;
 use crate::runtime::ExecutionContext;
 use crate::{io, onnx, ops};
@@ -46,9 +45,10 @@ fn run_case(args: &RunArgs, case: &Case) -> Result<Named, Failure> {
     } else {
         let model = onnx::import_file(&case.model)?;
         let inputs = io::read_inputs(&case.inputs, &pipeline::ports(&model.graph))?;
+        let settings = build::settings(&args.build)?;
         let results = match device {
-            Device::Cpu => pipeline::run_reference(&model.graph, &inputs)?,
-            Device::Cuda(ordinal) => compile_and_run(args, &model, &inputs, ordinal)?,
+            Device::Cpu => pipeline::run_reference(&model.graph, &inputs, &settings)?,
+            Device::Cuda(ordinal) => pipeline::run_on_device(&model.graph, &inputs, &settings, ordinal)?,
         };
         (model.graph.output_names, results)
     };
@@ -84,17 +84,6 @@ fn engine_ports(context: &ExecutionContext) -> Vec<Port> {
         dtype: Some(binding.dtype),
     };
     context.engine().inputs().iter().map(port).collect()
-}
-
-/// Compiles for the shapes of the inputs and the device, and runs.
-fn compile_and_run(
-    args: &RunArgs,
-    model: &Model,
-    inputs: &[HostTensor],
-    ordinal: usize,
-) -> Result<Vec<HostTensor>, Failure> {
-    let settings = build::settings(&args.build)?;
-    Ok(pipeline::run_on_device(&model.graph, inputs, &settings, ordinal)?)
 }
 
 /// One line per row of the last axis: its largest entries with their positions.

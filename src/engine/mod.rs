@@ -235,10 +235,8 @@ impl Engine {
     /// version, whose cubins the device still executes. Tegra devices share binaries with none.
     pub fn program_for(&self, sm: u32) -> Option<&Program> {
         let candidates = self.header.programs.iter().filter_map(|program| {
-            let (own, specific) = arch_number(&program.arch)?;
-            let tegra = TEGRA.contains(&own) || TEGRA.contains(&sm);
-            let runs = own == sm || (!specific && !tegra && own < sm && own / 10 == sm / 10);
-            runs.then_some(((own, specific), program))
+            let arch = arch_number(&program.arch)?;
+            executes(sm, arch).then_some((arch, program))
         });
         candidates
             .max_by_key(|(rank, _)| *rank)
@@ -248,6 +246,14 @@ impl Engine {
 
 /// Compute capabilities (times ten) of integrated devices.
 const TEGRA: [u32; 2] = [87, 110];
+
+/// Whether a device of compute capability `sm` (times ten) executes cubins for `arch`, as
+/// [`arch_number`] gives it.
+pub fn executes(sm: u32, arch: (u32, bool)) -> bool {
+    let (own, specific) = arch;
+    let tegra = TEGRA.contains(&own) || TEGRA.contains(&sm);
+    own == sm || (!specific && !tegra && own < sm && own / 10 == sm / 10)
+}
 
 /// `sm_90a` as `(90, true)`.
 pub fn arch_number(name: &str) -> Option<(u32, bool)> {

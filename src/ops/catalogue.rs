@@ -215,6 +215,17 @@ pub fn counts() -> (usize, usize) {
     (supported, OPERATORS.len())
 }
 
+/// The operators of another domain that the op table imports, sorted.
+fn names_of(domain: &str) -> Vec<&'static str> {
+    let mut names: Vec<&str> = super::all()
+        .flat_map(|def| def.onnx)
+        .filter(|onnx| onnx.domain == domain)
+        .map(|onnx| onnx.name)
+        .collect();
+    names.sort_unstable();
+    names
+}
+
 /// `docs/operators.md`.
 pub fn page() -> String {
     let (supported, all) = counts();
@@ -223,6 +234,7 @@ pub fn page() -> String {
          Made from the op table by a test; `make bless` rewrites it.\n\n\
          {supported} of the {all} operators of the main domain are supported, for the opsets listed \
          ({OLDEST_OPSET} to {NEWEST_OPSET}; those before {OLDEST_OPSET} mostly work and are not tested). \
+         Of `com.microsoft`, {} are supported. \
          Operators of `ai.onnx.ml`, of the preview domains and for training are refused. A model that \
          uses what is refused is refused as a whole, and every such node is named with its reason.\n\n\
          Kinds are those of the first operand, or of the result where there is none: `float` is \
@@ -230,7 +242,8 @@ pub fn page() -> String {
          signed and unsigned. Strings and complex numbers are not supported anywhere. A shape that is \
          \"constant to compile\" may also be computed from shapes of the inputs; on the CPU it may depend \
          on any data.\n\n\
-         | operator | opsets | kinds | restrictions |\n|---|---|---|---|\n"
+         | operator | opsets | kinds | restrictions |\n|---|---|---|---|\n",
+        names_of("com.microsoft").join(", ")
     );
     for entry in OPERATORS {
         let kinds = if is_supported(entry) {

@@ -66,6 +66,16 @@ pub static MUL: OpDef = OpDef {
     ..BINARY
 };
 
+/// `a * b`, rounded before anything is added to it: kernels make no fused multiply-add of it.
+/// For sums whose roundings decide a quantised step.
+pub static MUL_ROUNDED: OpDef = OpDef {
+    name: "mul_rounded",
+    operands: Operands::commutative(&["a", "b"]),
+    eval: |ctx| number2(ctx, |a, b| a * b, i64::wrapping_mul, u64::wrapping_mul),
+    lower: Lowering::Map("rt_mul_rounded({0}, {1})"),
+    ..BINARY
+};
+
 /// `a / b`. Integers round towards zero; an integer divided by zero is zero.
 pub static DIV: OpDef = OpDef {
     name: "div",
@@ -466,6 +476,7 @@ pub static OPS: &[&OpDef] = &[
     &ADD,
     &SUB,
     &MUL,
+    &MUL_ROUNDED,
     &DIV,
     &POW,
     &MOD_FLOOR,

@@ -144,6 +144,11 @@ impl OnnxOp {
         }
     }
 
+    /// The same operator in another domain.
+    pub const fn of(self, domain: &'static str) -> Self {
+        OnnxOp { domain, ..self }
+    }
+
     pub const fn since(self, since: i64) -> Self {
         OnnxOp { since, ..self }
     }

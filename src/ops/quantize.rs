@@ -46,7 +46,41 @@ pub static DYNAMIC_QUANTIZE_LINEAR: OpDef = OpDef {
     ..FORM
 };
 
-pub static OPS: &[&OpDef] = &[&QUANTIZE_LINEAR, &DEQUANTIZE_LINEAR, &DYNAMIC_QUANTIZE_LINEAR];
+/// ONNX Runtime's sum of quantised tensors, quantised again. Scales are for whole tensors.
+pub static Q_LINEAR_ADD: OpDef = OpDef {
+    name: "QLinearAdd",
+    onnx: &[OnnxOp::new("QLinearAdd").of("com.microsoft")],
+    operands: Operands::exactly(&[
+        "a",
+        "a_scale",
+        "a_zero_point",
+        "b",
+        "b_scale",
+        "b_zero_point",
+        "y_scale",
+        "y_zero_point",
+    ]),
+    lower: Lowering::Expand(q_linear_add),
+    ..FORM
+};
+
+/// ONNX Runtime's mean of each channel of a quantised tensor, quantised again.
+pub static Q_LINEAR_GLOBAL_AVERAGE_POOL: OpDef = OpDef {
+    name: "QLinearGlobalAveragePool",
+    onnx: &[OnnxOp::new("QLinearGlobalAveragePool").of("com.microsoft")],
+    operands: Operands::exactly(&["x", "x_scale", "x_zero_point", "y_scale", "y_zero_point"]),
+    attrs: &[int_attr("channels_last", 0)],
+    lower: Lowering::Expand(q_linear_global_average_pool),
+    ..FORM
+};
+
+pub static OPS: &[&OpDef] = &[
+    &QUANTIZE_LINEAR,
+    &DEQUANTIZE_LINEAR,
+    &DYNAMIC_QUANTIZE_LINEAR,
+    &Q_LINEAR_ADD,
+    &Q_LINEAR_GLOBAL_AVERAGE_POOL,
+];
 
 /// `value` (a scale or zero point) in a shape that broadcasts to that of `x`.
 pub fn spread(ctx: &mut ExpandCtx<'_>, value: ValueId, x: ValueId) -> Result<ValueId, OpError> {
@@ -210,4 +244,60 @@ fn dynamic_quantize_linear(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpEr
     let scaled = ctx.binary("div", x, scale)?;
     let y = quantized(ctx, scaled, Some(zero_point), DType::U8)?;
     Ok(vec![y, scale, zero_point])
+}
+
+/// Operand `n`, a scale or zero point of a whole tensor, as one `f32`.
+fn number(ctx: &mut ExpandCtx<'_>, n: usize) -> Result<ValueId, OpError> {
+    let value = ctx.value(n)?;
+    let value = ctx.reshape(value, &[])?;
+    ctx.cast(value, DType::F32)
+}
+
+/// `y_zero - (ra * a_zero + rb * b_zero) + ra * a + rb * b`, with ratios of scales `ra` and `rb`:
+/// every operation rounds to `f32` in this order, as in ONNX Runtime, and rounding to steps comes
+/// after the zero point.
+fn q_linear_add(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
+    let (y_scale, y_zero) = (number(ctx, 6)?, number(ctx, 7)?);
+    let mut terms = Vec::new();
+    let mut zeros = Vec::new();
+    for n in [0, 3] {
+        let (scale, zero) = (number(ctx, n + 1)?, number(ctx, n + 2)?);
+        let ratio = ctx.binary("div", scale, y_scale)?;
+        zeros.push(ctx.binary("mul_rounded", ratio, zero)?);
+        let x = ctx.value(n)?;
+        let x = ctx.cast(x, DType::F32)?;
+        terms.push(ctx.binary("mul_rounded", x, ratio)?);
+    }
+    let zeros = ctx.binary("add", zeros[0], zeros[1])?;
+    let offset = ctx.binary("sub", y_zero, zeros)?;
+    let sum = ctx.binary("add", terms[0], offset)?;
+    let sum = ctx.binary("add", sum, terms[1])?;
+    let y_zero = ctx.value(7)?;
+    let to = ctx.dtype_of(y_zero);
+    Ok(vec![quantized(ctx, sum, None, to)?])
+}
+
+/// The sum of all cells without their zero points, times `x_scale / (y_scale * cells)`.
+fn q_linear_global_average_pool(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
+    let (x, zero) = (ctx.value(0)?, ctx.value(2)?);
+    let dims = ctx.dims_of(x);
+    let axes: Vec<usize> = match infer::int(ctx.attrs, "channels_last")? {
+        0 => (2..dims.len()).collect(),
+        _ => (1..dims.len().saturating_sub(1)).collect(),
+    };
+    let zero = ctx.reshape(zero, &[])?;
+    let (x, zero) = (ctx.cast(x, DType::I32)?, ctx.cast(zero, DType::I32)?);
+    let centred = ctx.binary("sub", x, zero)?;
+    let sum = ctx.reduce("reduce_sum", centred, &axes)?;
+    let sum = ctx.cast(sum, DType::F32)?;
+    #[expect(clippy::cast_precision_loss, reason = "the scale is a float")]
+    let cells = axes.iter().map(|&axis| dims[axis]).product::<usize>() as f64;
+    let (x_scale, y_scale) = (number(ctx, 1)?, number(ctx, 3)?);
+    let unit = ctx.with_number("mul", y_scale, cells)?;
+    let unit = ctx.binary("div", x_scale, unit)?;
+    let scaled = ctx.binary("mul", sum, unit)?;
+    let y_zero = ctx.value(4)?;
+    let to = ctx.dtype_of(y_zero);
+    let y_zero = ctx.reshape(y_zero, &[])?;
+    Ok(vec![quantized(ctx, scaled, Some(y_zero), to)?])
 }

@@ -1,11 +1,11 @@
 //! Matrix products and convolutions of quantised operands, computed in 32-bit integers.
 
-use super::build::{FORM, int_attr, optional_attr, str_attr};
+use super::build::{FORM, float_attr, int_attr, optional_attr, str_attr};
 use super::conv_forms::conv;
 use super::matmul_forms::matmul;
 use super::quantize::quantized;
-use super::{AttrDef, AttrKind, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands};
-use crate::ir::{DType, ValueId};
+use super::{AttrDef, AttrKind, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer};
+use crate::ir::{DType, Operand, ValueId};
 
 const CONV_ATTRS: &[AttrDef] = &[
     str_attr("auto_pad", "NOTSET"),
@@ -83,7 +83,32 @@ pub static Q_LINEAR_CONV: OpDef = OpDef {
     ..FORM
 };
 
-pub static OPS: &[&OpDef] = &[&MATMUL_INTEGER, &CONV_INTEGER, &Q_LINEAR_MATMUL, &Q_LINEAR_CONV];
+/// ONNX Runtime's fully connected layer: `alpha * a * b + c`, either factor transposed on request,
+/// quantised again where `y_scale` is given and in `f32` where it is not. The unit of `c` is that
+/// of the product.
+pub static Q_GEMM: OpDef = OpDef {
+    name: "QGemm",
+    onnx: &[OnnxOp::new("QGemm").of("com.microsoft")],
+    operands: Operands::with_optional(
+        &["a", "a_scale", "a_zero_point", "b", "b_scale", "b_zero_point"],
+        &["c", "y_scale", "y_zero_point"],
+    ),
+    attrs: &[
+        float_attr("alpha", 1.0),
+        int_attr("transA", 0),
+        int_attr("transB", 0),
+    ],
+    lower: Lowering::Expand(q_gemm),
+    ..FORM
+};
+
+pub static OPS: &[&OpDef] = &[
+    &MATMUL_INTEGER,
+    &CONV_INTEGER,
+    &Q_LINEAR_MATMUL,
+    &Q_LINEAR_CONV,
+    &Q_GEMM,
+];
 
 /// Along which axis of a product a vector of scales or zero points lies.
 #[derive(Clone, Copy)]
@@ -118,8 +143,19 @@ fn placed(ctx: &mut ExpandCtx<'_>, value: ValueId, of: ValueId, axis: Axis) -> R
 /// Operand `n` minus its zero point, operand `zero`, in `i32`.
 fn centred(ctx: &mut ExpandCtx<'_>, n: usize, zero: usize, axis: Axis) -> Result<ValueId, OpError> {
     let value = ctx.value(n)?;
+    let zero = ctx.optional(zero);
+    without_zero(ctx, value, zero, axis)
+}
+
+/// `value - zero` in `i32`.
+fn without_zero(
+    ctx: &mut ExpandCtx<'_>,
+    value: ValueId,
+    zero: Operand,
+    axis: Axis,
+) -> Result<ValueId, OpError> {
     let wide = ctx.cast(value, DType::I32)?;
-    let Some(zero) = ctx.optional(zero) else {
+    let Some(zero) = zero else {
         return Ok(wide);
     };
     let zero = placed(ctx, zero, value, axis)?;
@@ -127,26 +163,80 @@ fn centred(ctx: &mut ExpandCtx<'_>, n: usize, zero: usize, axis: Axis) -> Result
     ctx.binary("sub", wide, zero)
 }
 
+/// What a sum of integers is multiplied with: `a_scale * b_scale`, over `y_scale` if there is one.
+/// The order of the operations is ONNX Runtime's, so that its roundings are met.
+fn unit(
+    ctx: &mut ExpandCtx<'_>,
+    a_scale: ValueId,
+    b_scale: ValueId,
+    y_scale: Operand,
+) -> Result<ValueId, OpError> {
+    let (a_scale, b_scale) = (ctx.cast(a_scale, DType::F32)?, ctx.cast(b_scale, DType::F32)?);
+    let unit = ctx.binary("mul", a_scale, b_scale)?;
+    match y_scale {
+        Some(y_scale) => {
+            let y_scale = ctx.cast(y_scale, DType::F32)?;
+            ctx.binary("div", unit, y_scale)
+        }
+        None => Ok(unit),
+    }
+}
+
 /// The product of integers `sum`, whose unit is `a_scale * b_scale`, in units of `y_scale`.
 fn requantized(
     ctx: &mut ExpandCtx<'_>,
     sum: ValueId,
-    a_scale: ValueId,
-    b_scale: ValueId,
+    (a_scale, b_scale): (ValueId, ValueId),
+    (y_scale, y_zero): (ValueId, ValueId),
 ) -> Result<ValueId, OpError> {
-    let (y_scale, y_zero) = (ctx.value(6)?, ctx.value(7)?);
     let y_scale = placed(ctx, y_scale, sum, Axis::Row)?;
     let y_zero_placed = placed(ctx, y_zero, sum, Axis::Row)?;
-    let mut factors = Vec::new();
-    for scale in [a_scale, b_scale, y_scale] {
-        factors.push(ctx.cast(scale, DType::F32)?);
-    }
-    let unit = ctx.binary("mul", factors[0], factors[1])?;
-    let unit = ctx.binary("div", unit, factors[2])?;
+    let unit = unit(ctx, a_scale, b_scale, Some(y_scale))?;
     let sum = ctx.cast(sum, DType::F32)?;
     let scaled = ctx.binary("mul", sum, unit)?;
     let to = ctx.dtype_of(y_zero);
     quantized(ctx, scaled, Some(y_zero_placed), to)
+}
+
+fn q_gemm(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
+    let a = factor(ctx, 0, "transA", Axis::Row)?;
+    let b = factor(ctx, 3, "transB", Axis::Column)?;
+    let mut sum = matmul(ctx, a, b)?;
+    if let Some(c) = ctx.optional(6) {
+        sum = ctx.binary("add", sum, c)?;
+    }
+    let (a_scale, b_scale) = (ctx.value(1)?, ctx.value(4)?);
+    let a_scale = placed(ctx, a_scale, a, Axis::Row)?;
+    let a_scale = ctx.with_number("mul", a_scale, infer::float(ctx.attrs, "alpha")?)?;
+    let b_scale = placed(ctx, b_scale, b, Axis::Column)?;
+    if let Some(y_scale) = ctx.optional(7) {
+        let y_zero = ctx.value(8)?;
+        return Ok(vec![requantized(
+            ctx,
+            sum,
+            (a_scale, b_scale),
+            (y_scale, y_zero),
+        )?]);
+    }
+    let unit = unit(ctx, a_scale, b_scale, None)?;
+    let sum = ctx.cast(sum, DType::F32)?;
+    Ok(vec![ctx.binary("mul", sum, unit)?])
+}
+
+/// Matrix operand `n`, transposed if attribute `turned` says so, minus its zero point.
+fn factor(ctx: &mut ExpandCtx<'_>, n: usize, turned: &str, axis: Axis) -> Result<ValueId, OpError> {
+    let mut value = ctx.value(n)?;
+    if ctx.dims_of(value).len() != 2 {
+        return Err(OpError::invalid(format!(
+            "QGemm multiplies matrices, found `{}`",
+            ctx.graph.ty(value)
+        )));
+    }
+    if infer::int(ctx.attrs, turned)? != 0 {
+        value = ctx.transpose(value, &[1, 0])?;
+    }
+    let zero = ctx.optional(n + 2);
+    without_zero(ctx, value, zero, axis)
 }
 
 fn q_linear_matmul(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
@@ -156,7 +246,8 @@ fn q_linear_matmul(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     let a_scale = placed(ctx, a_scale, a, Axis::Row)?;
     let b_scale = placed(ctx, b_scale, b, Axis::Column)?;
     let sum = matmul(ctx, a, b)?;
-    Ok(vec![requantized(ctx, sum, a_scale, b_scale)?])
+    let y = (ctx.value(6)?, ctx.value(7)?);
+    Ok(vec![requantized(ctx, sum, (a_scale, b_scale), y)?])
 }
 
 fn q_linear_conv(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
@@ -171,5 +262,6 @@ fn q_linear_conv(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
         1 => ctx.reshape(w_scale, &[])?,
         _ => ctx.along_axis(w_scale, 1, rank)?,
     };
-    Ok(vec![requantized(ctx, sum, x_scale, w_scale)?])
+    let y = (ctx.value(6)?, ctx.value(7)?);
+    Ok(vec![requantized(ctx, sum, (x_scale, w_scale), y)?])
 }

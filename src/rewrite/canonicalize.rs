@@ -15,7 +15,7 @@ use super::match_graph::{Match, depth, find, heads};
 use super::rule_ast::{Arrow, Phase, Rule};
 use super::rule_set::RuleSet;
 use super::work_graph::WorkGraph;
-use crate::ir::{Graph, Node, NodeId, ValueId};
+use crate::ir::{DType, Graph, Node, NodeId, ValueId};
 
 /// How often each rule fired, by name.
 pub type Fired = BTreeMap<String, usize>;
@@ -50,12 +50,34 @@ pub fn canonicalize_counting(graph: &Graph, rules: &RuleSet) -> (Graph, Fired) {
     (rewriter.work.finish(), rewriter.fired)
 }
 
+/// An imported model after the rules of the model phase. Types of its values need not be known.
+///
+/// A graph with control flow is left as it is: bodies read values of the graph by name, so that
+/// no value can be known to have lost its last reader.
+pub fn rewrite_model(graph: &Graph, rules: &RuleSet) -> Graph {
+    let active: Vec<&Rule> = rules
+        .rules
+        .iter()
+        .filter(|rule| rule.header.phase == Phase::Model)
+        .collect();
+    let applies = |node: &Node| active.iter().any(|rule| heads(rule, node.op));
+    if graph.nodes.iter().any(|node| node.bodies().next().is_some()) || !graph.nodes.iter().any(applies) {
+        return graph.clone();
+    }
+    let mut rewriter = Rewriter {
+        work: WorkGraph::for_phase(super::compact::compact(graph), Phase::Model),
+        fired: Fired::new(),
+    };
+    rewriter.run(&active, Phase::Model);
+    rewriter.work.finish()
+}
+
 /// `graph` with `rule` applied once at the node of its first output; `None` where it does
 /// not fire.
 pub fn apply_once(graph: &Graph, rule: &Rule) -> Option<Graph> {
     let root = *graph.outputs.first()?;
     let mut rewriter = Rewriter {
-        work: WorkGraph::new(graph.clone()),
+        work: WorkGraph::for_phase(graph.clone(), rule.header.phase),
         fired: Fired::new(),
     };
     rewriter.apply(rule, root).then(|| rewriter.work.finish())
@@ -98,7 +120,7 @@ impl Rewriter {
 
     /// Folds the node, or applies the first rule that matches it.
     fn step(&mut self, id: NodeId, rules: &[&Rule]) -> bool {
-        if self.work.fold(id, is_small) {
+        if !self.work.keeps_forms() && self.work.fold(id, is_small) {
             return true;
         }
         let [result] = self.work.graph.node(id).results[..] else {
@@ -112,10 +134,11 @@ impl Rewriter {
             return false;
         };
         let marks = self.marks(rule, &found);
-        let ty = self.work.graph.ty(root).clone();
+        let ty = self.work.graph.value(root).ty.clone();
+        let dtype = ty.as_ref().map_or(DType::F32, |ty| ty.dtype);
         let n_nodes = self.work.graph.nodes.len();
-        let built = construct(&mut self.work, &rule.right, &found.bindings, ty.dtype, &marks);
-        let accepted = built.filter(|&new| new != root && *self.work.graph.ty(new) == ty);
+        let built = construct(&mut self.work, &rule.right, &found.bindings, dtype, &marks);
+        let accepted = built.filter(|&new| new != root && self.work.graph.value(new).ty == ty);
         if let Some(new) = accepted {
             self.work.replace(root, new);
             *self.fired.entry(rule.header.name.text.clone()).or_default() += 1;

@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use super::conditions::{Value, equal};
+
 use super::facts::{Binding, Facts, Handle};
+use super::ranges;
 use super::sinking::{Sunk, perm_over_units, sink};
 use crate::ir::{Attr, DType};
 
@@ -152,6 +154,18 @@ pub static FUNCTIONS: &[Function] = &[
         (1, 1),
         "the elements of a small integer constant",
         |args, facts| facts.ints(args[0].as_handle()?).map(Value::ints),
+    ),
+    Function::new(
+        "magnitude",
+        (1, 1),
+        "bound of the absolute values of an integer tensor",
+        |args, facts| ranges::magnitude(args[0].as_handle()?, facts).map(Value::float),
+    ),
+    Function::new(
+        "largest_sum",
+        (2, 2),
+        "largest_sum(w, axis): of absolute values of a weight, over all other axes",
+        |args, facts| ranges::largest_sum(args[0].as_handle()?, args[1].as_int()?, facts).map(Value::float),
     ),
     Function::new(
         "consumers",

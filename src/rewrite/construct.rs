@@ -176,7 +176,7 @@ impl Builder<'_> {
     /// condition; where there is none, of the kind of the whole.
     fn with_scalars(&mut self, built: Vec<Built>) -> Vec<Operand> {
         let mut kinds = built.iter().filter_map(|operand| match operand {
-            Built::Operand(Some(value)) => Some(self.work.graph.ty(*value).dtype),
+            Built::Operand(Some(value)) => Some(self.work.graph.value(*value).ty.as_ref()?.dtype),
             Built::Operand(None) | Built::Scalar(_) | Built::Many(_) => None,
         });
         let dtype = kinds.find(|&kind| kind != DType::Bool).unwrap_or(self.dtype);

@@ -38,6 +38,11 @@ pub trait Facts {
     fn ints(&self, _value: Handle) -> Option<Vec<i64>> {
         None
     }
+
+    /// The elements of an integer weight of any size.
+    fn elements(&self, _value: Handle) -> Option<Vec<f64>> {
+        None
+    }
 }
 
 /// What a pattern's name stands for in a match.

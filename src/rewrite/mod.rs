@@ -22,6 +22,7 @@ pub mod language;
 pub mod limits;
 pub mod match_graph;
 pub mod net;
+mod ranges;
 pub mod regions;
 pub mod rule_ast;
 pub mod rule_check;

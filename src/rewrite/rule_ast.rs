@@ -46,10 +46,12 @@ pub enum Item {
     Kernel(Kernel),
 }
 
-/// When rules run. `Canonical`, `Recognize`, `Algebra` and `Layout` may hold destructive
-/// (`~>`) rules; the e-graph runs the others, and non-destructive `Algebra` rules.
+/// When rules run. `Model` rules see the model's own operators, before shapes are bound. They,
+/// `Canonical`, `Recognize`, `Algebra` and `Layout` may hold destructive (`~>`) rules; the e-graph
+/// runs the others, and non-destructive `Algebra` rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
+    Model,
     Canonical,
     Recognize,
     Algebra,
@@ -61,7 +63,8 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in the order in which they run.
-    pub const ALL: [Phase; 7] = [
+    pub const ALL: [Phase; 8] = [
+        Phase::Model,
         Phase::Canonical,
         Phase::Recognize,
         Phase::Algebra,
@@ -73,6 +76,7 @@ impl Phase {
 
     pub const fn name(self) -> &'static str {
         match self {
+            Phase::Model => "model",
             Phase::Canonical => "canonical",
             Phase::Recognize => "recognize",
             Phase::Algebra => "algebra",
@@ -95,6 +99,8 @@ pub enum Numerics {
     Exact,
     /// Equal over the reals; rounding differs.
     Reassoc,
+    /// Equal over the reals; a quantised result may round to a neighbouring step.
+    Step,
     /// Within this many units in the last place.
     Approx(u32),
 }
@@ -104,6 +110,7 @@ impl std::fmt::Display for Numerics {
         match self {
             Numerics::Exact => f.write_str("exact"),
             Numerics::Reassoc => f.write_str("reassoc"),
+            Numerics::Step => f.write_str("step"),
             Numerics::Approx(ulps) => write!(f, "approx({ulps})"),
         }
     }

@@ -93,7 +93,7 @@ pub fn instance(
         bindings,
         ..
     } = maker;
-    let mut work = WorkGraph::new(graph);
+    let mut work = WorkGraph::for_phase(graph, rule.header.phase);
     let marks = Marks {
         origin: vec!["instance".to_owned()],
         rules: Vec::new(),
@@ -215,17 +215,18 @@ fn drawn(draw: &mut Draw, ty: &TensorType, positive: bool) -> HostTensor {
 /// The worst element, if it is further off than `numerics` allows.
 fn difference(left: &HostTensor, right: &HostTensor, numerics: Numerics) -> Option<Difference> {
     let (left, right) = (to_vec::<f64>(left), to_vec::<f64>(right));
-    let relative = match numerics {
-        Numerics::Exact => 0.0,
-        Numerics::Reassoc => 1e-4,
-        Numerics::Approx(ulps) => 1e-4 + f64::from(ulps) * f64::from(f32::EPSILON),
+    let (relative, absolute) = match numerics {
+        Numerics::Exact => (0.0, 0.0),
+        Numerics::Reassoc => (1e-4, 0.0),
+        Numerics::Step => (0.0, 1.0),
+        Numerics::Approx(ulps) => (1e-4 + f64::from(ulps) * f64::from(f32::EPSILON), 0.0),
     };
     let largest = left
         .iter()
         .map(|value| value.abs())
         .filter(|value| value.is_finite())
         .fold(0.0, f64::max);
-    let allowed = relative * largest;
+    let allowed = absolute + relative * largest;
     let off = |left: f64, right: f64| match (left.is_nan(), right.is_nan()) {
         (true, true) => 0.0,
         (true, false) | (false, true) => f64::INFINITY,

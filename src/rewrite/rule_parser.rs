@@ -245,21 +245,27 @@ impl Parser<'_> {
         })
     }
 
-    /// `numerics(exact)`, `numerics(reassoc)`, `numerics(approx(4))`.
+    /// `numerics(exact)`, `numerics(reassoc)`, `numerics(step)`, `numerics(approx(4))`.
     fn numerics(&mut self) -> Parsed<Numerics> {
         self.next();
         self.expect("(")?;
-        let kind = self.name("`exact`, `reassoc` or `approx(ulps)`")?;
+        let kind = self.name("`exact`, `reassoc`, `step` or `approx(ulps)`")?;
         let numerics = match kind.text.as_str() {
             "exact" => Numerics::Exact,
             "reassoc" => Numerics::Reassoc,
+            "step" => Numerics::Step,
             "approx" => {
                 self.expect("(")?;
                 let ulps = self.integer()?;
                 self.expect(")")?;
                 Numerics::Approx(u32::try_from(ulps).unwrap_or(u32::MAX))
             }
-            _ => return Err(unexpected_word(&kind, "`exact`, `reassoc` or `approx(ulps)`")),
+            _ => {
+                return Err(unexpected_word(
+                    &kind,
+                    "`exact`, `reassoc`, `step` or `approx(ulps)`",
+                ));
+            }
         };
         self.expect(")")?;
         Ok(numerics)

@@ -7,9 +7,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use super::facts::{Facts, Handle};
+use super::rule_ast::Phase;
 use crate::ir::{Attr, Attrs, DType, Graph, HostTensor, Node, NodeId, Operand, Source, TensorType, ValueId};
 use crate::ops::evaluate::to_vec;
-use crate::ops::{Datum, Lowering, NEWEST_OPSET, TileKind, emit, lookup};
+use crate::ops::{Datum, Lowering, NEWEST_OPSET, OpDef, TileKind, emit, lookup};
 use crate::reference::eval_node;
 
 /// What makes two nodes equal.
@@ -29,6 +30,8 @@ pub struct WorkGraph {
     uniform: RefCell<HashMap<ValueId, Option<f64>>>,
     /// Nodes whose operands or whose operands' users changed since [`WorkGraph::take_changed`].
     changed: Vec<NodeId>,
+    /// Whether nodes may have operands without types, and ONNX forms stay as they are.
+    keeps_forms: bool,
 }
 
 pub fn handle(value: ValueId) -> Handle {
@@ -49,6 +52,7 @@ impl WorkGraph {
             scalars: HashMap::new(),
             uniform: RefCell::default(),
             changed: Vec::new(),
+            keeps_forms: false,
             graph,
         };
         work.grow();
@@ -56,6 +60,20 @@ impl WorkGraph {
             work.adopt(id);
         }
         work
+    }
+
+    /// A graph for rules of `phase`: those of the model phase see ONNX forms, and values whose
+    /// types are not known yet.
+    pub fn for_phase(graph: Graph, phase: Phase) -> Self {
+        WorkGraph {
+            keeps_forms: phase == Phase::Model,
+            ..WorkGraph::new(graph)
+        }
+    }
+
+    /// Whether this is a model before its shapes are bound.
+    pub fn keeps_forms(&self) -> bool {
+        self.keeps_forms
     }
 
     /// Ids of all nodes, dead ones too.
@@ -102,7 +120,14 @@ impl WorkGraph {
             return Some(self.graph.node(known).results[0]);
         }
         let first = self.graph.nodes.len();
-        let results = emit(&mut self.graph, op, operands, attrs, 1, NEWEST_OPSET, origin).ok();
+        let results = if self.keeps_forms && !self.is_inferable(def, &operands) {
+            let node = self
+                .graph
+                .add_node(def.name, operands, attrs, &[("", None)], origin.to_vec());
+            Some(self.graph.node(node).results.clone())
+        } else {
+            emit(&mut self.graph, op, operands, attrs, 1, NEWEST_OPSET, origin).ok()
+        };
         self.alive.resize(self.graph.nodes.len(), true);
         self.grow();
         for position in first..self.graph.nodes.len() {
@@ -112,6 +137,12 @@ impl WorkGraph {
             ));
         }
         results.map(|results| results[0])
+    }
+
+    /// Whether `def` is a core op and all its operands have types.
+    fn is_inferable(&self, def: &OpDef, operands: &[Operand]) -> bool {
+        let has_type = |value: &ValueId| self.graph.value(*value).ty.is_some();
+        !matches!(def.lower, Lowering::Expand(_)) && operands.iter().flatten().all(has_type)
     }
 
     /// A constant without dims.
@@ -363,6 +394,11 @@ impl Facts for WorkGraph {
     fn ints(&self, value: Handle) -> Option<Vec<i64>> {
         let data = self.graph.weight(value_of(value))?;
         (data.dtype().is_int() && data.n_elements() <= 4096).then(|| to_vec::<i64>(data))
+    }
+
+    fn elements(&self, value: Handle) -> Option<Vec<f64>> {
+        let data = self.graph.weight(value_of(value))?;
+        data.dtype().is_int().then(|| to_vec(data))
     }
 }
 

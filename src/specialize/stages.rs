@@ -143,7 +143,7 @@ impl Walk<'_> {
             .collect()
     }
 
-    fn arrived_tensor(&mut self, tensor: HostTensor) -> ValueId {
+    pub(super) fn arrived_tensor(&mut self, tensor: HostTensor) -> ValueId {
         let value = self.target.add_input("", Some(tensor.ty()));
         let stages = self.stages.as_mut().expect("data arrives where something is run");
         stages.data.insert(value, tensor);
@@ -439,17 +439,20 @@ mod tests {
         assert_eq!(n_stages, 2);
     }
 
-    /// A body of Loop that doubles its state while that is below a bound, and scans it.
+    /// A body of Loop that doubles its state while that is below a bound, and scans it with the
+    /// number of the iteration added.
     fn doubling() -> Graph {
         let mut body = Graph::new("body");
-        body.add_input("iteration", Some(TensorType::new(DType::I64, &[])));
+        let iteration = input(&mut body, "iteration", DType::I64, &[]);
         body.add_input("before", Some(TensorType::new(DType::Bool, &[])));
         let state = input(&mut body, "state", DType::F32, &[]);
         let bound = input(&mut body, "bound", DType::F32, &[]);
         body.captures.push((bound, "bound".to_owned()));
         let next = add(&mut body, "add", &[state, state], Attrs::new());
         let again = add(&mut body, "less", &[next, bound], Attrs::new());
-        let scanned = add(&mut body, "neg", &[state], Attrs::new());
+        let attrs = Attrs::new().with("to", Attr::DType(DType::F32));
+        let number = add(&mut body, "cast", &[iteration], attrs);
+        let scanned = add(&mut body, "add", &[state, number], Attrs::new());
         for (name, value) in [("again", again), ("next", next), ("scanned", scanned)] {
             body.add_output(name, value);
         }
@@ -475,11 +478,19 @@ mod tests {
         graph.add_output("last", results[0]);
         graph.add_output("all", results[1]);
         let scalar = |value| HostTensor::from_f32(&[], &[value]);
-        let (outputs, n_stages) = staged(&graph, &[scalar(1.0), scalar(6.0)]);
-        assert_eq!(outputs[0], scalar(8.0));
-        assert_eq!(outputs[1], HostTensor::from_f32(&[3], &[-1.0, -2.0, -4.0]));
+        let inputs = [scalar(1.0), scalar(12.0)];
+        let (outputs, n_stages) = staged(&graph, &inputs);
+        assert_eq!(outputs[0], scalar(16.0));
+        assert_eq!(outputs[1], HostTensor::from_f32(&[4], &[1.0, 3.0, 6.0, 11.0]));
         // One to begin with, one per iteration, and the scans.
-        assert_eq!(n_stages, 5);
+        assert_eq!(n_stages, 6);
+        let mut stages = Vec::new();
+        let again = run_in_stages(&graph, &inputs, |stage, data| {
+            stages.push(stage.clone());
+            reference::run(stage, data)
+        });
+        assert_eq!(again.unwrap(), outputs);
+        assert_eq!(stages[2], stages[3], "iterations are one stage");
     }
 
     #[test]

@@ -64,12 +64,12 @@ impl Walk<'_> {
             scans: vec![Vec::new(); n_scans],
         };
         let mut iteration = 0;
+        let mut is_open = false;
         while condition && trips.is_none_or(|trips| iteration < trips) {
             self.expect_affordable(body, iteration, &state.carried, scope)?;
-            let mut inputs = self.known(vec![
-                Datum::Tensor(HostTensor::from_i64(&[], &[iteration])),
-                Datum::Tensor(HostTensor::from_slice(DType::Bool, &[], &[1u8])),
-            ]);
+            let mut inputs = vec![self.counter(iteration, is_open)];
+            let go_on = HostTensor::from_slice(DType::Bool, &[], &[1u8]);
+            inputs.extend(self.known(vec![Datum::Tensor(go_on)]));
             inputs.append(&mut state.carried);
             let mut outputs = self.inline(body, inputs, Some(scope)).into_iter();
             let again = outputs.next().unwrap_or(Known::Failed);
@@ -77,10 +77,21 @@ impl Walk<'_> {
             if failed(&state) || matches!(again, Known::Failed) {
                 return Ok(all_failed(&state));
             }
+            is_open = self.constant(&again).is_none();
             condition = self.condition(&again, reason, scope, &state.carried)?;
             iteration += 1;
         }
         Ok(state)
+    }
+
+    /// The number of an iteration. Where every iteration is a stage of its own, it is data, so that
+    /// they are the same stage.
+    fn counter(&mut self, iteration: i64, is_open: bool) -> Known {
+        let number = HostTensor::from_i64(&[], &[iteration]);
+        if is_open && self.sees_data() {
+            return Known::Tensor(self.arrived_tensor(number));
+        }
+        Known::Tensor(self.target.add_weight("", number))
     }
 
     /// Scan: evaluated where all is constant, else unrolled.

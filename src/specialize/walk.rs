@@ -202,7 +202,14 @@ impl Walk<'_> {
         };
         let n_results = node.results.len();
         let origin = &node.origin;
-        self.append(|target| ops::emit(target, def.name, operands, attrs, n_results, opset, origin))
+        let first = self.target.nodes.len();
+        let results =
+            self.append(|target| ops::emit(target, def.name, operands, attrs, n_results, opset, origin));
+        // What the rules of the model phase made is explained by them.
+        for made in &mut self.target.nodes[first..] {
+            made.rules.clone_from(&node.rules);
+        }
+        results
     }
 
     /// Lets `build` append nodes, folds those that are constant; undoes all if it fails.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::TuneError;
-use crate::aside::write_aside;
+use crate::aside::{check_writable, write_aside};
 use crate::compile;
 use crate::cuda::DeviceInfo;
 use crate::kernel::{Source, Variant};
@@ -120,6 +120,18 @@ impl Database {
             database.add(measurement);
         }
         Ok(database)
+    }
+
+    /// Says early whether the file can be written.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub fn check_writable(path: &Path) -> Result<(), TuneError> {
+        check_writable(path).map_err(|source| TuneError::File {
+            action: "write",
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Writes all measurements, sorted, so that files can be compared line by line.

@@ -16,6 +16,12 @@ pub enum TuneError {
     #[error("every variant of a region of {ops} gives wrong results; the last one: {last}")]
     #[diagnostic(code(tune::all_wrong))]
     AllWrong { ops: String, last: String },
+    #[error("kernels for {arch} do not run on {device} (sm_{sm}), so they cannot be tried there")]
+    #[diagnostic(
+        code(tune::other_device),
+        help("tune on a device of that architecture, or compile without `--tune` and `--verify-kernels`")
+    )]
+    OtherDevice { arch: String, device: String, sm: u32 },
     #[error(transparent)]
     #[diagnostic(code(tune::kernel))]
     Kernel(#[from] KernelError),

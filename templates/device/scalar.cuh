@@ -33,6 +33,13 @@ template <typename T>
 RT_DEV T rt_mul(T a, T b) {
   return static_cast<T>(a * b);
 }
+// Compilers contract `a * b + c`; these products they leave alone.
+template <typename T>
+RT_DEV T rt_mul_rounded(T a, T b) {
+  return static_cast<T>(a * b);
+}
+RT_DEV float rt_mul_rounded(float a, float b) { return __fmul_rn(a, b); }
+RT_DEV double rt_mul_rounded(double a, double b) { return __dmul_rn(a, b); }
 template <typename T>
 RT_DEV T rt_neg(T x) {
   return static_cast<T>(-x);

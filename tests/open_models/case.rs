@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use rtrt_codegen::io::{self, Port};
 use rtrt_codegen::ir::{Graph, HostTensor};
 use rtrt_codegen::ops::evaluate::to_vec;
+use rtrt_codegen::rewrite::RuleSet;
+use rtrt_codegen::rewrite::canonicalize::rewrite_model;
 use rtrt_codegen::{onnx, pipeline, specialize};
 use serde_json::Value;
 
@@ -50,7 +52,7 @@ impl Case {
         let model = onnx::import_file(&folder.join("model.onnx")).map_err(|error| error.to_string())?;
         Ok(Case {
             name: name.to_owned(),
-            graph: model.graph,
+            graph: rewrite_model(&model.graph, RuleSet::builtin()),
             n_nodes: model.n_nodes,
             folder: from.to_path_buf(),
             recipe,

@@ -48,6 +48,9 @@ template <class T> T __shfl_down_sync(unsigned, T value, int lanes, RT_SITE) {
   return rt_exchange(value, source < 32 ? source : host::lane(), site);
 }
 
+// Products that are never contracted; the emulation contracts none.
+static inline float __fmul_rn(float a, float b) { return a * b; }
+static inline double __dmul_rn(double a, double b) { return a * b; }
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 static inline double rsqrt(double x) { return 1.0 / sqrt(x); }
 
