@@ -416,17 +416,6 @@ fn products_by_groups_of_warps_in_every_tile() {
         products::matmul(DType::F16, (&[264, 200], a), (&[200, 312], b), epilogue)
     });
     check_template(&all, "gemm_wgmma", SM_90, usize::MAX);
-    // More tiles than there are blocks, so that groups take turns.
-    let many = products::matmul(
-        DType::F16,
-        (&[280, 16, 136], a),
-        (&[280, 136, 72], b),
-        products::Epilogue::RowScale,
-    );
-    check_picked(&[many], SM_90, SUMS, |variants| {
-        let takes_turns = |&rank: &usize| variants[rank].knobs.get("turns") == Some(&1);
-        (0..variants.len()).filter(takes_turns).take(1).collect()
-    });
     let deep = products::matmul(
         DType::F16,
         (&[72, 1032], a),
