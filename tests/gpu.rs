@@ -34,8 +34,15 @@ use rtrt_codegen::tune::{self, Database};
 fn main() {
     let arguments = Arguments::from_args();
     let on = env::var("RTRT_TEST_GPU").is_ok_and(|value| value == "1");
+    // Those take minutes and are for reading: only where they are named.
+    let wants_rates = arguments
+        .filter
+        .as_deref()
+        .is_some_and(|name| name.starts_with("rates"));
+    let rates = if wants_rates { rates() } else { Vec::new() };
     let trials = trials()
         .into_iter()
+        .chain(rates)
         .map(|trial| trial.with_kind("gpu").with_ignored_flag(!on));
     libtest_mimic::run(&arguments, trials.collect()).exit();
 }
@@ -46,10 +53,6 @@ fn trials() -> Vec<Trial> {
         Trial::test("contexts_share_an_engine", contexts),
         Trial::test("engines_copy_tiles_of_tensors", engines_with_tensor_maps),
         Trial::test("wrong_inputs_are_refused", wrong_inputs),
-        Trial::test("rates_of_products", || rates::products(&context()?, arch()?)),
-        Trial::test("rates_of_convolutions", || {
-            rates::convolutions(&context()?, arch()?)
-        }),
         Trial::test("tuning_keeps_and_reuses_measurements", tuning),
     ];
     type Problems = fn() -> Vec<Problem>;
@@ -76,6 +79,15 @@ fn op_table() -> Vec<Problem> {
         Lowering::Tile(kind, _) => kind != TileKind::Other,
         Lowering::Expand(_) | Lowering::Host(_) => false,
     })
+}
+
+fn rates() -> Vec<Trial> {
+    vec![
+        Trial::test("rates_of_products", || rates::products(&context()?, arch()?)),
+        Trial::test("rates_of_convolutions", || {
+            rates::convolutions(&context()?, arch()?)
+        }),
+    ]
 }
 
 /// What the copy engine reads, several tiles of each block among it.

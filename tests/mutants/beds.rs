@@ -49,16 +49,6 @@ fn many_products() -> Problem {
     )
 }
 
-fn many_wide_products() -> Problem {
-    let plain = Layout::Plain;
-    products::matmul(
-        DType::F16,
-        (&[280, 24, 136], plain),
-        (&[280, 136, 72], plain),
-        Epilogue::BiasResidualRelu,
-    )
-}
-
 fn attention(dtype: DType, queries: usize, keys: usize, depth: usize, causal_offset: Option<i64>) -> Problem {
     let mut b = Build::new(61);
     let operands = [
@@ -142,7 +132,6 @@ pub const BEDS: &[Bed] = &[
             ("tile_n", 128, 128),
             ("consumers", 2, 2),
             ("splits", 1, 1),
-            ("turns", 0, 0),
         ],
         problem: || product(DType::F16, 72, 72, 776),
         slack: 8.0,
@@ -151,17 +140,9 @@ pub const BEDS: &[Bed] = &[
         name: "wgmma tiles",
         template: "gemm_wgmma",
         arch: SM_90,
-        knobs: &[("tile_m", 64, 64), ("tile_n", 64, 64), ("turns", 0, 0)],
+        knobs: &[("tile_m", 64, 64), ("tile_n", 64, 64)],
         problem: many_products,
         slack: 6.0,
-    },
-    Bed {
-        name: "wgmma turns",
-        template: "gemm_wgmma",
-        arch: SM_90,
-        knobs: &[("turns", 1, 1)],
-        problem: many_wide_products,
-        slack: 8.0,
     },
     Bed {
         name: "wgmma split",

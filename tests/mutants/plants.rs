@@ -236,30 +236,6 @@ pub const MUTANTS: &[Mutant] = &[
         "step % kChunks * kTileK",
         "step % kChunks * 0",
     ),
-    plant(
-        "wgmma turns",
-        "a group that does not pass over the other's steps",
-        "    pass_over();\n    const",
-        "    const",
-    ),
-    plant(
-        "wgmma turns",
-        "a group that begins with the other's tile",
-        "  if (group == 1) pass_over();\n",
-        "",
-    ),
-    plant(
-        "wgmma turns",
-        "passing over without the phase",
-        "    parity ^= (stage + kSteps) / kStages & 1;\n",
-        "",
-    ),
-    plant(
-        "wgmma turns",
-        "both groups expected at every stage",
-        "rt_barrier_init(emptied + stage * 8, 4)",
-        "rt_barrier_init(emptied + stage * 8, 8)",
-    ),
     // Products with matrix instructions.
     plant("mma", "a missing wait", "    rt_async_wait<kStages - 2>();\n", ""),
     plant(

@@ -13,8 +13,8 @@ use serde::Serialize;
 use self::reading::{ConvContext, OperandContext, Reading};
 use self::shape::{BLOCK_ROWS, DEPTH_BYTES, SHAPES, Shape};
 use super::{Template, field_names, fill, gemm_mma, variant};
-use crate::ir::DType;
 use crate::ir::tiled_view::TILE_ROW_BYTES;
+use crate::ir::{DType, TiledView};
 use crate::kernel::body::region::kernel_name;
 use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
@@ -62,8 +62,6 @@ struct GemmWgmmaContext {
     resident: usize,
     stages: usize,
     consumers: usize,
-    /// Whether each group of warps has tiles of its own.
-    taking_turns: bool,
     tile_m: usize,
     tile_n: usize,
     tile_k: usize,
@@ -102,6 +100,11 @@ impl Problem {
             return None;
         }
         let reading = Reading::of(spec, &contraction, element)?;
+        let types = spec.input_types();
+        let is_legal = |(input, view): &(usize, TiledView)| view.check(types[*input].n_bytes()).is_ok();
+        if !reading.views(SHAPES[0]).iter().all(is_legal) {
+            return None;
+        }
         let least = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).min()?;
         Some(Problem {
             width: best_width(&contraction, (16 / least).clamp(4, 8)),
@@ -132,18 +135,11 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         let choices = split_choices(padded, (shape.m, shape.n, k), device);
         let own = |splits: usize| {
             let shape = Shape { splits, ..shape };
-            let us = predicted_us(
-                padded,
-                &tiling(&problem, shape, device),
-                memory_bytes(spec),
-                device,
-            )?;
+            let us = predicted_us(padded, &tiling(&problem, shape), memory_bytes(spec), device)?;
             Some(variant(TEMPLATE.name, &shape.knobs(), us))
         };
         // A tile by one block, and by as many as are likely to be best.
-        // What takes turns passes over as many steps as it takes.
-        let may_share = |&splits: &usize| splits > 1 && !shape.taking_turns;
-        let shared = choices.into_iter().filter(may_share).filter_map(own);
+        let shared = choices.into_iter().filter(|&splits| splits > 1).filter_map(own);
         found.extend(ranked(shared.collect(), 1));
         found.extend(own(1));
     }
@@ -151,7 +147,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
-fn tiling(problem: &Problem, shape: Shape, device: &Device) -> Tiling {
+fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     /// Floating-point operations per clock and SM that power allows for.
     const SUSTAINED: f64 = 4096.0 * 0.8;
     /// Several SMs that ask for a tile at nearly the same time are answered together.
@@ -160,11 +156,6 @@ fn tiling(problem: &Problem, shape: Shape, device: &Device) -> Tiling {
     // Every instruction reads all columns.
     let read = (shape.m + shape.n * (shape.m / BLOCK_ROWS)) * TILE_ROW_BYTES;
     let written = (shape.m + shape.n) * TILE_ROW_BYTES;
-    // Of groups that take turns, only the last one's epilogue has nothing to hide behind.
-    let sizes = problem.contraction.sizes;
-    let (tiles_m, tiles_n, _) = shape.blocking(problem.element).tiles(sizes);
-    let waves = (tiles_m * tiles_n * sizes.batch).div_ceil(device.n_sms as usize * shape.resident);
-    let shown = if shape.taking_turns { waves } else { 1 } as f64;
     Tiling {
         m: shape.m,
         n: shape.n,
@@ -179,8 +170,7 @@ fn tiling(problem: &Problem, shape: Shape, device: &Device) -> Tiling {
         step_bytes: written as f64 / JOINT_COPIES,
         fetch_work: 0.0,
         epilogue_work: (shape.m * shape.n) as f64
-            * (epilogue_work(&problem.contraction) + 12.0 / problem.width as f64)
-            / shown,
+            * (epilogue_work(&problem.contraction) + 12.0 / problem.width as f64),
         // Phases of barriers are waited for while products are in flight.
         step_clk: 0.0,
         stays: true,
@@ -237,7 +227,6 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             resident: shape.resident,
             stages: shape.stages,
             consumers: shape.consumers,
-            taking_turns: shape.taking_turns,
             tile_m: shape.m,
             tile_n: shape.n,
             tile_k: blocking.k,
@@ -284,8 +273,7 @@ fn signature(
 
 fn tile_name(shape: Shape, blocking: Blocking) -> String {
     let Blocking { m, n, k, splits } = blocking;
-    let groups = if shape.taking_turns { "t" } else { "c" };
-    let tile = format!("{m}x{n}x{k}_{groups}{}_p{}", shape.consumers, shape.stages);
+    let tile = format!("{m}x{n}x{k}_c{}_p{}", shape.consumers, shape.stages);
     if splits > 1 {
         format!("{tile}_s{splits}")
     } else {

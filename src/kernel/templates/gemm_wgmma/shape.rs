@@ -15,9 +15,8 @@ use crate::kernel::templates::knob;
 pub struct Shape {
     pub m: usize,
     pub n: usize,
-    /// Groups of warps that multiply, each its own rows, or its own tiles in turns.
+    /// Groups of warps that multiply, each its own rows.
     pub consumers: usize,
-    pub taking_turns: bool,
     pub stages: usize,
     /// Columns of a warp's sums that are in shared memory at a time.
     pub slab: usize,
@@ -32,7 +31,6 @@ const fn shape(m: usize, n: usize, consumers: usize, stages: usize, slab: usize,
         m,
         n,
         consumers,
-        taking_turns: false,
         stages,
         slab,
         resident,
@@ -40,16 +38,7 @@ const fn shape(m: usize, n: usize, consumers: usize, stages: usize, slab: usize,
     }
 }
 
-/// Two groups of warps take turns: one finishes its tile while the other multiplies.
-const fn turns(m: usize, n: usize, stages: usize, slab: usize) -> Shape {
-    Shape {
-        taking_turns: true,
-        ..shape(m, n, 2, stages, slab, 1)
-    }
-}
-
-/// Large tiles reuse most; groups that take turns, and two blocks of small ones, hide each
-/// other's epilogues.
+/// Large tiles reuse most; two blocks of small ones hide each other's epilogues.
 pub const SHAPES: &[Shape] = &[
     shape(128, 256, 2, 4, 32, 1),
     shape(256, 128, 2, 4, 32, 1),
@@ -60,10 +49,6 @@ pub const SHAPES: &[Shape] = &[
     shape(64, 256, 1, 4, 64, 1),
     shape(64, 128, 1, 4, 32, 2),
     shape(64, 64, 1, 6, 32, 2),
-    turns(128, 128, 5, 64),
-    turns(64, 256, 4, 64),
-    turns(128, 64, 6, 64),
-    turns(64, 128, 6, 64),
 ];
 
 /// Registers per thread of copying and of multiplying threads, where three groups share what
@@ -135,12 +120,11 @@ impl Shape {
         self.tickets_bytes(n_tiles) + n_tiles * self.splits * self.m * self.n * 4
     }
 
-    pub fn knobs(self) -> [(&'static str, usize); 8] {
+    pub fn knobs(self) -> [(&'static str, usize); 7] {
         [
             ("tile_m", self.m),
             ("tile_n", self.n),
             ("consumers", self.consumers),
-            ("turns", usize::from(self.taking_turns)),
             ("stages", self.stages),
             ("slab", self.slab),
             ("resident", self.resident),
@@ -154,7 +138,6 @@ impl Shape {
             m: knob("tile_m")?,
             n: knob("tile_n")?,
             consumers: knob("consumers")?,
-            taking_turns: knob("turns")? == 1,
             stages: knob("stages")?,
             slab: knob("slab")?,
             resident: knob("resident")?,
