@@ -285,12 +285,22 @@ pub fn regions(core: &Graph, arch: Arch, settings: &Settings) -> Result<FusedGra
 }
 
 fn in_canonical_form(core: &Graph, settings: &Settings, rules: &RuleSet) -> Graph {
+    canonical_by(core, settings, |graph| canonicalize(graph, rules))
+}
+
+/// The graph that the e-graph starts from, where `canonicalize` does a pass: it is asked once
+/// in `f32`, and once more after values were narrowed.
+pub fn canonical_by(
+    core: &Graph,
+    settings: &Settings,
+    mut canonicalize: impl FnMut(&Graph) -> Graph,
+) -> Graph {
     match settings.precision {
-        DType::F32 => canonicalize(core, rules),
+        DType::F32 => canonicalize(core),
         // Casts would hide the spellings that rules recognise.
         narrow => {
-            let recognised = canonicalize(core, rules);
-            canonicalize(&specialize::lower_precision(&recognised, narrow), rules)
+            let recognised = canonicalize(core);
+            canonicalize(&specialize::lower_precision(&recognised, narrow))
         }
     }
 }

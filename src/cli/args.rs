@@ -20,7 +20,7 @@ pub enum Command {
     Compile(CompileArgs),
     /// Execute a model or an engine on given inputs.
     Run(RunArgs),
-    /// Time an engine on the GPU.
+    /// Time an engine or a model on the GPU.
     Bench(BenchArgs),
     /// Say what is in a model or an engine.
     Inspect(InspectArgs),
@@ -57,7 +57,7 @@ pub struct CompileArgs {
     /// Variants tried per kernel when tuning.
     #[arg(long = "maxTactics", value_name = "N", default_value_t = 8)]
     pub max_tactics: usize,
-    /// Print each kernel with its ONNX nodes, rules and predicted time.
+    /// Print each kernel with its ONNX nodes, its rules, what it saves, and the choices that lost.
     #[arg(long)]
     pub explain: bool,
     /// Write the generated CUDA sources into this folder.
@@ -71,7 +71,7 @@ pub struct CompileArgs {
     pub json: bool,
 }
 
-/// Settings of a build, shared by `compile` and `run model.onnx`.
+/// Settings of a build, shared by all commands that take a model.
 #[derive(Debug, Clone, Args)]
 pub struct BuildArgs {
     /// Shapes of dynamic inputs: `image:8x3x224x224,ids:[1,128]`; an unnamed dynamic dim is 1.
@@ -104,10 +104,17 @@ pub struct BuildArgs {
     /// Strict f32; this is the default, and the flag is accepted for trtexec's users.
     #[arg(long = "noTF32", conflicts_with = "tf32")]
     pub no_tf32: bool,
-    /// Folder of `.rules` files that add to or replace the built-in ones.
+    #[command(flatten)]
+    pub rules: RuleArgs,
+}
+
+/// Which rules take part.
+#[derive(Debug, Clone, Args)]
+pub struct RuleArgs {
+    /// Folder of `.rules` files, or one file, whose rules add to or replace the built-in ones.
     #[arg(long, value_name = "DIR")]
     pub rules: Option<PathBuf>,
-    /// Leave out one rule; may be repeated.
+    /// Leave out one rule, or all rules of a tag; may be repeated.
     #[arg(long = "disable-rule", value_name = "NAME")]
     pub disable_rule: Vec<String>,
     /// Keep only rules at least this careful: exact, reassoc, step or approx.
@@ -141,8 +148,10 @@ pub struct RunArgs {
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// The engine.
+    /// The engine, or a model, which is compiled for the device first.
     pub engine: PathBuf,
+    #[command(flatten)]
+    pub build: BuildArgs,
     /// Timed graph launches.
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub iterations: usize,
@@ -159,11 +168,14 @@ pub struct BenchArgs {
 
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// A model or an engine.
+    /// A model or an engine; with `--graph` also a graph in text form (`.rtrt`).
     pub file: PathBuf,
     /// Machine-readable report on stdout.
     #[arg(long)]
     pub json: bool,
+    /// Also print what each kernel of an engine saves, and the choices that lost.
+    #[arg(long)]
+    pub explain: bool,
     /// Print the graph in text form as it is after a stage of compiling.
     #[arg(long, value_name = "STAGE", value_parser = ["imported", "core", "canonical", "regions"])]
     pub graph: Option<String>,
@@ -183,21 +195,97 @@ pub struct RulesArgs {
 #[derive(Debug, Subcommand)]
 pub enum RulesCommand {
     /// One line per rule: name, phase, numerics, place, what it is for.
-    List {
-        /// Folder of `.rules` files that add to or replace the built-in ones.
-        #[arg(long, value_name = "DIR")]
-        rules: Option<PathBuf>,
-        /// Machine-readable list on stdout.
-        #[arg(long)]
-        json: bool,
-    },
+    List(RulesListArgs),
     /// One rule with its text.
-    Show {
-        name: String,
-        /// Folder of `.rules` files that add to or replace the built-in ones.
-        #[arg(long, value_name = "DIR")]
-        rules: Option<PathBuf>,
-    },
+    Show(RulesShowArgs),
+    /// Try rules on pinned and drawn instances: types, numbers, NaN and infinity, and exact
+    /// equality in a prime field.
+    Check(RulesCheckArgs),
+    /// Say where one rule fires in a model, and what keeps it from firing elsewhere.
+    Try(RulesTryArgs),
+    /// Say what each rule is worth in a model: kernels and predicted time without it.
+    Ablate(RulesAblateArgs),
+    /// Say which rules make what others look for.
+    Graph(RulesGraphArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct RulesListArgs {
+    #[command(flatten)]
+    pub rules: RuleArgs,
+    /// Machine-readable list on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RulesShowArgs {
+    pub name: String,
+    #[command(flatten)]
+    pub rules: RuleArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct RulesCheckArgs {
+    /// Rules, or files of rules; all rules unless given.
+    #[arg(value_name = "RULE|FILE")]
+    pub subjects: Vec<String>,
+    #[command(flatten)]
+    pub rules: RuleArgs,
+    /// Drawn instances that a rule must keep, for each pinned one.
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    pub instances: usize,
+    /// Also try every small instance: extents up to three, all axes and permutations.
+    #[arg(long)]
+    pub small_scope: bool,
+    /// Machine-readable report on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RulesTryArgs {
+    /// The rule.
+    pub rule: String,
+    /// The ONNX model, or a graph in text form (`.rtrt`).
+    pub model: PathBuf,
+    /// Print every miss, also where only the outermost op of the rule was found.
+    #[arg(long)]
+    pub all: bool,
+    #[command(flatten)]
+    pub build: BuildArgs,
+    /// Machine-readable report on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RulesAblateArgs {
+    /// The ONNX model, or a graph in text form (`.rtrt`).
+    pub model: PathBuf,
+    /// Architecture to predict times for.
+    #[arg(long, value_name = "ARCH", default_value = "sm_90a")]
+    pub arch: String,
+    /// Leave out all rules of a tag at once (`layout`, or several as `layout+vertical`), instead
+    /// of one rule at a time; may be repeated.
+    #[arg(long, value_name = "TAGS")]
+    pub tag: Vec<String>,
+    #[command(flatten)]
+    pub build: BuildArgs,
+    /// Machine-readable report on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RulesGraphArgs {
+    /// Only what this rule enables, and what enables it.
+    pub rule: Option<String>,
+    #[command(flatten)]
+    pub rules: RuleArgs,
+    /// In the language of Graphviz.
+    #[arg(long)]
+    pub dot: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,13 +1,15 @@
-//! `bench`: times an engine on the GPU.
+//! `bench`: times an engine, or a model that it compiles first, on the GPU.
 
 use serde::Serialize;
 
 use super::args::BenchArgs;
 use super::failure::Failure;
-use super::out;
+use super::progress::Progress;
+use super::{build, inspect, out};
 use crate::ir::HostTensor;
+use crate::onnx;
 use crate::ops::random::drawn;
-use crate::pipeline;
+use crate::pipeline::{self, Selection};
 use crate::runtime::ExecutionContext;
 
 /// Executions before the timed ones.
@@ -41,7 +43,7 @@ struct KernelTime {
 }
 
 pub fn run(args: &BenchArgs) -> Result<(), Failure> {
-    let mut context = pipeline::load_engine(&args.engine, args.device)?;
+    let mut context = loaded(args)?;
     let inputs: Vec<HostTensor> = context
         .engine()
         .inputs()
@@ -76,6 +78,21 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     } else {
         print(&report)
     }
+}
+
+/// The engine on its device; a model is compiled for that device first.
+fn loaded(args: &BenchArgs) -> Result<ExecutionContext, Failure> {
+    let settings = build::settings(&args.build)?;
+    build::check_rules(&settings)?;
+    if inspect::is_engine(&args.engine)? {
+        return Ok(pipeline::load_engine(&args.engine, args.device)?);
+    }
+    let archs = [pipeline::arch_of_device(args.device)?];
+    let core = pipeline::lower(&onnx::import_file(&args.engine)?.graph, &settings)?;
+    let progress = Progress::new(args.json);
+    let engine = pipeline::compile(&core, &archs, &settings, &Selection::Predicted, &progress)?;
+    drop(progress);
+    Ok(pipeline::execution(&engine, args.device)?)
 }
 
 fn print(report: &BenchReport) -> Result<(), Failure> {

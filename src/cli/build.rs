@@ -1,6 +1,6 @@
 //! Settings of a build, from arguments.
 
-use super::args::BuildArgs;
+use super::args::{BuildArgs, RuleArgs};
 use super::failure::Failure;
 use super::shapes;
 use crate::compile::{SUPPORTED_SM, arch_name};
@@ -8,7 +8,8 @@ use crate::ir::DType;
 use crate::kernel::Arch;
 use crate::pipeline::Settings;
 use crate::rewrite::rule_ast::Numerics;
-use crate::rewrite::rule_set::RuleOptions;
+use crate::rewrite::rule_error::closest;
+use crate::rewrite::rule_set::{RuleOptions, RuleSet};
 
 /// What the arguments ask for.
 pub fn settings(args: &BuildArgs) -> Result<Settings, Failure> {
@@ -21,13 +22,24 @@ pub fn settings(args: &BuildArgs) -> Result<Settings, Failure> {
             (false, false) => DType::F32,
         },
         tf32: args.tf32,
-        rules: RuleOptions {
-            dir: args.rules.clone(),
-            disabled: args.disable_rule.clone(),
-            numerics: numerics(&args.numerics)?,
-            ..RuleOptions::default()
-        },
+        rules: rule_options(&args.rules)?,
     })
+}
+
+/// Which rules take part.
+pub fn rule_options(args: &RuleArgs) -> Result<RuleOptions, Failure> {
+    Ok(RuleOptions {
+        dir: args.rules.clone(),
+        disabled: args.disable_rule.clone(),
+        numerics: numerics(&args.numerics)?,
+        ..RuleOptions::default()
+    })
+}
+
+/// Says early what is wrong with the rules of a build, or with switches that name them.
+pub fn check_rules(settings: &Settings) -> Result<(), Failure> {
+    RuleSet::load(&settings.rules)?;
+    Ok(())
 }
 
 fn refuse_quantised(args: &BuildArgs) -> Result<(), Failure> {
@@ -44,9 +56,13 @@ fn numerics(name: &str) -> Result<Numerics, Failure> {
         "reassoc" => Ok(Numerics::Reassoc),
         "step" => Ok(Numerics::Step),
         "approx" => Ok(Numerics::Approx(u32::MAX)),
-        _ => Err(Failure::usage(format!(
-            "`--numerics {name}`: expected exact, reassoc, step or approx"
-        ))),
+        _ => {
+            let hint = closest(name, ["exact", "reassoc", "step", "approx"]);
+            let hint = hint.map_or_else(String::new, |known| format!(", did you mean `{known}`?"));
+            Err(Failure::usage(format!(
+                "`--numerics {name}`: expected exact, reassoc, step or approx{hint}"
+            )))
+        }
     }
 }
 

@@ -19,6 +19,7 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     let output = args.output.clone().unwrap_or_else(|| engine_path(&args.model));
     // Building takes long; what can be known to fail is said first.
     io::check_writable(&output)?;
+    build::check_rules(&settings)?;
     let selection = selection(args);
     selection.check(&archs)?;
     let progress = Progress::new(false);
@@ -78,7 +79,7 @@ fn report(args: &CompileArgs, engine: &Engine, output: &Path) -> Result<(), Fail
     if args.explain {
         for arch in &report.archs {
             out::line(&format!("\nkernels for {arch}"))?;
-            report.print_kernels(arch)?;
+            report.print_kernels(arch, true)?;
         }
     }
     out::line(&format!("saved     {}", output.display()))

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::out;
-use crate::engine::{Binding, Engine, Launch, Program};
+use crate::engine::{Binding, Engine, Explanation, Launch, Program, Rejected};
 
 #[derive(Serialize)]
 pub struct EngineReport {
@@ -34,6 +34,8 @@ pub struct KernelReport {
     pub nodes: Vec<String>,
     /// Rules that shaped it, with file and line.
     pub rules: Vec<String>,
+    /// What fusing saved, and the choices that lost.
+    pub explanation: Explanation,
     pub arch: String,
     pub grid: [u32; 3],
     pub block: [u32; 3],
@@ -104,8 +106,9 @@ impl EngineReport {
         Ok(())
     }
 
-    /// One line per launch of one architecture.
-    pub fn print_kernels(&self, arch: &str) -> Result<(), Failure> {
+    /// A few lines per launch of one architecture; with `explain` also what fusing saved and
+    /// what else could have been launched.
+    pub fn print_kernels(&self, arch: &str, explain: bool) -> Result<(), Failure> {
         let own: Vec<&KernelReport> = self.kernels.iter().filter(|kernel| kernel.arch == arch).collect();
         let name = own.iter().map(|kernel| kernel.name.len()).max().unwrap_or(0);
         for (position, kernel) in own.iter().enumerate() {
@@ -122,8 +125,52 @@ impl EngineReport {
             if !kernel.rules.is_empty() {
                 out::line(&format!("       rules {}", listed(&kernel.rules)))?;
             }
+            if explain {
+                print_explanation(&kernel.explanation)?;
+            }
         }
         Ok(())
+    }
+}
+
+fn print_explanation(explanation: &Explanation) -> Result<(), Failure> {
+    if explanation.saved_launches > 0 {
+        out::line(&format!(
+            "       saves {} {}, {}",
+            explanation.saved_launches,
+            if explanation.saved_launches == 1 {
+                "launch"
+            } else {
+                "launches"
+            },
+            mib(usize::try_from(explanation.saved_bytes).unwrap_or(usize::MAX))
+        ))?;
+    }
+    for other in &explanation.rejected {
+        out::line(&format!(
+            "       lost  +{:.2} us {}",
+            other.lost_us,
+            difference(other)
+        ))?;
+    }
+    Ok(())
+}
+
+/// How a choice that lost differs from the launch.
+fn difference(other: &Rejected) -> String {
+    let parts = [
+        ("without", &other.without),
+        ("with", &other.with),
+        ("in another form, by", &other.rules),
+    ];
+    let parts = parts.iter().filter(|(_, names)| !names.is_empty());
+    let parts: Vec<String> = parts
+        .map(|(word, names)| format!("{word} {}", listed(names)))
+        .collect();
+    if parts.is_empty() {
+        "in another form".to_owned()
+    } else {
+        parts.join("; ")
     }
 }
 
@@ -139,6 +186,7 @@ fn kernel(program: &Program, launch: &Launch) -> KernelReport {
         variant: kernel.variant.clone(),
         nodes: launch.nodes.clone(),
         rules: launch.rules.clone(),
+        explanation: launch.explanation.clone(),
         arch: program.arch.clone(),
         grid: launch.grid,
         block: launch.block,

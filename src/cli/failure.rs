@@ -26,6 +26,11 @@ impl Failure {
         }
     }
 
+    /// A report on a text, which shows the lines it is about.
+    pub fn of(report: miette::Report) -> Self {
+        Failure { exit: FAILED, report }
+    }
+
     pub fn usage(message: impl Into<String>) -> Self {
         Failure {
             exit: USAGE,

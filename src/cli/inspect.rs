@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::args::InspectArgs;
 use super::engine_report::EngineReport;
 use super::failure::Failure;
-use super::{build, out};
+use super::{build, model, out};
 use crate::ir::text::print_brief;
 use crate::ir::{Graph, Source};
 use crate::onnx::Model;
@@ -48,10 +48,15 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
         }
         return inspect_engine(args);
     }
-    let model = onnx::import_file(&args.file)?;
-    if let Some(stage) = &args.graph {
-        return print_graph(&model.graph, stage, args);
+    if args.explain {
+        return Err(Failure::usage(
+            "`--explain` is about engines; `compile --explain` explains a model's",
+        ));
     }
+    if let Some(stage) = &args.graph {
+        return print_graph(&model::graph(&args.file)?, stage, args);
+    }
+    let model = onnx::import_file(&args.file)?;
     let report = model_report(&model);
     if args.json {
         out::json(&report)
@@ -77,7 +82,7 @@ fn inspect_engine(args: &InspectArgs) -> Result<(), Failure> {
     report.print_summary()?;
     for arch in &report.archs {
         out::line(&format!("\nkernels for {arch}"))?;
-        report.print_kernels(arch)?;
+        report.print_kernels(arch, args.explain)?;
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ mod engine_report;
 mod failure;
 mod inspect;
 mod manifest;
+mod model;
 mod out;
 mod progress;
 mod rules;

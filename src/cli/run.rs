@@ -14,6 +14,7 @@ use crate::runtime::ExecutionContext;
 use crate::{io, onnx, ops};
 
 pub fn run(args: &RunArgs) -> Result<(), Failure> {
+    build::check_rules(&build::settings(&args.build)?)?;
     if let Some(path) = &args.manifest {
         return manifest::serve(path, |case| run_case(args, case).map(|_| ()));
     }

@@ -132,9 +132,37 @@ pub struct Launch {
     pub nodes: Vec<String>,
     /// Rules that shaped it, as `name (file:line)`.
     pub rules: Vec<String>,
+    /// Why this launch computes what it does.
+    pub explanation: Explanation,
     pub predicted_us: f64,
     /// Median of the tuner's measurements, where it measured.
     pub measured_us: Option<f64>,
+}
+
+/// What fusing saved, and what else could have been launched.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Explanation {
+    /// Launches that a kernel for each op would take more.
+    pub saved_launches: usize,
+    /// Bytes that a kernel for each op would read and write more.
+    pub saved_bytes: u64,
+    /// Other choices for the same tensor, by rising loss.
+    pub rejected: Vec<Rejected>,
+}
+
+/// A choice that lost, by how it differs from the launch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rejected {
+    /// ONNX nodes that it leaves to another kernel.
+    pub without: Vec<String>,
+    /// ONNX nodes that it computes too.
+    pub with: Vec<String>,
+    /// Rules that give it another form of the same nodes.
+    pub rules: Vec<String>,
+    /// By how much the whole plan is slower with it, by analytic bounds.
+    pub lost_us: f64,
 }
 
 /// A kernel argument.
@@ -324,6 +352,15 @@ pub(crate) mod tests {
                 ],
                 nodes: vec!["Add_0".to_owned()],
                 rules: vec!["lower_map (lower.rules:3)".to_owned()],
+                explanation: Explanation {
+                    saved_launches: 1,
+                    saved_bytes: 32,
+                    rejected: vec![Rejected {
+                        without: vec!["Relu_1".to_owned()],
+                        lost_us: 1.25,
+                        ..Rejected::default()
+                    }],
+                },
                 predicted_us: 1.5,
                 measured_us: None,
             }],

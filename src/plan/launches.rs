@@ -6,7 +6,9 @@ use super::arena;
 use super::assembly::Assembly;
 use super::lifetimes::{Lifetime, Storage, padded};
 use crate::compile::arch_name;
-use crate::engine::{ALIGNMENT, Arg, Kernel, Launch, Memory, Place, Program, TensorMap};
+use crate::engine::{
+    ALIGNMENT, Arg, Explanation, Kernel, Launch, Memory, Place, Program, Rejected, TensorMap,
+};
 use crate::kernel::header::origins;
 use crate::kernel::{Arch, Param};
 use crate::rewrite::{FusedGraph, Region, TensorId, TensorSource};
@@ -129,6 +131,7 @@ impl Planner<'_> {
                 .iter()
                 .map(|rule| format!("{} ({})", rule.name, rule.place))
                 .collect(),
+            explanation: explanation(region),
             predicted_us: tactic.variant.predicted_us,
             measured_us: tactic.measured_us,
         }
@@ -157,6 +160,21 @@ impl Planner<'_> {
                 len: tensor.ty.n_bytes(),
             },
         }
+    }
+}
+
+fn explanation(region: &Region) -> Explanation {
+    let own = &region.explanation;
+    let rejected = own.rejected.iter().map(|other| Rejected {
+        without: other.without.clone(),
+        with: other.with.clone(),
+        rules: other.rules.clone(),
+        lost_us: other.lost_us,
+    });
+    Explanation {
+        saved_launches: own.saved_launches,
+        saved_bytes: own.saved_bytes,
+        rejected: rejected.collect(),
     }
 }
 

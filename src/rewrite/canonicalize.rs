@@ -11,11 +11,12 @@ use std::rc::Rc;
 use rustc_hash::FxHashSet;
 
 use super::construct::{Marks, construct};
-use super::match_graph::{Match, depth, find, heads};
+use super::facts::Bindings;
+use super::match_graph::{Match, NearMiss, depth, find, heads, near_miss};
 use super::rule_ast::{Arrow, Phase, Rule};
 use super::rule_set::RuleSet;
-use super::work_graph::WorkGraph;
-use crate::ir::{DType, Graph, Node, NodeId, ValueId};
+use super::work_graph::{WorkGraph, value_of};
+use crate::ir::{DType, Graph, Node, NodeId, TensorType, ValueId};
 
 /// How often each rule fired, by name.
 pub type Fired = BTreeMap<String, usize>;
@@ -27,9 +28,29 @@ pub fn canonicalize(graph: &Graph, rules: &RuleSet) -> Graph {
 
 /// As [`canonicalize`], with what fired.
 pub fn canonicalize_counting(graph: &Graph, rules: &RuleSet) -> (Graph, Fired) {
+    run_phases(graph, rules, None)
+}
+
+/// Is told of one rule as it runs.
+pub trait Watch {
+    fn rules(&self) -> &RuleSet;
+    fn rule(&self) -> &Rule;
+    /// It fired on these nodes, which are still there.
+    fn fired(&mut self, work: &WorkGraph, nodes: &[NodeId], names: &Bindings);
+    /// It does not fire here when its phase is over.
+    fn missed(&mut self, work: &WorkGraph, miss: NearMiss);
+}
+
+/// As [`canonicalize`], telling `watch` of its rule.
+pub fn canonicalize_watched(graph: &Graph, rules: &RuleSet, watch: &mut dyn Watch) -> Graph {
+    run_phases(graph, rules, Some(watch)).0
+}
+
+fn run_phases(graph: &Graph, rules: &RuleSet, watch: Option<&mut dyn Watch>) -> (Graph, Fired) {
     let mut rewriter = Rewriter {
         work: WorkGraph::new(super::compact::compact(graph)),
         fired: Fired::new(),
+        watch,
     };
     let phases = [Phase::Canonical, Phase::Recognize, Phase::Algebra, Phase::Layout];
     for phase in phases {
@@ -45,6 +66,7 @@ pub fn canonicalize_counting(graph: &Graph, rules: &RuleSet) -> (Graph, Fired) {
             .filter(|rule| rule.arrow == Arrow::Replace)
             .collect();
         rewriter.run(&active, phase);
+        rewriter.tell_misses(phase);
     }
     rewriter.fold_all();
     (rewriter.work.finish(), rewriter.fired)
@@ -55,6 +77,15 @@ pub fn canonicalize_counting(graph: &Graph, rules: &RuleSet) -> (Graph, Fired) {
 /// A graph with control flow is left as it is: bodies read values of the graph by name, so that
 /// no value can be known to have lost its last reader.
 pub fn rewrite_model(graph: &Graph, rules: &RuleSet) -> Graph {
+    rewrite_model_watched(graph, rules, None).0
+}
+
+/// As [`rewrite_model`], with what fired, telling `watch` of its rule.
+pub fn rewrite_model_watched(
+    graph: &Graph,
+    rules: &RuleSet,
+    watch: Option<&mut dyn Watch>,
+) -> (Graph, Fired) {
     let active: Vec<&Rule> = rules
         .rules
         .iter()
@@ -62,33 +93,70 @@ pub fn rewrite_model(graph: &Graph, rules: &RuleSet) -> Graph {
         .collect();
     let applies = |node: &Node| active.iter().any(|rule| heads(rule, node.op));
     if graph.nodes.iter().any(|node| node.bodies().next().is_some()) || !graph.nodes.iter().any(applies) {
-        return graph.clone();
+        return (graph.clone(), Fired::new());
     }
     let mut rewriter = Rewriter {
         work: WorkGraph::for_phase(super::compact::compact(graph), Phase::Model),
         fired: Fired::new(),
+        watch,
     };
     rewriter.run(&active, Phase::Model);
-    rewriter.work.finish()
+    rewriter.tell_misses(Phase::Model);
+    (rewriter.work.finish(), rewriter.fired)
 }
 
-/// `graph` with `rule` applied once at the node of its first output; `None` where it does
-/// not fire.
-pub fn apply_once(graph: &Graph, rule: &Rule) -> Option<Graph> {
-    let root = *graph.outputs.first()?;
+/// What became of a rule at one place.
+#[derive(Debug)]
+pub enum Once {
+    Rewritten(Graph),
+    /// The left side or a condition does not hold there.
+    NoMatch,
+    /// An op of the right side does not accept its operands, or an attribute cannot be computed.
+    NotBuilt,
+    /// The right side is the value that is there already.
+    Unchanged,
+    /// The right side has this type, which is not that of the left one.
+    OtherType(TensorType),
+    /// The right side reads the value that it is to replace.
+    Circular,
+}
+
+/// `graph` with `rule` applied once at the node of its first output.
+pub fn apply_once(graph: &Graph, rule: &Rule) -> Once {
+    let Some(&root) = graph.outputs.first() else {
+        return Once::NoMatch;
+    };
     let mut rewriter = Rewriter {
         work: WorkGraph::for_phase(graph.clone(), rule.header.phase),
         fired: Fired::new(),
+        watch: None,
     };
-    rewriter.apply(rule, root).then(|| rewriter.work.finish())
+    match rewriter.apply(rule, root) {
+        Outcome::Replaced => Once::Rewritten(rewriter.work.finish()),
+        Outcome::NoMatch => Once::NoMatch,
+        Outcome::NotBuilt => Once::NotBuilt,
+        Outcome::Unchanged => Once::Unchanged,
+        Outcome::OtherType(ty) => Once::OtherType(ty),
+        Outcome::Circular => Once::Circular,
+    }
 }
 
-struct Rewriter {
+enum Outcome {
+    Replaced,
+    NoMatch,
+    NotBuilt,
+    Unchanged,
+    OtherType(TensorType),
+    Circular,
+}
+
+struct Rewriter<'w> {
     work: WorkGraph,
     fired: Fired,
+    watch: Option<&'w mut dyn Watch>,
 }
 
-impl Rewriter {
+impl Rewriter<'_> {
     /// Applies `rules` until none matches, at most a bounded number of times.
     fn run(&mut self, rules: &[&Rule], phase: Phase) {
         let reach = rules.iter().map(|rule| depth(&rule.left)).max().unwrap_or(0);
@@ -126,25 +194,84 @@ impl Rewriter {
         let [result] = self.work.graph.node(id).results[..] else {
             return false;
         };
-        rules.iter().any(|rule| self.apply(rule, result))
+        rules
+            .iter()
+            .any(|rule| matches!(self.apply(rule, result), Outcome::Replaced))
     }
 
-    fn apply(&mut self, rule: &Rule, root: ValueId) -> bool {
+    fn apply(&mut self, rule: &Rule, root: ValueId) -> Outcome {
         let Some(found) = find(&self.work, rule, root) else {
-            return false;
+            return Outcome::NoMatch;
         };
         let marks = self.marks(rule, &found);
         let ty = self.work.graph.value(root).ty.clone();
         let dtype = ty.as_ref().map_or(DType::F32, |ty| ty.dtype);
         let n_nodes = self.work.graph.nodes.len();
         let built = construct(&mut self.work, &rule.right, &found.bindings, dtype, &marks);
-        let accepted = built.filter(|&new| new != root && self.work.graph.value(new).ty == ty);
-        if let Some(new) = accepted {
-            self.work.replace(root, new);
-            *self.fired.entry(rule.header.name.text.clone()).or_default() += 1;
-        }
+        let outcome = match built {
+            None => Outcome::NotBuilt,
+            Some(new) if new == root => Outcome::Unchanged,
+            Some(new) if self.work.graph.value(new).ty != ty => {
+                let other = self.work.graph.value(new).ty.clone();
+                other.map_or(Outcome::NotBuilt, Outcome::OtherType)
+            }
+            Some(new) if self.reads(new, root, &found) => Outcome::Circular,
+            Some(new) => {
+                self.tell_fired(rule, &found);
+                self.work.replace(root, new);
+                *self.fired.entry(rule.header.name.text.clone()).or_default() += 1;
+                Outcome::Replaced
+            }
+        };
         self.sweep(n_nodes);
-        accepted.is_some()
+        outcome
+    }
+
+    /// Whether `value`, built for a match at `root`, is computed from `root`. What the match
+    /// names lies before its root, so the search ends there.
+    fn reads(&self, value: ValueId, root: ValueId, found: &Match) -> bool {
+        let named: FxHashSet<ValueId> = found
+            .bindings
+            .iter()
+            .flat_map(|(_, own)| own.values())
+            .map(value_of)
+            .collect();
+        let mut open = vec![value];
+        while let Some(value) = open.pop() {
+            if value == root {
+                return true;
+            }
+            if let (false, Some((_, node))) = (named.contains(&value), self.work.maker(value)) {
+                open.extend(node.operands.iter().flatten());
+            }
+        }
+        false
+    }
+
+    fn tell_fired(&mut self, rule: &Rule, found: &Match) {
+        if let Some(watch) = &mut self.watch
+            && watch.rule().header.name.text == rule.header.name.text
+        {
+            watch.fired(&self.work, &found.nodes, &found.bindings);
+        }
+    }
+
+    /// Where the watched rule nearly fires, if this is its phase.
+    fn tell_misses(&mut self, phase: Phase) {
+        let Some(watch) = &mut self.watch else { return };
+        if watch.rule().header.phase != phase {
+            return;
+        }
+        for id in self.work.node_ids() {
+            let node = self.work.graph.node(id);
+            let [result] = node.results[..] else { continue };
+            if !self.work.is_alive(id) || !heads(watch.rule(), node.op) {
+                continue;
+            }
+            if let Some(miss) = near_miss(&self.work, watch.rules(), watch.rule(), result) {
+                watch.missed(&self.work, miss);
+            }
+        }
     }
 
     /// Removes nodes from number `first` on that nothing reads.

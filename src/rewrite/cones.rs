@@ -34,6 +34,8 @@ pub struct Candidate {
     /// Tensors computed inside, the root among them, and the expression of each.
     pub inlined: BTreeMap<usize, usize>,
     pub bound_us: f64,
+    /// Bytes read from and written to memory.
+    pub bytes: f64,
 }
 
 /// Candidates of every tensor that is computed on the device; empty for others.
@@ -191,6 +193,7 @@ impl Grower<'_> {
             outputs,
             needs,
             bound_us: work.bound_us(self.device),
+            bytes: work.bytes,
             inlined,
         })
     }

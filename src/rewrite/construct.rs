@@ -127,10 +127,18 @@ impl Builder<'_> {
         for item in &term.attrs {
             self.set_attr(def, item, &mut attrs)?;
         }
-        let operands = self.with_scalars(built);
-        let value = self
-            .work
-            .add(def.name, operands, attrs, &self.marks.origin, &self.marks.rules)?;
+        let operands = self.with_scalars(&built, None);
+        let marks = self.marks;
+        let add = |work: &mut WorkGraph, operands| {
+            work.add(def.name, operands, attrs.clone(), &marks.origin, &marks.rules)
+        };
+        let value = if let Some(value) = add(self.work, operands) {
+            value
+        } else {
+            // A number in the place of a condition.
+            let operands = self.with_scalars(&built, Some(DType::Bool));
+            add(self.work, operands)?
+        };
         if let Some(label) = &term.label {
             self.bindings.shadow(&label.text, Binding::Value(handle(value)));
         }
@@ -173,18 +181,21 @@ impl Builder<'_> {
     }
 
     /// Scalars become constants of the kind of the first operand that is neither scalar nor a
-    /// condition; where there is none, of the kind of the whole.
-    fn with_scalars(&mut self, built: Vec<Built>) -> Vec<Operand> {
+    /// condition; where there is none, of the kind of the whole. `first` is the kind of a scalar
+    /// in front.
+    fn with_scalars(&mut self, built: &[Built], first: Option<DType>) -> Vec<Operand> {
         let mut kinds = built.iter().filter_map(|operand| match operand {
             Built::Operand(Some(value)) => Some(self.work.graph.value(*value).ty.as_ref()?.dtype),
             Built::Operand(None) | Built::Scalar(_) | Built::Many(_) => None,
         });
         let dtype = kinds.find(|&kind| kind != DType::Bool).unwrap_or(self.dtype);
+        let kinds = first.into_iter().chain(std::iter::repeat(dtype));
         built
-            .into_iter()
-            .map(|operand| match operand {
-                Built::Operand(operand) => operand,
-                Built::Scalar(value) => Some(self.work.scalar_weight(dtype, value)),
+            .iter()
+            .zip(kinds)
+            .map(|(operand, dtype)| match operand {
+                Built::Operand(operand) => *operand,
+                Built::Scalar(value) => Some(self.work.scalar_weight(dtype, *value)),
                 Built::Many(_) => unreachable!("op() spread variadic operands"),
             })
             .collect()

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cones::Candidate;
+use super::cost::DeviceRates;
 use super::error::RewriteError;
+use super::explain::{Choice, explained, once};
 use super::fold::Folder;
 use super::net::{Net, NetExpr, NetSource};
-use super::regions::{FusedGraph, Region, RegionKind, RuleUse, Tensor, TensorId, TensorSource};
+use super::regions::{Explanation, FusedGraph, Region, RegionKind, RuleUse, Tensor, TensorId, TensorSource};
 use crate::ir::{Attr, Attrs, Graph, HostTensor, Operand, ValueId};
 
 /// What regions are named and explained with.
@@ -19,15 +21,32 @@ pub struct Names<'a> {
     pub places: &'a BTreeMap<String, String>,
 }
 
+impl Names<'_> {
+    /// Names of the ONNX nodes that an expression stands for.
+    pub fn origin_of(&self, expr: &NetExpr) -> Vec<String> {
+        let nodes = expr.nodes.iter().map(|&node| &self.graph.nodes[node]);
+        once(nodes.flat_map(|node| node.origin.iter().cloned()))
+    }
+
+    /// Names of the rules that made an expression, those before the e-graph first.
+    pub fn rules_of(&self, expr: &NetExpr) -> Vec<String> {
+        let nodes = expr.nodes.iter().map(|&node| &self.graph.nodes[node]);
+        let before = nodes.flat_map(|node| node.rules.iter().cloned());
+        let here = expr.rules.iter().map(|&rule| self.rules[rule].name.clone());
+        once(before.chain(here))
+    }
+}
+
 /// Builds the fused graph of the chosen candidates, which are in an order they can run in.
 ///
 /// # Errors
 /// If a constant cannot be evaluated.
 pub fn extract(
     net: &Net,
-    chosen: &[&Candidate],
+    chosen: &[Choice<'_>],
     folder: &mut Folder<'_>,
     names: &Names<'_>,
+    device: &DeviceRates,
 ) -> Result<FusedGraph, RewriteError> {
     let mut builder = FusedBuilder {
         net,
@@ -37,8 +56,8 @@ pub fn extract(
         tensors: BTreeMap::new(),
     };
     builder.add_inputs();
-    for candidate in chosen {
-        builder.add_region(candidate)?;
+    for choice in chosen {
+        builder.add_region(choice.candidate, explained(net, choice, names, device))?;
     }
     builder.add_outputs()?;
     Ok(builder.fused)
@@ -112,7 +131,7 @@ impl FusedBuilder<'_, '_> {
         own.map_or_else(|| format!("v{place}"), Clone::clone)
     }
 
-    fn add_region(&mut self, candidate: &Candidate) -> Result<(), RewriteError> {
+    fn add_region(&mut self, candidate: &Candidate, explanation: Explanation) -> Result<(), RewriteError> {
         let mut body = BodyBuilder::new(&self.net.tensors[candidate.root].ty.to_string());
         for (&place, &expr) in &candidate.inlined {
             let expr = &self.net.exprs[expr];
@@ -122,8 +141,8 @@ impl FusedBuilder<'_, '_> {
                 expr,
                 place,
                 operands,
-                self.origin(expr),
-                self.own_rules(expr),
+                self.names.origin_of(expr),
+                self.names.rules_of(expr),
             );
         }
         let number = self.fused.regions.len();
@@ -150,6 +169,7 @@ impl FusedBuilder<'_, '_> {
             kind: candidate.kind,
             rules: self.rules(candidate),
             bound_us: candidate.bound_us,
+            explanation,
             body: body.graph,
         });
         Ok(())
@@ -179,35 +199,6 @@ impl FusedBuilder<'_, '_> {
             .collect()
     }
 
-    fn origin(&self, expr: &NetExpr) -> Vec<String> {
-        let mut names: Vec<String> = Vec::new();
-        for &node in &expr.nodes {
-            for name in &self.names.graph.nodes[node].origin {
-                if !names.contains(name) {
-                    names.push(name.clone());
-                }
-            }
-        }
-        names
-    }
-
-    /// Names of the rules that made a node, those before the e-graph first.
-    fn own_rules(&self, expr: &NetExpr) -> Vec<String> {
-        let before = expr
-            .nodes
-            .iter()
-            .flat_map(|&node| &self.names.graph.nodes[node].rules)
-            .cloned();
-        let here = expr.rules.iter().map(|&rule| self.names.rules[rule].name.clone());
-        let mut names: Vec<String> = Vec::new();
-        for name in before.chain(here) {
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-        names
-    }
-
     /// Rules of the whole region: of its nodes, then those that fused them.
     fn rules(&self, candidate: &Candidate) -> Vec<RuleUse> {
         let mut uses: Vec<RuleUse> = Vec::new();
@@ -217,7 +208,7 @@ impl FusedBuilder<'_, '_> {
             }
         };
         for &expr in candidate.inlined.values() {
-            for name in self.own_rules(&self.net.exprs[expr]) {
+            for name in self.names.rules_of(&self.net.exprs[expr]) {
                 let known = self.names.rules.iter().find(|rule| rule.name == name);
                 let place = || self.names.places.get(&name).cloned().unwrap_or_default();
                 add(known.cloned().unwrap_or_else(|| RuleUse {
@@ -287,6 +278,7 @@ impl FusedBuilder<'_, '_> {
             kind: RegionKind::Pointwise,
             rules: Vec::new(),
             bound_us: 0.0,
+            explanation: Explanation::default(),
         });
         id
     }

@@ -63,6 +63,19 @@ pub enum Binding {
     Word(String),
 }
 
+impl Binding {
+    /// The values that it stands for.
+    pub fn values(&self) -> Vec<Handle> {
+        match self {
+            Binding::Value(handle) => vec![*handle],
+            Binding::Many(handles) => handles.clone(),
+            Binding::Absent | Binding::Attr(_) | Binding::Attrs(_) | Binding::Op(..) | Binding::Word(_) => {
+                Vec::new()
+            }
+        }
+    }
+}
+
 /// The names of a match.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Bindings {
@@ -85,6 +98,11 @@ impl Bindings {
             | Binding::Op(..)
             | Binding::Word(_) => None,
         }
+    }
+
+    /// Names and what they stand for; a later one hides an earlier one.
+    pub fn iter(&self) -> impl Iterator<Item = &(String, Binding)> {
+        self.entries.iter()
     }
 
     /// Adds a name, or checks that it already stands for the same.

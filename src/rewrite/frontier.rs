@@ -25,16 +25,28 @@ const LEAST_BEAM: usize = 8;
 /// The kernels to run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// Candidates as (tensor they are listed under, number), in an order they can run in.
-    pub chosen: Vec<(usize, usize)>,
+    /// In an order they can run in.
+    pub chosen: Vec<Chosen>,
     pub cost_us: f64,
     /// Whether no state was dropped: the plan is optimal for the given costs.
     pub is_exact: bool,
 }
 
+/// A kernel of the plan, and what stood against it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chosen {
+    /// Tensor under which the candidate is listed.
+    pub tensor: usize,
+    /// Number of the candidate in that list.
+    pub number: usize,
+    /// The other candidates of the tensor, and by how much the whole plan would be slower with
+    /// each, the kernels after it kept and those before it chosen anew. By rising loss.
+    pub rejected: Vec<(usize, f64)>,
+}
+
 type State = Box<[u32]>;
 
-/// How a state was reached: the cost so far, the kernel paid last and where from.
+/// The cheapest way to a state: its cost, the kernel paid last and the state before.
 #[derive(Clone, Copy)]
 struct Step {
     cost: f64,
@@ -42,6 +54,9 @@ struct Step {
     from: usize,
 }
 
+/// The state that owes nothing.
+const GOAL: usize = 0;
+/// What comes before the first state.
 const START: usize = usize::MAX;
 
 /// The cheapest way to compute `outputs` with the candidates of each tensor.
@@ -50,9 +65,14 @@ pub fn solve(candidates: &[Vec<Candidate>], outputs: &[usize], beam: usize) -> O
     let mut search = Search {
         candidates,
         least: candidates.iter().map(|own| least_cost(own)).collect(),
-        steps: Vec::new(),
+        best: vec![Step {
+            cost: f64::INFINITY,
+            kernel: (0, 0),
+            from: START,
+        }],
         layers: BTreeMap::new(),
-        best: None,
+        paid: Vec::new(),
+        ways: Vec::new(),
         is_exact: true,
     };
     let mut start: Vec<u32> = outputs.iter().map(|&tensor| index(tensor)).collect();
@@ -81,12 +101,22 @@ struct Search<'a> {
     candidates: &'a [Vec<Candidate>],
     /// What each tensor costs at least.
     least: Vec<f64>,
-    steps: Vec<Step>,
-    /// Open states by their highest owed tensor, with the number of their cheapest step.
+    /// By number of the state.
+    best: Vec<Step>,
+    /// Open states by their highest owed tensor, with their numbers.
     layers: BTreeMap<u32, FxHashMap<State, usize>>,
-    /// The cheapest step that leaves nothing owed.
-    best: Option<usize>,
+    /// In the order in which they were paid.
+    paid: Vec<Paid>,
+    /// For each state paid, the state that each candidate of its tensor leads to, in order.
+    ways: Vec<u32>,
     is_exact: bool,
+}
+
+/// A state of which a tensor was paid.
+struct Paid {
+    state: usize,
+    tensor: usize,
+    first_way: usize,
 }
 
 impl Search<'_> {
@@ -94,7 +124,7 @@ impl Search<'_> {
     fn pay(&mut self, tensor: usize, layer: FxHashMap<State, usize>, beam: usize) {
         let mut states: Vec<(f64, State, usize)> = layer
             .into_iter()
-            .map(|(state, step)| (self.steps[step].cost + self.owed_cost(&state), state, step))
+            .map(|(state, number)| (self.best[number].cost + self.owed_cost(&state), state, number))
             .collect();
         states.sort_unstable_by(|(cost_a, a, _), (cost_b, b, _)| {
             cost_a.total_cmp(cost_b).then_with(|| a.cmp(b))
@@ -105,12 +135,18 @@ impl Search<'_> {
             states.truncate(beam);
             self.is_exact = false;
         }
-        for (_, state, step) in states {
+        for (_, state, from) in states {
+            self.paid.push(Paid {
+                state: from,
+                tensor,
+                first_way: self.ways.len(),
+            });
             let candidates = self.candidates;
             for (number, candidate) in candidates[tensor].iter().enumerate() {
                 let next = after(&state, candidate);
-                let cost = self.steps[step].cost + candidate.bound_us;
-                self.reach(next, step, (tensor, number), cost);
+                let cost = self.best[from].cost + candidate.bound_us;
+                let reached = self.reach(next, from, (tensor, number), cost);
+                self.ways.push(index(reached));
             }
         }
     }
@@ -119,45 +155,97 @@ impl Search<'_> {
         state.iter().map(|&owed| self.least[owed as usize]).sum()
     }
 
-    /// Notes a way to `state`, if it is the cheapest yet.
-    fn reach(&mut self, state: State, from: usize, kernel: (usize, usize), cost: f64) {
-        let number = self.steps.len();
-        let steps = &self.steps;
-        let is_cheaper = |known: usize| cost < steps[known].cost;
-        let Some(&highest) = state.last() else {
-            if self.best.is_none_or(is_cheaper) {
-                self.best = Some(number);
-                self.steps.push(Step { cost, kernel, from });
-            }
-            return;
-        };
-        match self.layers.entry(highest).or_default().entry(state) {
-            Entry::Occupied(mut known) => {
-                if !is_cheaper(*known.get()) {
-                    return;
+    /// Notes a way to `state`, if it is the cheapest yet; gives the number of the state.
+    fn reach(&mut self, state: State, from: usize, kernel: (usize, usize), cost: f64) -> usize {
+        let number = match state.last() {
+            None => GOAL,
+            Some(&highest) => match self.layers.entry(highest).or_default().entry(state) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(slot) => {
+                    self.best.push(Step {
+                        cost: f64::INFINITY,
+                        kernel,
+                        from,
+                    });
+                    *slot.insert(self.best.len() - 1)
                 }
-                known.insert(number);
-            }
-            Entry::Vacant(slot) => {
-                slot.insert(number);
-            }
+            },
+        };
+        if cost < self.best[number].cost {
+            self.best[number] = Step { cost, kernel, from };
         }
-        self.steps.push(Step { cost, kernel, from });
+        number
     }
 
     fn plan(&self) -> Option<Plan> {
-        let last = self.best?;
+        let cost_us = self.best[GOAL].cost;
+        if cost_us.is_infinite() {
+            return None;
+        }
+        let to_go = self.to_go();
+        let places: FxHashMap<usize, usize> = self
+            .paid
+            .iter()
+            .enumerate()
+            .map(|(place, paid)| (paid.state, place))
+            .collect();
         let mut chosen = Vec::new();
-        let mut at = last;
-        while self.steps[at].from != START {
-            chosen.push(self.steps[at].kernel);
-            at = self.steps[at].from;
+        let mut at = GOAL;
+        while self.best[at].from != START {
+            let Step { kernel, from, .. } = self.best[at];
+            let mut rejected: Vec<(usize, f64)> = self
+                .losses(&self.paid[places[&from]], &to_go, cost_us)
+                .filter(|(number, loss)| *number != kernel.1 && loss.is_finite())
+                .collect();
+            rejected.sort_by(|(a, less), (b, more)| less.total_cmp(more).then(a.cmp(b)));
+            chosen.push(Chosen {
+                tensor: kernel.0,
+                number: kernel.1,
+                rejected,
+            });
+            at = from;
         }
         Some(Plan {
             chosen,
-            cost_us: self.steps[last].cost,
+            cost_us,
             is_exact: self.is_exact,
         })
+    }
+
+    /// What every state still costs at least. Ways lead to states that are paid later, or never.
+    fn to_go(&self) -> Vec<f64> {
+        let mut to_go = vec![f64::INFINITY; self.best.len()];
+        to_go[GOAL] = 0.0;
+        for paid in self.paid.iter().rev() {
+            let costs = self
+                .ways_of(paid)
+                .map(|(candidate, next)| candidate.bound_us + to_go[next]);
+            to_go[paid.state] = costs.fold(f64::INFINITY, f64::min);
+        }
+        to_go
+    }
+
+    /// By how much the plan is slower with each candidate of a state on its way.
+    fn losses<'s>(
+        &'s self,
+        paid: &'s Paid,
+        to_go: &'s [f64],
+        cost_us: f64,
+    ) -> impl Iterator<Item = (usize, f64)> + 's {
+        let so_far = self.best[paid.state].cost;
+        let costs = self
+            .ways_of(paid)
+            .map(|(candidate, next)| candidate.bound_us + to_go[next]);
+        costs
+            .enumerate()
+            .map(move |(number, cost)| (number, (so_far + cost - cost_us).max(0.0)))
+    }
+
+    /// Candidates of the tensor that a state pays, and the states they lead to.
+    fn ways_of(&self, paid: &Paid) -> impl Iterator<Item = (&Candidate, usize)> {
+        let candidates = &self.candidates[paid.tensor];
+        let ways = &self.ways[paid.first_way..paid.first_way + candidates.len()];
+        candidates.iter().zip(ways.iter().map(|&next| next as usize))
     }
 }
 

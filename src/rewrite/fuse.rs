@@ -6,6 +6,7 @@ use super::canonicalize::canonicalize;
 use super::cones;
 use super::cost::DeviceRates;
 use super::error::RewriteError;
+use super::explain::Choice;
 use super::extract::{self, Names};
 use super::fold::Folder;
 use super::frontier;
@@ -47,10 +48,10 @@ pub fn fuse_canonical(
         .collect();
     let plan = frontier::solve(&candidates, &owed, frontier::BEAM);
     let plan = plan.ok_or_else(|| no_plan(&net, &candidates))?;
-    let chosen: Vec<_> = plan
+    let chosen: Vec<Choice<'_>> = plan
         .chosen
         .iter()
-        .map(|&(place, number)| &candidates[place][number])
+        .map(|own| choice(&candidates[own.tensor], own))
         .collect();
     let names = Names {
         graph,
@@ -58,7 +59,29 @@ pub fn fuse_canonical(
         places: &places_by_name(rules),
     };
     let mut folder = Folder::new(&net, &terms.terms.analysis.interner.weights);
-    extract::extract(&net, &chosen, &mut folder, &names)
+    extract::extract(&net, &chosen, &mut folder, &names, device)
+}
+
+/// What was chosen among the candidates of a tensor, and what was not.
+fn choice<'a>(candidates: &'a [cones::Candidate], chosen: &frontier::Chosen) -> Choice<'a> {
+    let rejected = chosen.rejected.iter();
+    Choice {
+        candidate: &candidates[chosen.number],
+        rejected: rejected
+            .map(|&(number, lost_us)| (&candidates[number], lost_us))
+            .collect(),
+    }
+}
+
+/// Names of the rules of the e-graph that change it for a canonical graph.
+///
+/// # Errors
+/// If a rule is wrong.
+pub fn fired_in_terms(graph: &Graph, rules: &RuleSet) -> Result<Vec<String>, RewriteError> {
+    let tally = saturate(&mut TermGraph::new(graph), rules)?;
+    let headers = rule_list(rules).into_iter().zip(tally.fired);
+    let fired = headers.filter(|(_, n_fired)| *n_fired > 0);
+    Ok(fired.map(|(header, _)| header.name.text.clone()).collect())
 }
 
 fn no_plan(net: &super::net::Net, candidates: &[Vec<cones::Candidate>]) -> RewriteError {

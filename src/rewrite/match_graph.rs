@@ -2,11 +2,14 @@
 //!
 //! Matching is depth first over goals (a term and the operand it must describe). Ops that
 //! commute are tried in both orders, and conditions are asked once all goals are met, so a
-//! condition may decide between orders.
+//! condition may decide between orders. [`near_miss`] does the same and remembers how far it
+//! came.
 
 use super::conditions::{Value, admit, equal, evaluate};
 use super::facts::{Binding, Bindings, Facts};
 use super::rule_ast::{AttrItem, Expr, ExprKind, Head, OpTerm, Rule, Term};
+use super::rule_set::RuleSet;
+use super::unmet::Speaker;
 use super::work_graph::{WorkGraph, handle, kind_name};
 use crate::ir::{Attr, DType, Node, NodeId, Operand, ValueId};
 use crate::ops::lookup;
@@ -45,18 +48,36 @@ pub fn depth(term: &Term) -> usize {
 
 /// The first match of `rule` at `root`, if there is one.
 pub fn find(work: &WorkGraph, rule: &Rule, root: ValueId) -> Option<Match> {
-    let mut matcher = Matcher {
-        work,
-        rule,
-        bindings: Bindings::default(),
-        nodes: Vec::new(),
-    };
+    let mut matcher = Matcher::new(work, rule, None);
     matcher
         .solve(vec![(&rule.left, Some(root))], true)
         .then_some(Match {
             bindings: matcher.bindings,
             nodes: matcher.nodes,
         })
+}
+
+/// How far a rule came at a place where it does not match.
+#[derive(Clone, Debug, Default)]
+pub struct NearMiss {
+    /// Nodes that the left side describes, outermost first.
+    pub nodes: Vec<NodeId>,
+    /// What was found in the place of what was asked for.
+    pub reason: String,
+}
+
+/// Where `rule` comes closest to a match at `root`; `None` where it matches, or does not even
+/// know the op.
+pub fn near_miss(work: &WorkGraph, rules: &RuleSet, rule: &Rule, root: ValueId) -> Option<NearMiss> {
+    let trace = Trace {
+        speaker: Speaker { rules, facts: work },
+        best: None,
+    };
+    let mut matcher = Matcher::new(work, rule, Some(trace));
+    if matcher.solve(vec![(&rule.left, Some(root))], true) {
+        return None;
+    }
+    matcher.trace?.best.filter(|best| !best.nodes.is_empty())
 }
 
 type Goal<'a> = (&'a Term, Operand);
@@ -66,20 +87,72 @@ struct Matcher<'a> {
     rule: &'a Rule,
     bindings: Bindings,
     nodes: Vec<NodeId>,
+    trace: Option<Trace<'a>>,
+}
+
+/// The failure with most nodes behind it; the first of equals.
+struct Trace<'a> {
+    speaker: Speaker<'a>,
+    best: Option<NearMiss>,
 }
 
 impl<'a> Matcher<'a> {
+    fn new(work: &'a WorkGraph, rule: &'a Rule, trace: Option<Trace<'a>>) -> Self {
+        Matcher {
+            work,
+            rule,
+            bindings: Bindings::default(),
+            nodes: Vec::new(),
+            trace,
+        }
+    }
+
+    /// Notes a failure, if anybody asks.
+    fn fail(&mut self, reason: impl FnOnce(&Speaker<'_>, &mut Bindings) -> String) -> bool {
+        let Some(trace) = &mut self.trace else {
+            return false;
+        };
+        let is_best = trace
+            .best
+            .as_ref()
+            .is_none_or(|best| self.nodes.len() > best.nodes.len());
+        if is_best {
+            trace.best = Some(NearMiss {
+                nodes: self.nodes.clone(),
+                reason: reason(&trace.speaker, &mut self.bindings),
+            });
+        }
+        false
+    }
+
+    /// Binds a name, or notes that it stands for something else.
+    fn bind(&mut self, name: &str, binding: Binding) -> bool {
+        if self.trace.is_none() {
+            return self.bindings.bind(name, binding);
+        }
+        let found = binding.clone();
+        self.bindings.bind(name, binding)
+            || self.fail(|speaker, names| {
+                let known = names.get(name).map(|known| speaker.shown_binding(known));
+                let known = known.unwrap_or_default();
+                format!(
+                    "`{name}` is {known} and, elsewhere, {}",
+                    speaker.shown_binding(&found)
+                )
+            })
+    }
+
     /// Meets all goals, the last one first; then asks the conditions if `ask`.
     fn solve(&mut self, mut goals: Vec<Goal<'a>>, ask: bool) -> bool {
         while let Some((term, operand)) = goals.pop() {
             let met = match term {
                 Term::Var(name) => match operand {
-                    Some(value) => self.bindings.bind(&name.text, Binding::Value(handle(value))),
-                    None => false,
+                    Some(value) => self.bind(&name.text, Binding::Value(handle(value))),
+                    None => self.fail(|_, _| format!("`{}` is absent", name.text)),
                 },
                 Term::Optional { name, .. } => {
                     let binding = operand.map_or(Binding::Absent, |value| Binding::Value(handle(value)));
-                    self.bindings.bind(&name.text, binding)
+                    self.bind(&name.text, binding)
                 }
                 Term::Scalar { value, .. } => self.scalar(value, operand),
                 // Only in operand lists, where `op` handles it.
@@ -103,6 +176,12 @@ impl<'a> Matcher<'a> {
         );
         if !admitted {
             self.bindings.truncate(n_names);
+            let rule = self.rule;
+            self.fail(|speaker, names| {
+                let unmet = speaker.unmet(&rule.lets, &rule.conditions, names);
+                unmet.expect("the lets and conditions were not admitted")
+            });
+            self.bindings.truncate(n_names);
         }
         admitted
     }
@@ -111,26 +190,44 @@ impl<'a> Matcher<'a> {
     fn scalar(&mut self, expected: &Expr, operand: Operand) -> bool {
         let Some(value) = operand else { return false };
         let Some(found) = self.work.scalar(handle(value)) else {
-            return false;
+            return self.fail(|speaker, _| {
+                let found = speaker.shown_binding(&Binding::Value(handle(value)));
+                format!("expected a constant number, found {found}")
+            });
         };
         if let ExprKind::Name(name) = &expected.kind
             && self.bindings.get(name).is_none()
         {
-            return self.bindings.bind(name, Binding::Attr(Attr::Float(found)));
+            return self.bind(name, Binding::Attr(Attr::Float(found)));
         }
         let expected = evaluate(expected, &self.bindings, self.work).and_then(|value| value.as_float());
         let dtype = self.work.graph.ty(value).dtype;
-        expected.is_some_and(|expected| agrees(found, expected, dtype))
+        let met = expected.is_some_and(|expected| agrees(found, expected, dtype));
+        met || self.fail(|_, _| match expected {
+            Some(expected) => format!("expected the constant {expected}, found {found}"),
+            None => "the constant to compare with is not known".to_owned(),
+        })
     }
 
     /// Matches an op and goes on with the other goals; tries the orders of its operands.
     fn op(&mut self, term: &'a OpTerm, operand: Operand, goals: Vec<Goal<'a>>, ask: bool) -> bool {
-        let Some(value) = operand else { return false };
+        let Some(value) = operand else {
+            return self.fail(|_, _| format!("expected {}, found an absent operand", shown_head(&term.head)));
+        };
         let Some((id, node)) = self.work.maker(value) else {
-            return false;
+            return self.fail(|speaker, _| {
+                let found = speaker.shown_binding(&Binding::Value(handle(value)));
+                format!("expected {}, found {found}", shown_head(&term.head))
+            });
         };
         if !fits_head(&term.head, node.op) {
-            return false;
+            return self.fail(|_, _| {
+                let origin = match node.origin.as_slice() {
+                    [] => String::new(),
+                    names => format!(" ({})", names.join(", ")),
+                };
+                format!("expected {}, found `{}`{origin}", shown_head(&term.head), node.op)
+            });
         }
         let (n_names, n_nodes) = (self.bindings.len(), self.nodes.len());
         self.nodes.push(id);
@@ -152,14 +249,14 @@ impl<'a> Matcher<'a> {
     }
 
     fn bind_head(&mut self, term: &OpTerm, value: ValueId, node: &Node) -> bool {
-        let labelled = term
-            .label
-            .as_ref()
-            .is_none_or(|label| self.bindings.bind(&label.text, Binding::Value(handle(value))));
+        let labelled = match &term.label {
+            Some(label) => self.bind(&label.text, Binding::Value(handle(value))),
+            None => true,
+        };
         let named = match &term.head {
             Head::Family { binding, .. } => {
                 let op = Binding::Op(node.op, node.attrs.clone());
-                self.bindings.bind(&binding.text, op)
+                self.bind(&binding.text, op)
             }
             Head::Op(_) | Head::Tile(_) => true,
         };
@@ -168,18 +265,24 @@ impl<'a> Matcher<'a> {
 
     fn attr(&mut self, item: &AttrItem, node: &Node) -> bool {
         match item {
-            AttrItem::Bare(name) => self.bindings.bind(&name.text, Binding::Attrs(node.attrs.clone())),
+            AttrItem::Bare(name) => self.bind(&name.text, Binding::Attrs(node.attrs.clone())),
             AttrItem::Named { name, value } => {
                 let Some(found) = node.attrs.get(&name.text) else {
-                    return false;
+                    return self.fail(|_, _| format!("`{}` has no `{}` here", node.op, name.text));
                 };
                 if let ExprKind::Name(variable) = &value.kind
                     && self.bindings.get(variable).is_none()
                 {
-                    return self.bindings.bind(variable, Binding::Attr(found.clone()));
+                    return self.bind(variable, Binding::Attr(found.clone()));
                 }
                 let found = Value::Bound(Binding::Attr(found.clone()));
-                evaluate(value, &self.bindings, self.work).is_some_and(|expected| equal(&found, &expected))
+                let expected = evaluate(value, &self.bindings, self.work);
+                let met = expected.as_ref().is_some_and(|expected| equal(&found, expected));
+                met || self.fail(|speaker, _| {
+                    let wanted = expected.map_or_else(|| "unknown".to_owned(), |value| speaker.shown(&value));
+                    let found = speaker.shown(&found);
+                    format!("`{}` of `{}` is {found}, expected {wanted}", name.text, node.op)
+                })
             }
         }
     }
@@ -197,10 +300,12 @@ impl<'a> Matcher<'a> {
         let rest = operands.split_off(fixed.len().min(operands.len()));
         operands.resize(fixed.len(), None);
         goals.extend(fixed.iter().zip(operands).rev());
-        match each {
-            Some(inner) => self.each(inner, &rest),
-            None => rest.iter().all(Option::is_none),
+        if let Some(inner) = each {
+            return self.each(inner, &rest);
         }
+        let (n_wanted, n_found) = (fixed.len(), node.operands.len());
+        rest.iter().all(Option::is_none)
+            || self.fail(|_, _| format!("`{}` has {n_found} operands, expected {n_wanted}", node.op))
     }
 
     /// Matches every operand with `term`; its variables collect one value per operand.
@@ -223,6 +328,14 @@ impl<'a> Matcher<'a> {
             .iter()
             .zip(collected)
             .all(|(name, values)| self.bindings.bind(name, Binding::Many(values)))
+    }
+}
+
+/// A head as a message names it.
+fn shown_head(head: &Head) -> String {
+    match head {
+        Head::Op(name) | Head::Tile(name) => format!("`{}`", name.text),
+        Head::Family { kind, .. } => format!("an op of the family `{}`", kind.text),
     }
 }
 

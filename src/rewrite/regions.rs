@@ -42,6 +42,31 @@ pub struct Region {
     pub rules: Vec<RuleUse>,
     /// Analytic lower bound of the time, in microseconds.
     pub bound_us: f64,
+    pub explanation: Explanation,
+}
+
+/// Why a region is what it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Explanation {
+    /// Launches that a kernel for each op would take more. Ops that only relabel take none.
+    pub saved_launches: usize,
+    /// Bytes that a kernel for each op would read and write more.
+    pub saved_bytes: u64,
+    /// The nearest of the other candidates for the same tensor, by rising loss.
+    pub rejected: Vec<Rejected>,
+}
+
+/// A candidate that was not chosen, by how it differs from the one that was.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rejected {
+    /// ONNX nodes that it leaves to another kernel.
+    pub without: Vec<String>,
+    /// ONNX nodes that it computes too.
+    pub with: Vec<String>,
+    /// Rules that give it another form of the same nodes.
+    pub rules: Vec<String>,
+    /// By how much the whole plan is slower with it, by analytic bounds.
+    pub lost_us: f64,
 }
 
 /// Shape of a region, by what its main loop is. `match` on this has no `_` arm.

@@ -123,6 +123,7 @@ pub struct Ruleset {
     pub name: Name,
     pub phase: Option<Phase>,
     pub numerics: Option<Numerics>,
+    pub finite: bool,
     pub default_on: bool,
     pub tags: Vec<String>,
 }
@@ -133,6 +134,8 @@ pub struct Header {
     pub name: Name,
     pub phase: Phase,
     pub numerics: Numerics,
+    /// Whether the promise is for finite numbers alone: `numerics(reassoc, finite)`.
+    pub finite: bool,
     /// Why the rule pays, for people.
     pub doc: String,
     /// The whole block.
@@ -221,6 +224,8 @@ pub struct Horizontal {
     pub pattern: Term,
     pub lets: Vec<Let>,
     pub conditions: Vec<Expr>,
+    /// Pinned siblings: each line is one, and the first gives the shared names too.
+    pub tests: Vec<Vec<TestEntry>>,
     /// Right side, in order: shared values first, the sibling's replacement last.
     pub bindings: Vec<(Name, Term)>,
 }
@@ -364,6 +369,14 @@ pub enum BinaryOp {
     Mul,
     Div,
     Rem,
+}
+
+impl Header {
+    /// What the rule promises, as it is written: `reassoc, finite`.
+    pub fn promise(&self) -> String {
+        let finite = if self.finite { ", finite" } else { "" };
+        format!("{}{finite}", self.numerics)
+    }
 }
 
 impl Term {

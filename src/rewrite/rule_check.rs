@@ -152,6 +152,7 @@ fn check_horizontal(rule: &Horizontal, errors: &mut Vec<RuleError>) {
     scope.horizontal = true;
     scope.check_root(&rule.pattern);
     scope.left(&rule.pattern);
+    let pattern_names = scope.names.clone();
     scope.bind(&rule.sibling.text);
     for entry in &rule.lets {
         scope.expr(&entry.value);
@@ -163,6 +164,9 @@ fn check_horizontal(rule: &Horizontal, errors: &mut Vec<RuleError>) {
     for (name, term) in &rule.bindings {
         scope.right(term);
         scope.names.push(&name.text);
+    }
+    for entry in rule.tests.iter().flatten() {
+        check_test_entry(entry, &pattern_names, errors);
     }
     let replaces = rule
         .bindings

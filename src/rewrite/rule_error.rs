@@ -38,6 +38,16 @@ impl RuleError {
         self
     }
 
+    /// Adds a sentence to the help.
+    #[must_use]
+    pub fn help_more(mut self, more: &str) -> Self {
+        self.help = Some(match self.help {
+            Some(help) => format!("{help}; {more}"),
+            None => more.to_owned(),
+        });
+        self
+    }
+
     /// Adds `did you mean` if one of `known` is close to what was written.
     #[must_use]
     pub fn suggest<'a>(self, written: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
@@ -100,7 +110,7 @@ pub struct PlacedError {
 
 impl PlacedError {
     pub fn new(error: RuleError, path: &str, text: &Arc<str>) -> Self {
-        let source = NamedSource::new(format!("rules/{path}"), Arc::clone(text));
+        let source = NamedSource::new(path, Arc::clone(text));
         PlacedError { error, source }
     }
 }

@@ -39,6 +39,7 @@ pub fn parse(file: FileId, text: &str, errors: &mut Vec<RuleError>) -> Vec<Item>
 struct Defaults {
     phase: Option<Phase>,
     numerics: Option<Numerics>,
+    finite: bool,
     off: bool,
     tags: Vec<String>,
 }
@@ -199,6 +200,7 @@ impl Parser<'_> {
             name,
             phase: None,
             numerics: None,
+            finite: false,
             default_on: true,
             tags: Vec::new(),
         };
@@ -213,6 +215,7 @@ impl Parser<'_> {
         self.defaults = Defaults {
             phase: set.phase,
             numerics: set.numerics,
+            finite: set.finite,
             off: !set.default_on,
             tags: set.tags.clone(),
         };
@@ -221,7 +224,9 @@ impl Parser<'_> {
 
     fn ruleset_entry(&mut self, set: &mut Ruleset) -> Parsed<()> {
         if self.is_word("numerics") {
-            set.numerics = Some(self.numerics()?);
+            let (numerics, finite) = self.numerics()?;
+            set.numerics = Some(numerics);
+            set.finite = finite;
         } else if self.is_word("tags") {
             set.tags = self.tags()?;
         } else if self.eat_word("default") {
@@ -245,8 +250,9 @@ impl Parser<'_> {
         })
     }
 
-    /// `numerics(exact)`, `numerics(reassoc)`, `numerics(step)`, `numerics(approx(4))`.
-    fn numerics(&mut self) -> Parsed<Numerics> {
+    /// `numerics(exact)`, `numerics(reassoc)`, `numerics(step)`, `numerics(approx(4), finite)`: the class, and whether
+    /// it is promised for finite numbers alone.
+    fn numerics(&mut self) -> Parsed<(Numerics, bool)> {
         self.next();
         self.expect("(")?;
         let kind = self.name("`exact`, `reassoc`, `step` or `approx(ulps)`")?;
@@ -267,8 +273,16 @@ impl Parser<'_> {
                 ));
             }
         };
+        let mut finite = false;
+        if self.eat(",") {
+            let word = self.name("`finite`")?;
+            if word.text != "finite" {
+                return Err(unexpected_word(&word, "`finite`").suggest(&word.text, ["finite"]));
+            }
+            finite = true;
+        }
         self.expect(")")?;
-        Ok(numerics)
+        Ok((numerics, finite))
     }
 
     fn tags(&mut self) -> Parsed<Vec<String>> {
@@ -302,11 +316,14 @@ impl Parser<'_> {
         let name = self.name("the name of the rule")?;
         let mut phase = self.defaults.phase;
         let mut numerics = self.defaults.numerics;
+        let mut finite = self.defaults.finite;
         let mut tags = self.defaults.tags.clone();
         if self.eat(":") {
             while !self.is_sign("{") {
                 if self.is_word("numerics") {
-                    numerics = Some(self.numerics()?);
+                    let promise = self.numerics()?;
+                    numerics = Some(promise.0);
+                    finite = promise.1;
                 } else if self.is_word("tags") {
                     tags.extend(self.tags()?);
                 } else {
@@ -333,6 +350,7 @@ impl Parser<'_> {
             name,
             phase,
             numerics,
+            finite,
             tags,
         })
     }
@@ -514,6 +532,7 @@ impl Parser<'_> {
             pattern,
             lets: clauses.lets,
             conditions: clauses.conditions,
+            tests: clauses.tests,
             bindings,
         })
     }

@@ -27,13 +27,16 @@ pub struct RuleFile {
 /// Which rules to use.
 #[derive(Clone, Debug)]
 pub struct RuleOptions {
-    /// A folder whose rules are added to the embedded ones, or replace them by name.
+    /// A folder, or one file, whose rules are added to the embedded ones, or replace them by name.
     pub dir: Option<PathBuf>,
     /// Names of rules, or tags, that are not to run.
     pub disabled: Vec<String>,
     /// Names of rules, or tags, of `default off` rulesets that are to run.
     pub enabled: Vec<String>,
-    /// Rules that may move results further than this are left out.
+    /// Whether rules of `default off` rulesets are kept too.
+    pub all: bool,
+    /// Rules that may move results further than this are left out; `Exact` also leaves out
+    /// those that promise nothing for numbers that are not finite.
     pub numerics: Numerics,
 }
 
@@ -43,6 +46,7 @@ impl Default for RuleOptions {
             dir: None,
             disabled: Vec::new(),
             enabled: Vec::new(),
+            all: false,
             numerics: Numerics::Approx(u32::MAX),
         }
     }
@@ -52,6 +56,8 @@ impl Default for RuleOptions {
 #[derive(Clone, Debug, Default)]
 pub struct RuleSet {
     pub files: Vec<RuleFile>,
+    /// How many of these are embedded; the others are the user's.
+    n_embedded: usize,
     pub rules: Vec<Rule>,
     pub horizontals: Vec<Horizontal>,
     pub kernels: Vec<Kernel>,
@@ -106,10 +112,11 @@ impl RuleSet {
         }
         rule_check::check(&items, n_base, &mut errors);
         if !errors.is_empty() {
-            return Err(place_errors(errors, &files));
+            return Err(place_errors(errors, &files, n_base));
         }
         let mut set = RuleSet {
             files,
+            n_embedded: n_base,
             ..RuleSet::default()
         };
         for item in items {
@@ -128,7 +135,8 @@ impl RuleSet {
         }
     }
 
-    fn headers(&self) -> impl Iterator<Item = &Header> {
+    /// Headers of rules and horizontals, in file order of their kinds.
+    pub fn headers(&self) -> impl Iterator<Item = &Header> {
         let rules = self.rules.iter().map(|rule| &rule.header);
         rules.chain(self.horizontals.iter().map(|rule| &rule.header))
     }
@@ -136,10 +144,11 @@ impl RuleSet {
     fn check_switches(&self, options: &RuleOptions) -> Result<(), RuleErrors> {
         for name in options.disabled.iter().chain(&options.enabled) {
             if !self.headers().any(|header| is_named(header, name)) {
-                let known = self.headers().map(|header| header.name.text.as_str());
+                let names = self.headers().map(|header| header.name.text.as_str());
+                let tags = self.headers().flat_map(|header| &header.tags).map(String::as_str);
                 return Err(RuleErrors::NoSuchRule {
                     name: name.clone(),
-                    hint: closest(name, known).map(str::to_owned),
+                    hint: closest(name, names.chain(tags)).map(str::to_owned),
                 });
             }
         }
@@ -149,9 +158,10 @@ impl RuleSet {
     fn keep(&mut self, options: &RuleOptions) {
         let keeps = |header: &Header| {
             let named = |names: &[String]| names.iter().any(|name| is_named(header, name));
-            (header.enabled || named(&options.enabled))
+            (header.enabled || options.all || named(&options.enabled))
                 && !named(&options.disabled)
                 && header.numerics <= options.numerics
+                && !(header.finite && options.numerics == Numerics::Exact)
         };
         self.rules.retain(|rule| keeps(&rule.header));
         self.horizontals.retain(|rule| keeps(&rule.header));
@@ -163,9 +173,19 @@ impl RuleSet {
         format!("{}:{}", file.path, line_of(&file.text, span.start))
     }
 
+    /// Whether a span is in a file of the user's.
+    pub fn is_added(&self, span: Span) -> bool {
+        span.file.0 as usize >= self.n_embedded
+    }
+
     /// The text of a span.
     pub fn text(&self, span: Span) -> &str {
         &self.files[span.file.0 as usize].text[span.start as usize..span.end as usize]
+    }
+
+    /// Mistakes found in rules of this set, with the text they are in.
+    pub fn mistakes(&self, errors: Vec<RuleError>) -> RuleErrors {
+        place_errors(errors, &self.files, self.n_embedded)
     }
 
     /// The rule of a name.
@@ -212,27 +232,40 @@ fn collect_embedded(dir: &Dir<'_>, into: &mut BTreeMap<String, RuleFile>) {
 
 fn folder_files(dir: &Path) -> Result<Vec<RuleFile>, RuleErrors> {
     let mut files = BTreeMap::new();
+    if dir.is_file() {
+        let name = dir.file_name().map_or(dir, Path::new);
+        read_into(dir, slashed(name), &mut files)?;
+        return Ok(files.into_values().collect());
+    }
     collect_folder(dir, dir, &mut files)?;
     Ok(files.into_values().collect())
 }
 
 fn collect_folder(root: &Path, dir: &Path, into: &mut BTreeMap<String, RuleFile>) -> Result<(), RuleErrors> {
-    let unreadable = |path: &Path, source| RuleErrors::Unreadable {
-        path: path.display().to_string(),
-        source,
-    };
     for entry in fs::read_dir(dir).map_err(|error| unreadable(dir, error))? {
         let path = entry.map_err(|error| unreadable(dir, error))?.path();
         if path.is_dir() {
             collect_folder(root, &path, into)?;
         } else if is_rule_file(&path) {
-            let text = fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
             let below = slashed(path.strip_prefix(root).unwrap_or(&path));
-            let text = Arc::from(text);
-            into.insert(below.clone(), RuleFile { path: below, text });
+            read_into(&path, below, into)?;
         }
     }
     Ok(())
+}
+
+fn read_into(path: &Path, name: String, into: &mut BTreeMap<String, RuleFile>) -> Result<(), RuleErrors> {
+    let text = fs::read_to_string(path).map_err(|error| unreadable(path, error))?;
+    let text = Arc::from(text);
+    into.insert(name.clone(), RuleFile { path: name, text });
+    Ok(())
+}
+
+fn unreadable(path: &Path, source: std::io::Error) -> RuleErrors {
+    RuleErrors::Unreadable {
+        path: path.display().to_string(),
+        source,
+    }
 }
 
 fn is_rule_file(path: &Path) -> bool {
@@ -244,13 +277,16 @@ fn slashed(path: &Path) -> String {
     parts.join("/")
 }
 
-fn place_errors(mut errors: Vec<RuleError>, files: &[RuleFile]) -> RuleErrors {
+/// The first `n_base` files are embedded.
+fn place_errors(mut errors: Vec<RuleError>, files: &[RuleFile], n_base: usize) -> RuleErrors {
     errors.sort_by_key(|error| error.span);
     let errors = errors
         .into_iter()
         .map(|error| {
-            let file = &files[error.span.file.0 as usize];
-            PlacedError::new(error, &file.path, &file.text)
+            let number = error.span.file.0 as usize;
+            let file = &files[number];
+            let folder = if number < n_base { "rules/" } else { "" };
+            PlacedError::new(error, &format!("{folder}{}", file.path), &file.text)
         })
         .collect();
     RuleErrors::Mistakes { errors }

@@ -110,7 +110,8 @@ fn attr_name(item: &super::rule_ast::AttrItem) -> Option<&str> {
     }
 }
 
-fn is_over_siblings(expr: &Expr) -> bool {
+/// Whether an expression calls a function over all siblings.
+pub fn is_over_siblings(expr: &Expr) -> bool {
     match &expr.kind {
         ExprKind::Call { function, args } => {
             OVER_SIBLINGS.contains(&function.text.as_str()) || args.iter().any(is_over_siblings)

@@ -155,6 +155,13 @@ impl WorkGraph {
         weight
     }
 
+    /// An input behind the ones there are.
+    pub fn input(&mut self, name: &str, ty: TensorType) -> ValueId {
+        let input = self.graph.add_input(name, Some(ty));
+        self.grow();
+        input
+    }
+
     pub fn weight(&mut self, data: HostTensor) -> ValueId {
         let weight = self.graph.add_weight("", data);
         self.grow();

@@ -1,15 +1,19 @@
-//! `rules list` and `rules show`.
+//! `rules`: the rewrite rules, as data to look at, check, try and measure.
 
-use std::path::PathBuf;
+mod ablate;
+mod check;
+mod graph;
+mod try_rule;
 
 use serde::Serialize;
 
-use super::args::{RulesArgs, RulesCommand};
+use super::args::{RuleArgs, RulesArgs, RulesCommand};
 use super::failure::Failure;
-use super::out;
+use super::{build, out};
+use crate::rewrite::RuleErrors;
 use crate::rewrite::rule_ast::{Header, Span};
 use crate::rewrite::rule_error::closest;
-use crate::rewrite::rule_set::{RuleOptions, RuleSet};
+use crate::rewrite::rule_set::RuleSet;
 
 /// One rule as it is listed.
 #[derive(Serialize)]
@@ -30,16 +34,31 @@ struct Row {
 
 pub fn run(args: &RulesArgs) -> Result<(), Failure> {
     match &args.command {
-        RulesCommand::List { rules, json } => list(&rows(&load(rules.as_ref())?), *json),
-        RulesCommand::Show { name, rules } => show(&load(rules.as_ref())?, name),
+        RulesCommand::List(args) => list(&rows(&load(&args.rules)?), args.json),
+        RulesCommand::Show(args) => show(&load(&args.rules)?, &args.name),
+        RulesCommand::Check(args) => check::run(args),
+        RulesCommand::Try(args) => try_rule::run(args),
+        RulesCommand::Ablate(args) => ablate::run(args),
+        RulesCommand::Graph(args) => graph::run(args),
     }
 }
 
-fn load(dir: Option<&PathBuf>) -> Result<RuleSet, Failure> {
-    Ok(RuleSet::load(&RuleOptions {
-        dir: dir.cloned(),
-        ..RuleOptions::default()
-    })?)
+/// The rules that the arguments leave.
+fn load(args: &RuleArgs) -> Result<RuleSet, Failure> {
+    Ok(RuleSet::load(&build::rule_options(args)?)?)
+}
+
+/// A name that no rule, kernel or tag has.
+fn no_such_rule(name: &str, set: &RuleSet) -> Failure {
+    let names = set.headers().map(|header| header.name.text.as_str());
+    let kernels = set.kernels.iter().map(|kernel| kernel.name.text.as_str());
+    let tags = set.headers().flat_map(|header| &header.tags).map(String::as_str);
+    let hint = closest(name, names.chain(kernels).chain(tags)).map(str::to_owned);
+    RuleErrors::NoSuchRule {
+        name: name.to_owned(),
+        hint,
+    }
+    .into()
 }
 
 fn rows(set: &RuleSet) -> Vec<Row> {
@@ -47,7 +66,7 @@ fn rows(set: &RuleSet) -> Vec<Row> {
         name: header.name.text.clone(),
         kind,
         phase: header.phase.name(),
-        numerics: header.numerics.to_string(),
+        numerics: header.promise(),
         place: set.place(header.span),
         doc: header.doc.clone(),
         span: header.span,
@@ -88,9 +107,7 @@ fn list(rows: &[Row], json: bool) -> Result<(), Failure> {
 fn show(set: &RuleSet, name: &str) -> Result<(), Failure> {
     let rows = rows(set);
     let Some(row) = rows.iter().find(|row| row.name == name) else {
-        let hint = closest(name, rows.iter().map(|row| row.name.as_str()));
-        let hint = hint.map_or_else(String::new, |known| format!(", did you mean `{known}`?"));
-        return Err(Failure::failed(format!("no rule is named `{name}`{hint}")));
+        return Err(no_such_rule(name, set));
     };
     out::line(&format!("# rules/{}", row.place))?;
     out::line(set.text(row.span))
