@@ -158,7 +158,7 @@ pub static FUNCTIONS: &[Function] = &[
     Function::new(
         "magnitude",
         (1, 1),
-        "bound of the absolute values of an integer tensor",
+        "bound of the absolute values of a weight, or of a tensor of small integers",
         |args, facts| ranges::magnitude(args[0].as_handle()?, facts).map(Value::float),
     ),
     Function::new(

@@ -39,7 +39,7 @@ pub trait Facts {
         None
     }
 
-    /// The elements of an integer weight of any size.
+    /// The elements of a weight of any size.
     fn elements(&self, _value: Handle) -> Option<Vec<f64>> {
         None
     }

@@ -404,8 +404,7 @@ impl Facts for WorkGraph {
     }
 
     fn elements(&self, value: Handle) -> Option<Vec<f64>> {
-        let data = self.graph.weight(value_of(value))?;
-        data.dtype().is_int().then(|| to_vec(data))
+        self.graph.weight(value_of(value)).map(to_vec)
     }
 }
 
