@@ -179,6 +179,11 @@ void barrier_wait(uint32_t barrier, int parity, Site site) {
   const int number = number_of(barrier);
   used(barrier);
   const unsigned& phases = barriers[number].phases;
+  // A parity names the phase after the last one that the thread knows of; with another one it
+  // could take an earlier phase for its own.
+  const unsigned known = seen[number][current->linear];
+  const bool is_next = int(known & 1) == parity, is_first = known == 0 && parity == 1;
+  if (!is_next && !is_first) fail("a wait for a phase of the barrier at %u, before which the thread saw no end", barrier);
   while (int(phases & 1) == parity) wait_for_change(phases, Wait::kPhase, site);
   seen[number][current->linear] = phases;
 }
