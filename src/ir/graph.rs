@@ -237,6 +237,28 @@ impl Graph {
         id
     }
 
+    /// Adds a node like `node` of the graph `from`, with `operands` of this graph: its results have
+    /// the same names and types, and it has the same origin and rules.
+    pub fn copy_node(&mut self, from: &Graph, node: &Node, operands: Vec<Operand>) -> NodeId {
+        let results: Vec<(&str, _)> = node
+            .results
+            .iter()
+            .map(|&result| {
+                let value = from.value(result);
+                (value.name.as_str(), value.ty.clone())
+            })
+            .collect();
+        let id = self.add_node(
+            node.op,
+            operands,
+            node.attrs.clone(),
+            &results,
+            node.origin.clone(),
+        );
+        self.nodes[id.0 as usize].rules.clone_from(&node.rules);
+        id
+    }
+
     /// Lists `value` as the next output, known outside as `name`.
     pub fn add_output(&mut self, name: &str, value: ValueId) {
         self.outputs.push(value);

@@ -8,8 +8,8 @@ use super::source::Arch;
 use super::spec::KernelSpec;
 use crate::ir::{DType, Node};
 use crate::kernel::body::main_loop::{After, Before, after, before, main_node};
-use crate::kernel::body::region::{lane_index, operands, results};
-use crate::kernel::print::expr::{Operand, Printer};
+use crate::kernel::body::region::{lane_index, operands};
+use crate::kernel::print::expr::Printer;
 use crate::kernel::print::types::{float_literal, storage_type, value_type};
 use crate::kernel::print::vector::Lane;
 use crate::tile::{Extent, Index, VarId};
@@ -322,23 +322,8 @@ impl Attention {
                 template,
                 reason: "its views do not give every element one place".to_owned(),
             })?;
-        let outputs = results(spec);
-        let all: Vec<Operand> = operands(spec)
-            .into_iter()
-            .chain(outputs.iter().cloned())
-            .collect();
-        let lane = Lane {
-            var: after.vars[4],
-            width,
-        };
-        let mut printer = Printer::new(&after.body, &all);
-        printer.set_depth(2);
-        printer.accumulators_depend_on(&[lane.var].into());
-        bind(&mut printer, &after.vars, &["batch", "head", "query", "chunk"]);
-        after.store(&mut printer, &outputs, lane, &|counter| {
-            format!("value[{counter}]")
-        });
-        printer.finish()
+        let names = ["batch", "head", "query", "chunk"];
+        after.print_store(spec, width, &names, "value", &[after.lane()].into())
     }
 
     /// Multiplications and additions, those that a causal mask spares left out.

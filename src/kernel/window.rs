@@ -10,8 +10,8 @@ use super::error::KernelError;
 use super::spec::KernelSpec;
 use crate::ir::{Attrs, DType, Node};
 use crate::kernel::body::main_loop::{After, Before, after, before, main_node};
-use crate::kernel::body::region::{lane_index, operands, results};
-use crate::kernel::print::expr::{Operand, Printer};
+use crate::kernel::body::region::{lane_index, operands};
+use crate::kernel::print::expr::Printer;
 use crate::kernel::print::types::{literal, value_type};
 use crate::kernel::print::vector::Lane;
 use crate::ops::{self, infer};
@@ -269,22 +269,8 @@ impl Window {
                 template,
                 reason: "its views do not give every element one place".to_owned(),
             })?;
-        let outputs = results(spec);
-        let all: Vec<Operand> = operands(spec)
-            .into_iter()
-            .chain(outputs.iter().cloned())
-            .collect();
-        let lane = lane_of(&after.vars, width);
-        let mut printer = Printer::new(&after.body, &all);
-        printer.set_depth(2);
-        printer.accumulators_depend_on(&after.vars.iter().copied().collect());
-        for (&var, name) in after.vars.iter().zip(names) {
-            printer.bind(var, name);
-        }
-        after.store(&mut printer, &outputs, lane, &|counter| {
-            format!("{accumulator}[{counter}]")
-        });
-        printer.finish()
+        let changing = after.vars.iter().copied().collect();
+        after.print_store(spec, width, names, accumulator, &changing)
     }
 
     /// Number of cells that count in the mean at the output positions that `names` hold, as an

@@ -68,22 +68,7 @@ impl Compactor<'_> {
                 operand.map(|value| self.moved[value.0 as usize].expect("operands were moved first"))
             })
             .collect();
-        let results: Vec<_> = node
-            .results
-            .iter()
-            .map(|&result| {
-                let value = self.from.value(result);
-                (value.name.as_str(), value.ty.clone())
-            })
-            .collect();
-        let moved = self.to.add_node(
-            node.op,
-            operands,
-            node.attrs.clone(),
-            &results,
-            node.origin.clone(),
-        );
-        self.to.nodes[moved.0 as usize].rules.clone_from(&node.rules);
+        let moved = self.to.copy_node(self.from, node, operands);
         for (&result, &copy) in node.results.iter().zip(&self.to.nodes[moved.0 as usize].results) {
             self.moved[result.0 as usize] = Some(copy);
         }

@@ -169,14 +169,15 @@ impl Walk<'_> {
             return Ok(());
         }
         let needed = self.needed_nodes(&unknown);
+        let on_host = self.is_shape_arithmetic(&needed);
         let mut outputs = unknown;
-        if !self.is_shape_arithmetic(&needed) {
+        if !on_host {
             outputs.extend(self.needed_again(&needed, scope, held));
             outputs.sort_unstable();
             outputs.dedup();
         }
         let stage = self.cut(&needed, outputs);
-        self.execute(&stage, self.is_shape_arithmetic(&needed))
+        self.execute(&stage, on_host)
     }
 
     /// Those of `values` that are neither constant nor have data, each once.
@@ -332,22 +333,7 @@ impl Cut<'_> {
             .iter()
             .map(|operand| operand.map(|value| self.value(value)))
             .collect();
-        let target = self.target;
-        let results: Vec<(&str, _)> = node
-            .results
-            .iter()
-            .map(|&result| {
-                let value = target.value(result);
-                (value.name.as_str(), value.ty.clone())
-            })
-            .collect();
-        let id = self.graph.add_node(
-            node.op,
-            operands,
-            node.attrs.clone(),
-            &results,
-            node.origin.clone(),
-        );
+        let id = self.graph.copy_node(self.target, node, operands);
         for (&old, &new) in node.results.iter().zip(&self.graph.node(id).results) {
             self.renamed.insert(old, new);
         }

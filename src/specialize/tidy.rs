@@ -102,22 +102,7 @@ impl Rebuild<'_> {
             .iter()
             .map(|operand| operand.map(|value| self.value(same[value.0 as usize])))
             .collect();
-        let results: Vec<(&str, _)> = node
-            .results
-            .iter()
-            .map(|&result| {
-                let value = self.graph.value(result);
-                (value.name.as_str(), value.ty.clone())
-            })
-            .collect();
-        let id = self.target.add_node(
-            node.op,
-            operands,
-            node.attrs.clone(),
-            &results,
-            node.origin.clone(),
-        );
-        self.target.nodes[id.0 as usize].rules.clone_from(&node.rules);
+        let id = self.target.copy_node(self.graph, node, operands);
         for (&old, &new) in node.results.iter().zip(&self.target.node(id).results) {
             self.renamed[old.0 as usize] = Some(new);
         }

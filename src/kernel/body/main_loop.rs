@@ -5,9 +5,12 @@
 //! operand of the op, read through the views in front of it, and [`after`] for the region's
 //! outputs in terms of the op's result, which is accumulator number zero.
 
+use std::collections::BTreeSet;
+
 use crate::ir::{Attr, Graph, Node, ValueId};
 use crate::kernel::body::compose::Composer;
 use crate::kernel::body::rebuild::canonical;
+use crate::kernel::body::region::{operands, results};
 use crate::kernel::error::KernelError;
 use crate::kernel::print::expr::{Operand, Printer};
 use crate::kernel::print::types::{storage_type, value_type};
@@ -203,6 +206,46 @@ impl Before {
 }
 
 impl After {
+    /// The text of [`After::store`], one level inside a kernel of `spec`. The last variable is the
+    /// lane, one of `width`, and `names` are what the kernel calls the others. `array` holds the main
+    /// op's result of all lanes, which depends on the variables `changing`.
+    ///
+    /// # Errors
+    /// If the region has no generated code.
+    pub fn print_store(
+        &self,
+        spec: &KernelSpec,
+        width: usize,
+        names: &[&str],
+        array: &str,
+        changing: &BTreeSet<VarId>,
+    ) -> Result<String, KernelError> {
+        let outputs = results(spec);
+        let all: Vec<Operand> = operands(spec)
+            .into_iter()
+            .chain(outputs.iter().cloned())
+            .collect();
+        let mut printer = Printer::new(&self.body, &all);
+        printer.set_depth(2);
+        printer.accumulators_depend_on(changing);
+        for (&var, name) in self.vars.iter().zip(names) {
+            printer.bind(var, name);
+        }
+        let lane = Lane {
+            var: self.lane(),
+            width,
+        };
+        self.store(&mut printer, &outputs, lane, &|counter| {
+            format!("{array}[{counter}]")
+        });
+        printer.finish()
+    }
+
+    /// The lane, where the last variable is one.
+    pub fn lane(&self) -> VarId {
+        *self.vars.last().expect("every part has a lane")
+    }
+
     /// Statements that store the outputs of all lanes; `accumulator` says what holds the main
     /// op's result in the lane that a counter names. Variables are bound already.
     pub fn store(

@@ -32,24 +32,10 @@ pub const fn storage_type(dtype: DType) -> &'static str {
 pub const fn value_type(dtype: DType) -> &'static str {
     match dtype {
         DType::F64 => "double",
-        DType::F32
-        | DType::F16
-        | DType::BF16
-        | DType::F8E4M3
-        | DType::F8E4M3Fnuz
-        | DType::F8E5M2
-        | DType::F8E5M2Fnuz
-        | DType::F8E8M0
-        | DType::F4E2M1 => "float",
-        DType::I64 => "int64_t",
-        DType::I32 => "int32_t",
-        DType::I16 => "int16_t",
-        DType::I8 | DType::I4 | DType::I2 => "int8_t",
-        DType::U64 => "uint64_t",
-        DType::U32 => "uint32_t",
-        DType::U16 => "uint16_t",
-        DType::U8 | DType::U4 | DType::U2 => "uint8_t",
         DType::Bool => "bool",
+        _ if dtype.is_float() => "float",
+        // Integers are computed as they are stored.
+        _ => storage_type(dtype),
     }
 }
 
