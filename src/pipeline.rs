@@ -12,7 +12,9 @@ use crate::kernel::{self, Arch, KernelOptions};
 use crate::onnx::ImportError;
 use crate::ops::OpError;
 use crate::plan::{self, Assembly, Identity};
-use crate::reference::{self, ReferenceError};
+use crate::precision::calibrate::CalibrateError;
+use crate::precision::metric::MetricError;
+use crate::reference::ReferenceError;
 use crate::rewrite::canonicalize::{canonicalize, rewrite_model};
 use crate::rewrite::{
     self, DeviceRates, FusedGraph, RewriteError, RuleErrors, RuleOptions, RuleSet, TensorSource,
@@ -21,8 +23,11 @@ use crate::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
 use crate::specialize::{self, BindError, SpecializeError};
 use crate::tune::{self, Database, Effort, Machine, Problem, Tactic, TuneError};
 
+pub mod precise;
+mod simulate;
 mod staged;
 
+pub use simulate::Simulation;
 pub use staged::run_on_device;
 
 /// What any stage can report.
@@ -49,6 +54,12 @@ pub enum PipelineError {
     #[error(transparent)]
     #[diagnostic(code(rewrite::failed))]
     Rewrite(#[from] RewriteError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Calibrate(#[from] CalibrateError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Metric(#[from] MetricError),
     #[error(transparent)]
     #[diagnostic(transparent)]
     Tune(#[from] TuneError),
@@ -80,6 +91,8 @@ impl PipelineError {
             PipelineError::Rules(_)
             | PipelineError::Compile(_)
             | PipelineError::Rewrite(_)
+            | PipelineError::Calibrate(_)
+            | PipelineError::Metric(_)
             | PipelineError::Tune(_)
             | PipelineError::Engine(_)
             | PipelineError::Runtime(_)
@@ -103,6 +116,8 @@ pub struct Settings {
     pub precision: DType,
     /// Whether products of f32 may use TF32.
     pub tf32: bool,
+    /// ONNX nodes whose work stays in f32 where `precision` is narrower.
+    pub wide: specialize::Wide,
     pub rules: RuleOptions,
 }
 
@@ -140,7 +155,8 @@ pub fn check_nvrtc() -> Result<(), PipelineError> {
     }
 }
 
-/// Runs a model on the reference interpreter, after the rules of the model phase.
+/// Runs a model on the reference interpreter, after the rules of the model phases; in a narrow
+/// precision as [`Simulation`] does.
 ///
 /// # Errors
 /// If a rule is wrong, inputs do not fit what the model declares, or a node fails.
@@ -149,9 +165,7 @@ pub fn run_reference(
     inputs: &[HostTensor],
     settings: &Settings,
 ) -> Result<Vec<HostTensor>, PipelineError> {
-    specialize::bind_inputs(graph, inputs)?;
-    let graph = rewrite_model(graph, &RuleSet::load(&settings.rules)?);
-    Ok(reference::run(&graph, inputs)?)
+    Simulation::new(graph, settings)?.run(inputs)
 }
 
 /// How the variant of each kernel is chosen.
@@ -300,7 +314,7 @@ pub fn canonical_by(
         // Casts would hide the spellings that rules recognise.
         narrow => {
             let recognised = canonicalize(core);
-            canonicalize(&specialize::lower_precision(&recognised, narrow))
+            canonicalize(&specialize::lower_except(&recognised, narrow, &settings.wide).0)
         }
     }
 }

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::args::BenchArgs;
 use super::failure::Failure;
+use super::precision::{self, Decided};
 use super::progress::Progress;
 use super::{build, inspect, out};
 use crate::ir::HostTensor;
@@ -88,8 +89,11 @@ fn loaded(args: &BenchArgs) -> Result<ExecutionContext, Failure> {
         return Ok(pipeline::load_engine(&args.engine, args.device)?);
     }
     let archs = [pipeline::arch_of_device(args.device)?];
-    let core = pipeline::lower(&onnx::import_file(&args.engine)?.graph, &settings)?;
     let progress = Progress::new(args.json);
+    let graph = onnx::import_file(&args.engine)?.graph;
+    let arch = archs.first().copied();
+    let Decided { graph, settings, .. } = precision::decide(graph, &args.build, settings, arch, &progress)?;
+    let core = pipeline::lower(&graph, &settings)?;
     let engine = pipeline::compile(&core, &archs, &settings, &Selection::Predicted, &progress)?;
     drop(progress);
     Ok(pipeline::execution(&engine, args.device)?)

@@ -19,7 +19,7 @@ mod walk;
 
 pub use bindings::{BindError, Bindings, bind, bind_inputs};
 pub use error::{Problem, SpecializeError};
-pub use precision::lower_precision;
+pub use precision::{Island, Reason, Wide, lower_except, lower_precision};
 pub use stages::{StagesError, run_in_stages};
 
 use crate::ir::{Graph, TensorType};
