@@ -299,7 +299,8 @@ pub fn regions(core: &Graph, arch: Arch, settings: &Settings) -> Result<FusedGra
 }
 
 fn in_canonical_form(core: &Graph, settings: &Settings, rules: &RuleSet) -> Graph {
-    canonical_by(core, settings, |graph| canonicalize(graph, rules))
+    let canonical = canonical_by(core, settings, |graph| canonicalize(graph, rules));
+    specialize::pack_weights(&canonical)
 }
 
 /// The graph that the e-graph starts from, where `canonicalize` does a pass: it is asked once

@@ -257,8 +257,10 @@ impl Decision<'_> {
     /// Kinds of the request, without those that are slower than the float.
     fn paying_kinds(&mut self, layer: &str) -> Vec<Kind> {
         let float_us = self.time(layer, Kind::Float);
+        let has_weight = self.layers.iter().any(|own| own.name == layer && own.weight.is_some());
+        let fits = |kind: &Kind| *kind != Kind::Int8Weights || has_weight;
         let mut kinds = Vec::new();
-        for &kind in &self.request.kinds {
+        for kind in self.request.kinds.clone().into_iter().filter(fits) {
             match (self.time(layer, kind), float_us) {
                 (Some(own), Some(float)) if kind > Kind::Float && own >= float => {
                     let reason = format!("{kind} takes {own:.2} us, {} {float:.2} us", self.float_name());

@@ -61,6 +61,7 @@ pub fn quantise(graph: &Graph, plan: &Plan, range_of: &RangeOf<'_>, asymmetric: 
     let residuals = residuals(graph, &chosen, range_of);
     let mut insertion = Insertion {
         copy: Copy::new(graph),
+        readers: named_readers(graph, &chosen),
         range_of,
         dequantised: HashMap::new(),
         tensors: Vec::new(),
@@ -158,8 +159,24 @@ fn stored(graph: &Graph, chosen: &HashMap<NodeId, Chosen>) -> HashMap<ValueId, N
     stored
 }
 
+/// The names of the quantised layers that read each tensor.
+fn named_readers(graph: &Graph, chosen: &HashMap<NodeId, Chosen>) -> HashMap<ValueId, Vec<String>> {
+    let mut readers: HashMap<ValueId, Vec<String>> = HashMap::new();
+    for (id, node) in (0..).map(NodeId).zip(&graph.nodes) {
+        if !chosen.contains_key(&id) {
+            continue;
+        }
+        for &value in node.operands.iter().flatten() {
+            readers.entry(value).or_default().extend(node.origin.iter().cloned());
+        }
+    }
+    readers
+}
+
 struct Insertion<'a> {
     copy: Copy<'a>,
+    /// Whose quantisers those of a tensor are.
+    readers: HashMap<ValueId, Vec<String>>,
     range_of: &'a RangeOf<'a>,
     dequantised: HashMap<(ValueId, Number), ValueId>,
     tensors: Vec<QuantisedTensor>,
@@ -200,6 +217,8 @@ impl Insertion<'_> {
         let range = (self.range_of)(&name, number).expect("layers without a range stay in floats");
         let scaling = number.scaling(range);
         let x = self.copy.value(value);
+        let readers = self.readers.get(&value).cloned();
+        let origin = &readers.unwrap_or_else(|| origin.to_vec());
         let scale = self.scale(&[], &[scaling.scale]);
         let zero = self.zero(&[], number, scaling.zero);
         let stored = self.copy.emit("QuantizeLinear", &[x, scale, zero], &[], "", origin);

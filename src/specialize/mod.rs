@@ -10,6 +10,7 @@ pub mod bindings;
 mod control;
 mod error;
 mod fold;
+mod pack;
 pub mod precision;
 mod scope;
 pub mod stages;
@@ -19,6 +20,7 @@ mod walk;
 
 pub use bindings::{BindError, Bindings, bind, bind_inputs};
 pub use error::{Problem, SpecializeError};
+pub use pack::pack_weights;
 pub use precision::{Island, Reason, Wide, lower_except, lower_precision};
 pub use stages::{StagesError, run_in_stages};
 

@@ -18,7 +18,7 @@
 //! - What moves elements of an input to an output, such as the keys and values that a decoder keeps,
 //!   stays in f32, the kind of both; who reads it narrow converts it as it is read.
 //! - What scales integers to floats, or floats to the integers that they are rounded to, stays in f32,
-//!   and so do products of integers that are held in floats: sums of bytes leave the range of `f16`.
+//!   and so do products of bytes that are held in floats: their sums leave the range of `f16`.
 //! - Nodes that [`Wide`] names stay in f32, because calibration saw large values there or a user asked.
 //! - Weights round to nearest; finite ones stay finite (a mask of -3.4e38 becomes -65504).
 //! - Statistics of a batch normalisation become a scale and an offset before they are rounded.
@@ -192,7 +192,10 @@ fn quantising(graph: &Graph) -> Vec<bool> {
     found
 }
 
-/// Values that are integers in floats: casts, and what moves them.
+/// Elements from which a constant counts as a weight of bytes.
+const LEAST_WEIGHT: usize = 256;
+
+/// Values that are bytes in floats: casts of integers and of floats of 8 bits, and what moves them.
 fn integral(graph: &Graph) -> Vec<bool> {
     let mut integral = vec![false; graph.values.len()];
     for node in &graph.nodes {
@@ -200,7 +203,7 @@ fn integral(graph: &Graph) -> Vec<bool> {
             continue;
         };
         let is_integral = match kind(node) {
-            Some(TileKind::Map) => node.op == "cast" && graph.ty(first).dtype.is_int(),
+            Some(TileKind::Map) => node.op == "cast" && is_byte_like(graph.ty(first).dtype),
             Some(TileKind::View | TileKind::Index) => integral[first.0 as usize],
             Some(TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other) | None => false,
         };
@@ -209,6 +212,20 @@ fn integral(graph: &Graph) -> Vec<bool> {
         }
     }
     integral
+}
+
+fn is_byte_like(dtype: DType) -> bool {
+    dtype.is_int() || (dtype.is_float() && dtype.size_bytes() == 1)
+}
+
+/// Whether a constant holds integers that sums of products with them may leave the range of `f16`.
+fn holds_bytes(data: &HostTensor) -> bool {
+    if data.dtype() != DType::F32 || data.n_elements() < LEAST_WEIGHT {
+        return false;
+    }
+    let values = data.as_slice::<f32>();
+    let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    (64.0..=255.0).contains(&largest) && values.iter().all(|value| value.fract() == 0.0)
 }
 
 /// Nodes that lead to the argument of a periodic function, or from a mean to a gate.
@@ -348,7 +365,7 @@ impl Narrowing<'_> {
         if is_square || WIDE.contains(&node.op) {
             return Some(Reason::Range);
         }
-        if self.is_of_integers(node) {
+        if self.is_of_integers(node) || self.has_weights_of_bytes(node) {
             return Some(Reason::Integers);
         }
         if self.passes_on_input(node) {
@@ -387,12 +404,30 @@ impl Narrowing<'_> {
             Some(TileKind::Map | TileKind::View | TileKind::Index | TileKind::Reduce | TileKind::Other)
             | None => false,
         };
+        is_product && (self.has_weights_of_bytes(node) || self.multiplies_integers(node))
+    }
+
+    fn multiplies_integers(&self, node: &Node) -> bool {
+        let mut operands = node.operands.iter().flatten();
+        operands.all(|&value| self.integral[value.0 as usize] || self.graph.weight(value).is_some())
+    }
+
+    /// Whether a product's sums, with weights of bytes, may leave the range of `f16`.
+    fn has_weights_of_bytes(&self, node: &Node) -> bool {
+        let is_product = match kind(node) {
+            Some(TileKind::Dot | TileKind::Window) => true,
+            Some(TileKind::Map | TileKind::View | TileKind::Index | TileKind::Reduce | TileKind::Other)
+            | None => false,
+        };
         is_product
+            && self.narrow == DType::F16
             && node
                 .operands
-                .iter()
+                .get(1)
+                .copied()
                 .flatten()
-                .all(|&value| self.integral[value.0 as usize] || self.graph.weight(value).is_some())
+                .and_then(|value| self.graph.weight(value))
+                .is_some_and(holds_bytes)
     }
 
     /// Whether a node moves elements of an f32 input to an f32 output. Narrow, it would be
