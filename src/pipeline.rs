@@ -18,7 +18,7 @@ use crate::rewrite::{
     self, DeviceRates, FusedGraph, RewriteError, RuleErrors, RuleOptions, RuleSet, TensorSource,
 };
 use crate::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
-use crate::specialize::{self, BindError, SpecializeError};
+use crate::specialize::{self, BindError, SpecializeError, StagesError};
 use crate::tune::{self, Database, Effort, Machine, Problem, Tactic, TuneError};
 
 mod staged;
@@ -152,6 +152,31 @@ pub fn run_reference(
     specialize::bind_inputs(graph, inputs)?;
     let graph = rewrite_model(graph, &RuleSet::load(&settings.rules)?);
     Ok(reference::run(&graph, inputs)?)
+}
+
+/// Runs the regions that a model is cut into on the reference interpreter: what a device computes,
+/// but for the kernels themselves. Regions are those for the newest architecture.
+///
+/// # Errors
+/// If inputs do not fit what the model declares, nodes cannot be lowered, or a region fails.
+pub fn run_regions(
+    graph: &Graph,
+    inputs: &[HostTensor],
+    settings: &Settings,
+) -> Result<Vec<HostTensor>, PipelineError> {
+    let graph = rewrite_model(graph, &RuleSet::load(&settings.rules)?);
+    let newest = Arch {
+        sm: 90,
+        specific: true,
+    };
+    let outputs = specialize::run_in_stages(&graph, inputs, |stage, data| {
+        let fused = regions(stage, newest, settings)?;
+        Ok(rewrite::run_fused(&fused, data)?)
+    });
+    outputs.map_err(|error| match error {
+        StagesError::Specialize(error) => error.into(),
+        StagesError::Stage(error) => error,
+    })
 }
 
 /// How the variant of each kernel is chosen.
@@ -395,8 +420,17 @@ fn named(fused: &FusedGraph, ports: &[(String, crate::rewrite::TensorId)]) -> Ve
 ///
 /// # Errors
 /// If the file is no valid engine, or the device cannot run it.
-pub fn load_engine(path: &Path, ordinal: usize) -> Result<ExecutionContext, PipelineError> {
-    execution(&engine::load(path)?, ordinal)
+pub fn load_engine(path: &Path, ordinal: usize) -> Result<Arc<DeviceEngine>, PipelineError> {
+    on_device(&engine::load(path)?, ordinal)
+}
+
+/// Puts an engine on device `ordinal`; execution contexts are made of what it gives.
+///
+/// # Errors
+/// If the device cannot run it.
+pub fn on_device(engine: &Engine, ordinal: usize) -> Result<Arc<DeviceEngine>, PipelineError> {
+    let context = Context::new(ordinal)?;
+    Ok(DeviceEngine::load(engine, &context)?)
 }
 
 /// Puts an engine on device `ordinal`, ready to run.
@@ -404,9 +438,7 @@ pub fn load_engine(path: &Path, ordinal: usize) -> Result<ExecutionContext, Pipe
 /// # Errors
 /// If the device cannot run it.
 pub fn execution(engine: &Engine, ordinal: usize) -> Result<ExecutionContext, PipelineError> {
-    let context = Context::new(ordinal)?;
-    let loaded: Arc<DeviceEngine> = DeviceEngine::load(engine, &context)?;
-    Ok(ExecutionContext::new(&loaded)?)
+    Ok(ExecutionContext::new(&on_device(engine, ordinal)?)?)
 }
 
 /// The architecture to compile for when only device `ordinal` will run the engine.

@@ -67,7 +67,7 @@ fn run_engine(engine: &Path, inputs: &Path, device: Device) -> Result<Outputs, F
             "run the model with `--device cpu`, or the engine on a GPU",
         ));
     };
-    let mut context = pipeline::load_engine(engine, ordinal)?;
+    let mut context = ExecutionContext::new(&pipeline::load_engine(engine, ordinal)?)?;
     let inputs = io::read_inputs(inputs, &engine_ports(&context))?;
     let results = context.run(&inputs)?;
     let names = context

@@ -83,13 +83,36 @@ impl ExecutionContext {
     pub fn write_inputs(&mut self, inputs: &[HostTensor]) -> Result<(), RuntimeError> {
         let engine = Arc::clone(&self.engine);
         check_inputs(engine.inputs(), inputs)?;
+        // The last copies out of the staging memory may still be queued.
+        self.stream.synchronize()?;
         let staged = self.staged_inputs.bytes_mut();
         for (span, tensor) in spans(&engine.program.inputs).zip(inputs) {
             staged[span..span + tensor.n_bytes()].copy_from_slice(tensor.bytes());
         }
-        for (span, place) in spans(&engine.program.inputs).zip(&engine.program.inputs) {
+        self.queue_uploads()
+    }
+
+    /// Queues copies of the staged inputs to the device.
+    pub(super) fn queue_uploads(&self) -> Result<(), RuntimeError> {
+        let places = &self.engine.program.inputs;
+        for (span, place) in spans(places).zip(places) {
             self.stream
                 .upload(&self.arena, place.offset, &self.staged_inputs, span, place.len)?;
+        }
+        Ok(())
+    }
+
+    /// Queues copies of the outputs to staging memory.
+    pub(super) fn queue_downloads(&mut self) -> Result<(), RuntimeError> {
+        let places = &self.engine.program.outputs;
+        for (span, place) in spans(places).zip(places) {
+            let memory = match place.memory {
+                Memory::Arena => &self.arena,
+                Memory::Weights => &self.engine.weights,
+                Memory::Workspace => &self.workspace,
+            };
+            self.stream
+                .download(&mut self.staged_outputs, span, memory, place.offset, place.len)?;
         }
         Ok(())
     }
@@ -102,27 +125,39 @@ impl ExecutionContext {
         Ok(self.graph.launch(&self.stream)?)
     }
 
+    /// As [`ExecutionContext::launch`], kernel by kernel instead of as a recorded graph.
+    ///
+    /// # Errors
+    /// If the device refuses.
+    pub fn launch_kernels(&mut self) -> Result<(), RuntimeError> {
+        let memories = Memories {
+            engine: &self.engine,
+            arena: &self.arena,
+            workspace: &self.workspace,
+        };
+        let launches = &self.engine.program.launches;
+        launches
+            .iter()
+            .try_for_each(|launch| memories.launch(&self.stream, launch))?;
+        Ok(())
+    }
+
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
     /// Waits for what is queued and gives the outputs of the last execution.
     ///
     /// # Errors
     /// If the device reports a fault.
     pub fn read_outputs(&mut self) -> Result<Vec<HostTensor>, RuntimeError> {
-        let engine = Arc::clone(&self.engine);
-        let places = &engine.program.outputs;
-        for (span, place) in spans(places).zip(places) {
-            let memory = match place.memory {
-                Memory::Arena => &self.arena,
-                Memory::Weights => &engine.weights,
-                Memory::Workspace => &self.workspace,
-            };
-            self.stream
-                .download(&mut self.staged_outputs, span, memory, place.offset, place.len)?;
-        }
+        self.queue_downloads()?;
         self.stream.synchronize()?;
         let staged = self.staged_outputs.bytes();
+        let places = &self.engine.program.outputs;
         let outputs = spans(places)
             .zip(places)
-            .zip(engine.outputs())
+            .zip(self.engine.outputs())
             .map(|((span, place), binding)| {
                 HostTensor::from_bytes(binding.dtype, &binding.dims, &staged[span..span + place.len])
                     .expect("validate() compared the sizes of outputs and their places")

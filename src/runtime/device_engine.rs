@@ -45,6 +45,10 @@ impl DeviceEngine {
         }))
     }
 
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
     pub fn inputs(&self) -> &[Binding] {
         &self.inputs
     }
