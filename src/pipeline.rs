@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::compile::{Cache, CompileError, arch_name};
 use crate::cuda::{Context, CudaError, Nvrtc};
-use crate::engine::{self, Binding, Engine, EngineError};
+use crate::engine::{self, Engine, EngineError};
 use crate::io::{IoError, Port};
 use crate::ir::{DType, Graph, HostTensor};
 use crate::kernel::{self, Arch, KernelOptions};
@@ -246,12 +246,13 @@ impl Observer for Silent {
     fn step(&self, _: usize, _: usize) {}
 }
 
-/// Compiles a static core graph, as [`lower`] gives it, for each of `archs`.
+/// Compiles static core graphs, as [`lower`] gives them, for each of `archs`: one model with its
+/// dims bound in one or several ways.
 ///
 /// # Errors
 /// If a rule is wrong, NVRTC is missing, or kernels cannot be made.
 pub fn compile(
-    core: &Graph,
+    cores: &[Graph],
     archs: &[Arch],
     settings: &Settings,
     selection: &Selection,
@@ -259,25 +260,23 @@ pub fn compile(
 ) -> Result<Engine, PipelineError> {
     let rules = RuleSet::load(&settings.rules)?;
     let nvrtc = nvrtc()?.version().to_string();
-    observer.stage("canonicalize", 0);
-    let canonical = in_canonical_form(core, settings, &rules);
     let mut assembly = Assembly::new();
-    let mut bindings = (Vec::new(), Vec::new());
-    for &arch in archs {
-        observer.stage(&format!("fuse for {}", arch_name(arch)), 0);
-        let fused = rewrite::fuse_canonical(&canonical, &rules, DeviceRates::for_sm(arch.sm))?;
-        let problems = problems(&fused, settings);
-        let tactics = tactics(&problems, arch, selection, observer)?;
-        let program = plan::plan(&fused, &tactics, arch, &mut assembly);
-        assembly.add(program);
-        bindings = (named(&fused, &fused.inputs), named(&fused, &fused.outputs));
+    for core in cores {
+        observer.stage("canonicalize", 0);
+        let canonical = in_canonical_form(core, settings, &rules);
+        for &arch in archs {
+            observer.stage(&format!("fuse for {}", arch_name(arch)), 0);
+            let fused = rewrite::fuse_canonical(&canonical, &rules, DeviceRates::for_sm(arch.sm))?;
+            let problems = problems(&fused, settings);
+            let tactics = tactics(&problems, arch, selection, observer)?;
+            let program = plan::plan(&fused, &tactics, arch, &mut assembly);
+            assembly.add(program);
+        }
     }
     let engine = assembly.finish(Identity {
-        model: core.name.clone(),
+        model: cores.first().map_or_else(String::new, |core| core.name.clone()),
         precision: settings.precision.name().to_owned(),
         nvrtc,
-        inputs: bindings.0,
-        outputs: bindings.1,
     });
     engine::validate::validate(&engine)?;
     Ok(engine)
@@ -402,18 +401,6 @@ fn weights_bytes(problems: &[Problem]) -> usize {
         weights.map(|(ty, _)| ty.n_bytes()).sum::<usize>()
     };
     problems.iter().map(of).sum()
-}
-
-fn named(fused: &FusedGraph, ports: &[(String, crate::rewrite::TensorId)]) -> Vec<Binding> {
-    let binding = |(name, id): &(String, crate::rewrite::TensorId)| {
-        let ty = &fused.tensor(*id).ty;
-        Binding {
-            name: name.clone(),
-            dtype: ty.dtype,
-            dims: ty.dims(),
-        }
-    };
-    ports.iter().map(binding).collect()
 }
 
 /// Reads an engine and puts it on device `ordinal`.

@@ -131,6 +131,47 @@ fn what_cannot_be_verified_is_refused() {
 }
 
 #[test]
+fn an_engine_may_be_for_several_shapes() {
+    if !tiers::have_nvrtc() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let shapes = [
+        "--minShapes=image:1x1x8x8",
+        "--optShapes=image:2x1x8x8",
+        "--maxShapes=image:3x1x8x8",
+    ];
+    let model = model();
+    let arguments = [
+        &[
+            "compile",
+            &model,
+            "--arch",
+            "sm_87,sm_80",
+            "-o",
+            "digits.engine",
+            "--json",
+        ],
+        shapes.as_slice(),
+    ]
+    .concat();
+    let built = rtrt(folder.path(), &arguments);
+    assert!(built.status.success(), "{}", stderr(&built));
+    let report: serde_json::Value = serde_json::from_str(&stdout(&built)).unwrap();
+    let batch = |profile: &serde_json::Value| profile["inputs"][0]["dims"][0].as_u64();
+    let batches: Vec<_> = report["profiles"].as_array().unwrap().iter().map(batch).collect();
+    assert_eq!(batches, [Some(2), Some(1), Some(3)]);
+    let engine = rtrt_codegen::engine::load(&folder.path().join("digits.engine")).unwrap();
+    assert_eq!(engine.header.programs.len(), 6);
+    // Weights do not depend on the shape of the input, so they are there once.
+    let weights = engine.weights().len();
+    let one = [&arguments[..7], &["--shapes=image:2x1x8x8"]].concat();
+    assert!(rtrt(folder.path(), &one).status.success());
+    let engine = rtrt_codegen::engine::load(&folder.path().join("digits.engine")).unwrap();
+    assert_eq!(engine.weights().len(), weights);
+}
+
+#[test]
 fn an_engine_is_what_its_sources_compile_to() {
     if !tiers::have_nvrtc() {
         return;

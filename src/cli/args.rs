@@ -76,14 +76,18 @@ pub struct CompileArgs {
 /// Settings of a build, shared by all commands that take a model.
 #[derive(Debug, Clone, Args)]
 pub struct BuildArgs {
-    /// Shapes of dynamic inputs: `image:8x3x224x224,ids:[1,128]`; an unnamed dynamic dim is 1.
-    #[arg(long, visible_alias = "optShapes", value_name = "SHAPES")]
-    pub shapes: Option<String>,
-    /// Accepted in trtexec's spelling where it equals `--optShapes`.
-    #[arg(long = "minShapes", value_name = "SHAPES", hide = true)]
+    /// Shapes of dynamic inputs: `image:8x3x224x224,ids:[1,128]`; an unnamed dynamic dim is 1. An
+    /// engine for several shapes is told each of them.
+    #[arg(long, value_name = "SHAPES")]
+    pub shapes: Vec<String>,
+    /// Least shapes of an engine for every shape of a range.
+    #[arg(long = "minShapes", value_name = "SHAPES", conflicts_with = "shapes")]
     pub min_shapes: Option<String>,
-    /// Accepted in trtexec's spelling where it equals `--optShapes`.
-    #[arg(long = "maxShapes", value_name = "SHAPES", hide = true)]
+    /// Usual shapes of the range; what takes one shape takes this one.
+    #[arg(long = "optShapes", value_name = "SHAPES", conflicts_with = "shapes")]
+    pub opt_shapes: Option<String>,
+    /// Largest shapes of the range.
+    #[arg(long = "maxShapes", value_name = "SHAPES", conflicts_with = "shapes")]
     pub max_shapes: Option<String>,
     /// Store activations and weights as f16; sums stay in f32.
     #[arg(long)]

@@ -10,7 +10,8 @@ use super::failure::Failure;
 use super::out;
 use super::progress::Progress;
 use crate::engine::{self, Engine};
-use crate::pipeline::{self, Observer, Selection};
+use crate::ir::Graph;
+use crate::pipeline::{self, Observer, Selection, Settings};
 use crate::{io, onnx};
 
 pub fn run(args: &CompileArgs) -> Result<(), Failure> {
@@ -26,9 +27,9 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     progress.stage("import", 0);
     let model = onnx::import_file(&args.model)?;
     progress.stage("specialize", 0);
-    let core = pipeline::lower(&model.graph, &settings)?;
+    let cores = cores(args, &model.graph, &settings)?;
     pipeline::check_nvrtc()?;
-    let engine = pipeline::compile(&core, &archs, &settings, &selection, &progress)?;
+    let engine = pipeline::compile(&cores, &archs, &settings, &selection, &progress)?;
     if let Some(folder) = &args.dump_kernels {
         dump_kernels(&engine, folder)?;
     }
@@ -36,6 +37,19 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     engine::save(&engine, &output)?;
     drop(progress);
     report(args, &engine, &output)
+}
+
+/// The model once for each binding of its dims.
+fn cores(args: &CompileArgs, graph: &Graph, settings: &Settings) -> Result<Vec<Graph>, Failure> {
+    let profiles = build::profiles(&args.build, graph)?;
+    let bound = profiles.into_iter().map(|shapes| {
+        let settings = Settings {
+            shapes,
+            ..settings.clone()
+        };
+        Ok(pipeline::lower(graph, &settings)?)
+    });
+    bound.collect()
 }
 
 fn selection(args: &CompileArgs) -> Selection {
@@ -77,10 +91,7 @@ fn report(args: &CompileArgs, engine: &Engine, output: &Path) -> Result<(), Fail
     }
     report.print_summary()?;
     if args.explain {
-        for arch in &report.archs {
-            out::line(&format!("\nkernels for {arch}"))?;
-            report.print_kernels(arch, true)?;
-        }
+        report.print_kernels(true)?;
     }
     out::line(&format!("saved     {}", output.display()))
 }

@@ -80,11 +80,7 @@ fn inspect_engine(args: &InspectArgs) -> Result<(), Failure> {
         return out::json(&report);
     }
     report.print_summary()?;
-    for arch in &report.archs {
-        out::line(&format!("\nkernels for {arch}"))?;
-        report.print_kernels(arch, args.explain)?;
-    }
-    Ok(())
+    report.print_kernels(args.explain)
 }
 
 /// The model in text form after a stage of compiling it; weights are abbreviated.

@@ -71,8 +71,8 @@ fn run_engine(engine: &Path, inputs: &Path, device: Device) -> Result<Outputs, F
     let inputs = io::read_inputs(inputs, &engine_ports(&context))?;
     let results = context.run(&inputs)?;
     let names = context
-        .engine()
-        .outputs()
+        .profile()
+        .outputs
         .iter()
         .map(|binding| binding.name.clone())
         .collect();
@@ -84,7 +84,7 @@ fn engine_ports(context: &ExecutionContext) -> Vec<Port> {
         name: binding.name.clone(),
         dtype: Some(binding.dtype),
     };
-    context.engine().inputs().iter().map(port).collect()
+    context.profile().inputs.iter().map(port).collect()
 }
 
 /// One line per row of the last axis: its largest entries with their positions.

@@ -11,6 +11,7 @@ mod control;
 mod error;
 mod fold;
 pub mod precision;
+mod ranges;
 mod scope;
 pub mod stages;
 mod tidy;
@@ -20,6 +21,7 @@ mod walk;
 pub use bindings::{BindError, Bindings, bind, bind_inputs};
 pub use error::{Problem, SpecializeError};
 pub use precision::lower_precision;
+pub use ranges::{RangeError, ShapeRange, Shapes, every_shape};
 pub use stages::{StagesError, run_in_stages};
 
 use crate::ir::{Graph, TensorType};

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::super::failure::Failure;
 use super::profile::KernelTime;
 use crate::aside::write_aside;
-use crate::engine::{Arg, Binding, Launch, Memory, Place, Program};
+use crate::engine::{Arg, Binding, Launch, Memory, Place, Profile, Program};
 use crate::ir::HostTensor;
 use crate::ops::evaluate::to_vec;
 use crate::runtime::Trace;
@@ -49,13 +49,10 @@ pub fn profile(kernels: &[KernelTime]) -> Value {
 
 /// Kernels and bindings. Tensors between kernels have no names in an engine: they are told by
 /// their memory, offset and size in bytes.
-pub fn layers(program: &Program, inputs: &[Binding], outputs: &[Binding]) -> Value {
-    let named: Vec<(&Place, &Binding)> = program
-        .inputs
-        .iter()
-        .zip(inputs)
-        .chain(program.outputs.iter().zip(outputs))
-        .collect();
+pub fn layers(program: &Program, profile: &Profile) -> Value {
+    let Profile { inputs, outputs } = profile;
+    let inputs_here = program.inputs.iter().zip(inputs);
+    let named: Vec<(&Place, &Binding)> = inputs_here.chain(program.outputs.iter().zip(outputs)).collect();
     let layers: Vec<Value> = program
         .launches
         .iter()
@@ -71,11 +68,20 @@ pub fn layers(program: &Program, inputs: &[Binding], outputs: &[Binding]) -> Val
 
 fn layer(program: &Program, launch: &Launch, named: &[(&Place, &Binding)]) -> Value {
     let kernel = &program.kernels[launch.kernel];
-    let tensors: Vec<Value> = launch.args.iter().filter_map(|arg| tensor(arg, named)).collect();
+    let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+    for arg in &launch.args {
+        match arg {
+            Arg::Reads(place) => inputs.push(tensor(place, named)),
+            Arg::TensorMap(map) => inputs.push(tensor(&map.place, named)),
+            Arg::Writes(place) => outputs.push(tensor(place, named)),
+            Arg::I32(_) => {}
+        }
+    }
     json!({
         "Name": super::profile::layer_name(&kernel.name, &launch.nodes),
         "LayerType": kernel.template,
-        "Operands": tensors,
+        "Inputs": inputs,
+        "Outputs": outputs,
         "ParameterType": kernel.template,
         "TacticName": kernel.name,
         "TacticValue": kernel.variant,
@@ -84,14 +90,9 @@ fn layer(program: &Program, launch: &Launch, named: &[(&Place, &Binding)]) -> Va
     })
 }
 
-fn tensor(arg: &Arg, named: &[(&Place, &Binding)]) -> Option<Value> {
-    let place = match arg {
-        Arg::Pointer(place) => place,
-        Arg::TensorMap(map) => &map.place,
-        Arg::I32(_) => return None,
-    };
+fn tensor(place: &Place, named: &[(&Place, &Binding)]) -> Value {
     let binding = named.iter().find(|(own, _)| *own == place);
-    Some(match binding {
+    match binding {
         Some((_, binding)) => json!({
             "Name": binding.name, "Location": "Device", "Dimensions": binding.dims,
             "Format/Datatype": binding.dtype.name(),
@@ -100,7 +101,7 @@ fn tensor(arg: &Arg, named: &[(&Place, &Binding)]) -> Option<Value> {
             "Name": format!("{}+{}", memory_name(place.memory), place.offset), "Location": "Device",
             "Dimensions": [place.len], "Format/Datatype": "bytes",
         }),
-    })
+    }
 }
 
 fn memory_name(memory: Memory) -> &'static str {

@@ -50,7 +50,10 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     check(&args.timing)?;
     let path = subject(args);
     let engine = loaded(args, &path)?;
-    let inputs = inputs(engine.inputs(), args.load_inputs.as_deref())?;
+    let shapes = build::settings(&args.build)?.shapes;
+    let number = super::shapes::profile(engine.profiles(), &shapes)?;
+    let profile = &engine.profiles()[number];
+    let inputs = inputs(&profile.inputs, args.load_inputs.as_deref())?;
     let mut contexts = Vec::with_capacity(args.timing.inf_streams);
     for _ in 0..args.timing.inf_streams {
         let mut context = ExecutionContext::new(&engine)?;
@@ -68,7 +71,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
     let warm_up_ms = args.timing.warm_up as f64;
     let summary = Summary::of(&traces, warm_up_ms, &reports.percentile);
-    let program = engine.program();
+    let program = engine.program(number);
     let report = BenchReport {
         engine: path.display().to_string(),
         arch: program.arch.clone(),
@@ -82,7 +85,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
         summary,
         kernels,
     };
-    write_files(args, &engine, &mut contexts[0], &traces, &report.kernels)?;
+    write_files(args, &mut contexts[0], &traces, &report.kernels)?;
     if reports.json {
         out::json(&report)
     } else {
@@ -117,7 +120,7 @@ fn loaded(args: &BenchArgs, path: &Path) -> Result<Arc<DeviceEngine>, Failure> {
     let archs = [pipeline::arch_of_device(args.device)?];
     let core = pipeline::lower(&onnx::import_file(path)?.graph, &settings)?;
     let progress = Progress::new(args.reports.json);
-    let engine = pipeline::compile(&core, &archs, &settings, &Selection::Predicted, &progress)?;
+    let engine = pipeline::compile(&[core], &archs, &settings, &Selection::Predicted, &progress)?;
     drop(progress);
     Ok(pipeline::on_device(&engine, args.device)?)
 }
@@ -204,7 +207,6 @@ fn traces(
 
 fn write_files(
     args: &BenchArgs,
-    engine: &DeviceEngine,
     context: &mut ExecutionContext,
     traces: &[Trace],
     kernels: &[KernelTime],
@@ -216,7 +218,7 @@ fn write_files(
     if let Some(path) = &reports.export_profile {
         export::write(path, &export::profile(kernels))?;
     }
-    let layers = || export::layers(engine.program(), engine.inputs(), engine.outputs());
+    let layers = || export::layers(context.program(), context.profile());
     if let Some(path) = &reports.export_layer_info {
         export::write(path, &layers())?;
     }
@@ -226,7 +228,8 @@ fn write_files(
     if reports.export_output.is_none() && !reports.dump_output {
         return Ok(());
     }
-    let outputs = export::outputs(engine.outputs(), &context.read_outputs()?);
+    let tensors = context.read_outputs()?;
+    let outputs = export::outputs(&context.profile().outputs, &tensors);
     if let Some(path) = &reports.export_output {
         export::write(path, &outputs)?;
     }

@@ -50,7 +50,7 @@ pub fn layer_name(kernel: &str, nodes: &[String]) -> String {
 
 /// Times every launch of the engine.
 pub fn profile(context: &mut ExecutionContext) -> Result<Vec<KernelTime>, Failure> {
-    let program = context.engine().program().clone();
+    let program = context.program().clone();
     let mut kernels = Vec::with_capacity(program.launches.len());
     for (number, launch) in program.launches.iter().enumerate() {
         let mut times_us = Vec::with_capacity(TIMES);

@@ -154,7 +154,11 @@ fn inputs(
         return Ok(io::read_inputs(path, &pipeline::ports(graph))?);
     }
     let types = match engine {
-        Some(engine) => engine.header.inputs.iter().map(engine::Binding::ty).collect(),
+        Some(engine) => {
+            let profile = super::shapes::profile(&engine.header.profiles, &settings.shapes)?;
+            let inputs = &engine.header.profiles[profile].inputs;
+            inputs.iter().map(engine::Binding::ty).collect()
+        }
         None => specialize::bind(graph, &settings.shapes)?.types().to_vec(),
     };
     let seeds = args.seed..;
