@@ -105,6 +105,7 @@ pub fn work_of(
 ) -> Work {
     let mut reads: BTreeMap<usize, f64> = BTreeMap::new();
     let mut work = Work::default();
+    let repeats = statistic_repeats(net, inlined);
     for (&tensor, &expr) in inlined.iter().rev() {
         let own = as_f64(net.tensors[tensor].n_elements);
         let times = if tensor == root || once(tensor) {
@@ -113,7 +114,9 @@ pub fn work_of(
             reads.get(&tensor).copied().unwrap_or(own)
         };
         let expr = &net.exprs[expr];
-        work.compute_us += compute_us(net, expr, times, device);
+        let is_statistic = expr.kind == TileKind::Reduce;
+        let repeats = if is_statistic { repeats } else { 1.0 };
+        work.compute_us += repeats * compute_us(net, expr, times, device);
         for operand in expr.uses() {
             *reads.entry(operand.tensor).or_default() += reads_of(net, expr, operand.tensor, times, own);
         }
@@ -129,6 +132,18 @@ pub fn work_of(
         .map(|&result| as_f64(net.tensors[result].n_bytes()))
         .sum::<f64>();
     work
+}
+
+/// How often a product takes statistics of its rows: each tile of columns anew.
+fn statistic_repeats(net: &Net, inlined: &BTreeMap<usize, usize>) -> f64 {
+    const TILE_COLUMNS: usize = 128;
+    let mut products = inlined
+        .iter()
+        .filter(|(_, expr)| net.exprs[**expr].kind == TileKind::Dot);
+    let columns = products
+        .next()
+        .and_then(|(&product, _)| net.tensors[product].ty.dims().last().copied());
+    columns.map_or(1.0, |columns| as_f64(columns.div_ceil(TILE_COLUMNS)))
 }
 
 fn compute_us(net: &Net, expr: &NetExpr, times: f64, device: &DeviceRates) -> f64 {

@@ -5,14 +5,15 @@
 //! only `b` depends on columns (`n`), those that both depend on the batch; the reduced
 //! variables are one flat `k`. Padding stays what it is in the expression: a selection around
 //! a load. Reshapes and transposes after the product are pushed forward, so that an element's
-//! place in the output is an index of (batch, m, n).
+//! place in the output is an index of (batch, m, n). Sums over the same `k` that no column
+//! changes are statistics of rows, which some templates take from `a` as they read it.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::ir::{Attr, DType, Graph, Node, ValueId};
 use crate::kernel::body::compose::Composer;
 use crate::kernel::body::free_vars::FreeVars;
-use crate::kernel::body::rebuild::{Rebuild, operands};
+use crate::kernel::body::rebuild::{Rebuild, Stage, operands};
 use crate::kernel::body::region::{extents, results};
 use crate::kernel::spec::KernelSpec;
 use crate::ops::{self, Lowering, TileKind};
@@ -42,12 +43,25 @@ pub struct Contraction {
     pub b: ExprId,
     /// Kind the products are taken in.
     pub product: DType,
-    /// Kind of the sum, accumulator 0 of the outputs.
+    /// Kind of the sum, and which accumulator of the outputs it is: 0 where there is no other.
     pub sum: DType,
-    /// Over `BATCH`, `M`, `N` and the accumulator.
+    pub sum_slot: u8,
+    /// Sums over `k` beside the product.
+    pub row_sums: Vec<RowSum>,
+    /// Over `BATCH`, `M`, `N` and the accumulators.
     pub outputs: Vec<ExprId>,
     /// Row-major position in each output, over `BATCH`, `M` and `N`.
     pub places: Vec<Index>,
+}
+
+/// A sum over `k`, in `f32`, of a function of the elements of `a`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowSum {
+    /// Its accumulator in the outputs.
+    pub slot: u8,
+    pub term: ExprId,
+    /// The load in `term`, of one element of `a`.
+    pub element: ExprId,
 }
 
 pub const BATCH: VarId = VarId(0);
@@ -78,8 +92,13 @@ impl Contraction {
         }
     }
 
-    /// The contraction of `spec`, if it is one.
+    /// The contraction of `spec`, if it is one without sums beside it.
     pub fn of(spec: &KernelSpec) -> Option<Contraction> {
+        Contraction::with_row_sums(spec).filter(|own| own.row_sums.is_empty())
+    }
+
+    /// The contraction of `spec`, if it is one.
+    pub fn with_row_sums(spec: &KernelSpec) -> Option<Contraction> {
         let graph = &spec.body;
         let node = anchor(graph)?;
         let axes = classified(graph, node)?;
@@ -89,18 +108,18 @@ impl Contraction {
     }
 }
 
-/// The one main loop of a body of maps and views.
+/// The one main loop of a body of maps, views and reductions.
 fn anchor(graph: &Graph) -> Option<&Node> {
     let mut found = None;
     for node in &graph.nodes {
         match ops::lookup(node.op)?.lower {
-            Lowering::Map(_) | Lowering::Tile(TileKind::View, _) => {}
+            Lowering::Map(_) | Lowering::Tile(TileKind::View | TileKind::Reduce, _) => {}
             Lowering::Tile(TileKind::Dot | TileKind::Window, _) => {
                 if found.replace(node).is_some() {
                     return None;
                 }
             }
-            Lowering::Tile(TileKind::Map | TileKind::Index | TileKind::Reduce | TileKind::Other, _)
+            Lowering::Tile(TileKind::Map | TileKind::Index | TileKind::Other, _)
             | Lowering::Expand(_)
             | Lowering::Host(_) => return None,
         }
@@ -328,9 +347,9 @@ fn reduced_extent(body: &Body) -> Option<usize> {
     found
 }
 
-/// `roots` with the one sum as an accumulator, and its factors. Nothing is taken for granted
-/// about the views around the product: two different sums, or factors that depend on more
-/// than their own variables, are not a matrix product.
+/// `roots` with every sum as an accumulator, and the factors of the one that is the product.
+/// Nothing is taken for granted about the views around it: a second sum that differs between
+/// columns, or factors that depend on more than their own variables, are not a matrix product.
 fn taken_apart(body: &Body, sizes: Sizes, roots: &[ExprId], places: &[Index]) -> Option<Contraction> {
     let mut into = Body::new();
     let own: BTreeMap<VarId, Index> = [sizes.batch, sizes.m, sizes.n]
@@ -346,23 +365,96 @@ fn taken_apart(body: &Body, sizes: Sizes, roots: &[ExprId], places: &[Index]) ->
     let places = places.iter().map(|place| rebuild.index(place)).collect();
     let apart = rebuild.apart.take().filter(|apart| !apart.conflict)?;
     let body = rebuild.into;
-    let [stage] = apart.stages.as_slice() else {
-        return None;
-    };
-    let (left, right) = factors(&body, stage.term)?;
     let free = FreeVars::of(&body);
+    let slot = match apart.stages.as_slice() {
+        [_] => 0,
+        stages => only(stages, |stage| free.has(stage.term, N))?,
+    };
+    let stage = &apart.stages[slot];
+    let (left, right) = factors(&body, stage.term)?;
     let turned = free.has(left, N) || free.has(right, M);
     let (a, b) = if turned { (right, left) } else { (left, right) };
-    (stage.op == ReduceOp::Sum && !free.has(a, N) && !free.has(b, M)).then(|| Contraction {
-        product: body.dtype(stage.term),
-        sum: stage.dtype,
-        body,
-        sizes,
-        a,
-        b,
-        outputs,
-        places,
+    let others = apart
+        .stages
+        .iter()
+        .enumerate()
+        .filter(|(other, _)| *other != slot);
+    let row_sums: Option<Vec<RowSum>> = others
+        .map(|(other, stage)| row_sum(&body, a, other, stage))
+        .collect();
+    (stage.op == ReduceOp::Sum && !free.has(a, N) && !free.has(b, M)).then(|| {
+        Some(Contraction {
+            product: body.dtype(stage.term),
+            sum: stage.dtype,
+            sum_slot: u8::try_from(slot).ok()?,
+            row_sums: row_sums?,
+            body,
+            sizes,
+            a,
+            b,
+            outputs,
+            places,
+        })
+    })?
+}
+
+/// The one position that `test` holds at.
+fn only<T>(list: &[T], test: impl Fn(&T) -> bool) -> Option<usize> {
+    let mut found = (0..list.len()).filter(|&position| test(&list[position]));
+    found.next().filter(|_| found.next().is_none())
+}
+
+/// `stage` as a sum of a function of the elements of `a`, which has to be a load.
+fn row_sum(body: &Body, a: ExprId, slot: usize, stage: &Stage) -> Option<RowSum> {
+    let element = only_load(body, a)?;
+    let fits = stage.op == ReduceOp::Sum
+        && stage.dtype == DType::F32
+        && only_load(body, stage.term)? == element
+        && is_zero_at_zero(body, stage.term);
+    fits.then_some(RowSum {
+        slot: u8::try_from(slot).ok()?,
+        term: stage.term,
+        element,
     })
+}
+
+/// The one load that `root` is a function of.
+fn only_load(body: &Body, root: ExprId) -> Option<ExprId> {
+    match body.expr(root) {
+        Expr::Load { .. } => Some(root),
+        Expr::Map { args, .. } => {
+            let mut loads = args.iter().filter_map(|&arg| match body.expr(arg) {
+                Expr::Const(_) => None,
+                _ => Some(only_load(body, arg)),
+            });
+            let first = loads.next()??;
+            loads.all(|load| load == Some(first)).then_some(first)
+        }
+        Expr::Const(_)
+        | Expr::IndexValue(_)
+        | Expr::Select { .. }
+        | Expr::Reduce { .. }
+        | Expr::Acc { .. } => None,
+    }
+}
+
+/// Whether a function of a load is zero where that is: tiles are filled up with zeros.
+fn is_zero_at_zero(body: &Body, root: ExprId) -> bool {
+    match body.expr(root) {
+        Expr::Load { .. } => true,
+        Expr::Map { op: "mul", args, .. } => args.iter().any(|&arg| is_zero_at_zero(body, arg)),
+        Expr::Map {
+            op: "cast" | "abs" | "neg" | "relu",
+            args,
+            ..
+        } => is_zero_at_zero(body, args[0]),
+        Expr::Map { .. }
+        | Expr::Const(_)
+        | Expr::IndexValue(_)
+        | Expr::Select { .. }
+        | Expr::Reduce { .. }
+        | Expr::Acc { .. } => false,
+    }
 }
 
 fn place(spec: &KernelSpec, output: usize, at: &[Index], body: &Body) -> Index {

@@ -17,6 +17,9 @@ pub struct Epilogue {
     body: Body,
     vars: [VarId; 3],
     lane: Lane,
+    sum_slot: u8,
+    /// Accumulators of the sums beside the product.
+    row_slots: Vec<u8>,
     outputs: Vec<ExprId>,
     places: Vec<Index>,
 }
@@ -49,6 +52,8 @@ impl Epilogue {
             body: rebuild.into,
             vars: [batch, m, n],
             lane: Lane { var: lane, width },
+            sum_slot: contraction.sum_slot,
+            row_slots: contraction.row_sums.iter().map(|sum| sum.slot).collect(),
             outputs,
             places,
         }
@@ -65,7 +70,7 @@ impl Epilogue {
     }
 
     /// Statements that finish and store the sums in the array `sum`, for row `m` and vector
-    /// `n` of columns of `batch`.
+    /// `n` of columns of `batch`. `row_sums` points to the sums beside the product of row `m`.
     ///
     /// # Errors
     /// If an op's text could not be filled in.
@@ -78,8 +83,11 @@ impl Epilogue {
         for (var, name) in self.vars.into_iter().zip(["batch", "m", "n"]) {
             printer.bind(var, name);
         }
+        for (number, &slot) in self.row_slots.iter().enumerate() {
+            printer.bind_accumulator(slot, &format!("row_sums[{number}]"));
+        }
         if self.lane.width == 1 {
-            printer.bind_accumulator(0, "sum[0]");
+            printer.bind_accumulator(self.sum_slot, "sum[0]");
             for ((output, &root), place) in outputs.iter().zip(&self.outputs).zip(&self.places) {
                 let value = printer.value(root);
                 store_one(&mut printer, output, place, &value);
@@ -118,7 +126,7 @@ impl Epilogue {
         printer.line("#pragma unroll");
         let counter = printer.fresh("lane");
         printer.bind(self.lane.var, &counter);
-        printer.bind_accumulator(0, &format!("sum[{counter}]"));
+        printer.bind_accumulator(self.sum_slot, &format!("sum[{counter}]"));
         printer.open(&format!(
             "for (int {counter} = 0; {counter} < {width}; ++{counter}) {{"
         ));
