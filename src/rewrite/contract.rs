@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::cost::DeviceRates;
 use super::net::{Net, NetExpr};
 use super::regions::RegionKind;
-use crate::ir::Attr;
+use crate::ir::{Attr, DType};
 use crate::ops::TileKind;
 
 /// Views after a main loop: each result element has one place to be stored to.
@@ -25,10 +26,13 @@ const ROW_STATISTICS: [&str; 4] = ["inverse_deviation", "inverse_rms", "reduce_s
 /// Fewest rows of a product that takes statistics of them; with fewer, the kernels that read
 /// weights fastest take none.
 const LEAST_STATISTIC_ROWS: usize = 9;
+/// Shortest such row.
+const LEAST_STATISTIC_DEPTH: usize = 16;
 
 /// A root and the producers inlined into it.
 pub struct Cone<'a> {
     pub net: &'a Net,
+    pub device: &'a DeviceRates,
     pub root: usize,
     /// Each tensor of the cone, the root among them, and the expression that computes it.
     pub inlined: &'a BTreeMap<usize, usize>,
@@ -377,7 +381,8 @@ impl Statistics<'_, '_> {
         Some(operands.first()?.as_ref()?.tensor)
     }
 
-    /// Halves in rows of the first operand as they lie in memory, all of which meet one matrix.
+    /// Halves that matrix instructions take, in rows of the first operand as they lie in memory, all
+    /// of which meet one matrix.
     fn rows_fit(&self) -> Option<bool> {
         let expr = self.cone.expr(self.product);
         let [source, weights] = [0, 1].map(|n| Some(expr.operands.get(n)?.as_ref()?.tensor));
@@ -388,12 +393,12 @@ impl Statistics<'_, '_> {
         let is_reshape = |tensor: &usize| self.cone.expr(*tensor).op == "reshape";
         let n_rows: usize = rows.split_last()?.1.iter().product();
         Some(
-            dtype.is_float()
-                && dtype.size_bytes() == 2
+            (dtype == DType::F16 || (dtype == DType::BF16 && self.cone.device.sm >= 80))
                 && self.dims(weights).len() == 2
                 && rows.len() == columns.len()
                 && n_rows >= LEAST_STATISTIC_ROWS
                 && *columns.last()? > 1
+                && *rows.last()? >= LEAST_STATISTIC_DEPTH
                 && views.iter().all(is_reshape),
         )
     }

@@ -93,12 +93,12 @@ impl Work {
     }
 }
 
-/// The work of computing `root` (and its fellow results) by the inlined expressions:
-/// `inlined` maps each tensor that stays inside the kernel, and the root, to its expression;
+/// The work of computing and writing `outputs` by the inlined expressions: `inlined` maps each
+/// tensor that the kernel computes to its expression, of several results one of them;
 /// `once` says which of them are computed once per element however often they are read.
 pub fn work_of(
     net: &Net,
-    root: usize,
+    outputs: &[usize],
     inlined: &BTreeMap<usize, usize>,
     once: impl Fn(usize) -> bool,
     device: &DeviceRates,
@@ -108,7 +108,7 @@ pub fn work_of(
     let repeats = statistic_repeats(net, inlined);
     for (&tensor, &expr) in inlined.iter().rev() {
         let own = as_f64(net.tensors[tensor].n_elements);
-        let times = if tensor == root || once(tensor) {
+        let times = if outputs.contains(&tensor) || once(tensor) {
             own
         } else {
             reads.get(&tensor).copied().unwrap_or(own)
@@ -125,11 +125,9 @@ pub fn work_of(
         let tensor = &net.tensors[tensor];
         work.bytes += times.min(as_f64(tensor.n_elements)) * as_f64(tensor.ty.dtype.size_bytes());
     }
-    let root_expr = &net.exprs[inlined[&root]];
-    work.bytes += root_expr
-        .results
+    work.bytes += outputs
         .iter()
-        .map(|&result| as_f64(net.tensors[result].n_bytes()))
+        .map(|&output| as_f64(net.tensors[output].n_bytes()))
         .sum::<f64>();
     work
 }

@@ -15,6 +15,7 @@ use crate::kernel::body::compose::Composer;
 use crate::kernel::body::free_vars::FreeVars;
 use crate::kernel::body::rebuild::{Rebuild, Stage, operands};
 use crate::kernel::body::region::{extents, results};
+use crate::kernel::gemm::operand::is_exact;
 use crate::kernel::spec::KernelSpec;
 use crate::ops::{self, Lowering, TileKind};
 use crate::tile::index::{delinearize, linearize};
@@ -47,21 +48,44 @@ pub struct Contraction {
     pub sum: DType,
     pub sum_slot: u8,
     /// Sums over `k` beside the product.
-    pub row_sums: Vec<RowSum>,
+    pub row_sums: RowSums,
     /// Over `BATCH`, `M`, `N` and the accumulators.
     pub outputs: Vec<ExprId>,
     /// Row-major position in each output, over `BATCH`, `M` and `N`.
     pub places: Vec<Index>,
+    /// Which of the region's results the outputs are.
+    pub numbers: Vec<usize>,
+    /// The other results: one number per row.
+    pub row_outputs: Vec<RowOutput>,
 }
 
-/// A sum over `k`, in `f32`, of a function of the elements of `a`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RowSum {
-    /// Its accumulator in the outputs.
-    pub slot: u8,
-    pub term: ExprId,
-    /// The load in `term`, of one element of `a`.
-    pub element: ExprId,
+/// Sums over `k`, in `f32`, of functions of the elements of `a`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RowSums {
+    /// Each function, over the load of one element of `a`.
+    pub terms: Vec<ExprId>,
+    pub element: Option<ExprId>,
+    /// Which accumulators of the outputs are which sums.
+    pub slots: Vec<(u8, usize)>,
+}
+
+/// A result with one number per row, over `M` and the accumulators of sums beside the product.
+#[derive(Clone, Debug)]
+pub struct RowOutput {
+    /// Which of the region's results it is.
+    pub number: usize,
+    pub value: ExprId,
+    pub place: Index,
+}
+
+impl RowSums {
+    pub fn is_empty(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.terms.len()
+    }
 }
 
 pub const BATCH: VarId = VarId(0);
@@ -90,6 +114,16 @@ impl Contraction {
             Side::A => (self.sizes.m, M),
             Side::B => (self.sizes.n, N),
         }
+    }
+
+    /// Results with one number per row go to `row_outputs`.
+    fn set_row_outputs_apart(&mut self, is_per_row: impl Fn(usize) -> bool) {
+        let parts = self.outputs.drain(..).zip(self.places.drain(..)).enumerate();
+        let (rows, products): (Vec<_>, Vec<_>) = parts.partition(|(number, _)| is_per_row(*number));
+        self.numbers = products.iter().map(|(number, _)| *number).collect();
+        (self.outputs, self.places) = products.into_iter().map(|(_, part)| part).unzip();
+        let row_output = |(number, (value, place))| RowOutput { number, value, place };
+        self.row_outputs = rows.into_iter().map(row_output).collect();
     }
 
     /// The contraction of `spec`, if it is one without sums beside it.
@@ -290,8 +324,9 @@ impl Axes {
         indexed.sort_by_key(|(part, _)| (part.axis, part.inner));
         let at = coordinates(&self.dims, &indexed);
         let forward = pushed_forward(&spec.body, product, &at, &body)?;
-        let output = *spec.body.outputs.first()?;
-        let place = place(spec, 0, forward.get(&output)?, &body);
+        let mut outputs = spec.body.outputs.iter().enumerate();
+        let (number, at) = outputs.find_map(|(number, output)| Some((number, forward.get(output)?)))?;
+        let place = place(spec, number, at, &body);
         Some(innermost(&place).is_some_and(|vars| vars.iter().any(|var| rows.contains(var))))
     }
 
@@ -308,12 +343,18 @@ impl Axes {
         let mut roots = Vec::new();
         let mut places = Vec::new();
         for (number, output) in spec.body.outputs.iter().enumerate() {
-            let at = forward.get(output)?;
-            roots.push(composer.value(&mut body, *output, at).ok()?);
-            places.push(place(spec, number, at, &body));
+            let at = match forward.get(output) {
+                Some(at) => at.clone(),
+                None => row_coordinates(&spec.body.ty(*output).dims(), m * batch, &body)?,
+            };
+            roots.push(composer.value(&mut body, *output, &at).ok()?);
+            places.push(place(spec, number, &at, &body));
         }
         let k = reduced_extent(&body)?;
-        taken_apart(&body, Sizes { batch, m, n, k }, &roots, &places)
+        let mut found = taken_apart(&body, Sizes { batch, m, n, k }, &roots, &places)?;
+        let is_per_row = |number: usize| !forward.contains_key(&spec.body.outputs[number]);
+        found.set_row_outputs_apart(is_per_row);
+        Some(found)
     }
 
     /// Coordinates of the product's value over the variables `BATCH`, `M` and `N`.
@@ -327,6 +368,12 @@ impl Axes {
         indexed.sort_by_key(|(part, _)| (part.axis, part.inner));
         coordinates(&self.dims, &indexed)
     }
+}
+
+/// Coordinates of the number of row `M` in a result of `dims` that has one per row.
+fn row_coordinates(dims: &[usize], n_rows: usize, body: &Body) -> Option<Vec<Index>> {
+    let is_per_row = dims.last() == Some(&1) && dims.iter().product::<usize>() == n_rows;
+    is_per_row.then(|| delinearize(&Index::var(M), &extents(dims), &body.vars))
 }
 
 /// Number of terms of every sum of `body`, which all have the same.
@@ -374,28 +421,22 @@ fn taken_apart(body: &Body, sizes: Sizes, roots: &[ExprId], places: &[Index]) ->
     let (left, right) = factors(&body, stage.term)?;
     let turned = free.has(left, N) || free.has(right, M);
     let (a, b) = if turned { (right, left) } else { (left, right) };
-    let others = apart
-        .stages
-        .iter()
-        .enumerate()
-        .filter(|(other, _)| *other != slot);
-    let row_sums: Option<Vec<RowSum>> = others
-        .map(|(other, stage)| row_sum(&body, a, other, stage))
-        .collect();
-    (stage.op == ReduceOp::Sum && !free.has(a, N) && !free.has(b, M)).then(|| {
-        Some(Contraction {
-            product: body.dtype(stage.term),
-            sum: stage.dtype,
-            sum_slot: u8::try_from(slot).ok()?,
-            row_sums: row_sums?,
-            body,
-            sizes,
-            a,
-            b,
-            outputs,
-            places,
-        })
-    })?
+    let row_sums = row_sums(&body, a, &apart.stages, slot)?;
+    let is_product = stage.op == ReduceOp::Sum && !free.has(a, N) && !free.has(b, M);
+    is_product.then(|| Contraction {
+        product: body.dtype(stage.term),
+        sum: stage.dtype,
+        sum_slot: u8::try_from(slot).expect("regions have under 256 reductions"),
+        row_sums,
+        body,
+        sizes,
+        a,
+        b,
+        numbers: (0..roots.len()).collect(),
+        outputs,
+        places,
+        row_outputs: Vec::new(),
+    })
 }
 
 /// The one position that `test` holds at.
@@ -404,18 +445,35 @@ fn only<T>(list: &[T], test: impl Fn(&T) -> bool) -> Option<usize> {
     found.next().filter(|_| found.next().is_none())
 }
 
-/// `stage` as a sum of a function of the elements of `a`, which has to be a load.
-fn row_sum(body: &Body, a: ExprId, slot: usize, stage: &Stage) -> Option<RowSum> {
-    let element = only_load(body, a)?;
-    let fits = stage.op == ReduceOp::Sum
-        && stage.dtype == DType::F32
-        && only_load(body, stage.term)? == element
-        && is_zero_at_zero(body, stage.term);
-    fits.then_some(RowSum {
-        slot: u8::try_from(slot).ok()?,
-        term: stage.term,
-        element,
-    })
+/// The stages but for the product's, as sums of functions of the elements of `a`, which then has
+/// to be a load.
+fn row_sums(body: &Body, a: ExprId, stages: &[Stage], product: usize) -> Option<RowSums> {
+    let mut sums = RowSums::default();
+    for (slot, stage) in stages.iter().enumerate().filter(|(slot, _)| *slot != product) {
+        sums.element = Some(only_load(body, a)?);
+        let fits = stage.op == ReduceOp::Sum
+            && is_exact(stage.dtype, DType::F32)
+            && only_load(body, stage.term) == sums.element
+            && is_zero_at_zero(body, stage.term);
+        let term = fits.then(|| uncast(body, stage.term))?;
+        let known = sums.terms.iter().position(|&own| own == term);
+        let number = known.unwrap_or_else(|| {
+            sums.terms.push(term);
+            sums.terms.len() - 1
+        });
+        sums.slots.push((u8::try_from(slot).ok()?, number));
+    }
+    Some(sums)
+}
+
+/// `root` without casts that change no value.
+fn uncast(body: &Body, root: ExprId) -> ExprId {
+    match body.expr(root) {
+        Expr::Map { op: "cast", args, .. } if is_exact(body.dtype(args[0]), body.dtype(root)) => {
+            uncast(body, args[0])
+        }
+        _ => root,
+    }
 }
 
 /// The one load that `root` is a function of.

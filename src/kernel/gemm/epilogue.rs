@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::kernel::body::rebuild::Rebuild;
-use crate::kernel::body::region::{lane_index, operands, results};
+use crate::kernel::body::region::{lane_index, results};
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{BATCH, Contraction, M, N};
+use crate::kernel::gemm::parts::tensors;
 use crate::kernel::print::expr::{Operand, Printer};
 use crate::kernel::print::types::{storage_type, value_type};
 use crate::kernel::print::vector::{Lane, is_aligned, without};
@@ -18,10 +19,12 @@ pub struct Epilogue {
     vars: [VarId; 3],
     lane: Lane,
     sum_slot: u8,
-    /// Accumulators of the sums beside the product.
-    row_slots: Vec<u8>,
+    /// Accumulators of the sums beside the product, and their numbers.
+    row_slots: Vec<(u8, usize)>,
     outputs: Vec<ExprId>,
     places: Vec<Index>,
+    /// Which of the region's results the outputs are.
+    numbers: Vec<usize>,
 }
 
 impl Epilogue {
@@ -53,9 +56,10 @@ impl Epilogue {
             vars: [batch, m, n],
             lane: Lane { var: lane, width },
             sum_slot: contraction.sum_slot,
-            row_slots: contraction.row_sums.iter().map(|sum| sum.slot).collect(),
+            row_slots: contraction.row_sums.slots.clone(),
             outputs,
             places,
+            numbers: contraction.numbers.clone(),
         }
     }
 
@@ -75,17 +79,20 @@ impl Epilogue {
     /// # Errors
     /// If an op's text could not be filled in.
     pub fn text(&self, spec: &KernelSpec, depth: usize) -> Result<String, KernelError> {
-        let (inputs, outputs) = (operands(spec), results(spec));
-        let all: Vec<Operand> = inputs.iter().chain(&outputs).cloned().collect();
+        let all = tensors(spec);
+        let results = results(spec);
+        let outputs: Vec<Operand> = self
+            .numbers
+            .iter()
+            .map(|&number| results[number].clone())
+            .collect();
         let mut printer = Printer::new(&self.body, &all);
         printer.accumulators_depend_on(&BTreeSet::from([self.lane.var]));
         printer.set_depth(depth);
         for (var, name) in self.vars.into_iter().zip(["batch", "m", "n"]) {
             printer.bind(var, name);
         }
-        for (number, &slot) in self.row_slots.iter().enumerate() {
-            printer.bind_accumulator(slot, &format!("row_sums[{number}]"));
-        }
+        bind_row_sums(&mut printer, &self.row_slots);
         if self.lane.width == 1 {
             printer.bind_accumulator(self.sum_slot, "sum[0]");
             for ((output, &root), place) in outputs.iter().zip(&self.outputs).zip(&self.places) {
@@ -149,7 +156,15 @@ impl Epilogue {
     }
 }
 
-fn store_one(printer: &mut Printer<'_>, output: &Operand, place: &Index, value: &str) {
+/// Says that `row_sums` points to the sums beside the product.
+pub fn bind_row_sums(printer: &mut Printer<'_>, slots: &[(u8, usize)]) {
+    for &(slot, number) in slots {
+        printer.bind_accumulator(slot, &format!("row_sums[{number}]"));
+    }
+}
+
+/// Stores `value` at `place` of `output`.
+pub fn store_one(printer: &mut Printer<'_>, output: &Operand, place: &Index, value: &str) {
     let position = printer.index(place);
     let ty = storage_type(output.dtype);
     printer.line(&format!("{}[{position}] = rt_put<{ty}>({value});", output.name));

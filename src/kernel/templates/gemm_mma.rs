@@ -63,6 +63,8 @@ struct GemmMmaContext {
     row_sums: usize,
     rows_at: usize,
     row_terms: String,
+    /// What stores the results that have one number per row.
+    row_stores: String,
     width: usize,
     epilogue: String,
 }
@@ -413,7 +415,8 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             is_staged: is(Mode::Copy) || is(Mode::Values),
             row_sums: contraction.row_sums.len(),
             rows_at: shape.tiles_bytes(),
-            row_terms: row_sums::terms(&contraction, &inputs, 4)?,
+            row_terms: row_sums::terms(&contraction, spec, 4)?,
+            row_stores: row_sums::stores(&contraction, spec, 3)?,
             width: cuts.width,
             epilogue: epilogue.text(spec, 4)?,
         },

@@ -15,7 +15,7 @@ use self::shape::{BLOCK_ROWS, DEPTH_BYTES, SHAPES, Shape};
 use super::{Template, field_names, fill, gemm_mma, variant};
 use crate::ir::tiled_view::TILE_ROW_BYTES;
 use crate::ir::{DType, TiledView};
-use crate::kernel::body::region::{kernel_name, operands};
+use crate::kernel::body::region::kernel_name;
 use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Sizes};
@@ -81,6 +81,8 @@ struct GemmWgmmaContext {
     row_sums: usize,
     rows_at: usize,
     row_terms: String,
+    /// What stores the results that have one number per row.
+    row_stores: String,
     width: usize,
     epilogue: String,
 }
@@ -252,7 +254,8 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             slabs_at: shape.slabs_at(),
             row_sums: problem.contraction.row_sums.len(),
             rows_at: shape.smem_bytes(),
-            row_terms: row_sums::terms(&problem.contraction, &operands(spec), 5)?,
+            row_terms: row_sums::terms(&problem.contraction, spec, 5)?,
+            row_stores: row_sums::stores(&problem.contraction, spec, 4)?,
             width: problem.width,
             epilogue: epilogue.text(spec, 5)?,
         },
