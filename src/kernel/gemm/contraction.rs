@@ -116,6 +116,39 @@ impl Contraction {
         }
     }
 
+    /// The largest terms of the outputs that only sums beside the product change: they are
+    /// computed once for all columns of a row that a thread finishes.
+    pub fn row_terms(&self) -> impl Iterator<Item = ExprId> {
+        let slots: Vec<u8> = self.row_sums.slots.iter().map(|(slot, _)| *slot).collect();
+        let free = FreeVars::of(&self.body);
+        // Of every expression: whether it is such a term, or has none but constants below.
+        let mut kinds: Vec<(bool, bool)> = Vec::new();
+        let mut largest = Vec::new();
+        for (id, expr) in self.body.exprs() {
+            let below: Vec<ExprId> = operands(expr);
+            let are_rows = |own: &[ExprId]| {
+                own.iter()
+                    .all(|own| kinds[own.0 as usize].0 || kinds[own.0 as usize].1)
+            };
+            let kind = match expr {
+                Expr::Const(_) => (false, true),
+                Expr::Acc { slot, .. } => (slots.contains(slot), false),
+                Expr::Map { .. } if are_rows(&below) && !free.has(id, N) => {
+                    let any = below.iter().any(|own| kinds[own.0 as usize].0);
+                    (any, !any)
+                }
+                _ => (false, false),
+            };
+            if !kind.0 {
+                largest.extend(below.into_iter().filter(|own| kinds[own.0 as usize].0));
+            }
+            kinds.push(kind);
+        }
+        largest.sort_unstable();
+        largest.dedup();
+        largest.into_iter()
+    }
+
     /// Results with one number per row go to `row_outputs`.
     fn set_row_outputs_apart(&mut self, is_per_row: impl Fn(usize) -> bool) {
         let parts = self.outputs.drain(..).zip(self.places.drain(..)).enumerate();
