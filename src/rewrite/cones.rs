@@ -21,6 +21,9 @@ const MAX_EXCEPTIONS: usize = 3;
 /// Tensors of all cones grown for one expression: large cones get fewer variations.
 const MAX_INLINED: usize = 800;
 
+/// The view that moves nothing.
+const RELABELLING: &str = "reshape";
+
 /// A kernel that may be chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
@@ -169,7 +172,8 @@ impl Grower<'_> {
     }
 
     /// Tensors to make exceptions at, those first where the choice matters most: values
-    /// that others read too, and main loops; a private map is best inlined anyway.
+    /// that others read too, and main loops; a private map is best inlined anyway. A reshape
+    /// always is: it costs nothing, and what it relabels is a choice of its own.
     fn by_interest(&self, grown: &Grown) -> Vec<(usize, Vec<usize>)> {
         let mut choices: Vec<(usize, Vec<usize>)> = grown
             .choices
@@ -177,7 +181,8 @@ impl Grower<'_> {
             .map(|(tensor, legal)| {
                 let taken = grown.inlined[tensor];
                 let others = legal.iter().copied().filter(|&expr| expr != taken);
-                (*tensor, others.chain([usize::MAX]).collect())
+                let none = (self.net.exprs[taken].op != RELABELLING).then_some(usize::MAX);
+                (*tensor, others.chain(none).collect())
             })
             .collect();
         choices.sort_by_key(|(tensor, others)| {
