@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::compile::{Cache, CompileError, arch_name};
 use crate::cuda::{Context, CudaError, Nvrtc};
-use crate::engine::{self, Binding, Engine, EngineError};
+use crate::engine::{self, Engine, EngineError};
 use crate::io::{IoError, Port};
 use crate::ir::{DType, Graph, HostTensor};
 use crate::kernel::{self, Arch, KernelOptions};
@@ -20,7 +20,7 @@ use crate::rewrite::{
     self, DeviceRates, FusedGraph, RewriteError, RuleErrors, RuleOptions, RuleSet, TensorSource,
 };
 use crate::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
-use crate::specialize::{self, BindError, SpecializeError};
+use crate::specialize::{self, BindError, SpecializeError, StagesError};
 use crate::tune::{self, Database, Effort, Machine, Problem, Tactic, TuneError};
 
 pub mod precise;
@@ -168,6 +168,31 @@ pub fn run_reference(
     Simulation::new(graph, settings)?.run(inputs)
 }
 
+/// Runs the regions that a model is cut into on the reference interpreter: what a device computes,
+/// but for the kernels themselves. Regions are those for the newest architecture.
+///
+/// # Errors
+/// If inputs do not fit what the model declares, nodes cannot be lowered, or a region fails.
+pub fn run_regions(
+    graph: &Graph,
+    inputs: &[HostTensor],
+    settings: &Settings,
+) -> Result<Vec<HostTensor>, PipelineError> {
+    let graph = rewrite_model(graph, &RuleSet::load(&settings.rules)?);
+    let newest = Arch {
+        sm: 90,
+        specific: true,
+    };
+    let outputs = specialize::run_in_stages(&graph, inputs, |stage, data| {
+        let fused = regions(stage, newest, settings)?;
+        Ok(rewrite::run_fused(&fused, data)?)
+    });
+    outputs.map_err(|error| match error {
+        StagesError::Specialize(error) => error.into(),
+        StagesError::Stage(error) => error,
+    })
+}
+
 /// How the variant of each kernel is chosen.
 #[derive(Clone, Debug, Default)]
 pub enum Selection {
@@ -235,12 +260,13 @@ impl Observer for Silent {
     fn step(&self, _: usize, _: usize) {}
 }
 
-/// Compiles a static core graph, as [`lower`] gives it, for each of `archs`.
+/// Compiles static core graphs, as [`lower`] gives them, for each of `archs`: one model with its
+/// dims bound in one or several ways.
 ///
 /// # Errors
 /// If a rule is wrong, NVRTC is missing, or kernels cannot be made.
 pub fn compile(
-    core: &Graph,
+    cores: &[Graph],
     archs: &[Arch],
     settings: &Settings,
     selection: &Selection,
@@ -248,25 +274,23 @@ pub fn compile(
 ) -> Result<Engine, PipelineError> {
     let rules = RuleSet::load(&settings.rules)?;
     let nvrtc = nvrtc()?.version().to_string();
-    observer.stage("canonicalize", 0);
-    let canonical = in_canonical_form(core, settings, &rules);
     let mut assembly = Assembly::new();
-    let mut bindings = (Vec::new(), Vec::new());
-    for &arch in archs {
-        observer.stage(&format!("fuse for {}", arch_name(arch)), 0);
-        let fused = rewrite::fuse_canonical(&canonical, &rules, DeviceRates::for_sm(arch.sm))?;
-        let problems = problems(&fused, settings);
-        let tactics = tactics(&problems, arch, selection, observer)?;
-        let program = plan::plan(&fused, &tactics, arch, &mut assembly);
-        assembly.add(program);
-        bindings = (named(&fused, &fused.inputs), named(&fused, &fused.outputs));
+    for core in cores {
+        observer.stage("canonicalize", 0);
+        let canonical = in_canonical_form(core, settings, &rules);
+        for &arch in archs {
+            observer.stage(&format!("fuse for {}", arch_name(arch)), 0);
+            let fused = rewrite::fuse_canonical(&canonical, &rules, DeviceRates::for_sm(arch.sm))?;
+            let problems = problems(&fused, settings);
+            let tactics = tactics(&problems, arch, selection, observer)?;
+            let program = plan::plan(&fused, &tactics, arch, &mut assembly);
+            assembly.add(program);
+        }
     }
     let engine = assembly.finish(Identity {
-        model: core.name.clone(),
+        model: cores.first().map_or_else(String::new, |core| core.name.clone()),
         precision: settings.precision.name().to_owned(),
         nvrtc,
-        inputs: bindings.0,
-        outputs: bindings.1,
     });
     engine::validate::validate(&engine)?;
     Ok(engine)
@@ -394,24 +418,21 @@ fn weights_bytes(problems: &[Problem]) -> usize {
     problems.iter().map(of).sum()
 }
 
-fn named(fused: &FusedGraph, ports: &[(String, crate::rewrite::TensorId)]) -> Vec<Binding> {
-    let binding = |(name, id): &(String, crate::rewrite::TensorId)| {
-        let ty = &fused.tensor(*id).ty;
-        Binding {
-            name: name.clone(),
-            dtype: ty.dtype,
-            dims: ty.dims(),
-        }
-    };
-    ports.iter().map(binding).collect()
-}
-
 /// Reads an engine and puts it on device `ordinal`.
 ///
 /// # Errors
 /// If the file is no valid engine, or the device cannot run it.
-pub fn load_engine(path: &Path, ordinal: usize) -> Result<ExecutionContext, PipelineError> {
-    execution(&engine::load(path)?, ordinal)
+pub fn load_engine(path: &Path, ordinal: usize) -> Result<Arc<DeviceEngine>, PipelineError> {
+    on_device(&engine::load(path)?, ordinal)
+}
+
+/// Puts an engine on device `ordinal`; execution contexts are made of what it gives.
+///
+/// # Errors
+/// If the device cannot run it.
+pub fn on_device(engine: &Engine, ordinal: usize) -> Result<Arc<DeviceEngine>, PipelineError> {
+    let context = Context::new(ordinal)?;
+    Ok(DeviceEngine::load(engine, &context)?)
 }
 
 /// Puts an engine on device `ordinal`, ready to run.
@@ -419,9 +440,7 @@ pub fn load_engine(path: &Path, ordinal: usize) -> Result<ExecutionContext, Pipe
 /// # Errors
 /// If the device cannot run it.
 pub fn execution(engine: &Engine, ordinal: usize) -> Result<ExecutionContext, PipelineError> {
-    let context = Context::new(ordinal)?;
-    let loaded: Arc<DeviceEngine> = DeviceEngine::load(engine, &context)?;
-    Ok(ExecutionContext::new(&loaded)?)
+    Ok(ExecutionContext::new(&on_device(engine, ordinal)?)?)
 }
 
 /// The architecture to compile for when only device `ordinal` will run the engine.

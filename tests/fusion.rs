@@ -7,8 +7,8 @@ use rtrt_codegen::ir::{Graph, HostTensor};
 use rtrt_codegen::ops::evaluate::to_vec;
 use rtrt_codegen::ops::samples::Draw;
 use rtrt_codegen::rewrite::canonicalize::canonicalize_counting;
+use rtrt_codegen::rewrite::run_fused;
 use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RegionKind, RuleSet, fuse_canonical};
-use rtrt_codegen::testing::fused::run_fused;
 use rtrt_codegen::{ir, ops, reference, specialize};
 
 /// A static graph from text.
@@ -20,6 +20,11 @@ fn parsed(text: &str) -> Graph {
 
 /// Fuses, checks that `rules` fired and that outputs stay, and gives the regions.
 fn fused(text: &str, rules: &[&str]) -> FusedGraph {
+    fused_within(text, rules, 1e-4)
+}
+
+/// The same, for outputs that may move by `tolerance` of one and of themselves.
+fn fused_within(text: &str, rules: &[&str], tolerance: f64) -> FusedGraph {
     let graph = parsed(text);
     let (canonical, fired) = canonicalize_counting(&graph, RuleSet::builtin());
     for rule in rules {
@@ -38,7 +43,7 @@ fn fused(text: &str, rules: &[&str]) -> FusedGraph {
         assert_eq!(expected.ty(), found.ty());
         for (expected, found) in to_vec::<f64>(expected).iter().zip(to_vec::<f64>(found)) {
             assert!(
-                (expected - found).abs() <= 1e-4 * (1.0 + expected.abs()),
+                (expected - found).abs() <= tolerance * (1.0 + expected.abs()),
                 "{found}, expected {expected}"
             );
         }
@@ -182,4 +187,33 @@ fn upsampling_by_product_stores_in_place() {
         &["upsample_by_product"],
     );
     assert_eq!(kinds(&fused), [RegionKind::Dot]);
+}
+
+/// A layer of a transformer without its attention; `residual` is added to its result.
+fn layer(residual: &str) -> FusedGraph {
+    let text = format!(
+        "graph g(x: f16[1,16,32]) {{
+           s = standardize[axes=[2], epsilon=1e-5](x)
+           n = add(mul(s, f16[32]{{1.5 ..}}), f16[32]{{0.25 ..}})
+           h = relu(matmul(n, f16[32,64]{{0.02 ..}}))
+           return add(matmul(h, f16[64,32]{{0.03 ..}}), {residual}) as \"y\"
+         }}"
+    );
+    fused_within(&text, &["flatten_rows"], 4e-3)
+}
+
+/// The norm is a factor of the first product, which takes the statistics of its rows.
+#[test]
+fn a_norm_before_a_product_is_no_kernel() {
+    let fused = layer("x");
+    assert_eq!(kinds(&fused), [RegionKind::Dot, RegionKind::Dot]);
+    assert_eq!(fused.regions[0].outputs.len(), 1);
+}
+
+/// Where the residual is normalised, too, the first product writes what that takes.
+#[test]
+fn a_norm_of_a_residual_is_no_kernel() {
+    let fused = layer("n");
+    assert_eq!(kinds(&fused), [RegionKind::Dot, RegionKind::Dot]);
+    assert_eq!(fused.regions[0].outputs.len(), 3);
 }

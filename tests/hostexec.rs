@@ -426,6 +426,21 @@ fn products_by_groups_of_warps_in_every_tile() {
 }
 
 #[test]
+fn products_of_normalised_rows() {
+    for dtype in [DType::F16, DType::BF16] {
+        check_in_turns(&products::normalised(dtype), "gemm_mma", SM_90, SUMS);
+        check_in_turns(&products::normalised(dtype), "gemm_mma", SM_90, SUMS);
+    }
+    check_in_turns(&products::normalised(DType::F16), "gemm_mma", SM_75, SUMS);
+    let tiled: Vec<Problem> = [DType::F16, DType::BF16]
+        .into_iter()
+        .flat_map(products::normalised)
+        .filter(|problem| !problem.label.contains("33"))
+        .collect();
+    check_template(&tiled, "gemm_wgmma", SM_90, 4);
+}
+
+#[test]
 fn mma_products_in_tf32() {
     let mut problems = products::layouts(DType::F32);
     problems.extend(products::convolutions(DType::F32, true));

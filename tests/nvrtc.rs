@@ -140,7 +140,7 @@ fn an_engine_of_tiled_operands_is_valid() {
     };
     let graph = regions::tiled_graph();
     let engine = pipeline::compile(
-        &graph,
+        &[graph],
         &[arch(90, true)],
         &settings,
         &Selection::Predicted,

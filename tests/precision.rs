@@ -32,7 +32,9 @@ fn folder() -> PathBuf {
 }
 
 fn network(name: &str) -> Graph {
-    onnx::import_file(&folder().join(format!("{name}.onnx"))).unwrap().graph
+    onnx::import_file(&folder().join(format!("{name}.onnx")))
+        .unwrap()
+        .graph
 }
 
 fn samples(graph: &Graph, file: &str) -> Samples {
@@ -89,7 +91,12 @@ fn accuracy(graph: &Graph, settings: &Settings) -> f64 {
 
 fn quantised_accuracy(graph: &Graph, request: &Request) -> f64 {
     let precise = precise::decide(graph, &settings(DType::F32), request, &Silent).unwrap();
-    let n_left = precise.report.layers.iter().filter(|layer| layer.kind == "fp32").count();
+    let n_left = precise
+        .report
+        .layers
+        .iter()
+        .filter(|layer| layer.kind == "fp32")
+        .count();
     assert_eq!(n_left, 0, "{:?}", precise.report.layers);
     accuracy(&precise.graph, &precise.settings)
 }
@@ -113,18 +120,35 @@ fn bytes_lose_little_after_a_hundred_samples() {
         let graph = network(name);
         let exact = accuracy(&graph, &settings(DType::F32));
         let statistics = calibrated(&graph, HUNDRED);
-        let methods = [Method::Entropy, Method::MinMax, Method::Percentile(99.99), Method::Mse];
+        let methods = [
+            Method::Entropy,
+            Method::MinMax,
+            Method::Percentile(99.99),
+            Method::Mse,
+        ];
         for method in methods {
             let request = request(Kind::Int8, method, Calibration::Statistics(statistics.clone()));
             let found = quantised_accuracy(&graph, &request);
-            assert!(exact - found <= 0.5, "{name}, {}: {exact} to {found}", method.name());
+            assert!(
+                exact - found <= 0.5,
+                "{name}, {}: {exact} to {found}",
+                method.name()
+            );
         }
-        let mut asymmetric = request(Kind::Int8, Method::MinMax, Calibration::Statistics(statistics.clone()));
+        let mut asymmetric = request(
+            Kind::Int8,
+            Method::MinMax,
+            Calibration::Statistics(statistics.clone()),
+        );
         asymmetric.asymmetric = true;
         let fp8 = request(Kind::Fp8, Method::MinMax, Calibration::Statistics(statistics));
         for request in [asymmetric, fp8] {
             let found = quantised_accuracy(&graph, &request);
-            assert!(exact - found <= 0.5, "{name} in {:?}: {exact} to {found}", request.kinds[0]);
+            assert!(
+                exact - found <= 0.5,
+                "{name} in {:?}: {exact} to {found}",
+                request.kinds[0]
+            );
         }
     }
 }
@@ -199,7 +223,12 @@ fn an_outlier_ruins_minmax_alone() {
 #[test]
 fn quantised_models_agree_with_onnx_runtime() {
     for network in NETWORKS {
-        for form in ["qdq_symmetric", "qdq_asymmetric", "qoperator_symmetric", "qoperator_asymmetric"] {
+        for form in [
+            "qdq_symmetric",
+            "qdq_asymmetric",
+            "qoperator_symmetric",
+            "qoperator_asymmetric",
+        ] {
             let name = format!("{network}_{form}");
             let folder = folder().join("quantized");
             let model = onnx::import_file(&folder.join(format!("{name}.onnx"))).unwrap();
@@ -208,8 +237,7 @@ fn quantised_models_agree_with_onnx_runtime() {
                 dtype: Some(DType::F32),
             });
             let data = io::read_inputs(&folder.join(format!("{name}.npz")), &ports).unwrap();
-            let found =
-                pipeline::run_reference(&model.graph, &data[..1], &settings(DType::F32)).unwrap();
+            let found = pipeline::run_reference(&model.graph, &data[..1], &settings(DType::F32)).unwrap();
             let step = to_vec::<f64>(&data[2])[0];
             let (found, wanted) = (to_vec::<f64>(&found[0]), to_vec::<f64>(&data[1]));
             let off = found.iter().zip(&wanted).map(|(a, b)| (a - b).abs() / step);
@@ -261,7 +289,11 @@ fn a_budget_that_cannot_be_kept_saves_nothing() {
     assert!(message.contains("cosine=0.999999 is not kept"), "{message}");
     assert!(message.contains("Conv `stem`, left in int8"), "{message}");
     assert!(!engine.exists());
-    assert!(std::fs::read_to_string(&report).unwrap().contains("\"is_met\": false"));
+    assert!(
+        std::fs::read_to_string(&report)
+            .unwrap()
+            .contains("\"is_met\": false")
+    );
 }
 
 #[test]
@@ -277,7 +309,9 @@ fn layers_give_way_until_the_budget_holds() {
     request.held = Some(held);
     let decide = |limit: f64, request: &mut Request| {
         request.budget = rtrt_codegen::precision::Budget::from_text(&format!("relative={limit}"));
-        precise::decide(&graph, &settings(DType::F32), request, &Silent).unwrap().report
+        precise::decide(&graph, &settings(DType::F32), request, &Silent)
+            .unwrap()
+            .report
     };
     let n_int8 = |report: &rtrt_codegen::precision::report::PrecisionReport| {
         report.layers.iter().filter(|layer| layer.kind == "int8").count()
@@ -290,7 +324,12 @@ fn layers_give_way_until_the_budget_holds() {
         let budget = report.budget.as_ref().unwrap();
         assert!(budget.is_met && budget.value <= budget.limit, "{}", report.text());
     }
-    assert!(tight.layers.iter().any(|layer| layer.reason.contains("costs too much accuracy")));
+    assert!(
+        tight
+            .layers
+            .iter()
+            .any(|layer| layer.reason.contains("costs too much accuracy"))
+    );
 }
 
 #[test]
@@ -306,9 +345,16 @@ fn an_ended_calibration_goes_on() {
     io::write_outputs(&many, &["image".to_owned()], &[repeated]).unwrap();
     let (output, whole) = (scratch.path().join("a.cache"), scratch.path().join("b.cache"));
     let arguments = |output: &Path| -> Vec<String> {
-        ["calibrate", "residual.onnx", "--calib", many.to_str().unwrap(), "-o", output.to_str().unwrap()]
-            .map(str::to_owned)
-            .to_vec()
+        [
+            "calibrate",
+            "residual.onnx",
+            "--calib",
+            many.to_str().unwrap(),
+            "-o",
+            output.to_str().unwrap(),
+        ]
+        .map(str::to_owned)
+        .to_vec()
     };
     let start = |output: &Path| {
         Command::new(env!("CARGO_BIN_EXE_rtrt-codegen"))

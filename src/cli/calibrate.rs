@@ -32,7 +32,10 @@ struct Report<'a> {
 
 pub fn run(args: &CalibrateArgs) -> Result<(), Failure> {
     let method = method_of(&args.method)?;
-    let output = args.output.clone().unwrap_or_else(|| args.model.with_extension("cache"));
+    let output = args
+        .output
+        .clone()
+        .unwrap_or_else(|| args.model.with_extension("cache"));
     io::check_writable(&output)?;
     let progress = Progress::new(false);
     progress.stage("import", 0);
@@ -87,12 +90,17 @@ fn key(model: &Path, samples: &Path) -> Result<String, Failure> {
     let mut digest = Sha256::new();
     digest_path(&mut digest, model)?;
     digest_path(&mut digest, samples)?;
-    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(digest
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }
 
 /// The bytes of a file; of a folder the names and bytes of what is in it.
 fn digest_path(digest: &mut Sha256, path: &Path) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::failed(format!("cannot read `{}`: {error}", path.display()));
+    let failed =
+        |error: std::io::Error| Failure::failed(format!("cannot read `{}`: {error}", path.display()));
     if !path.is_dir() {
         let mut file = fs::File::open(path).map_err(failed)?;
         let mut buffer = vec![0; 1 << 16];

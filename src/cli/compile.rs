@@ -11,7 +11,8 @@ use super::out;
 use super::precision::{self, Decided};
 use super::progress::Progress;
 use crate::engine::{self, Engine};
-use crate::pipeline::{self, Observer, Selection};
+use crate::ir::Graph;
+use crate::pipeline::{self, Observer, Selection, Settings};
 use crate::{io, onnx};
 
 pub fn run(args: &CompileArgs) -> Result<(), Failure> {
@@ -31,11 +32,17 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
         graph,
         settings,
         report: decided,
-    } = precision::decide(model.graph, &args.build, settings, archs.first().copied(), &progress)?;
+    } = precision::decide(
+        model.graph,
+        &args.build,
+        settings,
+        archs.first().copied(),
+        &progress,
+    )?;
     progress.stage("specialize", 0);
-    let core = pipeline::lower(&graph, &settings)?;
+    let cores = cores(args, &graph, &settings)?;
     pipeline::check_nvrtc()?;
-    let engine = pipeline::compile(&core, &archs, &settings, &selection, &progress)?;
+    let engine = pipeline::compile(&cores, &archs, &settings, &selection, &progress)?;
     if let Some(folder) = &args.dump_kernels {
         dump_kernels(&engine, folder)?;
     }
@@ -46,6 +53,19 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
         precision::print(&decided)?;
     }
     report(args, &engine, &output)
+}
+
+/// The model once for each binding of its dims.
+fn cores(args: &CompileArgs, graph: &Graph, settings: &Settings) -> Result<Vec<Graph>, Failure> {
+    let profiles = build::profiles(&args.build, graph)?;
+    let bound = profiles.into_iter().map(|shapes| {
+        let settings = Settings {
+            shapes,
+            ..settings.clone()
+        };
+        Ok(pipeline::lower(graph, &settings)?)
+    });
+    bound.collect()
 }
 
 fn selection(args: &CompileArgs) -> Selection {
@@ -87,10 +107,7 @@ fn report(args: &CompileArgs, engine: &Engine, output: &Path) -> Result<(), Fail
     }
     report.print_summary()?;
     if args.explain {
-        for arch in &report.archs {
-            out::line(&format!("\nkernels for {arch}"))?;
-            report.print_kernels(arch, true)?;
-        }
+        report.print_kernels(true)?;
     }
     out::line(&format!("saved     {}", output.display()))
 }

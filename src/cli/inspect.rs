@@ -80,18 +80,20 @@ fn inspect_engine(args: &InspectArgs) -> Result<(), Failure> {
         return out::json(&report);
     }
     report.print_summary()?;
-    for arch in &report.archs {
-        out::line(&format!("\nkernels for {arch}"))?;
-        report.print_kernels(arch, args.explain)?;
-    }
-    Ok(())
+    report.print_kernels(args.explain)
 }
 
 /// The model in text form after a stage of compiling it; weights are abbreviated.
 fn print_graph(graph: &Graph, stage: &str, args: &InspectArgs) -> Result<(), Failure> {
     let settings = build::settings(&args.build)?;
     let arch = build::archs(&args.arch)?[0];
-    let decided = precision::decide(graph.clone(), &args.build, settings, Some(arch), &pipeline::Silent)?;
+    let decided = precision::decide(
+        graph.clone(),
+        &args.build,
+        settings,
+        Some(arch),
+        &pipeline::Silent,
+    )?;
     let (graph, settings) = (&decided.graph, decided.settings);
     if stage == "imported" {
         return out::line(&print_brief(graph));

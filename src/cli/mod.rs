@@ -21,6 +21,7 @@ mod progress;
 mod rules;
 mod run;
 mod shapes;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Rules(args) => rules::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),

@@ -38,7 +38,10 @@ pub fn check(args: &BuildArgs) -> Result<(), Failure> {
     let given = [&own.calib, &own.held].into_iter().flatten();
     for path in given {
         if !path.exists() {
-            return Err(Failure::failed(format!("cannot read `{}`: it does not exist", path.display())));
+            return Err(Failure::failed(format!(
+                "cannot read `{}`: it does not exist",
+                path.display()
+            )));
         }
     }
     Ok(())
@@ -126,14 +129,19 @@ fn request(
         ));
     }
     let fixed = fixed(graph, own, &mut settings)?;
-    let needs_ranges = fixed.kinds.values().any(|kind| matches!(kind, Kind::Int8 | Kind::Fp8));
+    let needs_ranges = fixed
+        .kinds
+        .values()
+        .any(|kind| matches!(kind, Kind::Int8 | Kind::Fp8));
     if needs_ranges && !is_calibrated {
         return Err(Failure::usage("layers in int8 or fp8 need `--calib`"));
     }
     let (held, labels) = held(graph, own)?;
     let budget = budget(own)?;
     if budget.is_some() && held.is_none() {
-        return Err(Failure::usage("`--accuracy-budget` needs `--held` samples, or those of `--calib`"));
+        return Err(Failure::usage(
+            "`--accuracy-budget` needs `--held` samples, or those of `--calib`",
+        ));
     }
     let request = Request {
         kinds: kinds(own, &settings, is_calibrated),
@@ -171,7 +179,8 @@ fn kinds(args: &PrecisionArgs, settings: &Settings, is_calibrated: bool) -> Vec<
 fn method(name: &str) -> Result<Method, Failure> {
     Method::from_name(name).ok_or_else(|| {
         let known = ["minmax", "entropy", "mse", "percentile"];
-        let hint = closest(name, known).map_or_else(String::new, |known| format!(", did you mean `{known}`?"));
+        let hint =
+            closest(name, known).map_or_else(String::new, |known| format!(", did you mean `{known}`?"));
         Failure::usage(format!(
             "calibration method `{name}`: expected minmax, entropy, mse, percentile or percentile:99.9{hint}"
         ))
@@ -224,7 +233,10 @@ fn read_cache(path: &Path) -> Result<Option<Cache>, Failure> {
 
 /// Samples that losses are measured on, and their labels.
 fn held(graph: &Graph, args: &PrecisionArgs) -> Result<(Option<Samples>, Option<Vec<i64>>), Failure> {
-    let calib = args.calib.as_ref().filter(|path| matches!(read_cache(path), Ok(None)));
+    let calib = args
+        .calib
+        .as_ref()
+        .filter(|path| matches!(read_cache(path), Ok(None)));
     let Some(path) = args.held.as_ref().or(calib) else {
         return Ok((None, None));
     };
@@ -234,10 +246,12 @@ fn held(graph: &Graph, args: &PrecisionArgs) -> Result<(Option<Samples>, Option<
 }
 
 fn is_quantised(graph: &Graph) -> bool {
-    graph
-        .nodes
-        .iter()
-        .any(|node| matches!(node.op, "DequantizeLinear" | "QLinearConv" | "QLinearMatMul" | "QGemm"))
+    graph.nodes.iter().any(|node| {
+        matches!(
+            node.op,
+            "DequantizeLinear" | "QLinearConv" | "QLinearMatMul" | "QGemm"
+        )
+    })
 }
 
 /// A type that `--layerPrecisions` names.
@@ -302,7 +316,9 @@ fn fixed(graph: &Graph, args: &PrecisionArgs, settings: &mut Settings) -> Result
         } else if name != "*" && !nodes.contains(name.as_str()) {
             let hint = closest(name, nodes.iter().copied());
             let hint = hint.map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
-            return Err(Failure::usage(format!("`--layerPrecisions`: no layer is named `{name}`{hint}")));
+            return Err(Failure::usage(format!(
+                "`--layerPrecisions`: no layer is named `{name}`{hint}"
+            )));
         }
     }
     if let Some((_, asked)) = entries.iter().find(|(name, _)| name == "*") {

@@ -74,12 +74,12 @@ fn run_engine(engine: &Path, inputs: &Path, device: Device) -> Result<Outputs, F
             "run the model with `--device cpu`, or the engine on a GPU",
         ));
     };
-    let mut context = pipeline::load_engine(engine, ordinal)?;
+    let mut context = ExecutionContext::new(&pipeline::load_engine(engine, ordinal)?)?;
     let inputs = io::read_inputs(inputs, &engine_ports(&context))?;
     let results = context.run(&inputs)?;
     let names = context
-        .engine()
-        .outputs()
+        .profile()
+        .outputs
         .iter()
         .map(|binding| binding.name.clone())
         .collect();
@@ -91,7 +91,7 @@ fn engine_ports(context: &ExecutionContext) -> Vec<Port> {
         name: binding.name.clone(),
         dtype: Some(binding.dtype),
     };
-    context.engine().inputs().iter().map(port).collect()
+    context.profile().inputs.iter().map(port).collect()
 }
 
 /// One line per row of the last axis: its largest entries with their positions.

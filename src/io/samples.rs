@@ -40,7 +40,10 @@ impl Samples {
             in_folder(path, &ports)?.into_iter().map(Batch::At).collect()
         } else {
             let arrays = npz::read(path, &ports)?;
-            split(path, inputs, &arrays, rows)?.into_iter().map(Batch::Read).collect()
+            split(path, inputs, &arrays, rows)?
+                .into_iter()
+                .map(Batch::Read)
+                .collect()
         };
         let samples = Samples { ports, batches };
         if samples.is_empty() {
@@ -90,8 +93,20 @@ pub fn read_labels(path: &Path) -> Option<Vec<i64>> {
 fn integers(array: &HostTensor) -> Option<Vec<i64>> {
     match array.dtype() {
         DType::I64 => Some(array.as_slice::<i64>().to_vec()),
-        DType::I32 => Some(array.as_slice::<i32>().iter().map(|&label| i64::from(label)).collect()),
-        DType::U8 => Some(array.as_slice::<u8>().iter().map(|&label| i64::from(label)).collect()),
+        DType::I32 => Some(
+            array
+                .as_slice::<i32>()
+                .iter()
+                .map(|&label| i64::from(label))
+                .collect(),
+        ),
+        DType::U8 => Some(
+            array
+                .as_slice::<u8>()
+                .iter()
+                .map(|&label| i64::from(label))
+                .collect(),
+        ),
         _ => None,
     }
 }
@@ -134,7 +149,10 @@ fn split(
         let name = &input.port.name;
         return Err(unfit(
             path,
-            &format!("array `{name}` has {} batches, the first one {n_batches}", own.len()),
+            &format!(
+                "array `{name}` has {} batches, the first one {n_batches}",
+                own.len()
+            ),
         ));
     }
     Ok((0..n_batches)
@@ -143,7 +161,8 @@ fn split(
 }
 
 fn first_is_free(ty: Option<&TensorType>) -> bool {
-    ty.and_then(|ty| ty.shape.0.first()).is_some_and(|dim| matches!(dim, Dim::Symbol(_)))
+    ty.and_then(|ty| ty.shape.0.first())
+        .is_some_and(|dim| matches!(dim, Dim::Symbol(_)))
 }
 
 /// The batches of one array: along its first axis, which is the samples' own where the array has an
@@ -237,7 +256,10 @@ mod tests {
         let array = HostTensor::from_f32(&[6, 2], &[0.0; 12]);
         let free = [Dim::Symbol("n".to_owned()), Dim::Known(2)];
         assert_eq!(opened(&array, &free, 4).unwrap(), [vec![4, 2], vec![2, 2]]);
-        assert_eq!(opened(&array, &[Dim::Known(3), Dim::Known(2)], 4).unwrap(), [vec![3, 2], vec![3, 2]]);
+        assert_eq!(
+            opened(&array, &[Dim::Known(3), Dim::Known(2)], 4).unwrap(),
+            [vec![3, 2], vec![3, 2]]
+        );
         assert_eq!(opened(&array, &[Dim::Known(2)], 4).unwrap(), vec![vec![2]; 6]);
         assert!(opened(&array, &[Dim::Known(4), Dim::Known(2)], 1).is_err());
         let wide = HostTensor::from_f32(&[6, 1, 2], &[0.0; 12]);

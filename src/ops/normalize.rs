@@ -11,8 +11,8 @@ use super::{
     AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind, Tolerance,
     infer,
 };
-use crate::ir::{Attr, Attrs, TensorType};
-use crate::tile::{ExprId, ReduceOp, TileCtx};
+use crate::ir::{Attr, Attrs, DType, TensorType};
+use crate::tile::{Expr, ExprId, Index, ReduceOp, TileCtx};
 
 /// `(x - mean) / sqrt(variance + epsilon)` over `axes`; the variance is that of the population.
 pub static STANDARDIZE: OpDef = OpDef {
@@ -40,6 +40,25 @@ pub static RMS_STANDARDIZE: OpDef = OpDef {
     tolerance: Tolerance::Accumulated,
 };
 
+/// `1 / sqrt(variance + epsilon)` over `axes`: the factor of [`STANDARDIZE`]. Unlike that one it
+/// needs one pass over a row, so that a matrix product can compute it from the operand it reads.
+pub static INVERSE_DEVIATION: OpDef = OpDef {
+    name: "inverse_deviation",
+    infer: infer_statistic,
+    eval: |ctx| statistic(ctx, inverse_deviation),
+    lower: Lowering::Tile(TileKind::Reduce, tile_inverse_deviation),
+    ..STANDARDIZE
+};
+
+/// `1 / sqrt(mean(x * x) + epsilon)` over `axes`: the factor of [`RMS_STANDARDIZE`].
+pub static INVERSE_RMS: OpDef = OpDef {
+    name: "inverse_rms",
+    infer: infer_statistic,
+    eval: |ctx| statistic(ctx, inverse_rms),
+    lower: Lowering::Tile(TileKind::Reduce, tile_inverse_rms),
+    ..RMS_STANDARDIZE
+};
+
 /// `(x - mean) / sqrt(variance + epsilon) * scale + bias`, with statistics per channel (axis 1).
 pub static BATCH_NORM: OpDef = OpDef {
     name: "batch_norm",
@@ -53,7 +72,13 @@ pub static BATCH_NORM: OpDef = OpDef {
     tolerance: Tolerance::Close,
 };
 
-pub static OPS: &[&OpDef] = &[&STANDARDIZE, &RMS_STANDARDIZE, &BATCH_NORM];
+pub static OPS: &[&OpDef] = &[
+    &STANDARDIZE,
+    &RMS_STANDARDIZE,
+    &INVERSE_DEVIATION,
+    &INVERSE_RMS,
+    &BATCH_NORM,
+];
 
 fn infer_over_axes(ctx: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {
     axes(ctx.attrs, ctx.ty(0)?.rank())?;
@@ -61,10 +86,24 @@ fn infer_over_axes(ctx: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {
     infer::float_unary(ctx)
 }
 
+/// Statistics of narrow floats are wide: a row of small numbers has a large factor.
+fn infer_statistic(ctx: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {
+    infer_over_axes(ctx)?;
+    let mut dims = ctx.dims(0)?;
+    for axis in axes(ctx.attrs, dims.len())? {
+        dims[axis] = 1;
+    }
+    Ok(vec![TensorType::new(statistic_kind(ctx.ty(0)?.dtype), &dims)])
+}
+
+fn statistic_kind(dtype: DType) -> DType {
+    if dtype == DType::F64 { dtype } else { DType::F32 }
+}
+
 fn infer_batch_norm(ctx: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {
     ctx.expect_operands(5..=5)?;
     let x = ctx.ty(0)?;
-    infer::expect_kind(x.dtype, "a float kind", crate::ir::DType::is_float)?;
+    infer::expect_kind(x.dtype, "a float kind", DType::is_float)?;
     let dims = ctx.dims(0)?;
     // A vector counts as a batch of one channel.
     let channels = dims.get(1).copied().unwrap_or(1);
@@ -92,17 +131,40 @@ fn mean_of(lane: &[f64], f: impl Fn(f64) -> f64) -> f64 {
     lane.iter().map(|&value| f(value)).sum::<f64>() / lane.len() as f64
 }
 
-fn standardize(lane: &mut [f64], epsilon: f64) {
+/// One number per lane; reduced axes stay as extents of one.
+fn statistic(ctx: &EvalCtx<'_>, f: fn(&[f64], f64) -> f64) -> Result<Vec<Datum>, OpError> {
+    let x = ctx.tensor(0)?;
+    let axes = axes(ctx.attrs, x.dims().len())?;
+    let epsilon = infer::float(ctx.attrs, "epsilon")?;
+    let of_lane = |lane: &mut dyn Iterator<Item = f64>| f(&lane.collect::<Vec<f64>>(), epsilon);
+    let values = Lanes::new(x.dims(), &axes).fold(&to_vec::<f64>(x), of_lane);
+    let mut dims = x.dims().to_vec();
+    for axis in axes {
+        dims[axis] = 1;
+    }
+    one(from_values(statistic_kind(x.dtype()), &dims, &values))
+}
+
+fn inverse_deviation(lane: &[f64], epsilon: f64) -> f64 {
     let mean = mean_of(lane, |x| x);
     let variance = mean_of(lane, |x| (x - mean) * (x - mean));
-    let factor = 1.0 / (variance + epsilon).sqrt();
+    1.0 / (variance + epsilon).sqrt()
+}
+
+fn inverse_rms(lane: &[f64], epsilon: f64) -> f64 {
+    1.0 / (mean_of(lane, |x| x * x) + epsilon).sqrt()
+}
+
+fn standardize(lane: &mut [f64], epsilon: f64) {
+    let mean = mean_of(lane, |x| x);
+    let factor = inverse_deviation(lane, epsilon);
     for value in lane {
         *value = (*value - mean) * factor;
     }
 }
 
 fn rms_standardize(lane: &mut [f64], epsilon: f64) {
-    let factor = 1.0 / (mean_of(lane, |x| x * x) + epsilon).sqrt();
+    let factor = inverse_rms(lane, epsilon);
     for value in lane {
         *value *= factor;
     }
@@ -152,17 +214,60 @@ fn tile_standardize(ctx: &mut TileCtx<'_, '_>) -> ExprId {
 }
 
 fn tile_rms_standardize(ctx: &mut TileCtx<'_, '_>) -> ExprId {
+    let factor = tile_inverse_rms(ctx);
+    let x = ctx.read(0, ctx.at);
+    ctx.body.map("mul", &[x, factor], ctx.result.dtype)
+}
+
+/// The mean of squares over `axes`.
+fn tile_mean_square(ctx: &mut TileCtx<'_, '_>, axes: &[usize]) -> ExprId {
+    let (at, dtype) = (ctx.at, ctx.result.dtype);
+    let extents = extents_of(ctx, 0, axes);
+    let sum = ctx.reduce(ReduceOp::Sum, &extents, dtype, |ctx, inner| {
+        let x = read_as(ctx, &replaced(at, axes, inner), dtype);
+        ctx.body.map("mul", &[x, x], dtype)
+    });
+    divided_by_count(ctx, sum, axes)
+}
+
+/// Operand 0 at coordinates, converted to `dtype`.
+fn read_as(ctx: &mut TileCtx<'_, '_>, at: &[Index], dtype: DType) -> ExprId {
+    let x = ctx.read(0, at);
+    if ctx.body.dtype(x) == dtype {
+        return x;
+    }
+    let attrs = ctx
+        .body
+        .intern_attrs(&Attrs::new().with("to", Attr::DType(dtype)));
+    ctx.body.add(Expr::Map {
+        op: "cast",
+        attrs,
+        args: vec![x],
+        dtype,
+    })
+}
+
+fn tile_inverse_rms(ctx: &mut TileCtx<'_, '_>) -> ExprId {
+    let axes = tile_axes(ctx);
+    let mean = tile_mean_square(ctx, &axes);
+    tile_rsqrt(ctx, mean)
+}
+
+/// Both sums are of the operand alone, so one pass takes them; what the difference of means
+/// falls below zero by is rounding.
+fn tile_inverse_deviation(ctx: &mut TileCtx<'_, '_>) -> ExprId {
     let axes = tile_axes(ctx);
     let (at, dtype) = (ctx.at, ctx.result.dtype);
     let extents = extents_of(ctx, 0, &axes);
     let sum = ctx.reduce(ReduceOp::Sum, &extents, dtype, |ctx, inner| {
-        let x = ctx.read(0, &replaced(at, &axes, inner));
-        ctx.body.map("mul", &[x, x], dtype)
+        read_as(ctx, &replaced(at, &axes, inner), dtype)
     });
     let mean = divided_by_count(ctx, sum, &axes);
-    let factor = tile_rsqrt(ctx, mean);
-    let x = ctx.read(0, at);
-    ctx.body.map("mul", &[x, factor], dtype)
+    let square = ctx.body.map("mul", &[mean, mean], dtype);
+    let mean_square = tile_mean_square(ctx, &axes);
+    let difference = ctx.body.map("sub", &[mean_square, square], dtype);
+    let variance = ctx.body.map("relu", &[difference], dtype);
+    tile_rsqrt(ctx, variance)
 }
 
 fn tile_batch_norm(ctx: &mut TileCtx<'_, '_>) -> ExprId {

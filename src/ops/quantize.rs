@@ -294,7 +294,9 @@ fn q_linear_softmax(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     let (x, zero) = (ctx.value(0)?, ctx.value(2)?);
     let rank = ctx.dims_of(x).len();
     if infer::axis(ctx.attrs, rank)? + 1 != rank {
-        return Err(OpError::unsupported("a quantised softmax over another axis than the last"));
+        return Err(OpError::unsupported(
+            "a quantised softmax over another axis than the last",
+        ));
     }
     let zero = ctx.reshape(zero, &[])?;
     let (x, zero) = (ctx.cast(x, DType::F32)?, ctx.cast(zero, DType::F32)?);

@@ -223,7 +223,11 @@ impl Decision<'_> {
         for (n_done, &kind) in kinds.iter().enumerate() {
             let plan = self.all_in(kind);
             let settings = Settings {
-                precision: if kind == Kind::Fp32 { DType::F32 } else { self.settings.precision },
+                precision: if kind == Kind::Fp32 {
+                    DType::F32
+                } else {
+                    self.settings.precision
+                },
                 ..self.settings_of(&plan)
             };
             let times = times(&self.quantised(&plan).graph, &self.layers, arch, &settings)?;
@@ -257,7 +261,10 @@ impl Decision<'_> {
     /// Kinds of the request, without those that are slower than the float.
     fn paying_kinds(&mut self, layer: &str) -> Vec<Kind> {
         let float_us = self.time(layer, Kind::Float);
-        let has_weight = self.layers.iter().any(|own| own.name == layer && own.weight.is_some());
+        let has_weight = self
+            .layers
+            .iter()
+            .any(|own| own.name == layer && own.weight.is_some());
         let fits = |kind: &Kind| *kind != Kind::Int8Weights || has_weight;
         let mut kinds = Vec::new();
         for kind in self.request.kinds.clone().into_iter().filter(fits) {
@@ -310,7 +317,10 @@ impl Decision<'_> {
                 .fold(fixed, |plan, own| plan.with(&own.name, own.kinds[0]));
             return Ok(Outcome {
                 plan,
-                score: Score { value: 0.0, error: 0.0 },
+                score: Score {
+                    value: 0.0,
+                    error: 0.0,
+                },
                 sensitivity: Vec::new(),
                 is_met: true,
             });
@@ -323,7 +333,9 @@ impl Decision<'_> {
         let outcome = search::search(candidates, &self.request.fixed, budget, &mut |plan| {
             let found = run_all(&self.quantised(plan).graph, &self.settings_of(plan), &batches)?;
             let labels = self.request.labels.as_deref();
-            let value = budget.metric.measure(&wanted, &found, &model.output_names, labels)?;
+            let value = budget
+                .metric
+                .measure(&wanted, &found, &model.output_names, labels)?;
             Ok::<Score, PipelineError>(Score {
                 value,
                 error: relative_error(&wanted, &found),
@@ -359,7 +371,11 @@ impl Decision<'_> {
                 value: outcome.score.value,
                 is_met: outcome.is_met,
             }),
-            layers: self.layers.iter().map(|layer| self.layer(layer, &outcome, &quantised, &errors)).collect(),
+            layers: self
+                .layers
+                .iter()
+                .map(|layer| self.layer(layer, &outcome, &quantised, &errors))
+                .collect(),
             wide: islands(&quantised.graph, &settings),
             unknown_tensors: self.unknown_tensors(),
             weight_bytes: weight_bytes(&quantised.graph, settings.precision),
@@ -380,12 +396,18 @@ impl Decision<'_> {
         errors: &BTreeMap<String, f64>,
     ) -> LayerReport {
         let kind = outcome.plan.kind(&layer.name);
-        let left = quantised.without_range.iter().any(|(name, _)| *name == layer.name);
+        let left = quantised
+            .without_range
+            .iter()
+            .any(|(name, _)| *name == layer.name);
         let kind = if left { Kind::Float } else { kind };
         let input = self.graph.node(layer.node).operands[layer.computed[0]];
         let input = input.map_or(String::new(), |value| self.graph.value(value).name.clone());
         let is_stored = matches!(kind, Kind::Int8 | Kind::Fp8);
-        let tensor = quantised.tensors.iter().find(|tensor| tensor.name == input && is_stored);
+        let tensor = quantised
+            .tensors
+            .iter()
+            .find(|tensor| tensor.name == input && is_stored);
         let sensitivity = outcome.sensitivity.iter().find(|(name, _)| *name == layer.name);
         LayerReport {
             name: layer.name.clone(),
@@ -401,7 +423,9 @@ impl Decision<'_> {
             times_us: self
                 .times
                 .iter()
-                .filter_map(|(kind, times)| Some((kind.with_float(self.float_name()), *times.get(&layer.name)?)))
+                .filter_map(|(kind, times)| {
+                    Some((kind.with_float(self.float_name()), *times.get(&layer.name)?))
+                })
                 .collect(),
         }
     }
@@ -438,7 +462,12 @@ impl Decision<'_> {
             return Vec::new();
         };
         let known: BTreeSet<&String> = self.graph.values.iter().map(|value| &value.name).collect();
-        cache.scales.keys().filter(|name| !known.contains(name)).cloned().collect()
+        cache
+            .scales
+            .keys()
+            .filter(|name| !known.contains(name))
+            .cloned()
+            .collect()
     }
 }
 
@@ -485,12 +514,17 @@ fn times(
     let mut times: BTreeMap<String, f64> = BTreeMap::new();
     for (number, region) in fused.regions.iter().enumerate() {
         let origins = region.body.nodes.iter().flat_map(|node| &node.origin);
-        let own: BTreeSet<&str> = origins.map(String::as_str).filter(|name| names.contains(name)).collect();
+        let own: BTreeSet<&str> = origins
+            .map(String::as_str)
+            .filter(|name| names.contains(name))
+            .collect();
         if own.is_empty() {
             continue;
         }
         let spec = kernel::spec(&fused, number, &options);
-        let best = kernel::variants(&spec, arch).first().map(|variant| variant.predicted_us);
+        let best = kernel::variants(&spec, arch)
+            .first()
+            .map(|variant| variant.predicted_us);
         let us = best.unwrap_or(region.bound_us) / own.len() as f64;
         for name in own {
             *times.entry(name.to_owned()).or_default() += us;

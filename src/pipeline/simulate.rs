@@ -54,9 +54,8 @@ impl Simulation {
 
     /// For models whose shapes or control flow depend on data.
     fn run_in_stages(&self, inputs: &[HostTensor]) -> Result<Vec<HostTensor>, PipelineError> {
-        let stage = |core: &Graph, data: &[HostTensor]| {
-            Ok(reference::run(&canonical(core, &self.settings)?, data)?)
-        };
+        let stage =
+            |core: &Graph, data: &[HostTensor]| Ok(reference::run(&canonical(core, &self.settings)?, data)?);
         specialize::run_in_stages(&self.graph, inputs, stage).map_err(|error| match error {
             StagesError::Specialize(error) => error.into(),
             StagesError::Stage(error) => error,

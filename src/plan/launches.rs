@@ -7,7 +7,8 @@ use super::assembly::Assembly;
 use super::lifetimes::{Lifetime, Storage, padded};
 use crate::compile::arch_name;
 use crate::engine::{
-    ALIGNMENT, Arg, Explanation, Kernel, Launch, Memory, Place, Program, Rejected, TensorMap,
+    ALIGNMENT, Arg, Binding, Explanation, Kernel, Launch, Memory, Place, Profile, Program, Rejected,
+    TensorMap,
 };
 use crate::kernel::header::origins;
 use crate::kernel::{Arch, Param};
@@ -42,8 +43,13 @@ pub fn plan(fused: &FusedGraph, tactics: &[Tactic], arch: Arch, assembly: &mut A
         .iter()
         .map(|&region| planner.launch(region, &tactics[region], number[&region]))
         .collect();
+    let profile = planner.assembly.profile(Profile {
+        inputs: bindings(fused, &fused.inputs),
+        outputs: bindings(fused, &fused.outputs),
+    });
     Program {
         arch: arch_name(arch),
+        profile,
         kernels,
         launches,
         inputs: fused.inputs.iter().map(|(_, id)| planner.place(*id)).collect(),
@@ -53,6 +59,18 @@ pub fn plan(fused: &FusedGraph, tactics: &[Tactic], arch: Arch, assembly: &mut A
         workspace_bytes: planner.workspace_bytes,
         kernels_wait: arch.sm >= WAITING_SM,
     }
+}
+
+fn bindings(fused: &FusedGraph, ports: &[(String, TensorId)]) -> Vec<Binding> {
+    let binding = |(name, id): &(String, TensorId)| {
+        let ty = &fused.tensor(*id).ty;
+        Binding {
+            name: name.clone(),
+            dtype: ty.dtype,
+            dims: ty.dims(),
+        }
+    };
+    ports.iter().map(binding).collect()
 }
 
 struct Planner<'a> {
@@ -110,9 +128,9 @@ impl Planner<'_> {
             .params
             .iter()
             .map(|param| match param {
-                Param::Input(input) => Arg::Pointer(self.place(region.inputs[*input])),
-                Param::Output(output) => Arg::Pointer(self.place(region.outputs[*output])),
-                Param::Workspace => Arg::Pointer(workspace),
+                Param::Input(input) => Arg::Reads(self.place(region.inputs[*input])),
+                Param::Output(output) => Arg::Writes(self.place(region.outputs[*output])),
+                Param::Workspace => Arg::Writes(workspace),
                 Param::Dim(value) => Arg::I32(*value),
                 Param::TensorMap { input, view } => {
                     Arg::TensorMap(TensorMap::new(self.place(region.inputs[*input]), view))

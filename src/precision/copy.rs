@@ -31,7 +31,10 @@ impl<'a> Copy<'a> {
         if let Some(own) = self.values[value.0 as usize] {
             return own;
         }
-        let data = self.from.weight(value).expect("nodes are copied before their readers");
+        let data = self
+            .from
+            .weight(value)
+            .expect("nodes are copied before their readers");
         let own = self.target.add_weight(&self.from.value(value).name, data.clone());
         self.values[value.0 as usize] = Some(own);
         own
@@ -80,7 +83,9 @@ impl<'a> Copy<'a> {
             .fold(Attrs::new(), |given, (name, attr)| given.with(name, attr.clone()));
         let attrs = with_defaults(def, given).expect("the attributes are the op's own");
         let operands = operands.iter().map(|&value| Some(value)).collect();
-        let id = self.target.add_node(op, operands, attrs, &[(name, None)], origin.to_vec());
+        let id = self
+            .target
+            .add_node(op, operands, attrs, &[(name, None)], origin.to_vec());
         self.target.node(id).results[0]
     }
 

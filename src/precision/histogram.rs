@@ -43,14 +43,16 @@ impl Histogram {
     /// Counts all of `values`.
     pub fn add(&mut self, values: &[f32]) {
         let finite = values.iter().copied().filter(|value| value.is_finite());
-        let largest = finite.clone().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+        let largest = finite
+            .clone()
+            .fold(0.0_f32, |largest, value| largest.max(value.abs()));
         self.n_not_finite += (values.len() - finite.clone().count()) as u64;
         if largest > 0.0 {
             self.reach(largest);
         }
-        let per_unit = self.exponent.map_or(0.0, |exponent| {
-            N_BINS as f64 * 2.0_f64.powi(-exponent)
-        });
+        let per_unit = self
+            .exponent
+            .map_or(0.0, |exponent| N_BINS as f64 * 2.0_f64.powi(-exponent));
         for value in finite {
             self.low = self.low.min(value);
             self.high = self.high.max(value);
@@ -58,9 +60,17 @@ impl Histogram {
                 self.n_zeros += 1;
                 continue;
             }
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below the number of bins")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "below the number of bins"
+            )]
             let bin = ((f64::from(value.abs()) * per_unit) as usize).min(N_BINS - 1);
-            let side = if value > 0.0 { &mut self.positive } else { &mut self.negative };
+            let side = if value > 0.0 {
+                &mut self.positive
+            } else {
+                &mut self.negative
+            };
             side[bin] += 1;
         }
     }
@@ -101,7 +111,8 @@ impl Histogram {
 
     /// Width of a bin.
     pub fn width(&self) -> f64 {
-        self.exponent.map_or(0.0, |exponent| 2.0_f64.powi(exponent) / N_BINS as f64)
+        self.exponent
+            .map_or(0.0, |exponent| 2.0_f64.powi(exponent) / N_BINS as f64)
     }
 
     /// Counts by size, of both signs together; zeros are left out.
@@ -148,7 +159,9 @@ mod tests {
 
     #[test]
     fn order_does_not_matter() {
-        let values: Vec<f32> = (0..1000_u16).map(|n| (f32::from(n) * 0.37).sin() * f32::from(n)).collect();
+        let values: Vec<f32> = (0..1000_u16)
+            .map(|n| (f32::from(n) * 0.37).sin() * f32::from(n))
+            .collect();
         let mut once = Histogram::default();
         once.add(&values);
         let mut pieces = Histogram::default();

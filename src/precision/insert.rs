@@ -153,7 +153,11 @@ fn stored(graph: &Graph, chosen: &HashMap<NodeId, Chosen>) -> HashMap<ValueId, N
         let Some(number) = chosen.format.number() else {
             continue;
         };
-        let computed = chosen.layer.computed.iter().filter_map(|&position| node.operands[position]);
+        let computed = chosen
+            .layer
+            .computed
+            .iter()
+            .filter_map(|&position| node.operands[position]);
         stored.extend(computed.map(|value| (value, number)));
     }
     stored
@@ -167,7 +171,10 @@ fn named_readers(graph: &Graph, chosen: &HashMap<NodeId, Chosen>) -> HashMap<Val
             continue;
         }
         for &value in node.operands.iter().flatten() {
-            readers.entry(value).or_default().extend(node.origin.iter().cloned());
+            readers
+                .entry(value)
+                .or_default()
+                .extend(node.origin.iter().cloned());
         }
     }
     readers
@@ -221,8 +228,12 @@ impl Insertion<'_> {
         let origin = &readers.unwrap_or_else(|| origin.to_vec());
         let scale = self.scale(&[], &[scaling.scale]);
         let zero = self.zero(&[], number, scaling.zero);
-        let stored = self.copy.emit("QuantizeLinear", &[x, scale, zero], &[], "", origin);
-        let back = self.copy.emit("DequantizeLinear", &[stored, scale, zero], &[], "", origin);
+        let stored = self
+            .copy
+            .emit("QuantizeLinear", &[x, scale, zero], &[], "", origin);
+        let back = self
+            .copy
+            .emit("DequantizeLinear", &[stored, scale, zero], &[], "", origin);
         self.dequantised.insert((value, number), back);
         self.tensors.push(QuantisedTensor { name, range, scaling });
         back
@@ -230,25 +241,40 @@ impl Insertion<'_> {
 
     /// A weight as `number`, with a scale for each entry of `axis`, or one for all of it.
     fn weight(&mut self, value: ValueId, axis: Option<usize>, number: Number, origin: &[String]) -> ValueId {
-        let data = self.copy.from.weight(value).expect("layers have constant weights");
+        let data = self
+            .copy
+            .from
+            .weight(value)
+            .expect("layers have constant weights");
         let name = self.copy.from.value(value).name.clone();
         let flat = data.reshaped(&[1, data.n_elements()]);
         let quantised = match axis {
             Some(axis) => quantise_weight(data, axis, number),
             None => quantise_weight(&flat, 0, number),
         };
-        let dims: &[usize] = if axis.is_some() { &[quantised.scales.len()] } else { &[] };
+        let dims: &[usize] = if axis.is_some() {
+            &[quantised.scales.len()]
+        } else {
+            &[]
+        };
         let stored = quantised.data.reshaped(data.dims());
         let stored = self.copy.target.add_weight(&name, stored);
         let scale = self.scale(dims, &quantised.scales);
         let zero = self.zero(dims, number, 0);
         let axis = Attr::Int(axis.map_or(0, |axis| axis as i64));
-        self.copy
-            .emit("DequantizeLinear", &[stored, scale, zero], &[("axis", axis)], "", origin)
+        self.copy.emit(
+            "DequantizeLinear",
+            &[stored, scale, zero],
+            &[("axis", axis)],
+            "",
+            origin,
+        )
     }
 
     fn scale(&mut self, dims: &[usize], scales: &[f32]) -> ValueId {
-        self.copy.target.add_weight("", HostTensor::from_f32(dims, scales))
+        self.copy
+            .target
+            .add_weight("", HostTensor::from_f32(dims, scales))
     }
 
     fn zero(&mut self, dims: &[usize], number: Number, zero: i8) -> ValueId {

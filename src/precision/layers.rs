@@ -44,7 +44,12 @@ fn layer(graph: &Graph, id: NodeId, node: &Node) -> Option<Layer> {
         return None;
     }
     // Operands that somebody quantised already say what their author wants.
-    if node.operands.iter().flatten().any(|&value| is_dequantised(graph, value)) {
+    if node
+        .operands
+        .iter()
+        .flatten()
+        .any(|&value| is_dequantised(graph, value))
+    {
         return None;
     }
     let value = graph.value(node.results[0]);
@@ -66,5 +71,7 @@ fn is_plain_gemm(node: &Node) -> bool {
 }
 
 fn is_dequantised(graph: &Graph, value: ValueId) -> bool {
-    graph.producer(value).is_some_and(|(_, node)| node.op == "DequantizeLinear")
+    graph
+        .producer(value)
+        .is_some_and(|(_, node)| node.op == "DequantizeLinear")
 }

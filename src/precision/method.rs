@@ -114,13 +114,20 @@ fn least_squares(histogram: &Histogram, number: Number) -> f64 {
 /// otherwise be kept perfectly by saturating all of them.
 fn least_divergence(histogram: &Histogram) -> f64 {
     let sizes = histogram.sizes();
-    let n_used = sizes.iter().rposition(|&count| count > 0).map_or(0, |last| last + 1);
+    let n_used = sizes
+        .iter()
+        .rposition(|&count| count > 0)
+        .map_or(0, |last| last + 1);
     if n_used <= N_LEVELS {
         return histogram.largest();
     }
     let stride = (n_used / 1024).max(1);
     let mut best = (f64::INFINITY, n_used);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of bins")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a number of bins"
+    )]
     let least = (quantile(histogram, LEAST_SHARE) / histogram.width()).ceil() as usize;
     let mut n_kept = least.max(N_LEVELS);
     while n_kept <= n_used {
@@ -154,7 +161,11 @@ fn divergence(kept: &[u64], outside: u64) -> f64 {
             if count > 0 {
                 let share = count as f64 / total;
                 // A bin that only saturating values fill has no share on the steps.
-                let step_share = if level_share > 0.0 { level_share } else { 1.0 / total.max(2.0) };
+                let step_share = if level_share > 0.0 {
+                    level_share
+                } else {
+                    1.0 / total.max(2.0)
+                };
                 sum += share * (share / step_share).ln();
             }
         }
@@ -198,7 +209,12 @@ mod tests {
         let mut histogram = Histogram::default();
         let values: Vec<f32> = (0..10_000_u16).map(|n| f32::from(n % 17) / 8.0 - 1.0).collect();
         histogram.add(&values);
-        for method in [Method::MinMax, Method::Entropy, Method::Percentile(99.99), Method::Mse] {
+        for method in [
+            Method::MinMax,
+            Method::Entropy,
+            Method::Percentile(99.99),
+            Method::Mse,
+        ] {
             let (low, high) = method.range(&histogram, Number::Int8);
             assert!(high > 0.95 && low < -0.95, "{}: {low} {high}", method.name());
         }
@@ -209,7 +225,12 @@ mod tests {
         let mut histogram = Histogram::default();
         let values: Vec<f32> = (0..100_000_u32).map(|n| n as f32 / 100_000.0).collect();
         histogram.add(&values);
-        for method in [Method::MinMax, Method::Entropy, Method::Percentile(100.0), Method::Mse] {
+        for method in [
+            Method::MinMax,
+            Method::Entropy,
+            Method::Percentile(100.0),
+            Method::Mse,
+        ] {
             let (low, high) = method.range(&histogram, Number::Int8);
             assert_eq!(low, 0.0, "{}", method.name());
             assert!(high > 0.95, "{}: {high}", method.name());
@@ -231,13 +252,27 @@ mod tests {
     fn constants_and_zeros_have_ranges() {
         let mut histogram = Histogram::default();
         histogram.add(&[0.0; 10]);
-        for method in [Method::MinMax, Method::Entropy, Method::Percentile(99.0), Method::Mse] {
+        for method in [
+            Method::MinMax,
+            Method::Entropy,
+            Method::Percentile(99.0),
+            Method::Mse,
+        ] {
             assert_eq!(method.range(&histogram, Number::Int8), (0.0, 0.0));
         }
         histogram.add(&[3.0; 10]);
-        for method in [Method::MinMax, Method::Entropy, Method::Percentile(99.0), Method::Mse] {
+        for method in [
+            Method::MinMax,
+            Method::Entropy,
+            Method::Percentile(99.0),
+            Method::Mse,
+        ] {
             let (low, high) = method.range(&histogram, Number::Int8);
-            assert!(low == 0.0 && (2.9..3.01).contains(&high), "{}: {high}", method.name());
+            assert!(
+                low == 0.0 && (2.9..3.01).contains(&high),
+                "{}: {high}",
+                method.name()
+            );
         }
     }
 }

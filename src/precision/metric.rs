@@ -49,7 +49,12 @@ impl Budget {
             "top1" => Metric::Top1,
             "cosine" => Metric::Cosine,
             "relative" => Metric::Relative,
-            _ => Metric::Command(metric.strip_prefix("cmd:").filter(|program| !program.is_empty())?.to_owned()),
+            _ => Metric::Command(
+                metric
+                    .strip_prefix("cmd:")
+                    .filter(|program| !program.is_empty())?
+                    .to_owned(),
+            ),
         };
         limit.is_finite().then_some(Budget { metric, limit })
     }
@@ -101,7 +106,9 @@ pub type Outputs = Vec<HostTensor>;
 pub fn top1(outputs: &[Outputs]) -> Vec<usize> {
     let largest = |row: &[f64]| {
         let entries = row.iter().enumerate();
-        entries.max_by(|(m, a), (n, b)| a.total_cmp(b).then(n.cmp(m))).map_or(0, |(n, _)| n)
+        entries
+            .max_by(|(m, a), (n, b)| a.total_cmp(b).then(n.cmp(m)))
+            .map_or(0, |(n, _)| n)
     };
     outputs
         .iter()
@@ -121,7 +128,9 @@ fn top1_loss(wanted: &[Outputs], found: &[Outputs], labels: Option<&[i64]>) -> f
         Some(labels) => {
             let right = |own: &[usize]| {
                 let pairs = own.iter().zip(labels);
-                pairs.filter(|(own, label)| i64::try_from(**own) == Ok(**label)).count()
+                pairs
+                    .filter(|(own, label)| i64::try_from(**own) == Ok(**label))
+                    .count()
             };
             share(right(&wanted)) - share(right(&found))
         }
@@ -146,7 +155,11 @@ fn sums(wanted: &[Outputs], found: &[Outputs]) -> [f64; 4] {
 
 fn cosine(wanted: &[Outputs], found: &[Outputs]) -> f64 {
     let [a, b, ab, difference] = sums(wanted, found);
-    if difference == 0.0 { 1.0 } else { ab / (a * b).sqrt() }
+    if difference == 0.0 {
+        1.0
+    } else {
+        ab / (a * b).sqrt()
+    }
 }
 
 /// Norm of the difference over the norm of what is wanted; not a number counts as all wrong.
@@ -164,8 +177,12 @@ fn ask(program: &str, wanted: &[Outputs], found: &[Outputs], names: &[String]) -
         program: program.to_owned(),
         reason,
     };
-    let folder = tempfile::tempdir().map_err(|error| failed(format!("has no folder for its inputs: {error}")))?;
-    let (reference, own) = (folder.path().join("reference.npz"), folder.path().join("found.npz"));
+    let folder =
+        tempfile::tempdir().map_err(|error| failed(format!("has no folder for its inputs: {error}")))?;
+    let (reference, own) = (
+        folder.path().join("reference.npz"),
+        folder.path().join("found.npz"),
+    );
     for (path, outputs) in [(&reference, wanted), (&own, found)] {
         write(path, outputs, names)?;
     }
@@ -202,7 +219,10 @@ fn joined(parts: &[&HostTensor]) -> HostTensor {
     } else {
         [&[parts.len()], first.dims()].concat()
     };
-    let bytes: Vec<u8> = parts.iter().flat_map(|part| part.bytes().iter().copied()).collect();
+    let bytes: Vec<u8> = parts
+        .iter()
+        .flat_map(|part| part.bytes().iter().copied())
+        .collect();
     HostTensor::from_bytes(first.dtype(), &dims, &bytes).unwrap_or_else(|| (*first).clone())
 }
 
@@ -245,8 +265,18 @@ mod tests {
         let (a, b) = (outputs(&[1.0, 2.0]), outputs(&[1.0, 2.0]));
         let names = ["y".to_owned()];
         let ask = |program: &str| Metric::Command(program.to_owned()).measure(&a, &b, &names, None);
-        assert!(ask("/nonexistent").unwrap_err().to_string().contains("cannot be started"));
+        assert!(
+            ask("/nonexistent")
+                .unwrap_err()
+                .to_string()
+                .contains("cannot be started")
+        );
         assert!(ask("/bin/false").unwrap_err().to_string().contains("ended with"));
-        assert!(ask("/bin/true").unwrap_err().to_string().contains("expected a number"));
+        assert!(
+            ask("/bin/true")
+                .unwrap_err()
+                .to_string()
+                .contains("expected a number")
+        );
     }
 }

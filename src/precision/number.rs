@@ -88,7 +88,9 @@ fn fp8(value: f64) -> f64 {
     // Three bits after the leading one; below 2^-6 the step stays.
     let exponent = size.log2().floor().max(-6.0);
     let step = 2.0_f64.powf(exponent - 3.0);
-    ((size / step).round_ties_even() * step).min(FP8_MAX).copysign(value)
+    ((size / step).round_ties_even() * step)
+        .min(FP8_MAX)
+        .copysign(value)
 }
 
 /// Weights as numbers around zero, with a scale for each entry of `axis`.

@@ -37,7 +37,11 @@ fn fold_constants(graph: &Graph) -> Graph {
 fn constant(copy: &mut Copy<'_>, node: &Node) -> Option<HostTensor> {
     let def = ops::lookup(node.op)?;
     let is_plain = !matches!(def.lower, Lowering::Host(_)) && node.results.len() == 1;
-    if !is_plain || node.op == "DequantizeLinear" || node.bodies().next().is_some() || node.operands.is_empty() {
+    if !is_plain
+        || node.op == "DequantizeLinear"
+        || node.bodies().next().is_some()
+        || node.operands.is_empty()
+    {
         return None;
     }
     let operands = copy.operands(node);
@@ -105,7 +109,10 @@ struct Fold<'a> {
 
 impl<'a> Fold<'a> {
     fn of(graph: &'a Graph, node: &Node, n_readers: &[usize]) -> Option<Self> {
-        if node.op != "BatchNormalization" || node.results.len() != 1 || node.attrs.int("training_mode") == Some(1) {
+        if node.op != "BatchNormalization"
+            || node.results.len() != 1
+            || node.attrs.int("training_mode") == Some(1)
+        {
             return None;
         }
         let x = node.operands[0]?;
@@ -147,15 +154,23 @@ impl<'a> Fold<'a> {
     fn emit(&self, copy: &mut Copy<'_>, norm: &Node) {
         let x = copy.value(self.conv.operands[0].expect("a convolution has an input"));
         let (weight, bias) = (self.filters(), self.offsets());
-        let weight_name = copy.from.value(self.conv.operands[1].expect("it was looked up")).name.clone();
+        let weight_name = copy
+            .from
+            .value(self.conv.operands[1].expect("it was looked up"))
+            .name
+            .clone();
         let weight = copy.target.add_weight(&weight_name, weight);
         let bias = copy.target.add_weight(&format!("{weight_name}.bias"), bias);
         let name = copy.from.value(norm.results[0]).name.clone();
         let origin = [self.conv.origin.clone(), norm.origin.clone()].concat();
         let operands = vec![Some(x), Some(weight), Some(bias)];
-        let id = copy
-            .target
-            .add_node("Conv", operands, self.conv.attrs.clone(), &[(&name, None)], origin);
+        let id = copy.target.add_node(
+            "Conv",
+            operands,
+            self.conv.attrs.clone(),
+            &[(&name, None)],
+            origin,
+        );
         let own = copy.target.node(id).results[0];
         copy.set(norm.results[0], own);
     }

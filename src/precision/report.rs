@@ -62,18 +62,23 @@ impl PrecisionReport {
         self.print_budget(&mut text);
         self.print_layers(&mut text);
         for wide in &self.wide {
-            let _ = writeln!(text, "f32   {} `{}`: {}", wide.op, wide.nodes.join("`, `"), wide.reason);
+            let _ = writeln!(
+                text,
+                "f32   {} `{}`: {}",
+                wide.op,
+                wide.nodes.join("`, `"),
+                wide.reason
+            );
         }
         for tensor in &self.unknown_tensors {
-            let _ = writeln!(text, "the model has no tensor `{tensor}` of the calibration cache");
+            let _ = writeln!(
+                text,
+                "the model has no tensor `{tensor}` of the calibration cache"
+            );
         }
         if self.weight_bytes_fp32 > 0 {
             let share = 100.0 * self.weight_bytes as f64 / self.weight_bytes_fp32 as f64;
-            let _ = writeln!(
-                text,
-                "weights   {} bytes, {share:.0}% of f32",
-                self.weight_bytes
-            );
+            let _ = writeln!(text, "weights   {} bytes, {share:.0}% of f32", self.weight_bytes);
         }
         text
     }
@@ -90,7 +95,13 @@ impl PrecisionReport {
     }
 
     fn print_layers(&self, text: &mut String) {
-        let width = self.layers.iter().map(|layer| layer.name.len()).max().unwrap_or(0).max(5);
+        let width = self
+            .layers
+            .iter()
+            .map(|layer| layer.name.len())
+            .max()
+            .unwrap_or(0)
+            .max(5);
         let _ = writeln!(
             text,
             "{:width$}  {:12} {:>11} {:>11} {:>10} {:>9} {:>11}  times and reasons",
@@ -130,7 +141,14 @@ impl PrecisionReport {
         worst.sort_by(|a, b| cost(b).total_cmp(&cost(a)));
         let mut text = String::from("error of the outputs by layer, alone in the first kind asked for:\n");
         for layer in worst.iter().take(n_layers) {
-            let _ = writeln!(text, "  {:.3e}  {} `{}`, left in {}", cost(layer), layer.op, layer.name, layer.kind);
+            let _ = writeln!(
+                text,
+                "  {:.3e}  {} `{}`, left in {}",
+                cost(layer),
+                layer.op,
+                layer.name,
+                layer.kind
+            );
         }
         text
     }

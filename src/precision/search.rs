@@ -77,7 +77,11 @@ pub fn search<E>(
         });
     }
     let order = by_loss(candidates, &sensitivity);
-    let most = candidates.iter().map(|candidate| candidate.kinds.len() - 1).max().unwrap_or(0);
+    let most = candidates
+        .iter()
+        .map(|candidate| candidate.kinds.len() - 1)
+        .max()
+        .unwrap_or(0);
     // All layers one kind up, then all two up, ..: the last of these that does not keep the budget is
     // where single layers are moved on from.
     for level in 1..=most {
@@ -114,12 +118,18 @@ fn plan_at(candidates: &[Candidate], fixed: &Plan, step: &dyn Fn(&Candidate) -> 
 
 /// Names by loss per benefit, worst first.
 fn by_loss<'a>(candidates: &'a [Candidate], sensitivity: &[(String, f64)]) -> Vec<&'a str> {
-    let losses: BTreeMap<&str, f64> = sensitivity.iter().map(|(name, loss)| (name.as_str(), *loss)).collect();
+    let losses: BTreeMap<&str, f64> = sensitivity
+        .iter()
+        .map(|(name, loss)| (name.as_str(), *loss))
+        .collect();
     let mut order: Vec<(&str, f64)> = candidates
         .iter()
         .map(|candidate| {
             let loss = losses.get(candidate.name.as_str()).copied().unwrap_or(0.0);
-            (candidate.name.as_str(), loss / candidate.benefit.max(f64::MIN_POSITIVE))
+            (
+                candidate.name.as_str(),
+                loss / candidate.benefit.max(f64::MIN_POSITIVE),
+            )
         })
         .collect();
     order.sort_by(|(_, a), (_, b)| b.total_cmp(a));
@@ -173,14 +183,23 @@ mod tests {
     fn judge(plan: &Plan) -> Result<Score, Infallible> {
         let cost = |(name, kind): (&String, &Kind)| {
             let layer: i32 = name.strip_prefix("layer").unwrap().parse().unwrap();
-            if *kind == Kind::Int8 { 2.0_f64.powi(-layer) } else { 0.0 }
+            if *kind == Kind::Int8 {
+                2.0_f64.powi(-layer)
+            } else {
+                0.0
+            }
         };
         let value = plan.kinds.iter().map(cost).sum();
         Ok(Score { value, error: value })
     }
 
     fn n_int8(outcome: &Outcome) -> usize {
-        outcome.plan.kinds.values().filter(|kind| **kind == Kind::Int8).count()
+        outcome
+            .plan
+            .kinds
+            .values()
+            .filter(|kind| **kind == Kind::Int8)
+            .count()
     }
 
     #[test]

@@ -32,7 +32,9 @@ impl Statistics {
             Ok::<(), ReferenceError>(())
         })?;
         let own = RefCell::new(&mut *self);
-        reference::run_watched(graph, inputs, &|value, data| own.borrow_mut().count(graph, value, data))?;
+        reference::run_watched(graph, inputs, &|value, data| {
+            own.borrow_mut().count(graph, value, data)
+        })?;
         self.n_batches += 1;
         Ok(())
     }
@@ -73,6 +75,9 @@ impl Statistics {
 fn to_f32(data: &HostTensor) -> Vec<f32> {
     match data.dtype() {
         crate::ir::DType::F32 => data.as_slice::<f32>().to_vec(),
-        _ => to_vec::<f64>(data).into_iter().map(|value| value as f32).collect(),
+        _ => to_vec::<f64>(data)
+            .into_iter()
+            .map(|value| value as f32)
+            .collect(),
     }
 }

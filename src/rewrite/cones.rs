@@ -12,6 +12,7 @@ use super::cost::{DeviceRates, as_f64, work_of};
 use super::limits::Limits;
 use super::net::{Net, Use};
 use super::regions::RegionKind;
+use crate::ops::TileKind;
 
 /// Candidates kept per tensor.
 const MAX_CONES: usize = 24;
@@ -19,6 +20,9 @@ const MAX_CONES: usize = 24;
 const MAX_EXCEPTIONS: usize = 3;
 /// Tensors of all cones grown for one expression: large cones get fewer variations.
 const MAX_INLINED: usize = 800;
+
+/// The view that moves nothing.
+const RELABELLING: &str = "reshape";
 
 /// A kernel that may be chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,15 +44,37 @@ pub struct Candidate {
 
 /// Candidates of every tensor that is computed on the device; empty for others.
 pub fn enumerate(net: &Net, limits: &Limits, device: &DeviceRates) -> Vec<Vec<Candidate>> {
+    let grower = Grower {
+        net,
+        limits,
+        device,
+        reductions: reductions_by_operand(net),
+    };
     (0..net.tensors.len())
         .map(|root| {
             if net.tensors[root].is_device() {
-                Grower { net, limits, device }.candidates(root)
+                grower.candidates(root)
             } else {
                 Vec::new()
             }
         })
         .collect()
+}
+
+/// Reductions of each tensor that something on the device reads: results and expressions.
+fn reductions_by_operand(net: &Net) -> BTreeMap<usize, Vec<(usize, usize)>> {
+    let mut found: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
+    for (tensor, own) in net.tensors.iter().enumerate() {
+        let is_read = own.is_device() && own.consumers > 0;
+        for &expr in own.exprs.iter().filter(|_| is_read) {
+            if net.exprs[expr].kind == TileKind::Reduce
+                && let Some(operand) = net.exprs[expr].uses().next()
+            {
+                found.entry(operand.tensor).or_default().push((tensor, expr));
+            }
+        }
+    }
+    found
 }
 
 /// What to do with a tensor instead of inlining its first legal expression: another
@@ -59,6 +85,8 @@ struct Grower<'a> {
     net: &'a Net,
     limits: &'a Limits,
     device: &'a DeviceRates,
+    /// By the tensor that they reduce.
+    reductions: BTreeMap<usize, Vec<(usize, usize)>>,
 }
 
 /// A finished cone and the tensors at which it could have been another one.
@@ -80,7 +108,37 @@ impl Grower<'_> {
         for &expr in exprs {
             self.vary(root, expr, share.max(1), &mut found);
         }
+        let wider: Vec<Candidate> = found.iter().filter_map(|own| self.with_statistics(own)).collect();
+        found.extend(wider);
         undominated(found)
+    }
+
+    /// A product that also writes the statistics of its rows that others read: they are taken
+    /// while the rows pass by, whether or not the product needs them itself.
+    fn with_statistics(&self, candidate: &Candidate) -> Option<Candidate> {
+        let kind_of = |tensor: usize| self.net.exprs[candidate.inlined[&tensor]].kind;
+        let mut tensors = candidate.inlined.keys().copied();
+        let product = tensors.find(|&tensor| kind_of(tensor) == TileKind::Dot)?;
+        let operands = &self.net.exprs[candidate.inlined[&product]].operands;
+        let rows = operands.first()?.as_ref()?.tensor;
+        let statistics = self.reductions.get(&rows)?;
+        let mut inlined = candidate.inlined.clone();
+        for &(tensor, expr) in statistics {
+            inlined.entry(tensor).or_insert(expr);
+        }
+        let root = candidate.root;
+        let shape = Cone {
+            net: self.net,
+            device: self.device,
+            root,
+            inlined: &inlined,
+        }
+        .classify()
+        .filter(|shape| self.limits.allow(self.net, &inlined, shape))?;
+        let mut outputs: Vec<usize> = statistics.iter().map(|(tensor, _)| *tensor).collect();
+        outputs.extend(&candidate.outputs);
+        let is_last = outputs.iter().all(|&output| output <= root);
+        is_last.then(|| self.candidate(root, outputs, inlined, shape.kind, &shape.after))?
     }
 
     /// Cones of one expression of the root, fewest exceptions first.
@@ -114,7 +172,8 @@ impl Grower<'_> {
     }
 
     /// Tensors to make exceptions at, those first where the choice matters most: values
-    /// that others read too, and main loops; a private map is best inlined anyway.
+    /// that others read too, and main loops; a private map is best inlined anyway. A reshape
+    /// always is: it costs nothing, and what it relabels is a choice of its own.
     fn by_interest(&self, grown: &Grown) -> Vec<(usize, Vec<usize>)> {
         let mut choices: Vec<(usize, Vec<usize>)> = grown
             .choices
@@ -122,7 +181,8 @@ impl Grower<'_> {
             .map(|(tensor, legal)| {
                 let taken = grown.inlined[tensor];
                 let others = legal.iter().copied().filter(|&expr| expr != taken);
-                (*tensor, others.chain([usize::MAX]).collect())
+                let none = (self.net.exprs[taken].op != RELABELLING).then_some(usize::MAX);
+                (*tensor, others.chain(none).collect())
             })
             .collect();
         choices.sort_by_key(|(tensor, others)| {
@@ -138,20 +198,22 @@ impl Grower<'_> {
         let inlined = BTreeMap::from([(root, expr)]);
         let shape = Cone {
             net: self.net,
+            device: self.device,
             root,
             inlined: &inlined,
         }
         .classify();
         let kind = shape.as_ref().map_or(RegionKind::Other, |shape| shape.kind);
         let once = BTreeSet::from([root]);
-        self.candidate(root, inlined, kind, &once)
+        self.candidate(root, self.net.exprs[expr].results.clone(), inlined, kind, &once)
     }
 
     fn add(&self, root: usize, grown: Grown, found: &mut Vec<Candidate>) -> bool {
         if found.iter().any(|known| known.inlined == grown.inlined) {
             return false;
         }
-        let made = self.candidate(root, grown.inlined, grown.shape.kind, &grown.shape.after);
+        let outputs = self.net.exprs[grown.inlined[&root]].results.clone();
+        let made = self.candidate(root, outputs, grown.inlined, grown.shape.kind, &grown.shape.after);
         let is_new = made.is_some();
         found.extend(made);
         is_new
@@ -161,12 +223,13 @@ impl Grower<'_> {
     fn candidate(
         &self,
         root: usize,
+        mut outputs: Vec<usize>,
         inlined: BTreeMap<usize, usize>,
         kind: RegionKind,
         once: &BTreeSet<usize>,
     ) -> Option<Candidate> {
-        let mut outputs = self.net.exprs[inlined[&root]].results.clone();
         outputs.sort_unstable();
+        outputs.dedup();
         let first = outputs[0];
         let mut needs: Vec<usize> = Vec::new();
         for &expr in inlined.values() {
@@ -182,7 +245,7 @@ impl Grower<'_> {
         }
         let work = work_of(
             self.net,
-            root,
+            &outputs,
             &inlined,
             |tensor| once.contains(&tensor),
             self.device,
@@ -203,6 +266,7 @@ impl Grower<'_> {
         let mut inlined = BTreeMap::from([(root, expr)]);
         let mut shape = Cone {
             net: self.net,
+            device: self.device,
             root,
             inlined: &inlined,
         }
@@ -258,6 +322,7 @@ impl Grower<'_> {
             inlined.insert(tensor, expr);
             let cone = Cone {
                 net: self.net,
+                device: self.device,
                 root,
                 inlined,
             };

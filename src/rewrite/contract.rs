@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::cost::DeviceRates;
 use super::net::{Net, NetExpr};
 use super::regions::RegionKind;
-use crate::ir::Attr;
+use crate::ir::{Attr, DType};
 use crate::ops::TileKind;
 
 /// Views after a main loop: each result element has one place to be stored to.
@@ -20,9 +21,18 @@ const ATTENTION: &str = "attention";
 /// Row operators whose result at one place depends on the place, not on the row alone.
 const SCANS: [&str; 2] = ["cum_sum", "cum_prod"];
 
+/// Reductions that a product can take from the rows it reads: sums of functions of one element.
+const ROW_STATISTICS: [&str; 4] = ["inverse_deviation", "inverse_rms", "reduce_sum", "reduce_mean"];
+/// Fewest rows of a product that takes statistics of them; with fewer, the kernels that read
+/// weights fastest take none.
+const LEAST_STATISTIC_ROWS: usize = 9;
+/// Shortest such row.
+const LEAST_STATISTIC_DEPTH: usize = 16;
+
 /// A root and the producers inlined into it.
 pub struct Cone<'a> {
     pub net: &'a Net,
+    pub device: &'a DeviceRates,
     pub root: usize,
     /// Each tensor of the cone, the root among them, and the expression that computes it.
     pub inlined: &'a BTreeMap<usize, usize>,
@@ -78,7 +88,10 @@ impl Cone<'_> {
                 TileKind::Other => self.alone(*anchor)?,
                 TileKind::Map | TileKind::View | TileKind::Index => return None,
             },
-            _ => self.rows(&anchors)?,
+            _ => match self.product_with_statistics(&anchors) {
+                Some(product) => self.around(product, RegionKind::Dot)?,
+                None => self.rows(&anchors)?,
+            },
         };
         self.keeps_private(&shape.after).then_some(shape)
     }
@@ -101,6 +114,24 @@ impl Cone<'_> {
             after: BTreeSet::from([anchor]),
             row: None,
         })
+    }
+
+    /// The one product of `anchors`, where all others are statistics of its rows.
+    fn product_with_statistics(&self, anchors: &[usize]) -> Option<usize> {
+        let mut products = anchors
+            .iter()
+            .copied()
+            .filter(|&anchor| self.expr(anchor).kind == TileKind::Dot);
+        let product = products.next()?;
+        let others = anchors.iter().copied().filter(|&anchor| anchor != product);
+        let statistics: Vec<usize> = others.collect();
+        (Statistics {
+            cone: self,
+            product,
+            anchors: &statistics,
+        }
+        .fit())
+        .then_some(product)
     }
 
     /// What depends on a main loop is never computed twice: all its readers are inside.
@@ -213,7 +244,9 @@ impl Cone<'_> {
         sides.into_iter().all(|&tensor| match self.expr(tensor).kind {
             TileKind::Map | TileKind::View => true,
             TileKind::Index => kind == RegionKind::Reduce,
-            TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other => false,
+            // Statistics of the product's rows, or the cone would have been refused before.
+            TileKind::Reduce => kind == RegionKind::Dot,
+            TileKind::Dot | TileKind::Window | TileKind::Other => false,
         })
     }
 
@@ -317,6 +350,98 @@ impl Cone<'_> {
             place = Some(here);
         }
         place
+    }
+}
+
+/// Reductions beside a product, of the rows that the product reads.
+struct Statistics<'c, 'a> {
+    cone: &'c Cone<'a>,
+    product: usize,
+    anchors: &'c [usize],
+}
+
+impl Statistics<'_, '_> {
+    /// Whether the main loop can take them, and every product meets those of its own row.
+    fn fit(&self) -> bool {
+        self.rows_fit() == Some(true)
+            && self
+                .anchors
+                .iter()
+                .all(|&anchor| self.is_taken_from_rows(anchor) == Some(true))
+            && self.after_fits()
+    }
+
+    fn dims(&self, tensor: usize) -> Vec<usize> {
+        self.cone.net.tensors[tensor].ty.dims()
+    }
+
+    /// The first operand of the product.
+    fn source(&self) -> Option<usize> {
+        let operands = &self.cone.expr(self.product).operands;
+        Some(operands.first()?.as_ref()?.tensor)
+    }
+
+    /// Halves that matrix instructions take, in rows of the first operand as they lie in memory, all
+    /// of which meet one matrix.
+    fn rows_fit(&self) -> Option<bool> {
+        let expr = self.cone.expr(self.product);
+        let [source, weights] = [0, 1].map(|n| Some(expr.operands.get(n)?.as_ref()?.tensor));
+        let (source, weights) = (source?, weights?);
+        let (rows, columns) = (self.dims(source), self.dims(self.product));
+        let dtype = self.cone.net.tensors[source].ty.dtype;
+        let views = self.cone.ancestors(self.product, 0);
+        let is_reshape = |tensor: &usize| self.cone.expr(*tensor).op == "reshape";
+        let n_rows: usize = rows.split_last()?.1.iter().product();
+        Some(
+            (dtype == DType::F16 || (dtype == DType::BF16 && self.cone.device.sm >= 80))
+                && self.dims(weights).len() == 2
+                && rows.len() == columns.len()
+                && n_rows >= LEAST_STATISTIC_ROWS
+                && *columns.last()? > 1
+                && *rows.last()? >= LEAST_STATISTIC_DEPTH
+                && views.iter().all(is_reshape),
+        )
+    }
+
+    fn is_taken_from_rows(&self, anchor: usize) -> Option<bool> {
+        let expr = self.cone.expr(anchor);
+        let source = self.source()?;
+        let last = self.dims(source).len() - 1;
+        Some(
+            ROW_STATISTICS.contains(&expr.op)
+                && expr.uses().next()?.tensor == source
+                && reduced_axes(expr)? == [last],
+        )
+    }
+
+    /// What depends on statistics is one number per row until it meets products, in the order
+    /// of the product; and rows stay rows until they are stored.
+    fn after_fits(&self) -> bool {
+        let products = self.cone.dependents(self.product);
+        let dims = self.dims(self.product);
+        let keeps_rows = |tensor: usize| self.cone.expr(tensor).op != "transpose";
+        let statistics: BTreeSet<usize> = self
+            .anchors
+            .iter()
+            .flat_map(|&anchor| self.cone.dependents(anchor))
+            .filter(|tensor| !self.anchors.contains(tensor))
+            .collect();
+        products.iter().all(|&tensor| keeps_rows(tensor))
+            && statistics.iter().all(|&tensor| {
+                let is_map = self.cone.expr(tensor).kind == TileKind::Map;
+                let is_met = products.contains(&tensor);
+                let below = |operand: usize| statistics.contains(&operand) && !products.contains(&operand);
+                let reads_rows = self
+                    .cone
+                    .expr(tensor)
+                    .uses()
+                    .any(|operand| below(operand.tensor) || self.anchors.contains(&operand.tensor));
+                match (is_met, reads_rows) {
+                    (true, true) => is_map && self.dims(tensor) == dims,
+                    (true, false) => true,
+                    (false, _) => is_map && self.dims(tensor).last() == Some(&1),
+                }
+            })
     }
 }
 

@@ -93,27 +93,30 @@ impl Work {
     }
 }
 
-/// The work of computing `root` (and its fellow results) by the inlined expressions:
-/// `inlined` maps each tensor that stays inside the kernel, and the root, to its expression;
+/// The work of computing and writing `outputs` by the inlined expressions: `inlined` maps each
+/// tensor that the kernel computes to its expression, of several results one of them;
 /// `once` says which of them are computed once per element however often they are read.
 pub fn work_of(
     net: &Net,
-    root: usize,
+    outputs: &[usize],
     inlined: &BTreeMap<usize, usize>,
     once: impl Fn(usize) -> bool,
     device: &DeviceRates,
 ) -> Work {
     let mut reads: BTreeMap<usize, f64> = BTreeMap::new();
     let mut work = Work::default();
+    let repeats = statistic_repeats(net, inlined);
     for (&tensor, &expr) in inlined.iter().rev() {
         let own = as_f64(net.tensors[tensor].n_elements);
-        let times = if tensor == root || once(tensor) {
+        let times = if outputs.contains(&tensor) || once(tensor) {
             own
         } else {
             reads.get(&tensor).copied().unwrap_or(own)
         };
         let expr = &net.exprs[expr];
-        work.compute_us += compute_us(net, expr, times, device);
+        let is_statistic = expr.kind == TileKind::Reduce;
+        let repeats = if is_statistic { repeats } else { 1.0 };
+        work.compute_us += repeats * compute_us(net, expr, times, device);
         for operand in expr.uses() {
             *reads.entry(operand.tensor).or_default() += reads_of(net, expr, operand.tensor, times, own);
         }
@@ -122,13 +125,23 @@ pub fn work_of(
         let tensor = &net.tensors[tensor];
         work.bytes += times.min(as_f64(tensor.n_elements)) * as_f64(tensor.ty.dtype.size_bytes());
     }
-    let root_expr = &net.exprs[inlined[&root]];
-    work.bytes += root_expr
-        .results
+    work.bytes += outputs
         .iter()
-        .map(|&result| as_f64(net.tensors[result].n_bytes()))
+        .map(|&output| as_f64(net.tensors[output].n_bytes()))
         .sum::<f64>();
     work
+}
+
+/// How often a product takes statistics of its rows: each tile of columns anew.
+fn statistic_repeats(net: &Net, inlined: &BTreeMap<usize, usize>) -> f64 {
+    const TILE_COLUMNS: usize = 128;
+    let mut products = inlined
+        .iter()
+        .filter(|(_, expr)| net.exprs[**expr].kind == TileKind::Dot);
+    let columns = products
+        .next()
+        .and_then(|(&product, _)| net.tensors[product].ty.dims().last().copied());
+    columns.map_or(1.0, |columns| as_f64(columns.div_ceil(TILE_COLUMNS)))
 }
 
 fn compute_us(net: &Net, expr: &NetExpr, times: f64, device: &DeviceRates) -> f64 {

@@ -22,7 +22,7 @@ pub fn explained(net: &Net, choice: &Choice<'_>, names: &Names<'_>, device: &Dev
     let own = choice.candidate;
     let single = |(&tensor, &expr): (&usize, &usize)| {
         let alone = BTreeMap::from([(tensor, expr)]);
-        work_of(net, tensor, &alone, |_| true, device).bytes
+        work_of(net, &net.exprs[expr].results, &alone, |_| true, device).bytes
     };
     let apart: f64 = own.inlined.iter().map(single).sum();
     let n_launches = own

@@ -64,7 +64,7 @@ const START: usize = usize::MAX;
 pub fn solve(candidates: &[Vec<Candidate>], outputs: &[usize], beam: usize) -> Option<Plan> {
     let mut search = Search {
         candidates,
-        least: candidates.iter().map(|own| least_cost(own)).collect(),
+        least: least_costs(candidates),
         best: vec![Step {
             cost: f64::INFINITY,
             kernel: (0, 0),
@@ -89,12 +89,33 @@ fn index(tensor: usize) -> u32 {
     u32::try_from(tensor).expect("graphs have under 2^32 tensors")
 }
 
-/// What computing a tensor costs at least. A kernel that writes several is shared among them.
-fn least_cost(candidates: &[Candidate]) -> f64 {
-    let costs = candidates
-        .iter()
-        .map(|candidate| candidate.bound_us / as_f64(candidate.outputs.len()));
-    costs.min_by(f64::total_cmp).unwrap_or(0.0)
+/// What computing each tensor costs at least. A kernel that writes several is shared among
+/// them, but for those that come beside what it is for: they cost nothing more.
+fn least_costs(candidates: &[Vec<Candidate>]) -> Vec<f64> {
+    let beside = written_beside(candidates);
+    let cost = |candidate: &Candidate| {
+        let outputs = candidate.outputs.iter().filter(|&&output| !beside[output]);
+        candidate.bound_us / as_f64(outputs.count().max(1))
+    };
+    let least = |(own, beside): (&Vec<Candidate>, &bool)| {
+        let costs = own.iter().map(cost).filter(|_| !beside);
+        costs.min_by(f64::total_cmp).unwrap_or(0.0)
+    };
+    candidates.iter().zip(&beside).map(least).collect()
+}
+
+/// Tensors that some kernel of another one writes, too.
+fn written_beside(candidates: &[Vec<Candidate>]) -> Vec<bool> {
+    let mut beside = vec![false; candidates.len()];
+    for (tensor, own) in candidates.iter().enumerate() {
+        for candidate in own.iter().filter(|candidate| candidate.outputs.len() > 1) {
+            for &output in candidate.outputs.iter().filter(|&&output| output != tensor) {
+                let mut others = candidates[output].iter();
+                beside[output] |= others.all(|other| other.outputs != candidate.outputs);
+            }
+        }
+    }
+    beside
 }
 
 struct Search<'a> {

@@ -115,8 +115,8 @@ mod tests {
     use crate::ir::{Attr, Attrs};
     use crate::reference;
     use crate::rewrite::RegionKind;
+    use crate::rewrite::run_fused;
     use crate::testing::builder::{GraphBuilder, drawn_graph, ints};
-    use crate::testing::fused::run_fused;
 
     fn device() -> &'static DeviceRates {
         DeviceRates::for_sm(90)

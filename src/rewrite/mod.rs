@@ -34,6 +34,7 @@ pub mod rule_lexer;
 pub mod rule_parser;
 pub mod rule_set;
 pub mod rule_terms;
+pub mod run_fused;
 pub mod saturate;
 pub mod siblings;
 pub mod sinking;
@@ -52,3 +53,4 @@ pub use regions::{
 };
 pub use rule_error::RuleErrors;
 pub use rule_set::{RuleOptions, RuleSet};
+pub use run_fused::run_fused;

@@ -163,10 +163,18 @@ impl Table<'_> {
             .collect()
     }
 
-    /// Numbers classes so that everything can be computed in rising order.
+    /// Numbers classes so that everything can be computed in rising order. Of equals, products
+    /// come last: cones meet them first, and then know what else may join the main loop.
     fn order(&mut self) {
         let mut classes: Vec<Id> = self.forms.keys().copied().collect();
-        classes.sort_by_key(|&class| (self.data(class).rank.unwrap_or_default(), class));
+        let is_product = |class: Id| {
+            let mut ops = self.forms[&class].exprs.keys().map(|(op, ..)| *op);
+            ops.any(|op| kind_of(op) == TileKind::Dot)
+        };
+        classes.sort_by_key(|&class| {
+            let rank = self.data(class).rank.unwrap_or_default();
+            (rank, is_product(class), class)
+        });
         self.places = classes.iter().copied().zip(0..).collect();
         self.classes = classes;
     }

@@ -67,11 +67,17 @@ fn packed(data: &HostTensor) -> Option<HostTensor> {
         return None;
     }
     // Most weights show in their first elements that they are no bytes.
-    let first = HostTensor::from_bytes(data.dtype(), &[PROBE], &data.bytes()[..PROBE * data.dtype().size_bytes()])?;
+    let first = HostTensor::from_bytes(
+        data.dtype(),
+        &[PROBE],
+        &data.bytes()[..PROBE * data.dtype().size_bytes()],
+    )?;
     SMALL.into_iter().find(|&kind| exact(&first, kind).is_some())?;
     let values: Vec<f64> = to_vec(data);
     // Ones, masks and other constants of few values say nothing of quantisation, and fold into kernels.
-    let largest = values.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    let largest = values
+        .iter()
+        .fold(0.0_f64, |largest, value| largest.max(value.abs()));
     if largest <= 1.0 || !largest.is_finite() {
         return None;
     }
@@ -106,7 +112,13 @@ mod tests {
         let ty = TensorType::new(weight.dtype(), &[1, weight.dims()[1]]);
         let x = graph.add_input("x", Some(TensorType::new(weight.dtype(), &[1, k])));
         let w = graph.add_weight("w", weight);
-        let node = graph.add_node("matmul", vec![Some(x), Some(w)], Attrs::new(), &[("y", Some(ty))], Vec::new());
+        let node = graph.add_node(
+            "matmul",
+            vec![Some(x), Some(w)],
+            Attrs::new(),
+            &[("y", Some(ty))],
+            Vec::new(),
+        );
         let y = graph.node(node).results[0];
         graph.add_output("y", y);
         graph
@@ -118,10 +130,17 @@ mod tests {
         let before = graph(HostTensor::from_f32(&[32, 64], &integers));
         let after = pack_weights(&before);
         assert_eq!(verify_core(&after), Ok(()));
-        let kinds: Vec<DType> = (0..).map(ValueId).take(after.values.len()).filter_map(|id| Some(after.weight(id)?.dtype())).collect();
+        let kinds: Vec<DType> = (0..)
+            .map(ValueId)
+            .take(after.values.len())
+            .filter_map(|id| Some(after.weight(id)?.dtype()))
+            .collect();
         assert_eq!(kinds, [DType::I8]);
         let x = [HostTensor::from_f32(&[1, 32], &[0.5; 32])];
-        assert_eq!(reference::run(&before, &x).unwrap(), reference::run(&after, &x).unwrap());
+        assert_eq!(
+            reference::run(&before, &x).unwrap(),
+            reference::run(&after, &x).unwrap()
+        );
     }
 
     #[test]
@@ -135,8 +154,13 @@ mod tests {
 
     #[test]
     fn small_floats_are_stored_as_such() {
-        let eighths: Vec<f32> = (0..2048_u16).map(|n| f32::from(n % 16) / 8.0 * 32.0 + 0.125).collect();
-        let exact: Vec<f32> = eighths.iter().map(|value| (value * 2.0).floor().min(15.0) * 0.25).collect();
+        let eighths: Vec<f32> = (0..2048_u16)
+            .map(|n| f32::from(n % 16) / 8.0 * 32.0 + 0.125)
+            .collect();
+        let exact: Vec<f32> = eighths
+            .iter()
+            .map(|value| (value * 2.0).floor().min(15.0) * 0.25)
+            .collect();
         let after = pack_weights(&graph(HostTensor::from_f32(&[32, 64], &exact)));
         assert_eq!(after.nodes[0].op, "cast");
         assert_eq!(after.ty(after.nodes[0].operands[0].unwrap()).dtype, DType::F8E4M3);

@@ -177,8 +177,8 @@ fn quantising(graph: &Graph) -> Vec<bool> {
     for (position, node) in graph.nodes.iter().enumerate().rev() {
         let is_const = |value: &ValueId| graph.weight(*value).is_some();
         let ends = node.op == "cast" && node.attrs.dtype("to").is_some_and(DType::is_int);
-        let scales = matches!(node.op, "mul" | "mul_rounded" | "div")
-            && node.operands.iter().flatten().any(is_const);
+        let scales =
+            matches!(node.op, "mul" | "mul_rounded" | "div") && node.operands.iter().flatten().any(is_const);
         if !ends && (!found[position] || scales) {
             continue;
         }
@@ -224,7 +224,9 @@ fn holds_bytes(data: &HostTensor) -> bool {
         return false;
     }
     let values = data.as_slice::<f32>();
-    let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    let largest = values
+        .iter()
+        .fold(0.0_f32, |largest, value| largest.max(value.abs()));
     (64.0..=255.0).contains(&largest) && values.iter().all(|value| value.fract() == 0.0)
 }
 
@@ -381,7 +383,10 @@ impl Narrowing<'_> {
 
     /// Whether a node makes floats of integers, scales them, or multiplies and adds them.
     fn is_of_integers(&self, node: &Node) -> bool {
-        let makes = node.results.iter().any(|&result| self.integral[result.0 as usize]);
+        let makes = node
+            .results
+            .iter()
+            .any(|&result| self.integral[result.0 as usize]);
         let mut computed = node
             .operands
             .iter()

@@ -182,6 +182,62 @@ pub fn conv(dtype: DType, shape: Conv, last: bool, epilogue: Epilogue) -> Proble
     b.done(&format!("{op} {shape:?} {epilogue:?}"), RegionKind::Window, &[z])
 }
 
+/// Which results of the rows of a product there are beside it.
+#[derive(Clone, Copy, Debug)]
+pub enum Statistics {
+    /// The factor of a norm is used.
+    Used,
+    /// And results of their own.
+    Written,
+    /// They are results, and not used.
+    OnlyWritten,
+}
+
+/// A product of normalised rows: `rows @ w * deviation + bias`, then an activation.
+fn normalised_rows(dtype: DType, [m, n, k]: [usize; 3], statistics: Statistics) -> Problem {
+    let mut b = Build::new(67);
+    let (x, w) = (b.input(dtype, &[m, k]), b.input(dtype, &[k, n]));
+    let axes = ints("axes", &[1]);
+    let norm = axes.clone().with("epsilon", Attr::Float(1e-3));
+    let op = if n % 3 == 0 {
+        "inverse_rms"
+    } else {
+        "inverse_deviation"
+    };
+    let factor = b.with(op, &[x], norm);
+    let mean = b.with("reduce_mean", &[x], axes);
+    let sum = b.op("matmul", &[x, w]);
+    let mut y = cast(&mut b, sum, DType::F32);
+    if !matches!(statistics, Statistics::OnlyWritten) {
+        let bias = b.input(DType::F32, &[1, n]);
+        y = b.op("mul", &[y, factor]);
+        y = b.op("add", &[y, bias]);
+    }
+    y = b.op("tanh", &[y]);
+    y = cast(&mut b, y, dtype);
+    let results = match statistics {
+        Statistics::Used => vec![y],
+        Statistics::Written | Statistics::OnlyWritten => vec![mean, factor, y],
+    };
+    let label = format!("{op} of [{m},{k}] beside [{k},{n}] {statistics:?}");
+    b.done(&label, RegionKind::Dot, &results)
+}
+
+/// Products that take statistics of their rows: tails in every direction, more tiles than one.
+pub fn normalised(dtype: DType) -> Vec<Problem> {
+    let sizes = [
+        [17, 40, 72],
+        [70, 136, 200],
+        [150, 33, 64],
+        [64, 64, 136],
+        [9, 8, 16],
+    ];
+    let statistics = [Statistics::Used, Statistics::Written, Statistics::OnlyWritten];
+    let each = sizes.into_iter().enumerate();
+    each.map(|(number, size)| normalised_rows(dtype, size, statistics[number % 3]))
+        .collect()
+}
+
 /// Every layout of both operands.
 pub fn layouts(dtype: DType) -> Vec<Problem> {
     let mut problems = Vec::new();

@@ -8,10 +8,10 @@ use rtrt_codegen::ir::{DType, Graph, HostTensor};
 use rtrt_codegen::kernel::Arch;
 use rtrt_codegen::ops::evaluate::to_vec;
 use rtrt_codegen::rewrite::canonicalize::{canonicalize, canonicalize_counting};
+use rtrt_codegen::rewrite::run_fused;
 use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RuleOptions, RuleSet, fuse};
 use rtrt_codegen::specialize::{StagesError, lower_precision, run_in_stages};
 use rtrt_codegen::testing::builder::drawn_graph;
-use rtrt_codegen::testing::fused::run_fused;
 
 use crate::case::{Case, Error};
 

@@ -15,7 +15,10 @@ const EPSILON: f32 = 1e-5;
 pub fn joined(parts: &[HostTensor]) -> HostTensor {
     let rest = &parts[0].dims()[1..];
     let rows = parts.iter().map(|part| part.dims()[0]).sum();
-    let values: Vec<f32> = parts.iter().flat_map(|part| part.as_slice::<f32>().to_vec()).collect();
+    let values: Vec<f32> = parts
+        .iter()
+        .flat_map(|part| part.as_slice::<f32>().to_vec())
+        .collect();
     HostTensor::from_f32(&[&[rows], rest].concat(), &values)
 }
 
@@ -59,7 +62,10 @@ fn detector(x: &HostTensor, stride: usize) -> (Vec<f32>, f32) {
         panic!("there are many patches")
     };
     let gain = SIZE / (first - second);
-    (direction.iter().map(|value| value * gain).collect(), second * gain)
+    (
+        direction.iter().map(|value| value * gain).collect(),
+        second * gain,
+    )
 }
 
 /// All 3x3 neighbourhoods with a margin of zeros, each as channels of rows of columns.
@@ -72,16 +78,23 @@ fn patches(x: &HostTensor, stride: usize) -> Vec<Vec<f32>> {
         // Positions are one off, so that the margin begins at zero.
         let inside = (1..=height).contains(&row) && (1..=width).contains(&column);
         let start = (image * channels + channel) * height * width;
-        if inside { values[start + (row - 1) * width + column - 1] } else { 0.0 }
+        if inside {
+            values[start + (row - 1) * width + column - 1]
+        } else {
+            0.0
+        }
     };
     let mut patches = Vec::new();
     for image in 0..n {
         for row in (0..height).step_by(stride) {
             for column in (0..width).step_by(stride) {
-                let cells = (0..channels).flat_map(|channel| {
-                    (0..9).map(move |tap| (channel, row + tap / 3, column + tap % 3))
-                });
-                patches.push(cells.map(|(channel, row, column)| at(image, channel, row, column)).collect());
+                let cells = (0..channels)
+                    .flat_map(|channel| (0..9).map(move |tap| (channel, row + tap / 3, column + tap % 3)));
+                patches.push(
+                    cells
+                        .map(|(channel, row, column)| at(image, channel, row, column))
+                        .collect(),
+                );
             }
         }
     }

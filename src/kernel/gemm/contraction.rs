@@ -5,15 +5,17 @@
 //! only `b` depends on columns (`n`), those that both depend on the batch; the reduced
 //! variables are one flat `k`. Padding stays what it is in the expression: a selection around
 //! a load. Reshapes and transposes after the product are pushed forward, so that an element's
-//! place in the output is an index of (batch, m, n).
+//! place in the output is an index of (batch, m, n). Sums over the same `k` that no column
+//! changes are statistics of rows, which some templates take from `a` as they read it.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::ir::{Attr, DType, Graph, Node, ValueId};
 use crate::kernel::body::compose::Composer;
 use crate::kernel::body::free_vars::FreeVars;
-use crate::kernel::body::rebuild::{Rebuild, operands};
+use crate::kernel::body::rebuild::{Rebuild, Stage, operands};
 use crate::kernel::body::region::{extents, results};
+use crate::kernel::gemm::operand::is_exact;
 use crate::kernel::spec::KernelSpec;
 use crate::ops::{self, Lowering, TileKind};
 use crate::tile::index::{delinearize, linearize};
@@ -42,12 +44,48 @@ pub struct Contraction {
     pub b: ExprId,
     /// Kind the products are taken in.
     pub product: DType,
-    /// Kind of the sum, accumulator 0 of the outputs.
+    /// Kind of the sum, and which accumulator of the outputs it is: 0 where there is no other.
     pub sum: DType,
-    /// Over `BATCH`, `M`, `N` and the accumulator.
+    pub sum_slot: u8,
+    /// Sums over `k` beside the product.
+    pub row_sums: RowSums,
+    /// Over `BATCH`, `M`, `N` and the accumulators.
     pub outputs: Vec<ExprId>,
     /// Row-major position in each output, over `BATCH`, `M` and `N`.
     pub places: Vec<Index>,
+    /// Which of the region's results the outputs are.
+    pub numbers: Vec<usize>,
+    /// The other results: one number per row.
+    pub row_outputs: Vec<RowOutput>,
+}
+
+/// Sums over `k`, in `f32`, of functions of the elements of `a`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RowSums {
+    /// Each function, over the load of one element of `a`.
+    pub terms: Vec<ExprId>,
+    pub element: Option<ExprId>,
+    /// Which accumulators of the outputs are which sums.
+    pub slots: Vec<(u8, usize)>,
+}
+
+/// A result with one number per row, over `M` and the accumulators of sums beside the product.
+#[derive(Clone, Debug)]
+pub struct RowOutput {
+    /// Which of the region's results it is.
+    pub number: usize,
+    pub value: ExprId,
+    pub place: Index,
+}
+
+impl RowSums {
+    pub fn is_empty(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.terms.len()
+    }
 }
 
 pub const BATCH: VarId = VarId(0);
@@ -78,8 +116,56 @@ impl Contraction {
         }
     }
 
-    /// The contraction of `spec`, if it is one.
+    /// The largest terms of the outputs that only sums beside the product change: they are
+    /// computed once for all columns of a row that a thread finishes.
+    pub fn row_terms(&self) -> impl Iterator<Item = ExprId> {
+        let slots: Vec<u8> = self.row_sums.slots.iter().map(|(slot, _)| *slot).collect();
+        let free = FreeVars::of(&self.body);
+        // Of every expression: whether it is such a term, or has none but constants below.
+        let mut kinds: Vec<(bool, bool)> = Vec::new();
+        let mut largest = Vec::new();
+        for (id, expr) in self.body.exprs() {
+            let below: Vec<ExprId> = operands(expr);
+            let are_rows = |own: &[ExprId]| {
+                own.iter()
+                    .all(|own| kinds[own.0 as usize].0 || kinds[own.0 as usize].1)
+            };
+            let kind = match expr {
+                Expr::Const(_) => (false, true),
+                Expr::Acc { slot, .. } => (slots.contains(slot), false),
+                Expr::Map { .. } if are_rows(&below) && !free.has(id, N) => {
+                    let any = below.iter().any(|own| kinds[own.0 as usize].0);
+                    (any, !any)
+                }
+                _ => (false, false),
+            };
+            if !kind.0 {
+                largest.extend(below.into_iter().filter(|own| kinds[own.0 as usize].0));
+            }
+            kinds.push(kind);
+        }
+        largest.sort_unstable();
+        largest.dedup();
+        largest.into_iter()
+    }
+
+    /// Results with one number per row go to `row_outputs`.
+    fn set_row_outputs_apart(&mut self, is_per_row: impl Fn(usize) -> bool) {
+        let parts = self.outputs.drain(..).zip(self.places.drain(..)).enumerate();
+        let (rows, products): (Vec<_>, Vec<_>) = parts.partition(|(number, _)| is_per_row(*number));
+        self.numbers = products.iter().map(|(number, _)| *number).collect();
+        (self.outputs, self.places) = products.into_iter().map(|(_, part)| part).unzip();
+        let row_output = |(number, (value, place))| RowOutput { number, value, place };
+        self.row_outputs = rows.into_iter().map(row_output).collect();
+    }
+
+    /// The contraction of `spec`, if it is one without sums beside it.
     pub fn of(spec: &KernelSpec) -> Option<Contraction> {
+        Contraction::with_row_sums(spec).filter(|own| own.row_sums.is_empty())
+    }
+
+    /// The contraction of `spec`, if it is one.
+    pub fn with_row_sums(spec: &KernelSpec) -> Option<Contraction> {
         let graph = &spec.body;
         let node = anchor(graph)?;
         let axes = classified(graph, node)?;
@@ -89,18 +175,18 @@ impl Contraction {
     }
 }
 
-/// The one main loop of a body of maps and views.
+/// The one main loop of a body of maps, views and reductions.
 fn anchor(graph: &Graph) -> Option<&Node> {
     let mut found = None;
     for node in &graph.nodes {
         match ops::lookup(node.op)?.lower {
-            Lowering::Map(_) | Lowering::Tile(TileKind::View, _) => {}
+            Lowering::Map(_) | Lowering::Tile(TileKind::View | TileKind::Reduce, _) => {}
             Lowering::Tile(TileKind::Dot | TileKind::Window, _) => {
                 if found.replace(node).is_some() {
                     return None;
                 }
             }
-            Lowering::Tile(TileKind::Map | TileKind::Index | TileKind::Reduce | TileKind::Other, _)
+            Lowering::Tile(TileKind::Map | TileKind::Index | TileKind::Other, _)
             | Lowering::Expand(_)
             | Lowering::Host(_) => return None,
         }
@@ -271,8 +357,9 @@ impl Axes {
         indexed.sort_by_key(|(part, _)| (part.axis, part.inner));
         let at = coordinates(&self.dims, &indexed);
         let forward = pushed_forward(&spec.body, product, &at, &body)?;
-        let output = *spec.body.outputs.first()?;
-        let place = place(spec, 0, forward.get(&output)?, &body);
+        let mut outputs = spec.body.outputs.iter().enumerate();
+        let (number, at) = outputs.find_map(|(number, output)| Some((number, forward.get(output)?)))?;
+        let place = place(spec, number, at, &body);
         Some(innermost(&place).is_some_and(|vars| vars.iter().any(|var| rows.contains(var))))
     }
 
@@ -289,12 +376,18 @@ impl Axes {
         let mut roots = Vec::new();
         let mut places = Vec::new();
         for (number, output) in spec.body.outputs.iter().enumerate() {
-            let at = forward.get(output)?;
-            roots.push(composer.value(&mut body, *output, at).ok()?);
-            places.push(place(spec, number, at, &body));
+            let at = match forward.get(output) {
+                Some(at) => at.clone(),
+                None => row_coordinates(&spec.body.ty(*output).dims(), m * batch, &body)?,
+            };
+            roots.push(composer.value(&mut body, *output, &at).ok()?);
+            places.push(place(spec, number, &at, &body));
         }
         let k = reduced_extent(&body)?;
-        taken_apart(&body, Sizes { batch, m, n, k }, &roots, &places)
+        let mut found = taken_apart(&body, Sizes { batch, m, n, k }, &roots, &places)?;
+        let is_per_row = |number: usize| !forward.contains_key(&spec.body.outputs[number]);
+        found.set_row_outputs_apart(is_per_row);
+        Some(found)
     }
 
     /// Coordinates of the product's value over the variables `BATCH`, `M` and `N`.
@@ -308,6 +401,12 @@ impl Axes {
         indexed.sort_by_key(|(part, _)| (part.axis, part.inner));
         coordinates(&self.dims, &indexed)
     }
+}
+
+/// Coordinates of the number of row `M` in a result of `dims` that has one per row.
+fn row_coordinates(dims: &[usize], n_rows: usize, body: &Body) -> Option<Vec<Index>> {
+    let is_per_row = dims.last() == Some(&1) && dims.iter().product::<usize>() == n_rows;
+    is_per_row.then(|| delinearize(&Index::var(M), &extents(dims), &body.vars))
 }
 
 /// Number of terms of every sum of `body`, which all have the same.
@@ -328,9 +427,9 @@ fn reduced_extent(body: &Body) -> Option<usize> {
     found
 }
 
-/// `roots` with the one sum as an accumulator, and its factors. Nothing is taken for granted
-/// about the views around the product: two different sums, or factors that depend on more
-/// than their own variables, are not a matrix product.
+/// `roots` with every sum as an accumulator, and the factors of the one that is the product.
+/// Nothing is taken for granted about the views around it: a second sum that differs between
+/// columns, or factors that depend on more than their own variables, are not a matrix product.
 fn taken_apart(body: &Body, sizes: Sizes, roots: &[ExprId], places: &[Index]) -> Option<Contraction> {
     let mut into = Body::new();
     let own: BTreeMap<VarId, Index> = [sizes.batch, sizes.m, sizes.n]
@@ -346,23 +445,107 @@ fn taken_apart(body: &Body, sizes: Sizes, roots: &[ExprId], places: &[Index]) ->
     let places = places.iter().map(|place| rebuild.index(place)).collect();
     let apart = rebuild.apart.take().filter(|apart| !apart.conflict)?;
     let body = rebuild.into;
-    let [stage] = apart.stages.as_slice() else {
-        return None;
-    };
-    let (left, right) = factors(&body, stage.term)?;
     let free = FreeVars::of(&body);
+    let slot = match apart.stages.as_slice() {
+        [_] => 0,
+        stages => only(stages, |stage| free.has(stage.term, N))?,
+    };
+    let stage = &apart.stages[slot];
+    let (left, right) = factors(&body, stage.term)?;
     let turned = free.has(left, N) || free.has(right, M);
     let (a, b) = if turned { (right, left) } else { (left, right) };
-    (stage.op == ReduceOp::Sum && !free.has(a, N) && !free.has(b, M)).then(|| Contraction {
+    let row_sums = row_sums(&body, a, &apart.stages, slot)?;
+    let is_product = stage.op == ReduceOp::Sum && !free.has(a, N) && !free.has(b, M);
+    is_product.then(|| Contraction {
         product: body.dtype(stage.term),
         sum: stage.dtype,
+        sum_slot: u8::try_from(slot).expect("regions have under 256 reductions"),
+        row_sums,
         body,
         sizes,
         a,
         b,
+        numbers: (0..roots.len()).collect(),
         outputs,
         places,
+        row_outputs: Vec::new(),
     })
+}
+
+/// The one position that `test` holds at.
+fn only<T>(list: &[T], test: impl Fn(&T) -> bool) -> Option<usize> {
+    let mut found = (0..list.len()).filter(|&position| test(&list[position]));
+    found.next().filter(|_| found.next().is_none())
+}
+
+/// The stages but for the product's, as sums of functions of the elements of `a`, which then has
+/// to be a load.
+fn row_sums(body: &Body, a: ExprId, stages: &[Stage], product: usize) -> Option<RowSums> {
+    let mut sums = RowSums::default();
+    for (slot, stage) in stages.iter().enumerate().filter(|(slot, _)| *slot != product) {
+        sums.element = Some(only_load(body, a)?);
+        let fits = stage.op == ReduceOp::Sum
+            && is_exact(stage.dtype, DType::F32)
+            && only_load(body, stage.term) == sums.element
+            && is_zero_at_zero(body, stage.term);
+        let term = fits.then(|| uncast(body, stage.term))?;
+        let known = sums.terms.iter().position(|&own| own == term);
+        let number = known.unwrap_or_else(|| {
+            sums.terms.push(term);
+            sums.terms.len() - 1
+        });
+        sums.slots.push((u8::try_from(slot).ok()?, number));
+    }
+    Some(sums)
+}
+
+/// `root` without casts that change no value.
+fn uncast(body: &Body, root: ExprId) -> ExprId {
+    match body.expr(root) {
+        Expr::Map { op: "cast", args, .. } if is_exact(body.dtype(args[0]), body.dtype(root)) => {
+            uncast(body, args[0])
+        }
+        _ => root,
+    }
+}
+
+/// The one load that `root` is a function of.
+fn only_load(body: &Body, root: ExprId) -> Option<ExprId> {
+    match body.expr(root) {
+        Expr::Load { .. } => Some(root),
+        Expr::Map { args, .. } => {
+            let mut loads = args.iter().filter_map(|&arg| match body.expr(arg) {
+                Expr::Const(_) => None,
+                _ => Some(only_load(body, arg)),
+            });
+            let first = loads.next()??;
+            loads.all(|load| load == Some(first)).then_some(first)
+        }
+        Expr::Const(_)
+        | Expr::IndexValue(_)
+        | Expr::Select { .. }
+        | Expr::Reduce { .. }
+        | Expr::Acc { .. } => None,
+    }
+}
+
+/// Whether a function of a load is zero where that is: tiles are filled up with zeros.
+fn is_zero_at_zero(body: &Body, root: ExprId) -> bool {
+    match body.expr(root) {
+        Expr::Load { .. } => true,
+        Expr::Map { op: "mul", args, .. } => args.iter().any(|&arg| is_zero_at_zero(body, arg)),
+        Expr::Map {
+            op: "cast" | "abs" | "neg" | "relu",
+            args,
+            ..
+        } => is_zero_at_zero(body, args[0]),
+        Expr::Map { .. }
+        | Expr::Const(_)
+        | Expr::IndexValue(_)
+        | Expr::Select { .. }
+        | Expr::Reduce { .. }
+        | Expr::Acc { .. } => false,
+    }
 }
 
 fn place(spec: &KernelSpec, output: usize, at: &[Index], body: &Body) -> Index {

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::kernel::body::rebuild::Rebuild;
-use crate::kernel::body::region::{lane_index, operands, results};
+use crate::kernel::body::region::{lane_index, results};
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{BATCH, Contraction, M, N};
+use crate::kernel::gemm::parts::tensors;
 use crate::kernel::print::expr::{Operand, Printer};
 use crate::kernel::print::types::{storage_type, value_type};
 use crate::kernel::print::vector::{Lane, is_aligned, without};
@@ -17,8 +18,13 @@ pub struct Epilogue {
     body: Body,
     vars: [VarId; 3],
     lane: Lane,
+    sum_slot: u8,
+    /// Accumulators of the sums beside the product, and their numbers.
+    row_slots: Vec<(u8, usize)>,
     outputs: Vec<ExprId>,
     places: Vec<Index>,
+    /// Which of the region's results the outputs are.
+    numbers: Vec<usize>,
 }
 
 impl Epilogue {
@@ -49,8 +55,11 @@ impl Epilogue {
             body: rebuild.into,
             vars: [batch, m, n],
             lane: Lane { var: lane, width },
+            sum_slot: contraction.sum_slot,
+            row_slots: contraction.row_sums.slots.clone(),
             outputs,
             places,
+            numbers: contraction.numbers.clone(),
         }
     }
 
@@ -65,21 +74,27 @@ impl Epilogue {
     }
 
     /// Statements that finish and store the sums in the array `sum`, for row `m` and vector
-    /// `n` of columns of `batch`.
+    /// `n` of columns of `batch`. `row_sums` points to the sums beside the product of row `m`.
     ///
     /// # Errors
     /// If an op's text could not be filled in.
     pub fn text(&self, spec: &KernelSpec, depth: usize) -> Result<String, KernelError> {
-        let (inputs, outputs) = (operands(spec), results(spec));
-        let all: Vec<Operand> = inputs.iter().chain(&outputs).cloned().collect();
+        let all = tensors(spec);
+        let results = results(spec);
+        let outputs: Vec<Operand> = self
+            .numbers
+            .iter()
+            .map(|&number| results[number].clone())
+            .collect();
         let mut printer = Printer::new(&self.body, &all);
         printer.accumulators_depend_on(&BTreeSet::from([self.lane.var]));
         printer.set_depth(depth);
         for (var, name) in self.vars.into_iter().zip(["batch", "m", "n"]) {
             printer.bind(var, name);
         }
+        bind_row_sums(&mut printer, &self.row_slots);
         if self.lane.width == 1 {
-            printer.bind_accumulator(0, "sum[0]");
+            printer.bind_accumulator(self.sum_slot, "sum[0]");
             for ((output, &root), place) in outputs.iter().zip(&self.outputs).zip(&self.places) {
                 let value = printer.value(root);
                 store_one(&mut printer, output, place, &value);
@@ -118,7 +133,7 @@ impl Epilogue {
         printer.line("#pragma unroll");
         let counter = printer.fresh("lane");
         printer.bind(self.lane.var, &counter);
-        printer.bind_accumulator(0, &format!("sum[{counter}]"));
+        printer.bind_accumulator(self.sum_slot, &format!("sum[{counter}]"));
         printer.open(&format!(
             "for (int {counter} = 0; {counter} < {width}; ++{counter}) {{"
         ));
@@ -141,7 +156,15 @@ impl Epilogue {
     }
 }
 
-fn store_one(printer: &mut Printer<'_>, output: &Operand, place: &Index, value: &str) {
+/// Says that `row_sums` points to the sums beside the product.
+pub fn bind_row_sums(printer: &mut Printer<'_>, slots: &[(u8, usize)]) {
+    for &(slot, number) in slots {
+        printer.bind_accumulator(slot, &format!("row_sums[{number}]"));
+    }
+}
+
+/// Stores `value` at `place` of `output`.
+pub fn store_one(printer: &mut Printer<'_>, output: &Operand, place: &Index, value: &str) {
     let position = printer.index(place);
     let ty = storage_type(output.dtype);
     printer.line(&format!("{}[{position}] = rt_put<{ty}>({value});", output.name));

@@ -1,6 +1,6 @@
 //! Matrix products: what one is ([`contraction`]), how its operands are read ([`operand`],
 //! [`tiled`], [`images`]), what
-//! happens to a finished sum ([`epilogue`]), what it costs ([`cost`]), and the context fields that
+//! happens to a finished sum ([`epilogue`]), which sums are taken beside it ([`row_sums`]), what it costs ([`cost`]), and the context fields that
 //! the matrix templates share ([`parts`]).
 
 pub mod contraction;
@@ -9,4 +9,5 @@ pub mod epilogue;
 pub mod images;
 pub mod operand;
 pub mod parts;
+pub mod row_sums;
 pub mod tiled;

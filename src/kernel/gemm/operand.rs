@@ -264,7 +264,7 @@ fn is_zero(body: &Body, id: ExprId) -> bool {
 }
 
 /// Whether every value of `from` is one of `to`.
-fn is_exact(from: DType, to: DType) -> bool {
+pub fn is_exact(from: DType, to: DType) -> bool {
     from == to || matches!((from, to), (DType::F16 | DType::BF16, DType::F32))
 }
 

@@ -114,12 +114,13 @@ pub fn fetch_work(contraction: &Contraction, cut: Cut, plain: bool) -> f64 {
 
 /// Scalar steps of the epilogue for one element.
 pub fn epilogue_work(contraction: &Contraction) -> f64 {
-    let steps: f64 = contraction
-        .outputs
-        .iter()
-        .map(|&output| work(&contraction.body, output))
+    let outputs = contraction.outputs.iter();
+    let steps: f64 = outputs.map(|&output| work(&contraction.body, output)).sum();
+    let per_row: f64 = contraction
+        .row_terms()
+        .map(|term| work(&contraction.body, term))
         .sum();
-    steps * 1.5 + 4.0
+    (steps - per_row).max(0.0) * 1.5 + 4.0
 }
 
 /// Blocks that an SM should hold of a tile whose threads sum `sums` elements each. Two where a

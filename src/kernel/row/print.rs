@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::ir::{DType, TensorType};
+use crate::kernel::body::free_vars::values_in;
 use crate::kernel::body::rebuild::Stage;
 use crate::kernel::body::region::operands;
 use crate::kernel::print::expr::{Operand, Printer, identity};
@@ -157,11 +158,24 @@ pub fn inefficiency(spec: &KernelSpec, rows: &RowBody, lane: Lane, neighbour: Va
     let inputs = operands(spec);
     let printer = Printer::new(&rows.body, &inputs);
     let step = Extent::from(lane.width);
+    let types = spec.input_types();
+    let extents = rows.vars.iter().map(|&var| rows.body.vars.extent(var).as_known());
+    let n_elements: i64 = extents.flatten().product();
+    let n_elements = usize::try_from(n_elements).unwrap_or(usize::MAX);
+    let mut bytes: Vec<usize> = types.iter().map(TensorType::n_bytes).collect();
     let mut factors = vec![1.0f64; inputs.len()];
     for (_, expr) in rows.body.exprs() {
         let Expr::Load { input, index, .. } = expr else {
             continue;
         };
+        let mut looked_up = Vec::new();
+        index.iter().for_each(|one| values_in(one, &mut looked_up));
+        if !looked_up.is_empty() {
+            // Of a table only what is looked up.
+            let most = n_elements.saturating_mul(types[*input as usize].dtype.size_bytes());
+            let own = &mut bytes[*input as usize];
+            *own = most.min(*own);
+        }
         let position = printer.position(*input, index);
         let none = Extent::known(0);
         let stride = position.stride_of(neighbour);
@@ -182,11 +196,10 @@ pub fn inefficiency(spec: &KernelSpec, rows: &RowBody, lane: Lane, neighbour: Va
         }
     }
     #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
-    let read: f64 = spec
-        .input_types()
+    let read: f64 = bytes
         .iter()
         .zip(factors)
-        .map(|(ty, factor)| ty.n_bytes() as f64 * factor)
+        .map(|(&bytes, factor)| bytes as f64 * factor)
         .sum();
     #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
     let written = spec.output_types().iter().map(TensorType::n_bytes).sum::<usize>() as f64;

@@ -19,6 +19,7 @@ use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, fetch_work, is_oversized, memory_bytes, parameters, ranked, register_limit,
     resident_blocks, tensors,
 };
+use crate::kernel::gemm::row_sums;
 use crate::kernel::prelude::{ASYNC_COPY, COMMON, FRAGMENT, MMA, SPLIT, Section, TILE, translation_unit};
 use crate::kernel::print::expr::{Operand, index_type};
 use crate::kernel::print::types::storage_type;
@@ -58,6 +59,12 @@ struct GemmMmaContext {
     /// Whether some operand is copied asynchronously, and whether some is not.
     is_async: bool,
     is_staged: bool,
+    /// Sums beside the product, where they lie in shared memory, and what an element adds.
+    row_sums: usize,
+    rows_at: usize,
+    row_terms: String,
+    /// What stores the results that have one number per row.
+    row_stores: String,
     width: usize,
     epilogue: String,
 }
@@ -169,10 +176,14 @@ impl Shape {
     }
 
     /// Operand tiles in flight; the sums of 16 rows per warp take their place afterwards.
-    fn smem_bytes(self) -> usize {
+    fn tiles_bytes(self) -> usize {
         let operands = self.stages * (self.m + self.n) * self.k_bytes;
         let slabs = self.threads() / 32 * 16 * (self.warp_n + 8) * 4;
         operands.max(slabs)
+    }
+
+    fn smem_bytes(self, contraction: &Contraction) -> usize {
+        self.tiles_bytes() + row_sums::bytes(contraction, self.m)
     }
 
     fn blocking(self, element: DType, splits: usize) -> Blocking {
@@ -233,6 +244,10 @@ impl Cuts {
             };
             (cut, mode)
         });
+        // Sums of rows are taken from tiles whose rows lie along k.
+        if !contraction.row_sums.is_empty() && sides[0].0.along == Along::Row {
+            return None;
+        }
         let least = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).min()?;
         Some(Cuts {
             element,
@@ -243,7 +258,7 @@ impl Cuts {
 }
 
 fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
-    let Some(contraction) = Contraction::of(spec) else {
+    let Some(contraction) = Contraction::with_row_sums(spec) else {
         return Vec::new();
     };
     let inputs = operands(spec);
@@ -262,6 +277,10 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         let k = shape.k(cuts.element);
         let resident = resident(&contraction, shape, &cuts);
         for splits in split_choices(sizes, (shape.m, shape.n, k), device) {
+            // Blocks that share a tile would have to share its sums of rows, too.
+            if splits > 1 && !contraction.row_sums.is_empty() {
+                break;
+            }
             let tiling = tiling(&contraction, shape, &cuts, splits, (per_element, arch));
             if let Some(us) = predicted_us(sizes, &tiling, bytes, device) {
                 let knobs = [
@@ -329,13 +348,14 @@ fn tiling(
         k,
         threads,
         registers: (sums + fragments + staged + 56).min(limit),
-        smem_bytes: shape.smem_bytes(),
+        smem_bytes: shape.smem_bytes(contraction),
         stages,
         splits,
         math_clk: (2 * shape.m * shape.n * k) as f64 / math_rate(cuts.element, arch),
         smem_clk: (read + written) as f64 / 128.0,
         step_bytes: written as f64,
-        fetch_work: (shape.m as f64 * per_element[0] + shape.n as f64 * per_element[1]) * k as f64,
+        fetch_work: (shape.m as f64 * per_element[0] + shape.n as f64 * per_element[1]) * k as f64
+            + row_sums::work(contraction, shape.m * k),
         epilogue_work: (shape.m * shape.n) as f64 * (epilogue_work(contraction) + 12.0 / cuts.width as f64),
         step_clk: STEP_CLK,
         stays: false,
@@ -347,7 +367,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         template: TEMPLATE.name,
         reason: "it is not one sum of products that a matrix instruction computes".to_owned(),
     };
-    let contraction = Contraction::of(spec).ok_or_else(not_accepted)?;
+    let contraction = Contraction::with_row_sums(spec).ok_or_else(not_accepted)?;
     let inputs = operands(spec);
     let cuts = Cuts::of(&contraction, spec, &inputs, arch).ok_or_else(not_accepted)?;
     let (shape, splits) = Shape::of(variant, cuts.element)?;
@@ -393,6 +413,10 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             operands,
             is_async: is(Mode::Async),
             is_staged: is(Mode::Copy) || is(Mode::Values),
+            row_sums: contraction.row_sums.len(),
+            rows_at: shape.tiles_bytes(),
+            row_terms: row_sums::terms(&contraction, spec, 4)?,
+            row_stores: row_sums::stores(&contraction, spec, 3)?,
             width: cuts.width,
             epilogue: epilogue.text(spec, 4)?,
         },
@@ -402,7 +426,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         header: String::new(),
         text: translation_unit(&sections(arch), &text),
         template: TEMPLATE.name,
-        launch: blocking.launch(sizes, shape.threads(), shape.smem_bytes()),
+        launch: blocking.launch(sizes, shape.threads(), shape.smem_bytes(&contraction)),
         params: passed,
         workspace_bytes,
     })

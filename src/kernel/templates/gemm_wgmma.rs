@@ -24,6 +24,7 @@ use crate::kernel::gemm::epilogue::{Epilogue, best_width};
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, is_oversized, memory_bytes, parameters, ranked, register_limit, tensors,
 };
+use crate::kernel::gemm::row_sums;
 use crate::kernel::prelude::{COMMON, MBARRIER, SPLIT, Section, TENSOR_COPY, TILE, WGMMA, translation_unit};
 use crate::kernel::print::expr::index_type;
 use crate::kernel::print::types::storage_type;
@@ -76,6 +77,12 @@ struct GemmWgmmaContext {
     /// Columns of a warp that pass through shared memory at a time, and where.
     slab: usize,
     slabs_at: usize,
+    /// Sums beside the product, where they lie in shared memory, and what an element adds.
+    row_sums: usize,
+    rows_at: usize,
+    row_terms: String,
+    /// What stores the results that have one number per row.
+    row_stores: String,
     width: usize,
     epilogue: String,
 }
@@ -93,13 +100,16 @@ impl Problem {
         if (arch.sm, arch.specific) != (90, true) {
             return None;
         }
-        let contraction = Contraction::of(spec)?;
+        let contraction = Contraction::with_row_sums(spec)?;
         let Sizes { batch, m, n, k } = contraction.sizes;
         let element = gemm_mma::element(&contraction, spec, arch)?;
         if batch * m * n * k == 0 || element.size_bytes() != 2 {
             return None;
         }
         let reading = Reading::of(spec, &contraction, element)?;
+        if !contraction.row_sums.is_empty() && !reading.has_rows_along_k() {
+            return None;
+        }
         let types = spec.input_types();
         let is_legal = |(input, view): &(usize, TiledView)| view.check(types[*input].n_bytes()).is_ok();
         if !reading.views(SHAPES[0]).iter().all(is_legal) {
@@ -139,7 +149,12 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
             Some(variant(TEMPLATE.name, &shape.knobs(), us))
         };
         // A tile by one block, and by as many as are likely to be best.
-        let shared = choices.into_iter().filter(|&splits| splits > 1).filter_map(own);
+        // Blocks that share a tile would have to share its sums of rows, too.
+        let may_share = problem.contraction.row_sums.is_empty();
+        let shared = choices
+            .into_iter()
+            .filter(|&splits| splits > 1 && may_share)
+            .filter_map(own);
         found.extend(ranked(shared.collect(), 1));
         found.extend(own(1));
     }
@@ -162,13 +177,13 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         k,
         threads: shape.threads(),
         registers: register_limit(shape.threads(), shape.resident) / 8 * 8,
-        smem_bytes: shape.smem_bytes(),
+        smem_bytes: smem_bytes(problem, shape),
         stages: shape.stages,
         splits: shape.splits,
         math_clk: (2 * shape.m * shape.n * k) as f64 / SUSTAINED,
         smem_clk: (read + written) as f64 / 128.0,
         step_bytes: written as f64 / JOINT_COPIES,
-        fetch_work: 0.0,
+        fetch_work: row_sums::work(&problem.contraction, shape.m * k),
         epilogue_work: (shape.m * shape.n) as f64
             * (epilogue_work(&problem.contraction) + 12.0 / problem.width as f64),
         // Phases of barriers are waited for while products are in flight.
@@ -237,6 +252,10 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             conv: problem.reading.conv(),
             slab: shape.slab,
             slabs_at: shape.slabs_at(),
+            row_sums: problem.contraction.row_sums.len(),
+            rows_at: shape.smem_bytes(),
+            row_terms: row_sums::terms(&problem.contraction, spec, 5)?,
+            row_stores: row_sums::stores(&problem.contraction, spec, 4)?,
             width: problem.width,
             epilogue: epilogue.text(spec, 5)?,
         },
@@ -246,10 +265,15 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         header: String::new(),
         text: translation_unit(&sections(), &text),
         template: TEMPLATE.name,
-        launch: shape.launch(blocking, sizes, arch),
+        launch: shape.launch(blocking, sizes, smem_bytes(&problem, shape), arch),
         params: passed,
         workspace_bytes,
     })
+}
+
+/// Tiles and slabs, then the sums of rows.
+fn smem_bytes(problem: &Problem, shape: Shape) -> usize {
+    shape.smem_bytes() + row_sums::bytes(&problem.contraction, shape.m)
 }
 
 fn sections() -> Vec<Section> {

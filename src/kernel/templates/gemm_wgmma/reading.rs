@@ -31,6 +31,14 @@ impl Reading {
         }
     }
 
+    /// Whether a tile of the first operand has one row of it in each of its own.
+    pub fn has_rows_along_k(&self) -> bool {
+        match self {
+            Reading::Plain([a, _]) => a.along == Along::K,
+            Reading::Images(_) => false,
+        }
+    }
+
     /// Tiles along `k`.
     pub fn steps(&self, blocking: Blocking, sizes: Sizes) -> usize {
         match self {

@@ -101,8 +101,8 @@ impl Shape {
         }
     }
 
-    pub fn launch(self, blocking: Blocking, sizes: Sizes, arch: Arch) -> Launch {
-        let mut launch = blocking.launch(sizes, self.threads(), self.smem_bytes());
+    pub fn launch(self, blocking: Blocking, sizes: Sizes, smem_bytes: usize, arch: Arch) -> Launch {
+        let mut launch = blocking.launch(sizes, self.threads(), smem_bytes);
         let slots = Device::of(arch).n_sms as usize * self.resident;
         launch.grid[0] = launch.grid[0].min(u32::try_from(slots).expect("devices have few SMs"));
         launch
