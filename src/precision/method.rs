@@ -1,5 +1,7 @@
 //! Which part of a tensor's values a quantised kind should represent.
 
+#![expect(clippy::cast_precision_loss, reason = "counts and bins are far below 2^53")]
+
 use super::histogram::Histogram;
 use super::number::Number;
 
@@ -174,6 +176,7 @@ fn divergence(kept: &[u64], outside: u64) -> f64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these ends are kept as they are")]
 mod tests {
     use super::*;
 
