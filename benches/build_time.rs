@@ -61,6 +61,7 @@ fn settings(precision: DType) -> Settings {
         shapes: Vec::new(),
         precision,
         tf32: false,
+        max_memory: None,
         rules: RuleOptions::default(),
     }
 }
