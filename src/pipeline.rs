@@ -12,7 +12,9 @@ use crate::kernel::{self, Arch, KernelOptions};
 use crate::onnx::ImportError;
 use crate::ops::OpError;
 use crate::plan::{self, Assembly, Identity, Thrift};
-use crate::reference::{self, ReferenceError};
+use crate::precision::calibrate::CalibrateError;
+use crate::precision::metric::MetricError;
+use crate::reference::ReferenceError;
 use crate::rewrite::canonicalize::{canonicalize, rewrite_model};
 use crate::rewrite::{
     self, DeviceRates, FusedGraph, RewriteError, RuleErrors, RuleOptions, RuleSet, TensorSource,
@@ -21,8 +23,11 @@ use crate::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
 use crate::specialize::{self, BindError, SpecializeError, StagesError};
 use crate::tune::{self, Database, Effort, Machine, Problem, Tactic, TuneError};
 
+pub mod precise;
+mod simulate;
 mod staged;
 
+pub use simulate::Simulation;
 pub use staged::run_on_device;
 
 /// What any stage can report.
@@ -49,6 +54,12 @@ pub enum PipelineError {
     #[error(transparent)]
     #[diagnostic(code(rewrite::failed))]
     Rewrite(#[from] RewriteError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Calibrate(#[from] CalibrateError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Metric(#[from] MetricError),
     #[error(transparent)]
     #[diagnostic(transparent)]
     Tune(#[from] TuneError),
@@ -83,6 +94,8 @@ impl PipelineError {
             PipelineError::Rules(_)
             | PipelineError::Compile(_)
             | PipelineError::Rewrite(_)
+            | PipelineError::Calibrate(_)
+            | PipelineError::Metric(_)
             | PipelineError::Tune(_)
             | PipelineError::Engine(_)
             | PipelineError::Memory { .. }
@@ -109,6 +122,8 @@ pub struct Settings {
     pub tf32: bool,
     /// Bytes of device memory that weights, activations and scratch memory of one execution may take.
     pub max_memory: Option<usize>,
+    /// ONNX nodes whose work stays in f32 where `precision` is narrower.
+    pub wide: specialize::Wide,
     pub rules: RuleOptions,
 }
 
@@ -146,7 +161,8 @@ pub fn check_nvrtc() -> Result<(), PipelineError> {
     }
 }
 
-/// Runs a model on the reference interpreter, after the rules of the model phase.
+/// Runs a model on the reference interpreter, after the rules of the model phases; in a narrow
+/// precision as [`Simulation`] does.
 ///
 /// # Errors
 /// If a rule is wrong, inputs do not fit what the model declares, or a node fails.
@@ -155,9 +171,7 @@ pub fn run_reference(
     inputs: &[HostTensor],
     settings: &Settings,
 ) -> Result<Vec<HostTensor>, PipelineError> {
-    specialize::bind_inputs(graph, inputs)?;
-    let graph = rewrite_model(graph, &RuleSet::load(&settings.rules)?);
-    Ok(reference::run(&graph, inputs)?)
+    Simulation::new(graph, settings)?.run(inputs)
 }
 
 /// Runs the regions that a model is cut into on the reference interpreter: what a device computes,
@@ -344,7 +358,8 @@ pub fn regions(core: &Graph, arch: Arch, settings: &Settings) -> Result<FusedGra
 }
 
 fn in_canonical_form(core: &Graph, settings: &Settings, rules: &RuleSet) -> Graph {
-    canonical_by(core, settings, |graph| canonicalize(graph, rules))
+    let canonical = canonical_by(core, settings, |graph| canonicalize(graph, rules));
+    specialize::pack_weights(&canonical)
 }
 
 /// The graph that the e-graph starts from, where `canonicalize` does a pass: it is asked once
@@ -359,7 +374,7 @@ pub fn canonical_by(
         // Casts would hide the spellings that rules recognise.
         narrow => {
             let recognised = canonicalize(core);
-            canonicalize(&specialize::lower_precision(&recognised, narrow))
+            canonicalize(&specialize::lower_except(&recognised, narrow, &settings.wide).0)
         }
     }
 }

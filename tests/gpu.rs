@@ -28,6 +28,7 @@ use rtrt_codegen::pipeline::{self, Selection, Settings, Silent};
 use rtrt_codegen::reference;
 use rtrt_codegen::rewrite::RuleOptions;
 use rtrt_codegen::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
+use rtrt_codegen::specialize::Wide;
 use rtrt_codegen::testing::builder::GraphBuilder;
 use rtrt_codegen::testing::graphs;
 use rtrt_codegen::tune::{self, Database};
@@ -161,6 +162,7 @@ fn settings(precision: DType) -> Settings {
         precision,
         tf32: false,
         max_memory: None,
+        wide: Wide::new(),
         rules: RuleOptions::default(),
     }
 }

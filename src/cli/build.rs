@@ -10,20 +10,20 @@ use crate::pipeline::Settings;
 use crate::rewrite::rule_ast::Numerics;
 use crate::rewrite::rule_error::closest;
 use crate::rewrite::rule_set::{RuleOptions, RuleSet};
-use crate::specialize::{self, RangeError, ShapeRange, Shapes};
+use crate::specialize::{self, RangeError, ShapeRange, Shapes, Wide};
 
 /// What the arguments ask for.
 pub fn settings(args: &BuildArgs) -> Result<Settings, Failure> {
-    refuse_quantised(args)?;
     Ok(Settings {
         shapes: bound_shapes(args)?,
-        precision: match (args.fp16, args.bf16) {
+        precision: match (args.fp16 || args.precision.best, args.bf16) {
             (true, _) => DType::F16,
             (false, true) => DType::BF16,
             (false, false) => DType::F32,
         },
         tf32: args.tf32,
         max_memory: args.max_memory.as_deref().map(bytes).transpose()?,
+        wide: Wide::new(),
         rules: rule_options(&args.rules)?,
     })
 }
@@ -68,14 +68,6 @@ pub fn rule_options(args: &RuleArgs) -> Result<RuleOptions, Failure> {
 pub fn check_rules(settings: &Settings) -> Result<(), Failure> {
     RuleSet::load(&settings.rules)?;
     Ok(())
-}
-
-fn refuse_quantised(args: &BuildArgs) -> Result<(), Failure> {
-    let asked = [(args.int8, "--int8"), (args.fp8, "--fp8"), (args.best, "--best")];
-    match asked.into_iter().find(|(is_asked, _)| *is_asked) {
-        Some((_, flag)) => Err(Failure::refused(format!("`{flag}`"), "use `--fp16` or `--bf16`")),
-        None => Ok(()),
-    }
 }
 
 fn numerics(name: &str) -> Result<Numerics, Failure> {
