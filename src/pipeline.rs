@@ -11,7 +11,7 @@ use crate::ir::{DType, Graph, HostTensor};
 use crate::kernel::{self, Arch, KernelOptions};
 use crate::onnx::ImportError;
 use crate::ops::OpError;
-use crate::plan::{self, Assembly, Identity};
+use crate::plan::{self, Assembly, Identity, Thrift};
 use crate::precision::calibrate::CalibrateError;
 use crate::precision::metric::MetricError;
 use crate::reference::ReferenceError;
@@ -66,6 +66,9 @@ pub enum PipelineError {
     #[error(transparent)]
     #[diagnostic(code(engine::file))]
     Engine(#[from] EngineError),
+    #[error("the engine takes {least} bytes of device memory at least; `--max-memory` allows {most}")]
+    #[diagnostic(code(plan::memory), help("allow {least}, or use `--fp16`, or smaller shapes"))]
+    Memory { most: usize, least: usize },
     #[error(transparent)]
     #[diagnostic(transparent)]
     Runtime(#[from] RuntimeError),
@@ -95,6 +98,7 @@ impl PipelineError {
             | PipelineError::Metric(_)
             | PipelineError::Tune(_)
             | PipelineError::Engine(_)
+            | PipelineError::Memory { .. }
             | PipelineError::Runtime(_)
             | PipelineError::Cuda(_) => false,
         }
@@ -116,6 +120,8 @@ pub struct Settings {
     pub precision: DType,
     /// Whether products of f32 may use TF32.
     pub tf32: bool,
+    /// Bytes of device memory that weights, activations and scratch memory of one execution may take.
+    pub max_memory: Option<usize>,
     /// ONNX nodes whose work stays in f32 where `precision` is narrower.
     pub wide: specialize::Wide,
     pub rules: RuleOptions,
@@ -273,24 +279,53 @@ pub fn compile(
     observer: &dyn Observer,
 ) -> Result<Engine, PipelineError> {
     let rules = RuleSet::load(&settings.rules)?;
-    let nvrtc = nvrtc()?.version().to_string();
-    let mut assembly = Assembly::new();
+    let mut plans = Vec::new();
     for core in cores {
         observer.stage("canonicalize", 0);
         let canonical = in_canonical_form(core, settings, &rules);
         for &arch in archs {
             observer.stage(&format!("fuse for {}", arch_name(arch)), 0);
             let fused = rewrite::fuse_canonical(&canonical, &rules, DeviceRates::for_sm(arch.sm))?;
-            let problems = problems(&fused, settings);
-            let tactics = tactics(&problems, arch, selection, observer)?;
-            let program = plan::plan(&fused, &tactics, arch, &mut assembly);
-            assembly.add(program);
+            plans.push((arch, fused));
         }
     }
+    let model = cores.first().map_or_else(String::new, |core| core.name.clone());
+    let build = |thrift| built(&model, &plans, settings, thrift, selection, observer);
+    let Some(most) = settings.max_memory else {
+        return build(Thrift::None);
+    };
+    let mut least = usize::MAX;
+    for thrift in [Thrift::None, Thrift::Order, Thrift::Workspace] {
+        let engine = build(thrift)?;
+        let bytes = engine.device_bytes();
+        if bytes <= most {
+            return Ok(engine);
+        }
+        least = least.min(bytes);
+    }
+    Err(PipelineError::Memory { most, least })
+}
+
+/// The engine of fused graphs, where so much is given up for less memory.
+fn built(
+    model: &str,
+    plans: &[(Arch, FusedGraph)],
+    settings: &Settings,
+    thrift: Thrift,
+    selection: &Selection,
+    observer: &dyn Observer,
+) -> Result<Engine, PipelineError> {
+    let mut assembly = Assembly::new();
+    for (arch, fused) in plans {
+        let problems = problems(fused, settings, thrift);
+        let tactics = tactics(&problems, *arch, selection, observer)?;
+        let program = plan::plan(fused, &tactics, *arch, thrift, &mut assembly);
+        assembly.add(program);
+    }
     let engine = assembly.finish(Identity {
-        model: cores.first().map_or_else(String::new, |core| core.name.clone()),
+        model: model.to_owned(),
         precision: settings.precision.name().to_owned(),
-        nvrtc,
+        nvrtc: nvrtc()?.version().to_string(),
     });
     engine::validate::validate(&engine)?;
     Ok(engine)
@@ -348,7 +383,7 @@ fn nvrtc() -> Result<&'static Nvrtc, PipelineError> {
     Nvrtc::get().map_err(|missing| CompileError::NoNvrtc(missing.clone()).into())
 }
 
-fn problems(fused: &FusedGraph, settings: &Settings) -> Vec<Problem> {
+fn problems(fused: &FusedGraph, settings: &Settings, thrift: Thrift) -> Vec<Problem> {
     let options = KernelOptions { tf32: settings.tf32 };
     let problem = |number: usize| Problem {
         spec: kernel::spec(fused, number, &options),
@@ -357,6 +392,7 @@ fn problems(fused: &FusedGraph, settings: &Settings) -> Vec<Problem> {
             .iter()
             .map(|&id| matches!(fused.tensor(id).source, TensorSource::Weight(_)))
             .collect(),
+        workspace: thrift < Thrift::Workspace,
     };
     (0..fused.regions.len()).map(problem).collect()
 }

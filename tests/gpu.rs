@@ -137,6 +137,7 @@ fn kernels_are_right(problems: Vec<Problem>) -> Result<(), Failed> {
     for Problem { label, spec, inputs } in problems {
         let problem = tune::Problem {
             weights: vec![false; inputs.len()],
+            workspace: true,
             spec,
         };
         let findings = tune::survey(&problem, &inputs, arch, &context, &cache)
@@ -160,6 +161,7 @@ fn settings(precision: DType) -> Settings {
         shapes: Vec::new(),
         precision,
         tf32: false,
+        max_memory: None,
         wide: Wide::new(),
         rules: RuleOptions::default(),
     }

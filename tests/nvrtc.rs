@@ -135,6 +135,7 @@ fn an_engine_of_tiled_operands_is_valid() {
         shapes: Vec::new(),
         precision: DType::F16,
         tf32: false,
+        max_memory: None,
         wide: Wide::new(),
         rules: RuleOptions::default(),
     };

@@ -47,6 +47,7 @@ fn settings(precision: DType) -> Settings {
         shapes: Vec::new(),
         precision,
         tf32: false,
+        max_memory: None,
         wide: Wide::new(),
         rules: RuleOptions::default(),
     }

@@ -103,6 +103,10 @@ pub struct BuildArgs {
     /// Strict f32; this is the default, and the flag is accepted for trtexec's users.
     #[arg(long = "noTF32", conflicts_with = "tf32")]
     pub no_tf32: bool,
+    /// Device memory that an execution may take: weights, activations and scratch memory, in bytes or
+    /// as `512M`. Less memory is paid for in speed; what cannot be met is an error.
+    #[arg(long, value_name = "SIZE")]
+    pub max_memory: Option<String>,
     #[command(flatten)]
     pub precision: PrecisionArgs,
     #[command(flatten)]

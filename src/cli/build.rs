@@ -22,9 +22,36 @@ pub fn settings(args: &BuildArgs) -> Result<Settings, Failure> {
             (false, false) => DType::F32,
         },
         tf32: args.tf32,
+        max_memory: args.max_memory.as_deref().map(bytes).transpose()?,
         wide: Wide::new(),
         rules: rule_options(&args.rules)?,
     })
+}
+
+/// `512M`, `1.5G`, or plain bytes; suffixes are powers of 1024.
+fn bytes(text: &str) -> Result<usize, Failure> {
+    let wrong = || {
+        Failure::usage(format!(
+            "`--max-memory {text}`: expected bytes, or a number with K, M or G"
+        ))
+    };
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (&text[..at], 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let number: f64 = digits.parse().map_err(|_| wrong())?;
+    let n_bytes = number * f64::from(1u32 << shift);
+    if !(0.0..1e18).contains(&n_bytes) {
+        return Err(wrong());
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked above"
+    )]
+    Ok(n_bytes as usize)
 }
 
 /// Which rules take part.
@@ -208,6 +235,16 @@ mod tests {
         let listed = parsed(&["--shapes=x:4x3", "--shapes=x:2x3"]).unwrap();
         assert_eq!(listed.shapes, [("x".to_owned(), vec![4, 3])]);
         assert_eq!(parsed(&["--shapes", "x"]).unwrap_err().exit, 2);
+    }
+
+    #[test]
+    fn sizes_have_suffixes() {
+        assert_eq!(bytes("4096").unwrap(), 4096);
+        assert_eq!(bytes("1.5k").unwrap(), 1536);
+        assert_eq!(bytes("2G").unwrap(), 2 << 30);
+        for wrong in ["", "M", "-1", "12Q", "inf", "NaN"] {
+            assert_eq!(bytes(wrong).unwrap_err().exit, 2, "{wrong}");
+        }
     }
 
     #[test]
