@@ -460,6 +460,15 @@ fn products_of_bytes_by_halves() {
 }
 
 #[test]
+fn products_of_scaled_columns() {
+    for dtype in [DType::F16, DType::BF16] {
+        check_sums(&products::scaled(dtype), "gemm_mma", SM_90, 3, 2.0 * SUMS);
+    }
+    check_sums(&products::scaled(DType::F16), "gemm_mma", SM_75, 2, 2.0 * SUMS);
+    check_sums(&products::scaled(DType::F16), "gemm_simt", SM_90, 1, 2.0 * SUMS);
+}
+
+#[test]
 fn products_of_normalised_rows() {
     for dtype in [DType::F16, DType::BF16] {
         check_in_turns(&products::normalised(dtype), "gemm_mma", SM_90, SUMS);

@@ -2,7 +2,8 @@
 //!
 //! Finding the smallest block is NP-hard. Placing the tensors one by one, each at the lowest
 //! free offset, is within a few per cent of the lower bound if large ones go first; which
-//! notion of large is best differs by graph, so several orders are tried and the best kept.
+//! notion of large is best differs by graph, so several orders are tried; in the best one, tensors
+//! that ended on top are then moved forward as long as that helps.
 
 use super::lifetimes::Lifetime;
 
@@ -13,13 +14,56 @@ pub struct Packing {
     pub bytes: usize,
 }
 
+/// Comparisons of two lifetimes that improving an order may take.
+const EFFORT: usize = 60_000_000;
+/// Orders that improving may try.
+const TRIALS: usize = 600;
+
 /// Places every lifetime; offsets are multiples of `alignment`. Deterministic.
 pub fn pack(lifetimes: &[Lifetime], alignment: usize) -> Packing {
-    orders(lifetimes)
+    let start = orders(lifetimes)
         .into_iter()
-        .map(|order| place(lifetimes, &order, alignment))
-        .min_by_key(|packing| packing.bytes)
-        .expect("there is more than one order")
+        .map(|order| (place(lifetimes, &order, alignment), order))
+        .min_by_key(|(packing, _)| packing.bytes)
+        .expect("there is more than one order");
+    improved(lifetimes, start, alignment)
+}
+
+/// Moves tensors at the top of the block forward in the order, one at a time, and keeps what is no
+/// worse, until the lower bound is met or the effort spent.
+fn improved(lifetimes: &[Lifetime], start: (Packing, Vec<usize>), alignment: usize) -> Packing {
+    let (mut best, mut order) = start;
+    let bound = lower_bound(lifetimes).next_multiple_of(alignment);
+    let trials = TRIALS.min(EFFORT / (lifetimes.len() * lifetimes.len()).max(1));
+    let mut random = 0x9e37_79b9_u32;
+    let mut draw = |n: usize| {
+        // Numerical Recipes' generator: any fixed sequence will do.
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (random >> 8) as usize % n.max(1)
+    };
+    for _ in 0..trials {
+        if best.bytes <= bound {
+            break;
+        }
+        let top: Vec<usize> = (0..order.len())
+            .filter(|&place| ends_on_top(lifetimes, &best, order[place]))
+            .collect();
+        let from = top[draw(top.len())];
+        let mut other = order.clone();
+        let number = other.remove(from);
+        other.insert(draw(from.max(1)), number);
+        let packing = place(lifetimes, &other, alignment);
+        if packing.bytes <= best.bytes {
+            (best, order) = (packing, other);
+        }
+    }
+    best
+}
+
+fn ends_on_top(lifetimes: &[Lifetime], packing: &Packing, number: usize) -> bool {
+    let end = packing.offsets[number] + lifetimes[number].bytes;
+    // The block ends at a multiple of the alignment, so less than one above the last tensor.
+    packing.bytes - end < super::lifetimes::padded(1)
 }
 
 /// The largest sum of live bytes at any step: no block can be smaller.
@@ -141,7 +185,7 @@ mod tests {
                 .collect();
             let (packed, bound) = (check(&lifetimes).bytes, lower_bound(&lifetimes));
             assert!(
-                packed * 100 <= bound * 125,
+                packed * 100 <= bound * 115,
                 "case {case}: {packed} bytes, bound {bound}"
             );
         }

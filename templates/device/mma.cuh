@@ -83,3 +83,23 @@ template <> RT_DEV uint32_t rt_pair<bf16>(float low, float high) {
   return pair;
 }
 #endif
+
+// Two 16-bit elements times two others, each product rounded.
+template <class T> struct RtPairProduct;
+template <> struct RtPairProduct<f16> {
+  static RT_DEV uint32_t of(uint32_t a, uint32_t b) {
+    uint32_t product;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
+    return product;
+  }
+};
+#if __CUDA_ARCH__ >= 800
+template <> struct RtPairProduct<bf16> {
+  // Minus zero is what leaves every product as it is.
+  static RT_DEV uint32_t of(uint32_t a, uint32_t b) {
+    uint32_t product;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(product) : "r"(a), "r"(b), "r"(0x80008000u));
+    return product;
+  }
+};
+#endif

@@ -223,6 +223,22 @@ fn normalised_rows(dtype: DType, [m, n, k]: [usize; 3], statistics: Statistics) 
     b.done(&label, RegionKind::Dot, &results)
 }
 
+/// Products of rows whose columns are scaled.
+pub fn scaled(dtype: DType) -> Vec<Problem> {
+    let sizes = [[17, 40, 72], [70, 136, 200], [64, 48, 640], [9, 8, 16]];
+    let each = sizes.into_iter().zip(EPILOGUES.into_iter().cycle());
+    each.map(|([m, n, k], epilogue)| {
+        let mut b = Build::new(73);
+        let (x, scale) = (b.input(dtype, &[m, k]), b.input(dtype, &[1, k]));
+        let w = b.input(dtype, &[k, n]);
+        let scaled = b.op("mul", &[x, scale]);
+        let sum = b.op("matmul", &[scaled, w]);
+        let z = finish(&mut b, sum, epilogue);
+        b.done(&format!("scaled [{m},{k}] [{k},{n}]"), RegionKind::Dot, &[z])
+    })
+    .collect()
+}
+
 /// Products that take statistics of their rows: tails in every direction, more tiles than one.
 pub fn normalised(dtype: DType) -> Vec<Problem> {
     let sizes = [

@@ -1,7 +1,8 @@
 //! Matrix products: what one is ([`contraction`]), in which kinds it is computed ([`element`]), how
 //! its operands are read ([`operand`], [`tiled`], [`images`]), what happens to a finished sum
-//! ([`epilogue`]), which sums are taken beside it ([`row_sums`]), what it costs ([`cost`]), and the
-//! context fields that the matrix templates share ([`parts`]).
+//! ([`epilogue`]), which sums are taken beside it ([`row_sums`]), what scales its rows
+//! ([`scale`]), what it costs ([`cost`]), and the context fields that the matrix templates share
+//! ([`parts`]).
 
 pub mod contraction;
 pub mod cost;
@@ -11,4 +12,5 @@ pub mod images;
 pub mod operand;
 pub mod parts;
 pub mod row_sums;
+pub mod scale;
 pub mod tiled;

@@ -19,3 +19,11 @@ template <> struct RtMma<float> : RtHostMma<host::Element::kTf32> {};
 template <class T> RT_DEV uint32_t rt_pair(float low, float high) {
   return uint32_t(rt_put<T>(low).bits) | uint32_t(rt_put<T>(high).bits) << 16;
 }
+
+// Two 16-bit elements times two others, each product rounded.
+template <class T> struct RtPairProduct {
+  static uint32_t of(uint32_t a, uint32_t b) {
+    const auto product = [&](int shift) { return rt_get(T{uint16_t(a >> shift)}) * rt_get(T{uint16_t(b >> shift)}); };
+    return rt_pair<T>(product(0), product(16));
+  }
+};
