@@ -665,8 +665,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "transpose",
         "a missing barrier",
-        "  __syncthreads();\n  for (int y = first_y;",
-        "  for (int y = first_y;",
+        "  __syncthreads();\n#pragma unroll\n  for (int i = 0;",
+        "#pragma unroll\n  for (int i = 0;",
     ),
     plant(
         "transpose",
