@@ -237,6 +237,11 @@ fn attention_on_tensor_cores() {
 }
 
 #[test]
+fn attention_by_groups_of_warps() {
+    check_template(&attention_regions::of_groups(), "attention_wgmma", SM_90, 4);
+}
+
+#[test]
 fn attention_outside_tensor_cores() {
     check_template(&attention_regions::wide(), "attention_simt", SM_90, 4);
     check_template(&attention_regions::half_of_one_kind(), "attention_simt", SM_90, 1);
@@ -438,6 +443,35 @@ fn products_by_groups_of_warps_in_every_tile() {
         products::Epilogue::Silu,
     );
     check_sums(&[deep], "gemm_wgmma", SM_90, usize::MAX, 4.0 * SUMS);
+}
+
+#[test]
+fn products_of_bytes() {
+    for (stored, product) in [
+        (DType::I8, DType::I32),
+        (DType::I8, DType::F32),
+        (DType::I8, DType::F16),
+    ] {
+        for template in ["gemm_mma", "gemm_wgmma"] {
+            check_template(&products::bytes(stored, product), template, SM_90, 2);
+            check_template(&products::byte_convolutions(stored, product), template, SM_90, 1);
+        }
+    }
+    let (stored, product) = (DType::F8E4M3, DType::F32);
+    check_template(&products::bytes(stored, product), "gemm_wgmma", SM_90, 2);
+    check_template(
+        &products::byte_convolutions(stored, product),
+        "gemm_wgmma",
+        SM_90,
+        1,
+    );
+}
+
+#[test]
+fn products_of_bytes_by_halves() {
+    for narrow in [DType::I8, DType::U8, DType::F8E4M3] {
+        check_template(&products::mixed(narrow), "gemm_mma", SM_90, 2);
+    }
 }
 
 #[test]
