@@ -15,9 +15,9 @@ use rtrt_codegen::ops;
 use rtrt_codegen::ops::random::drawn;
 use rtrt_codegen::reference;
 use rtrt_codegen::rewrite::canonicalize::{canonicalize_counting, rewrite_model};
+use rtrt_codegen::rewrite::run_fused;
 use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RuleSet, fuse_canonical};
 use rtrt_codegen::specialize;
-use rtrt_codegen::testing::fused::run_fused;
 use rtrt_codegen::tune::{bound, error_of};
 
 fn main() {

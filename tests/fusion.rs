@@ -7,8 +7,8 @@ use rtrt_codegen::ir::{Graph, HostTensor};
 use rtrt_codegen::ops::evaluate::to_vec;
 use rtrt_codegen::ops::samples::Draw;
 use rtrt_codegen::rewrite::canonicalize::canonicalize_counting;
+use rtrt_codegen::rewrite::run_fused;
 use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RegionKind, RuleSet, fuse_canonical};
-use rtrt_codegen::testing::fused::run_fused;
 use rtrt_codegen::{ir, ops, reference, specialize};
 
 /// A static graph from text.

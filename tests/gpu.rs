@@ -28,6 +28,8 @@ use rtrt_codegen::pipeline::{self, Selection, Settings, Silent};
 use rtrt_codegen::reference;
 use rtrt_codegen::rewrite::RuleOptions;
 use rtrt_codegen::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
+use rtrt_codegen::specialize::Wide;
+use rtrt_codegen::testing::builder::GraphBuilder;
 use rtrt_codegen::testing::graphs;
 use rtrt_codegen::tune::{self, Database};
 
@@ -51,6 +53,8 @@ fn trials() -> Vec<Trial> {
     let mut trials = vec![
         Trial::test("engines_compute_what_graphs_mean", engines),
         Trial::test("contexts_share_an_engine", contexts),
+        Trial::test("profiles_take_turns", profiles),
+        Trial::test("threads_agree", threads),
         Trial::test("engines_copy_tiles_of_tensors", engines_with_tensor_maps),
         Trial::test("wrong_inputs_are_refused", wrong_inputs),
         Trial::test("tuning_keeps_and_reuses_measurements", tuning),
@@ -133,6 +137,7 @@ fn kernels_are_right(problems: Vec<Problem>) -> Result<(), Failed> {
     for Problem { label, spec, inputs } in problems {
         let problem = tune::Problem {
             weights: vec![false; inputs.len()],
+            workspace: true,
             spec,
         };
         let findings = tune::survey(&problem, &inputs, arch, &context, &cache)
@@ -156,13 +161,15 @@ fn settings(precision: DType) -> Settings {
         shapes: Vec::new(),
         precision,
         tf32: false,
+        max_memory: None,
+        wide: Wide::new(),
         rules: RuleOptions::default(),
     }
 }
 
 fn built(graph: &Graph, precision: DType, selection: &Selection) -> Result<engine::Engine, Failed> {
     Ok(pipeline::compile(
-        graph,
+        std::slice::from_ref(graph),
         &[arch()?],
         &settings(precision),
         selection,
@@ -266,6 +273,72 @@ fn contexts() -> Result<(), Failed> {
         threads
             .into_iter()
             .try_for_each(|thread| thread.join().expect("the thread does not panic"))
+    })?;
+    Ok(())
+}
+
+/// A model of products, a convolution-free chain long enough for split sums, for `n` rows.
+fn rows(n: usize) -> Graph {
+    let mut builder = GraphBuilder::new("rows", 1);
+    let mut value = builder.input(&[n, 384]);
+    for _ in 0..3 {
+        let weight = builder.weight(&[384, 384]);
+        let product = builder.plain("matmul", &[value, weight]);
+        let scale = builder.scalar(0.05);
+        let scaled = builder.plain("mul", &[product, scale]);
+        value = builder.plain("relu", &[scaled]);
+    }
+    builder.output(value);
+    builder.graph
+}
+
+/// One engine for several shapes, in an order that changes the shape every time.
+fn profiles() -> Result<(), Failed> {
+    let sizes = [1, 7, 64, 130, 2, 33, 256, 16, 5, 128];
+    let graphs = sizes.map(rows);
+    let engine = pipeline::compile(
+        &graphs,
+        &[arch()?],
+        &settings(DType::F16),
+        &Selection::Predicted,
+        &Silent,
+    )?;
+    let mut context = pipeline::execution(&engine, 0)?;
+    for round in 0..3 {
+        for (graph, size) in graphs.iter().zip(sizes) {
+            let inputs = inputs_of(graph);
+            let wanted = reference::run(graph, &inputs)?;
+            let case = format!("round {round}, {size} rows");
+            check_outputs(&context.run(&inputs)?, &wanted, 2e-3, &case)?;
+        }
+    }
+    let other = HostTensor::zeros(DType::F32, &[3, 384]);
+    match context.run(&[other]) {
+        Err(RuntimeError::InputType { wanted, .. }) if wanted.contains("f32[256,384]") => Ok(()),
+        other => Err(format!("{other:?}").into()),
+    }
+}
+
+/// Eight threads, each with a context of its own, give the same bits a thousand times.
+fn threads() -> Result<(), Failed> {
+    let graph = rows(64);
+    let engine = built(&graph, DType::F16, &Selection::Predicted)?;
+    let loaded = DeviceEngine::load(&engine, &context()?)?;
+    let inputs = inputs_of(&graph);
+    let first = ExecutionContext::new(&loaded)?.run(&inputs)?;
+    let run = || -> Result<(), String> {
+        let mut context = ExecutionContext::new(&loaded).map_err(|error| error.to_string())?;
+        for number in 0..1000 {
+            if context.run(&inputs).map_err(|error| error.to_string())? != first {
+                return Err(format!("execution {number} differs"));
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(run)).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join().expect("no thread panics");
+        threads.into_iter().try_for_each(join)
     })?;
     Ok(())
 }

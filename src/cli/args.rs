@@ -22,8 +22,12 @@ pub enum Command {
     Run(RunArgs),
     /// Time an engine or a model on the GPU.
     Bench(BenchArgs),
+    /// Compare what is compiled with the reference, ONNX Runtime or known outputs.
+    Verify(VerifyArgs),
     /// Say what is in a model or an engine.
     Inspect(InspectArgs),
+    /// Take the ranges of a model's tensors from samples.
+    Calibrate(CalibrateArgs),
     /// Look at the rewrite rules.
     Rules(RulesArgs),
     /// Say what this machine offers and what is missing.
@@ -74,14 +78,18 @@ pub struct CompileArgs {
 /// Settings of a build, shared by all commands that take a model.
 #[derive(Debug, Clone, Args)]
 pub struct BuildArgs {
-    /// Shapes of dynamic inputs: `image:8x3x224x224,ids:[1,128]`; an unnamed dynamic dim is 1.
-    #[arg(long, visible_alias = "optShapes", value_name = "SHAPES")]
-    pub shapes: Option<String>,
-    /// Accepted in trtexec's spelling where it equals `--optShapes`.
-    #[arg(long = "minShapes", value_name = "SHAPES", hide = true)]
+    /// Shapes of dynamic inputs: `image:8x3x224x224,ids:[1,128]`; an unnamed dynamic dim is 1. An
+    /// engine for several shapes is told each of them.
+    #[arg(long, value_name = "SHAPES")]
+    pub shapes: Vec<String>,
+    /// Least shapes of an engine for every shape of a range.
+    #[arg(long = "minShapes", value_name = "SHAPES", conflicts_with = "shapes")]
     pub min_shapes: Option<String>,
-    /// Accepted in trtexec's spelling where it equals `--optShapes`.
-    #[arg(long = "maxShapes", value_name = "SHAPES", hide = true)]
+    /// Usual shapes of the range; what takes one shape takes this one.
+    #[arg(long = "optShapes", value_name = "SHAPES", conflicts_with = "shapes")]
+    pub opt_shapes: Option<String>,
+    /// Largest shapes of the range.
+    #[arg(long = "maxShapes", value_name = "SHAPES", conflicts_with = "shapes")]
     pub max_shapes: Option<String>,
     /// Store activations and weights as f16; sums stay in f32.
     #[arg(long)]
@@ -89,23 +97,70 @@ pub struct BuildArgs {
     /// Store activations and weights as bf16; sums stay in f32.
     #[arg(long, conflicts_with = "fp16")]
     pub bf16: bool,
-    /// Not supported yet; refused.
-    #[arg(long, hide = true)]
-    pub int8: bool,
-    /// Not supported yet; refused.
-    #[arg(long, hide = true)]
-    pub fp8: bool,
-    /// Not supported yet; refused.
-    #[arg(long, hide = true)]
-    pub best: bool,
     /// Let matrix products of f32 use TF32 tensor cores.
     #[arg(long)]
     pub tf32: bool,
     /// Strict f32; this is the default, and the flag is accepted for trtexec's users.
     #[arg(long = "noTF32", conflicts_with = "tf32")]
     pub no_tf32: bool,
+    /// Device memory that an execution may take: weights, activations and scratch memory, in bytes or
+    /// as `512M`. Less memory is paid for in speed; what cannot be met is an error.
+    #[arg(long, value_name = "SIZE")]
+    pub max_memory: Option<String>,
+    #[command(flatten)]
+    pub precision: PrecisionArgs,
     #[command(flatten)]
     pub rules: RuleArgs,
+}
+
+/// Which layers are stored in 8 bits, and what that may cost.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Precision")]
+pub struct PrecisionArgs {
+    /// Compute products of 8-bit integers where that is faster; needs `--calib`, unless the model is
+    /// quantised already.
+    #[arg(long)]
+    pub int8: bool,
+    /// Compute products of 8-bit floats (e4m3); needs `--calib`.
+    #[arg(long)]
+    pub fp8: bool,
+    /// The fastest of f16 and, with `--calib`, 8-bit integers, layer by layer.
+    #[arg(long, conflicts_with = "bf16")]
+    pub best: bool,
+    /// Store weights of products as 8-bit integers, and activations as floats.
+    #[arg(long = "int8-weights", conflicts_with_all = ["int8", "fp8", "best"])]
+    pub int8_weights: bool,
+    /// Keep the types of the model: nothing is narrowed or quantised.
+    #[arg(
+        long = "stronglyTyped",
+        conflicts_with_all = ["fp16", "bf16", "tf32", "int8", "fp8", "best", "int8_weights", "layer_precisions"]
+    )]
+    pub strongly_typed: bool,
+    /// Precision of single layers: `conv1:fp32,fc:int8,*:fp16`, of fp32, fp16, bf16, int8, fp8 and
+    /// int8-weights; `*` is every other layer.
+    #[arg(long = "layerPrecisions", value_name = "NAME:TYPE,..")]
+    pub layer_precisions: Option<String>,
+    /// Samples that ranges are taken from: an npz with a leading axis, or a folder of npz files or of
+    /// folders with `input_<j>.pb`. Also a calibration cache of TensorRT or of `calibrate`.
+    #[arg(long, value_name = "DIR|NPZ|CACHE")]
+    pub calib: Option<PathBuf>,
+    /// How ranges are chosen: minmax, entropy, mse, percentile or percentile:99.9.
+    #[arg(long = "calib-method", value_name = "METHOD", default_value = "entropy")]
+    pub calib_method: String,
+    /// Give activations a zero point.
+    #[arg(long)]
+    pub asymmetric: bool,
+    /// Loss that is allowed on `--held`: top1=POINTS, cosine=LEAST, relative=MOST, or
+    /// cmd:PROGRAM=MOST. What cannot keep it is not saved.
+    #[arg(long = "accuracy-budget", value_name = "METRIC=VALUE")]
+    pub accuracy_budget: Option<String>,
+    /// Samples that losses are measured on, as for `--calib`; an array `label` makes top1 the accuracy
+    /// lost. The samples of `--calib` unless given.
+    #[arg(long, value_name = "DIR|NPZ")]
+    pub held: Option<PathBuf>,
+    /// Write the precision of every layer as JSON.
+    #[arg(long = "precision-report", value_name = "FILE")]
+    pub precision_report: Option<PathBuf>,
 }
 
 /// Which rules take part.
@@ -146,21 +201,154 @@ pub struct RunArgs {
     pub build: BuildArgs,
 }
 
+/// Flags are trtexec's, with the defaults of TensorRT 11.1: a CUDA graph, without transfers.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// The engine, or a model, which is compiled for the device first.
-    pub engine: PathBuf,
+    #[arg(required_unless_present_any = ["load_engine", "onnx"])]
+    pub engine: Option<PathBuf>,
+    /// The engine, in trtexec's spelling.
+    #[arg(long = "loadEngine", value_name = "FILE", conflicts_with_all = ["engine", "onnx"])]
+    pub load_engine: Option<PathBuf>,
+    /// The model, in trtexec's spelling.
+    #[arg(long, value_name = "FILE", conflicts_with = "engine")]
+    pub onnx: Option<PathBuf>,
     #[command(flatten)]
     pub build: BuildArgs,
-    /// Timed graph launches.
-    #[arg(long, value_name = "N", default_value_t = 200)]
-    pub iterations: usize,
+    #[command(flatten)]
+    pub timing: TimingArgs,
+    #[command(flatten)]
+    pub reports: BenchReportArgs,
     /// GPU to use.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub device: usize,
+    /// Inputs from raw files, `name:file,name:file`; the others are drawn.
+    #[arg(long = "loadInputs", value_name = "SPEC")]
+    pub load_inputs: Option<String>,
+}
+
+/// What is executed how often.
+#[derive(Debug, Args)]
+pub struct TimingArgs {
+    /// At least so many executions.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub iterations: usize,
+    /// Milliseconds of executions that do not count.
+    #[arg(long = "warmUp", value_name = "MS", default_value_t = 200)]
+    pub warm_up: u64,
+    /// At least so many seconds of executions that count.
+    #[arg(long, value_name = "S", default_value_t = 3.0)]
+    pub duration: f64,
+    /// Milliseconds to pause between executions.
+    #[arg(long = "idleTime", value_name = "MS", default_value_t = 0.0)]
+    pub idle_time: f64,
+    /// Streams that execute at the same time, each with memory of its own.
+    #[arg(
+        long = "infStreams",
+        visible_alias = "streams",
+        value_name = "N",
+        default_value_t = 1
+    )]
+    pub inf_streams: usize,
+    /// Copy inputs to the device and outputs back in every execution.
+    #[arg(long = "includeDataTransfers")]
+    pub include_data_transfers: bool,
+    /// Leave copies out; this is the default.
+    #[arg(long = "noDataTransfers", conflicts_with = "include_data_transfers")]
+    pub no_data_transfers: bool,
+    /// Launch kernel by kernel instead of as one CUDA graph.
+    #[arg(long = "noCudaGraph")]
+    pub no_cuda_graph: bool,
+    /// Launch as one CUDA graph; this is the default.
+    #[arg(long = "useCudaGraph", conflicts_with = "no_cuda_graph")]
+    pub use_cuda_graph: bool,
+    /// Wait actively for the device; this is what happens anyway.
+    #[arg(long = "useSpinWait")]
+    pub use_spin_wait: bool,
+}
+
+/// What is printed and written.
+#[derive(Debug, Args)]
+pub struct BenchReportArgs {
+    /// Executions that one line of the trace averages.
+    #[arg(long = "avgRuns", value_name = "N", default_value_t = 10)]
+    pub avg_runs: usize,
+    /// Percentiles of the summary.
+    #[arg(long, value_name = "P", value_delimiter = ',', default_values_t = [90.0, 95.0, 99.0])]
+    pub percentile: Vec<f64>,
+    /// Also say what the figures mean.
+    #[arg(long)]
+    pub verbose: bool,
     /// Also time each kernel alone.
     #[arg(long = "dumpProfile")]
     pub dump_profile: bool,
+    /// Print every kernel of the engine.
+    #[arg(long = "dumpLayerInfo")]
+    pub dump_layer_info: bool,
+    /// Print the outputs of the last execution.
+    #[arg(long = "dumpOutput")]
+    pub dump_output: bool,
+    /// JSON of the parts of every execution.
+    #[arg(long = "exportTimes", value_name = "FILE")]
+    pub export_times: Option<PathBuf>,
+    /// JSON of the time of each kernel.
+    #[arg(long = "exportProfile", value_name = "FILE")]
+    pub export_profile: Option<PathBuf>,
+    /// JSON of the kernels and bindings of the engine.
+    #[arg(long = "exportLayerInfo", value_name = "FILE")]
+    pub export_layer_info: Option<PathBuf>,
+    /// JSON of the outputs of the last execution.
+    #[arg(long = "exportOutput", value_name = "FILE")]
+    pub export_output: Option<PathBuf>,
+    /// Machine-readable report on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Tolerances and statistics are polygraphy's.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The ONNX model; left out where only `--rebuild` is asked of an engine.
+    #[arg(required_unless_present = "rebuild")]
+    pub model: Option<PathBuf>,
+    /// An engine of this model; without one the model is compiled for the device.
+    #[arg(long, value_name = "FILE")]
+    pub engine: Option<PathBuf>,
+    /// What to compare with: `reference`, `onnxruntime` (its Python package is started), or an npz
+    /// of outputs.
+    #[arg(long, value_name = "WHAT", default_value = "reference")]
+    pub against: String,
+    /// An npz keyed by input names, or a folder of `input_<j>.pb` or `.npy`; drawn unless given.
+    #[arg(long, value_name = "IN")]
+    pub inputs: Option<PathBuf>,
+    /// `cuda:N` executes kernels; `cpu` executes the fused regions on the reference. The default is
+    /// the first GPU, else the CPU.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Seed of drawn inputs: floats in 0..1, integers 0 or 1.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Absolute difference that passes.
+    #[arg(long, value_name = "X", default_value_t = 1e-5)]
+    pub atol: f64,
+    /// Difference relative to the expected value that passes.
+    #[arg(long, value_name = "X", default_value_t = 1e-5)]
+    pub rtol: f64,
+    /// What is compared with the tolerances: every element, or a statistic over all of them.
+    #[arg(long = "check-error-stat", value_name = "STAT", default_value = "elemwise",
+          value_parser = ["elemwise", "max", "mean", "median", "quantile"])]
+    pub check_error_stat: String,
+    /// The quantile of `--check-error-stat quantile`.
+    #[arg(long = "error-quantile", value_name = "Q", default_value_t = 0.99)]
+    pub error_quantile: f64,
+    /// Where outputs differ, find the first node whose result does.
+    #[arg(long)]
+    pub bisect: bool,
+    /// Compile the sources in the engine again and compare the cubins.
+    #[arg(long, requires = "engine")]
+    pub rebuild: bool,
+    #[command(flatten)]
+    pub build: BuildArgs,
     /// Machine-readable report on stdout.
     #[arg(long)]
     pub json: bool,
@@ -184,6 +372,33 @@ pub struct InspectArgs {
     pub arch: String,
     #[command(flatten)]
     pub build: BuildArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct CalibrateArgs {
+    /// The ONNX model.
+    pub model: PathBuf,
+    /// Samples: an npz with a leading axis, or a folder of npz files or of folders with `input_<j>.pb`.
+    #[arg(long, value_name = "DIR|NPZ")]
+    pub calib: PathBuf,
+    /// How ranges are chosen: minmax, entropy, mse, percentile or percentile:99.9.
+    #[arg(
+        long,
+        visible_alias = "calib-method",
+        value_name = "METHOD",
+        default_value = "entropy"
+    )]
+    pub method: String,
+    /// The cache to write, in TensorRT's format; the model's name with `.cache` unless given.
+    /// Unfinished work is kept beside it, and gone on with.
+    #[arg(short = 'o', long = "output", value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Use only so many batches of the samples.
+    #[arg(long, value_name = "N")]
+    pub batches: Option<usize>,
+    /// Machine-readable report on stdout.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -4,26 +4,54 @@ use super::args::{BuildArgs, RuleArgs};
 use super::failure::Failure;
 use super::shapes;
 use crate::compile::{SUPPORTED_SM, arch_name};
-use crate::ir::DType;
+use crate::ir::{DType, Graph};
 use crate::kernel::Arch;
 use crate::pipeline::Settings;
 use crate::rewrite::rule_ast::Numerics;
 use crate::rewrite::rule_error::closest;
 use crate::rewrite::rule_set::{RuleOptions, RuleSet};
+use crate::specialize::{self, RangeError, ShapeRange, Shapes, Wide};
 
 /// What the arguments ask for.
 pub fn settings(args: &BuildArgs) -> Result<Settings, Failure> {
-    refuse_quantised(args)?;
     Ok(Settings {
         shapes: bound_shapes(args)?,
-        precision: match (args.fp16, args.bf16) {
+        precision: match (args.fp16 || args.precision.best, args.bf16) {
             (true, _) => DType::F16,
             (false, true) => DType::BF16,
             (false, false) => DType::F32,
         },
         tf32: args.tf32,
+        max_memory: args.max_memory.as_deref().map(bytes).transpose()?,
+        wide: Wide::new(),
         rules: rule_options(&args.rules)?,
     })
+}
+
+/// `512M`, `1.5G`, or plain bytes; suffixes are powers of 1024.
+fn bytes(text: &str) -> Result<usize, Failure> {
+    let wrong = || {
+        Failure::usage(format!(
+            "`--max-memory {text}`: expected bytes, or a number with K, M or G"
+        ))
+    };
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (&text[..at], 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let number: f64 = digits.parse().map_err(|_| wrong())?;
+    let n_bytes = number * f64::from(1u32 << shift);
+    if !(0.0..1e18).contains(&n_bytes) {
+        return Err(wrong());
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked above"
+    )]
+    Ok(n_bytes as usize)
 }
 
 /// Which rules take part.
@@ -42,14 +70,6 @@ pub fn check_rules(settings: &Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-fn refuse_quantised(args: &BuildArgs) -> Result<(), Failure> {
-    let asked = [(args.int8, "--int8"), (args.fp8, "--fp8"), (args.best, "--best")];
-    match asked.into_iter().find(|(is_asked, _)| *is_asked) {
-        Some((_, flag)) => Err(Failure::refused(format!("`{flag}`"), "use `--fp16` or `--bf16`")),
-        None => Ok(()),
-    }
-}
-
 fn numerics(name: &str) -> Result<Numerics, Failure> {
     match name {
         "exact" => Ok(Numerics::Exact),
@@ -66,29 +86,64 @@ fn numerics(name: &str) -> Result<Numerics, Failure> {
     }
 }
 
-/// Shapes of `--shapes`; trtexec's ranges are accepted where they are no ranges.
-fn bound_shapes(args: &BuildArgs) -> Result<Vec<(String, Vec<usize>)>, Failure> {
-    let given = [
-        ("--shapes", &args.shapes),
-        ("--minShapes", &args.min_shapes),
-        ("--maxShapes", &args.max_shapes),
-    ];
-    let mut bound: Option<Vec<(String, Vec<usize>)>> = None;
-    for (flag, text) in given {
-        let Some(text) = text else { continue };
-        let parsed = shapes::parse(text).map_err(|message| Failure::usage(format!("`{flag}`: {message}")))?;
-        match &bound {
-            Some(first) if *first != parsed => {
-                return Err(Failure::refused(
-                    "a range of shapes in one engine",
-                    "compile one engine for each shape with `--shapes`",
-                ));
-            }
-            Some(_) => {}
-            None => bound = Some(parsed),
-        }
+/// Most shapes in one engine.
+const MAX_PROFILES: usize = 64;
+
+/// The shapes of commands that take one: the first of `--shapes`, or `--optShapes`.
+fn bound_shapes(args: &BuildArgs) -> Result<Shapes, Failure> {
+    match args.shapes.first() {
+        Some(text) => parsed_shapes("--shapes", text),
+        None => Ok(range(args)?.map(|range| range.opt).unwrap_or_default()),
     }
-    Ok(bound.unwrap_or_default())
+}
+
+/// Every binding of the model's dims that an engine is compiled for.
+pub fn profiles(args: &BuildArgs, graph: &Graph) -> Result<Vec<Shapes>, Failure> {
+    let profiles = match range(args)? {
+        Some(range) => specialize::every_shape(graph, &range, MAX_PROFILES).map_err(|error| match error {
+            RangeError::TooMany { .. } => Failure::refused(
+                error.to_string(),
+                "name those that occur, with `--shapes` once for each of them",
+            ),
+            RangeError::Bind(error) => error.into(),
+            other => Failure::usage(other.to_string()),
+        })?,
+        None if args.shapes.is_empty() => vec![Shapes::new()],
+        None => {
+            let listed = args.shapes.iter().map(|text| parsed_shapes("--shapes", text));
+            listed.collect::<Result<_, _>>()?
+        }
+    };
+    if profiles.len() > MAX_PROFILES {
+        return Err(Failure::refused(
+            format!("{} shapes in one engine", profiles.len()),
+            format!("compile several engines; one holds at most {MAX_PROFILES}"),
+        ));
+    }
+    Ok(profiles)
+}
+
+/// trtexec's range; what is not given is the usual shape, or the nearest end.
+fn range(args: &BuildArgs) -> Result<Option<ShapeRange>, Failure> {
+    let parsed = |flag: &str, text: &Option<String>| {
+        let shapes = text.as_ref().map(|text| parsed_shapes(flag, text));
+        shapes.transpose()
+    };
+    let min = parsed("--minShapes", &args.min_shapes)?;
+    let opt = parsed("--optShapes", &args.opt_shapes)?;
+    let max = parsed("--maxShapes", &args.max_shapes)?;
+    let Some(usual) = opt.as_ref().or(max.as_ref()).or(min.as_ref()).cloned() else {
+        return Ok(None);
+    };
+    Ok(Some(ShapeRange {
+        min: min.unwrap_or_else(|| usual.clone()),
+        max: max.unwrap_or_else(|| usual.clone()),
+        opt: usual,
+    }))
+}
+
+fn parsed_shapes(flag: &str, text: &str) -> Result<Shapes, Failure> {
+    shapes::parse(text).map_err(|message| Failure::usage(format!("`{flag}`: {message}")))
 }
 
 /// The architectures of `--arch sm_87,sm_90a`, each once.
@@ -130,24 +185,78 @@ mod tests {
 
     use super::super::args::{Cli, Command};
     use super::*;
+    use crate::ir::{Dim, TensorType};
 
     fn parsed(arguments: &[&str]) -> Result<Settings, Failure> {
+        settings(&build_args(arguments))
+    }
+
+    fn build_args(arguments: &[&str]) -> BuildArgs {
         let head = ["rtrt-codegen", "compile", "m.onnx", "--arch", "sm_80"];
         let cli = Cli::try_parse_from(head.iter().chain(arguments)).unwrap();
         let Command::Compile(args) = cli.command else {
             panic!("the command is compile")
         };
-        settings(&args.build)
+        args.build
+    }
+
+    fn model() -> Graph {
+        let mut graph = Graph::new("g");
+        let shape = crate::ir::Shape([Dim::Symbol("n".to_owned()), Dim::Known(3)].into_iter().collect());
+        let ty = TensorType {
+            dtype: DType::F32,
+            shape,
+        };
+        graph.add_input("x", Some(ty));
+        graph
     }
 
     #[test]
-    fn ranges_of_one_shape_are_shapes() {
-        let same = parsed(&["--minShapes=x:1x3", "--optShapes=x:1x3", "--maxShapes=x:[1,3]"]).unwrap();
-        assert_eq!(same.shapes, [("x".to_owned(), vec![1, 3])]);
-        let range = parsed(&["--minShapes=x:1x3", "--maxShapes=x:8x3"]).unwrap_err();
-        assert_eq!(range.exit, 3);
-        assert!(range.message().contains("one engine for each shape"));
+    fn an_engine_is_for_listed_shapes_or_all_of_a_range() {
+        let extents = |arguments: &[&str]| {
+            let profiles = profiles(&build_args(arguments), &model()).unwrap();
+            let first = |shapes: &Shapes| shapes.first().map(|(_, dims)| dims[0]);
+            profiles.iter().map(first).collect::<Vec<_>>()
+        };
+        assert_eq!(extents(&[]), [None]);
+        assert_eq!(
+            extents(&["--shapes", "x:8x3", "--shapes=x:[2,3]"]),
+            [Some(8), Some(2)]
+        );
+        let range = ["--minShapes=x:1x3", "--optShapes=x:2x3", "--maxShapes=x:[4,3]"];
+        assert_eq!(extents(&range), [Some(2), Some(1), Some(3), Some(4)]);
+        assert_eq!(extents(&range[1..2]), [Some(2)]);
+    }
+
+    #[test]
+    fn commands_that_take_one_shape_take_the_usual_one() {
+        let range = parsed(&["--minShapes=x:1x3", "--optShapes=x:2x3", "--maxShapes=x:[8,3]"]).unwrap();
+        assert_eq!(range.shapes, [("x".to_owned(), vec![2, 3])]);
+        let listed = parsed(&["--shapes=x:4x3", "--shapes=x:2x3"]).unwrap();
+        assert_eq!(listed.shapes, [("x".to_owned(), vec![4, 3])]);
         assert_eq!(parsed(&["--shapes", "x"]).unwrap_err().exit, 2);
+    }
+
+    #[test]
+    fn sizes_have_suffixes() {
+        assert_eq!(bytes("4096").unwrap(), 4096);
+        assert_eq!(bytes("1.5k").unwrap(), 1536);
+        assert_eq!(bytes("2G").unwrap(), 2 << 30);
+        for wrong in ["", "M", "-1", "12Q", "inf", "NaN"] {
+            assert_eq!(bytes(wrong).unwrap_err().exit, 2, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn too_many_shapes_are_refused() {
+        let wide = ["--minShapes=x:1x3", "--maxShapes=x:65x3"];
+        let error = profiles(&build_args(&wide), &model()).unwrap_err();
+        assert_eq!(error.exit, 3);
+        assert!(
+            error.message().contains("once for each of them"),
+            "{}",
+            error.message()
+        );
     }
 
     #[test]

@@ -8,9 +8,11 @@ use super::build;
 use super::engine_report::EngineReport;
 use super::failure::Failure;
 use super::out;
+use super::precision::{self, Decided};
 use super::progress::Progress;
 use crate::engine::{self, Engine};
-use crate::pipeline::{self, Observer, Selection};
+use crate::ir::Graph;
+use crate::pipeline::{self, Observer, Selection, Settings};
 use crate::{io, onnx};
 
 pub fn run(args: &CompileArgs) -> Result<(), Failure> {
@@ -20,22 +22,50 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     // Building takes long; what can be known to fail is said first.
     io::check_writable(&output)?;
     build::check_rules(&settings)?;
+    precision::check(&args.build)?;
     let selection = selection(args);
     selection.check(&archs)?;
     let progress = Progress::new(false);
     progress.stage("import", 0);
     let model = onnx::import_file(&args.model)?;
+    let Decided {
+        graph,
+        settings,
+        report: decided,
+    } = precision::decide(
+        model.graph,
+        &args.build,
+        settings,
+        archs.first().copied(),
+        &progress,
+    )?;
     progress.stage("specialize", 0);
-    let core = pipeline::lower(&model.graph, &settings)?;
+    let cores = cores(args, &graph, &settings)?;
     pipeline::check_nvrtc()?;
-    let engine = pipeline::compile(&core, &archs, &settings, &selection, &progress)?;
+    let engine = pipeline::compile(&cores, &archs, &settings, &selection, &progress)?;
     if let Some(folder) = &args.dump_kernels {
         dump_kernels(&engine, folder)?;
     }
     progress.stage("save", 0);
     engine::save(&engine, &output)?;
     drop(progress);
+    if let Some(decided) = decided.filter(|_| !args.json) {
+        precision::print(&decided)?;
+    }
     report(args, &engine, &output)
+}
+
+/// The model once for each binding of its dims.
+fn cores(args: &CompileArgs, graph: &Graph, settings: &Settings) -> Result<Vec<Graph>, Failure> {
+    let profiles = build::profiles(&args.build, graph)?;
+    let bound = profiles.into_iter().map(|shapes| {
+        let settings = Settings {
+            shapes,
+            ..settings.clone()
+        };
+        Ok(pipeline::lower(graph, &settings)?)
+    });
+    bound.collect()
 }
 
 fn selection(args: &CompileArgs) -> Selection {
@@ -77,10 +107,7 @@ fn report(args: &CompileArgs, engine: &Engine, output: &Path) -> Result<(), Fail
     }
     report.print_summary()?;
     if args.explain {
-        for arch in &report.archs {
-            out::line(&format!("\nkernels for {arch}"))?;
-            report.print_kernels(arch, true)?;
-        }
+        report.print_kernels(true)?;
     }
     out::line(&format!("saved     {}", output.display()))
 }

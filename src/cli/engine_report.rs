@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::out;
-use crate::engine::{Binding, Engine, Explanation, Launch, Program, Rejected};
+use super::{out, shapes};
+use crate::engine::{Binding, Engine, Explanation, Launch, Profile, Program, Rejected};
 
 #[derive(Serialize)]
 pub struct EngineReport {
@@ -13,9 +13,12 @@ pub struct EngineReport {
     pub precision: String,
     pub nvrtc: String,
     pub archs: Vec<String>,
+    /// As the first profile binds them.
     pub inputs: Vec<Binding>,
     pub outputs: Vec<Binding>,
-    /// Every launch of every architecture, in execution order.
+    /// Every binding of the dims.
+    pub profiles: Vec<Profile>,
+    /// Every launch of every profile and architecture, in execution order.
     pub kernels: Vec<KernelReport>,
     /// The largest of the architectures.
     pub arena_bytes: usize,
@@ -37,6 +40,7 @@ pub struct KernelReport {
     /// What fusing saved, and the choices that lost.
     pub explanation: Explanation,
     pub arch: String,
+    pub profile: usize,
     pub grid: [u32; 3],
     pub block: [u32; 3],
     /// Static and dynamic shared memory.
@@ -58,13 +62,16 @@ impl EngineReport {
             producer: header.producer.clone(),
             precision: header.precision.clone(),
             nvrtc: header.nvrtc.clone(),
-            archs: header
-                .programs
-                .iter()
-                .map(|program| program.arch.clone())
-                .collect(),
-            inputs: header.inputs.clone(),
-            outputs: header.outputs.clone(),
+            archs: archs(&header.programs),
+            inputs: header
+                .profiles
+                .first()
+                .map_or_else(Vec::new, |first| first.inputs.clone()),
+            outputs: header
+                .profiles
+                .first()
+                .map_or_else(Vec::new, |first| first.outputs.clone()),
+            profiles: header.profiles.clone(),
             kernels: header.programs.iter().flat_map(kernels).collect(),
             arena_bytes: largest(|program| program.arena_bytes),
             arena_lower_bound_bytes: largest(|program| program.arena_lower_bound_bytes),
@@ -91,46 +98,83 @@ impl EngineReport {
             mib(self.arena_lower_bound_bytes),
             mib(self.workspace_bytes)
         ))?;
-        for arch in &self.archs {
-            let own: Vec<&KernelReport> = self
-                .kernels
-                .iter()
-                .filter(|kernel| kernel.arch == *arch)
-                .collect();
+        for (arch, profile) in self.programs() {
+            let own = self.kernels_of(arch, profile);
             let predicted: f64 = own.iter().map(|kernel| kernel.predicted_us).sum();
             out::line(&format!(
-                "{arch:9} {} kernels, predicted {predicted:.1} us",
-                own.len()
+                "{arch:9} {} kernels, predicted {predicted:.1} us{}",
+                own.len(),
+                self.shapes_of(profile)
             ))?;
         }
         Ok(())
     }
 
-    /// A few lines per launch of one architecture; with `explain` also what fusing saved and
-    /// what else could have been launched.
-    pub fn print_kernels(&self, arch: &str, explain: bool) -> Result<(), Failure> {
-        let own: Vec<&KernelReport> = self.kernels.iter().filter(|kernel| kernel.arch == arch).collect();
-        let name = own.iter().map(|kernel| kernel.name.len()).max().unwrap_or(0);
-        for (position, kernel) in own.iter().enumerate() {
-            out::line(&format!(
-                "{position:4} {:8.2} us  {:name$}  grid {:>14} block {:>4} smem {:>6} regs {:>3}",
-                kernel.predicted_us,
-                kernel.name,
-                product(kernel.grid),
-                kernel.block.iter().product::<u32>(),
-                kernel.smem_bytes,
-                kernel.registers
-            ))?;
-            out::line(&format!("       nodes {}", listed(&kernel.nodes)))?;
-            if !kernel.rules.is_empty() {
-                out::line(&format!("       rules {}", listed(&kernel.rules)))?;
-            }
-            if explain {
-                print_explanation(&kernel.explanation)?;
-            }
+    fn programs(&self) -> impl Iterator<Item = (&str, usize)> {
+        let profiles = 0..self.profiles.len();
+        profiles.flat_map(|profile| self.archs.iter().map(move |arch| (arch.as_str(), profile)))
+    }
+
+    fn kernels_of(&self, arch: &str, profile: usize) -> Vec<&KernelReport> {
+        let own = self
+            .kernels
+            .iter()
+            .filter(|kernel| kernel.arch == arch && kernel.profile == profile);
+        own.collect()
+    }
+
+    /// Which profile it is, where there are several.
+    fn shapes_of(&self, profile: usize) -> String {
+        if self.profiles.len() == 1 {
+            String::new()
+        } else {
+            format!(", for {}", shapes::text(&self.profiles[profile]))
+        }
+    }
+
+    /// A few lines per launch; with `explain` also what fusing saved and what else could have been
+    /// launched.
+    pub fn print_kernels(&self, explain: bool) -> Result<(), Failure> {
+        for (arch, profile) in self.programs() {
+            out::line(&format!("\nkernels for {arch}{}", self.shapes_of(profile)))?;
+            print_launches(&self.kernels_of(arch, profile), explain)?;
         }
         Ok(())
     }
+}
+
+fn print_launches(own: &[&KernelReport], explain: bool) -> Result<(), Failure> {
+    let name = own.iter().map(|kernel| kernel.name.len()).max().unwrap_or(0);
+    for (position, kernel) in own.iter().enumerate() {
+        out::line(&format!(
+            "{position:4} {:8.2} us  {:name$}  grid {:>14} block {:>4} smem {:>6} regs {:>3}",
+            kernel.predicted_us,
+            kernel.name,
+            product(kernel.grid),
+            kernel.block.iter().product::<u32>(),
+            kernel.smem_bytes,
+            kernel.registers
+        ))?;
+        out::line(&format!("       nodes {}", listed(&kernel.nodes)))?;
+        if !kernel.rules.is_empty() {
+            out::line(&format!("       rules {}", listed(&kernel.rules)))?;
+        }
+        if explain {
+            print_explanation(&kernel.explanation)?;
+        }
+    }
+    Ok(())
+}
+
+/// Names of the architectures, each once.
+fn archs(programs: &[Program]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for program in programs {
+        if !names.contains(&program.arch) {
+            names.push(program.arch.clone());
+        }
+    }
+    names
 }
 
 fn print_explanation(explanation: &Explanation) -> Result<(), Failure> {
@@ -188,6 +232,7 @@ fn kernel(program: &Program, launch: &Launch) -> KernelReport {
         rules: launch.rules.clone(),
         explanation: launch.explanation.clone(),
         arch: program.arch.clone(),
+        profile: program.profile,
         grid: launch.grid,
         block: launch.block,
         smem_bytes: kernel.static_smem_bytes + launch.smem_bytes,

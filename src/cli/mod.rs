@@ -6,6 +6,7 @@
 pub mod args;
 mod bench;
 mod build;
+mod calibrate;
 mod compile;
 mod device;
 mod doctor;
@@ -15,10 +16,12 @@ mod inspect;
 mod manifest;
 mod model;
 mod out;
+mod precision;
 mod progress;
 mod rules;
 mod run;
 mod shapes;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -55,8 +58,10 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Rules(args) => rules::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -1,10 +1,44 @@
 //! Reads `--shapes` in trtexec's and polygraphy's spelling.
 
+use super::failure::Failure;
+use crate::engine::{Binding, Profile};
+
 /// Splits `image:1x3x224x224,mask:[1,128]` into names and dims. `name:scalar` has no dims.
 ///
 /// Input names may contain colons and slashes; the last colon of an entry ends the name.
 pub fn parse(text: &str) -> Result<Vec<(String, Vec<usize>)>, String> {
     split_entries(text).into_iter().map(parse_entry).collect()
+}
+
+/// The profile whose dims are those of `shapes`, by input names; the first one where none are named.
+pub fn profile(profiles: &[Profile], shapes: &[(String, Vec<usize>)]) -> Result<usize, Failure> {
+    let fits = |profile: &Profile| {
+        shapes.iter().all(|(name, dims)| {
+            let mut inputs = profile.inputs.iter();
+            inputs.any(|binding| binding.name == *name && binding.dims == *dims)
+        })
+    };
+    profiles.iter().position(fits).ok_or_else(|| {
+        let all: Vec<String> = profiles.iter().map(text).collect();
+        Failure::usage(format!(
+            "`--shapes`: the engine has no such profile; it has {}",
+            all.join("; ")
+        ))
+    })
+}
+
+/// The inputs of a profile in the spelling of `--shapes`.
+pub fn text(profile: &Profile) -> String {
+    let entry = |binding: &Binding| {
+        let dims: Vec<String> = binding.dims.iter().map(ToString::to_string).collect();
+        let dims = if dims.is_empty() {
+            "scalar".to_owned()
+        } else {
+            dims.join("x")
+        };
+        format!("{}:{dims}", binding.name)
+    };
+    profile.inputs.iter().map(entry).collect::<Vec<_>>().join(",")
 }
 
 /// Splits at commas that are not inside brackets.

@@ -233,6 +233,8 @@ pub struct Event {
 
 // SAFETY: event handles are not bound to a thread.
 unsafe impl Send for Event {}
+// SAFETY: `&self` reads the handle only, and the driver locks events itself.
+unsafe impl Sync for Event {}
 
 impl Event {
     pub fn new(context: &Arc<Context>) -> Result<Self, CudaError> {

@@ -1,4 +1,4 @@
-//! The engine file, format version 1.
+//! The engine file, format version 2; version 1 is read too, see [`v1`].
 //!
 //! | offset | bytes | content |
 //! |---|---|---|
@@ -21,11 +21,11 @@ use std::path::Path;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::{ALIGNMENT, Blob, Engine, EngineError, Header, validate};
+use super::{ALIGNMENT, Blob, Engine, EngineError, Header, v1, validate};
 use crate::aside;
 
 const MAGIC: [u8; 8] = *b"RTRTENG\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const PREAMBLE_BYTES: usize = 56;
 /// Headers are a few hundred kilobytes; a larger one is an attack or an accident.
 const MAX_HEADER_BYTES: usize = 256 << 20;
@@ -126,7 +126,7 @@ fn read_header(bytes: &[u8]) -> Result<(Header, usize), EngineError> {
         .get(..PREAMBLE_BYTES)
         .ok_or_else(|| damaged("it ends within the preamble"))?;
     let version = u32::from_le_bytes(array(&preamble[8..12]));
-    if version != VERSION {
+    if version != VERSION && version != v1::VERSION {
         return Err(EngineError::Version {
             found: version,
             known: VERSION,
@@ -146,8 +146,12 @@ fn read_header(bytes: &[u8]) -> Result<(Header, usize), EngineError> {
     if Sha256::digest(text).as_slice() != &preamble[24..56] {
         return Err(damaged("the digest of the header differs"));
     }
-    let header = serde_json::from_slice(text)
-        .map_err(|error| EngineError::Invalid(format!("the header cannot be read: {error}")))?;
+    let header = match version {
+        v1::VERSION => v1::header(text),
+        _ => serde_json::from_slice(text),
+    };
+    let header =
+        header.map_err(|error| EngineError::Invalid(format!("the header cannot be read: {error}")))?;
     Ok((header, end))
 }
 

@@ -7,6 +7,7 @@
 
 pub mod error;
 pub mod format;
+mod v1;
 pub mod validate;
 
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ pub use format::{load, read, save, write};
 /// Alignment of every tensor in every memory, and of every blob in the file.
 pub const ALIGNMENT: usize = 256;
 
-/// A model compiled for one binding of its dynamic dims.
+/// A model compiled for one or several bindings of its dynamic dims.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Engine {
     pub header: Header,
@@ -39,13 +40,22 @@ pub struct Header {
     pub precision: String,
     /// Version of NVRTC that made the cubins.
     pub nvrtc: String,
-    pub inputs: Vec<Binding>,
-    pub outputs: Vec<Binding>,
+    /// What the engine takes and gives, once for each binding of the model's dynamic dims.
+    pub profiles: Vec<Profile>,
     /// Blob of all weights; [`Memory::Weights`] is its content.
     pub weights: usize,
-    /// One per architecture.
+    /// One per architecture and profile.
     pub programs: Vec<Program>,
     pub blobs: Vec<Blob>,
+}
+
+/// Inputs and outputs with all dims bound. Names are those of the model, in its order, in every
+/// profile.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    pub inputs: Vec<Binding>,
+    pub outputs: Vec<Binding>,
 }
 
 /// A named input or output.
@@ -80,12 +90,14 @@ pub struct Blob {
 pub struct Program {
     /// NVRTC's spelling, such as `sm_90a`.
     pub arch: String,
+    /// Index into [`Header::profiles`].
+    pub profile: usize,
     pub kernels: Vec<Kernel>,
     /// In execution order.
     pub launches: Vec<Launch>,
-    /// Where each input of the header is written before the first launch.
+    /// Where each input of the profile is written before the first launch.
     pub inputs: Vec<Place>,
-    /// Where each output of the header is after the last launch.
+    /// Where each output of the profile is after the last launch.
     pub outputs: Vec<Place>,
     pub arena_bytes: usize,
     /// The largest sum of live tensors at any launch: no arena can be smaller.
@@ -169,7 +181,10 @@ pub struct Rejected {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Arg {
-    Pointer(Place),
+    /// The address of what the kernel only reads.
+    Reads(Place),
+    /// The address of what the kernel writes, and may read.
+    Writes(Place),
     I32(i32),
     TensorMap(TensorMap),
 }
@@ -258,11 +273,32 @@ impl Engine {
         &self.blobs[self.header.weights]
     }
 
-    /// The program for a device of compute capability `sm` (times ten): the exact
+    /// Device memory of one execution: weights, and the largest arena and scratch memory of any
+    /// architecture.
+    pub fn device_bytes(&self) -> usize {
+        let own = |arch: &str| {
+            let programs = || self.header.programs.iter().filter(|program| program.arch == arch);
+            let arena = programs().map(|program| program.arena_bytes).max().unwrap_or(0);
+            let workspace = programs()
+                .map(|program| program.workspace_bytes)
+                .max()
+                .unwrap_or(0);
+            arena + workspace
+        };
+        let archs = self.header.programs.iter().map(|program| own(&program.arch));
+        self.weights().len() + archs.max().unwrap_or(0)
+    }
+
+    /// The program of a profile for a device of compute capability `sm` (times ten): the exact
     /// architecture, its `a` form first, else the newest older one of the same major
     /// version, whose cubins the device still executes. Tegra devices share binaries with none.
-    pub fn program_for(&self, sm: u32) -> Option<&Program> {
-        let candidates = self.header.programs.iter().filter_map(|program| {
+    pub fn program_for(&self, sm: u32, profile: usize) -> Option<&Program> {
+        let own = self
+            .header
+            .programs
+            .iter()
+            .filter(|program| program.profile == profile);
+        let candidates = own.filter_map(|program| {
             let arch = arch_number(&program.arch)?;
             executes(sm, arch).then_some((arch, program))
         });
@@ -325,6 +361,7 @@ pub(crate) mod tests {
         };
         Program {
             arch: arch.to_owned(),
+            profile: 0,
             kernels: vec![Kernel {
                 name: "rtrt_add".to_owned(),
                 template: "pointwise".to_owned(),
@@ -341,13 +378,13 @@ pub(crate) mod tests {
                 block: [128, 1, 1],
                 smem_bytes: 0,
                 args: vec![
-                    Arg::Pointer(arena(0, 16)),
-                    Arg::Pointer(Place {
+                    Arg::Reads(arena(0, 16)),
+                    Arg::Reads(Place {
                         memory: Memory::Weights,
                         offset: 0,
                         len: 16,
                     }),
-                    Arg::Pointer(arena(256, 16)),
+                    Arg::Writes(arena(256, 16)),
                     Arg::I32(4),
                 ],
                 nodes: vec!["Add_0".to_owned()],
@@ -387,8 +424,10 @@ pub(crate) mod tests {
                 model: "example".to_owned(),
                 precision: "f32".to_owned(),
                 nvrtc: "13.0".to_owned(),
-                inputs: vec![binding("x")],
-                outputs: vec![binding("y")],
+                profiles: vec![Profile {
+                    inputs: vec![binding("x")],
+                    outputs: vec![binding("y")],
+                }],
                 weights: 0,
                 programs: archs.iter().map(|arch| program(arch)).collect(),
                 blobs: format::blob_table(&blobs),
@@ -400,7 +439,7 @@ pub(crate) mod tests {
     #[test]
     fn a_device_gets_its_own_program_or_an_older_one_of_its_family() {
         let engine = example(&["sm_80", "sm_86", "sm_90a", "sm_90"]);
-        let arch = |sm| engine.program_for(sm).map(|program| program.arch.as_str());
+        let arch = |sm| engine.program_for(sm, 0).map(|program| program.arch.as_str());
         assert_eq!(arch(80), Some("sm_80"));
         assert_eq!(arch(89), Some("sm_86"));
         assert_eq!(arch(87), None);

@@ -4,7 +4,9 @@
 //! limits that all supported architectures share, and inputs and outputs are as large as
 //! their types say. Cubins themselves are code for the GPU and cannot be proved.
 
-use super::{ALIGNMENT, Arg, Binding, Engine, EngineError, Launch, Memory, Place, Program, arch_number};
+use super::{
+    ALIGNMENT, Arg, Binding, Engine, EngineError, Launch, Memory, Place, Profile, Program, arch_number,
+};
 use crate::ir::host_tensor::checked_bytes;
 
 /// Largest grid extents CUDA allows.
@@ -25,8 +27,8 @@ pub fn validate(engine: &Engine) -> Result<(), EngineError> {
     if header.blobs.len() != engine.blobs.len() || header.weights >= engine.blobs.len() {
         return invalid("the weights blob is missing");
     }
-    for binding in header.inputs.iter().chain(&header.outputs) {
-        binding_bytes(binding)?;
+    for profile in &header.profiles {
+        check_profile(profile, &header.profiles[0])?;
     }
     for program in &header.programs {
         Checker { engine, program }
@@ -44,6 +46,25 @@ fn binding_bytes(binding: &Binding) -> Result<usize, EngineError> {
     match checked_bytes(binding.dtype, &binding.dims) {
         Some(bytes) => Ok(bytes),
         None => invalid(format!("`{}` is larger than memory", binding.name)),
+    }
+}
+
+/// Every profile binds the dims of the same inputs and outputs.
+fn check_profile(profile: &Profile, first: &Profile) -> Result<(), EngineError> {
+    for binding in profile.inputs.iter().chain(&profile.outputs) {
+        binding_bytes(binding)?;
+    }
+    let same = |own: &[Binding], others: &[Binding]| {
+        own.len() == others.len()
+            && own
+                .iter()
+                .zip(others)
+                .all(|(a, b)| a.name == b.name && a.dtype == b.dtype)
+    };
+    if same(&profile.inputs, &first.inputs) && same(&profile.outputs, &first.outputs) {
+        Ok(())
+    } else {
+        invalid("profiles differ in more than dims")
     }
 }
 
@@ -70,9 +91,12 @@ impl Checker<'_> {
             self.check_launch(launch)
                 .map_err(|reason| format!("launch {number}: {reason}"))?;
         }
-        let header = &self.engine.header;
-        self.check_bindings("input", &header.inputs, &self.program.inputs, true)?;
-        self.check_bindings("output", &header.outputs, &self.program.outputs, false)
+        let profiles = &self.engine.header.profiles;
+        let Some(profile) = profiles.get(self.program.profile) else {
+            return Err(format!("profile {} is not there", self.program.profile));
+        };
+        self.check_bindings("input", &profile.inputs, &self.program.inputs, true)?;
+        self.check_bindings("output", &profile.outputs, &self.program.outputs, false)
     }
 
     fn check_bindings(
@@ -140,7 +164,11 @@ impl Checker<'_> {
 
     fn check_arg(&self, arg: &Arg) -> Result<(), String> {
         match arg {
-            Arg::Pointer(place) => self.check_place(place),
+            Arg::Reads(place) => self.check_place(place),
+            Arg::Writes(place) if place.memory == Memory::Weights => {
+                Err("weights are shared by contexts and cannot be written".to_owned())
+            }
+            Arg::Writes(place) => self.check_place(place),
             Arg::I32(_) => Ok(()),
             Arg::TensorMap(map) => {
                 if arch_number(&self.program.arch).is_none_or(|(sm, _)| sm < 90) {
@@ -195,7 +223,7 @@ mod tests {
     #[test]
     fn spans_outside_their_memory_are_refused() {
         refuses("argument 1", |program| {
-            program.launches[0].args[1] = Arg::Pointer(Place {
+            program.launches[0].args[1] = Arg::Reads(Place {
                 memory: Memory::Weights,
                 offset: 0,
                 len: 17,
@@ -204,6 +232,30 @@ mod tests {
         refuses("do not fit", |program| program.arena_bytes = 256);
         refuses("input `x`", |program| program.inputs[0].offset = usize::MAX - 255);
         refuses("takes 16 bytes", |program| program.outputs[0].len = 12);
+    }
+
+    #[test]
+    fn weights_are_not_written() {
+        refuses("cannot be written", |program| {
+            let Arg::Reads(place) = program.launches[0].args[1] else {
+                panic!("the example reads weights there")
+            };
+            program.launches[0].args[1] = Arg::Writes(place);
+        });
+    }
+
+    #[test]
+    fn profiles_bind_the_same_inputs() {
+        refuses("profile 1", |program| program.profile = 1);
+        let mut engine = example(&["sm_87"]);
+        let mut other = engine.header.profiles[0].clone();
+        other.inputs[0].dims = vec![2, 2];
+        engine.header.profiles.push(other.clone());
+        validate(&engine).unwrap();
+        other.inputs[0].name = "z".to_owned();
+        engine.header.profiles.push(other);
+        let error = validate(&engine).unwrap_err().to_string();
+        assert!(error.contains("more than dims"), "{error}");
     }
 
     #[test]

@@ -59,7 +59,13 @@ impl StagedDevice<'_> {
 
     fn prepare(&self, stage: &Graph) -> Result<ExecutionContext, PipelineError> {
         let archs = [arch_of_device(self.ordinal)?];
-        let engine = compile(stage, &archs, self.settings, &Selection::Predicted, &Silent)?;
+        let engine = compile(
+            std::slice::from_ref(stage),
+            &archs,
+            self.settings,
+            &Selection::Predicted,
+            &Silent,
+        )?;
         execution(&engine, self.ordinal)
     }
 }

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::lifetimes::padded;
 use crate::engine::format::blob_table;
-use crate::engine::{Binding, Engine, Header, Memory, Place, Program};
+use crate::engine::{Engine, Header, Memory, Place, Profile, Program};
 use crate::ir::HostTensor;
 
 /// What an engine says of itself.
@@ -17,8 +17,6 @@ pub struct Identity {
     pub precision: String,
     /// Version of NVRTC.
     pub nvrtc: String,
-    pub inputs: Vec<Binding>,
-    pub outputs: Vec<Binding>,
 }
 
 /// An engine under construction.
@@ -28,6 +26,7 @@ pub struct Assembly {
     places: HashMap<[u8; 32], Place>,
     blobs: Vec<Vec<u8>>,
     numbers: HashMap<[u8; 32], usize>,
+    profiles: Vec<Profile>,
     programs: Vec<Program>,
 }
 
@@ -66,6 +65,20 @@ impl Assembly {
         })
     }
 
+    /// Number of the profile with these dims.
+    pub fn profile(&mut self, profile: Profile) -> usize {
+        let known = self.profiles.iter().position(|own| *own == profile);
+        known.unwrap_or_else(|| {
+            self.profiles.push(profile);
+            self.profiles.len() - 1
+        })
+    }
+
+    /// Bytes of all weights so far.
+    pub fn weights_bytes(&self) -> usize {
+        self.weights.len()
+    }
+
     pub fn add(&mut self, program: Program) {
         self.programs.push(program);
     }
@@ -80,8 +93,7 @@ impl Assembly {
                 model: identity.model,
                 precision: identity.precision,
                 nvrtc: identity.nvrtc,
-                inputs: identity.inputs,
-                outputs: identity.outputs,
+                profiles: self.profiles,
                 weights: WEIGHTS,
                 programs: self.programs,
                 blobs: blob_table(&blobs),

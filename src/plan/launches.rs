@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::arena;
 use super::assembly::Assembly;
 use super::lifetimes::{Lifetime, Storage, padded};
+use super::{arena, order};
 use crate::compile::arch_name;
 use crate::engine::{
-    ALIGNMENT, Arg, Explanation, Kernel, Launch, Memory, Place, Program, Rejected, TensorMap,
+    ALIGNMENT, Arg, Binding, Explanation, Kernel, Launch, Memory, Place, Profile, Program, Rejected,
+    TensorMap,
 };
 use crate::kernel::header::origins;
 use crate::kernel::{Arch, Param};
@@ -17,10 +18,28 @@ use crate::tune::Tactic;
 /// Compute capability (times ten) from which `rt_await_predecessors` of the prelude waits.
 const WAITING_SM: u32 = 90;
 
+/// What is given up for less memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Thrift {
+    /// Nothing: launches in the order of the regions, close to what they read.
+    #[default]
+    None,
+    /// The order of launches, where another one keeps less alive.
+    Order,
+    /// Also variants that need scratch memory.
+    Workspace,
+}
+
 /// Orders the launches of `fused`, places its tensors, and adds what they need to `assembly`.
 /// `tactics[i]` solves region `i`.
-pub fn plan(fused: &FusedGraph, tactics: &[Tactic], arch: Arch, assembly: &mut Assembly) -> Program {
-    let storage = Storage::of(fused);
+pub fn plan(
+    fused: &FusedGraph,
+    tactics: &[Tactic],
+    arch: Arch,
+    thrift: Thrift,
+    assembly: &mut Assembly,
+) -> Program {
+    let storage = storage(fused, thrift);
     let lifetimes = storage.lifetimes(fused);
     let spans: Vec<Lifetime> = lifetimes.iter().map(|(_, own)| *own).collect();
     let packing = arena::pack(&spans, ALIGNMENT);
@@ -42,8 +61,13 @@ pub fn plan(fused: &FusedGraph, tactics: &[Tactic], arch: Arch, assembly: &mut A
         .iter()
         .map(|&region| planner.launch(region, &tactics[region], number[&region]))
         .collect();
+    let profile = planner.assembly.profile(Profile {
+        inputs: bindings(fused, &fused.inputs),
+        outputs: bindings(fused, &fused.outputs),
+    });
     Program {
         arch: arch_name(arch),
+        profile,
         kernels,
         launches,
         inputs: fused.inputs.iter().map(|(_, id)| planner.place(*id)).collect(),
@@ -53,6 +77,37 @@ pub fn plan(fused: &FusedGraph, tactics: &[Tactic], arch: Arch, assembly: &mut A
         workspace_bytes: planner.workspace_bytes,
         kernels_wait: arch.sm >= WAITING_SM,
     }
+}
+
+/// The launches, in the order in which less memory is alive where that is worth something.
+fn storage(fused: &FusedGraph, thrift: Thrift) -> Storage {
+    let given = Storage::of(fused);
+    if thrift == Thrift::None {
+        return given;
+    }
+    let other = Storage::of(fused).in_order(order::least_memory(fused, &given));
+    let alive = |storage: &Storage| {
+        let lifetimes = storage.lifetimes(fused);
+        let spans: Vec<Lifetime> = lifetimes.iter().map(|(_, own)| *own).collect();
+        arena::lower_bound(&spans)
+    };
+    if alive(&other) < alive(&given) {
+        other
+    } else {
+        given
+    }
+}
+
+fn bindings(fused: &FusedGraph, ports: &[(String, TensorId)]) -> Vec<Binding> {
+    let binding = |(name, id): &(String, TensorId)| {
+        let ty = &fused.tensor(*id).ty;
+        Binding {
+            name: name.clone(),
+            dtype: ty.dtype,
+            dims: ty.dims(),
+        }
+    };
+    ports.iter().map(binding).collect()
 }
 
 struct Planner<'a> {
@@ -110,9 +165,9 @@ impl Planner<'_> {
             .params
             .iter()
             .map(|param| match param {
-                Param::Input(input) => Arg::Pointer(self.place(region.inputs[*input])),
-                Param::Output(output) => Arg::Pointer(self.place(region.outputs[*output])),
-                Param::Workspace => Arg::Pointer(workspace),
+                Param::Input(input) => Arg::Reads(self.place(region.inputs[*input])),
+                Param::Output(output) => Arg::Writes(self.place(region.outputs[*output])),
+                Param::Workspace => Arg::Writes(workspace),
                 Param::Dim(value) => Arg::I32(*value),
                 Param::TensorMap { input, view } => {
                     Arg::TensorMap(TensorMap::new(self.place(region.inputs[*input]), view))

@@ -2,28 +2,31 @@
 
 use std::sync::Arc;
 
-use super::device_engine::DeviceEngine;
+use super::device_engine::{DeviceEngine, LoadedProgram};
 use super::error::RuntimeError;
 use crate::cuda::{
     Begin, CudaError, DeviceMemory, Event, GraphExec, KernelArg, LaunchGeometry, PinnedMemory, PixelCorners,
     Stream, Strided, TensorMap,
 };
-use crate::engine::{self, ALIGNMENT, Arg, Binding, Launch, Memory, Pixels, Place};
-use crate::ir::HostTensor;
+use crate::engine::{self, ALIGNMENT, Arg, Launch, Memory, Pixels, Place, Profile, Program};
+use crate::ir::{HostTensor, TensorType};
 
-/// Memory, stream and recorded graph of executions that happen one after the other. Several
+/// Memory, stream and recorded graphs of executions that happen one after the other. Several
 /// contexts of one engine may run at once.
 #[derive(Debug)]
 pub struct ExecutionContext {
     engine: Arc<DeviceEngine>,
     stream: Stream,
+    /// Large enough for every profile.
     arena: DeviceMemory,
     workspace: DeviceMemory,
     /// Staging for all inputs, one after the other, and for all outputs.
     staged_inputs: PinnedMemory,
     staged_outputs: PinnedMemory,
-    /// All launches; copies of inputs and outputs are not part of it.
-    graph: GraphExec,
+    /// All launches of each profile; copies of inputs and outputs are not part of it.
+    graphs: Vec<GraphExec>,
+    /// The profile of the inputs that were written last.
+    profile: usize,
 }
 
 impl ExecutionContext {
@@ -33,32 +36,36 @@ impl ExecutionContext {
     /// If the device is out of memory.
     pub fn new(engine: &Arc<DeviceEngine>) -> Result<Self, RuntimeError> {
         let context = &engine.context;
-        let program = &engine.program;
-        let stream = Stream::new(context)?;
-        let arena = DeviceMemory::new(context, program.arena_bytes)?;
-        let workspace = DeviceMemory::new(context, program.workspace_bytes)?;
-        stream.fill(&workspace, 0, workspace.len(), 0)?;
-        let memories = Memories {
-            engine,
-            arena: &arena,
-            workspace: &workspace,
+        let largest = |bytes: fn(&Program) -> usize| {
+            let all = engine.programs.iter().map(|loaded| bytes(&loaded.program));
+            all.max().unwrap_or(0)
         };
-        let graph = GraphExec::record(&stream, |stream| {
-            program
-                .launches
-                .iter()
-                .try_for_each(|launch| memories.launch(stream, launch))
-        })?;
-        graph.upload(&stream)?;
+        let stream = Stream::new(context)?;
+        let arena = DeviceMemory::new(context, largest(|program| program.arena_bytes))?;
+        let workspace = DeviceMemory::new(context, largest(|program| program.workspace_bytes))?;
+        stream.fill(&workspace, 0, workspace.len(), 0)?;
+        let graphs = (0..engine.programs.len()).map(|profile| {
+            let memories = Memories {
+                engine,
+                profile,
+                arena: &arena,
+                workspace: &workspace,
+            };
+            let graph = GraphExec::record(&stream, |stream| memories.launch_all(stream))?;
+            graph.upload(&stream)?;
+            Ok(graph)
+        });
+        let graphs = graphs.collect::<Result<_, CudaError>>()?;
         stream.synchronize()?;
         Ok(ExecutionContext {
-            staged_inputs: PinnedMemory::new(context, staged_bytes(&program.inputs))?,
-            staged_outputs: PinnedMemory::new(context, staged_bytes(&program.outputs))?,
+            staged_inputs: PinnedMemory::new(context, largest(|program| staged_bytes(&program.inputs)))?,
+            staged_outputs: PinnedMemory::new(context, largest(|program| staged_bytes(&program.outputs)))?,
             engine: Arc::clone(engine),
             stream,
             arena,
             workspace,
-            graph,
+            graphs,
+            profile: 0,
         })
     }
 
@@ -66,30 +73,85 @@ impl ExecutionContext {
         &self.engine
     }
 
+    /// Inputs and outputs as they are bound now.
+    pub fn profile(&self) -> &Profile {
+        &self.engine.profiles()[self.profile]
+    }
+
+    /// The launches of the profile.
+    pub fn program(&self) -> &Program {
+        self.engine.program(self.profile)
+    }
+
+    /// Binds the dims as profile number `profile` does; inputs that were written are lost.
+    ///
+    /// # Errors
+    /// If the device refuses.
+    ///
+    /// # Panics
+    /// If there is no such profile.
+    pub fn use_profile(&mut self, profile: usize) -> Result<(), RuntimeError> {
+        assert!(
+            profile < self.graphs.len(),
+            "profile {profile} is not in the engine"
+        );
+        if profile != self.profile {
+            // Kernels leave their counters in it zero, but those of another profile lie elsewhere.
+            self.stream.fill(&self.workspace, 0, self.workspace.len(), 0)?;
+            self.profile = profile;
+        }
+        Ok(())
+    }
+
     /// Executes on `inputs`, in the engine's order, and gives the outputs.
     ///
     /// # Errors
-    /// If inputs are not what the engine takes, or the device reports a fault.
+    /// If inputs are of no profile, or the device reports a fault.
     pub fn run(&mut self, inputs: &[HostTensor]) -> Result<Vec<HostTensor>, RuntimeError> {
         self.write_inputs(inputs)?;
-        self.graph.launch(&self.stream)?;
+        self.launch()?;
         self.read_outputs()
     }
 
-    /// Puts inputs on the device, where they stay for any number of [`ExecutionContext::launch`].
+    /// Puts inputs on the device, where they stay for any number of [`ExecutionContext::launch`],
+    /// and uses the profile of their types.
     ///
     /// # Errors
-    /// If inputs are not what the engine takes.
+    /// If inputs are of no profile.
     pub fn write_inputs(&mut self, inputs: &[HostTensor]) -> Result<(), RuntimeError> {
-        let engine = Arc::clone(&self.engine);
-        check_inputs(engine.inputs(), inputs)?;
+        let types: Vec<TensorType> = inputs.iter().map(HostTensor::ty).collect();
+        self.use_profile(self.engine.profile_for(&types)?)?;
+        // The last copies out of the staging memory may still be queued.
+        self.stream.synchronize()?;
         let staged = self.staged_inputs.bytes_mut();
-        for (span, tensor) in spans(&engine.program.inputs).zip(inputs) {
+        let places = &self.engine.program(self.profile).inputs;
+        for (span, tensor) in spans(places).zip(inputs) {
             staged[span..span + tensor.n_bytes()].copy_from_slice(tensor.bytes());
         }
-        for (span, place) in spans(&engine.program.inputs).zip(&engine.program.inputs) {
+        self.queue_uploads()
+    }
+
+    /// Queues copies of the staged inputs to the device.
+    pub(super) fn queue_uploads(&self) -> Result<(), RuntimeError> {
+        let places = &self.engine.program(self.profile).inputs;
+        for (span, place) in spans(places).zip(places) {
             self.stream
                 .upload(&self.arena, place.offset, &self.staged_inputs, span, place.len)?;
+        }
+        Ok(())
+    }
+
+    /// Queues copies of the outputs to staging memory.
+    pub(super) fn queue_downloads(&mut self) -> Result<(), RuntimeError> {
+        let places = &self.engine.program(self.profile).outputs;
+        for (span, place) in spans(places).zip(places) {
+            let memory = match place.memory {
+                Memory::Arena => &self.arena,
+                Memory::Weights => &self.engine.weights,
+                Memory::Workspace => &self.workspace,
+            };
+            self.stream
+                .download(&mut self.staged_outputs, span, memory, place.offset, place.len)?;
         }
         Ok(())
     }
@@ -99,7 +161,28 @@ impl ExecutionContext {
     /// # Errors
     /// If the device refuses.
     pub fn launch(&mut self) -> Result<(), RuntimeError> {
-        Ok(self.graph.launch(&self.stream)?)
+        Ok(self.graphs[self.profile].launch(&self.stream)?)
+    }
+
+    /// As [`ExecutionContext::launch`], kernel by kernel instead of as a recorded graph.
+    ///
+    /// # Errors
+    /// If the device refuses.
+    pub fn launch_kernels(&mut self) -> Result<(), RuntimeError> {
+        Ok(self.memories().launch_all(&self.stream)?)
+    }
+
+    fn memories(&self) -> Memories<'_> {
+        Memories {
+            engine: &self.engine,
+            profile: self.profile,
+            arena: &self.arena,
+            workspace: &self.workspace,
+        }
+    }
+
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
     }
 
     /// Waits for what is queued and gives the outputs of the last execution.
@@ -107,26 +190,18 @@ impl ExecutionContext {
     /// # Errors
     /// If the device reports a fault.
     pub fn read_outputs(&mut self) -> Result<Vec<HostTensor>, RuntimeError> {
-        let engine = Arc::clone(&self.engine);
-        let places = &engine.program.outputs;
-        for (span, place) in spans(places).zip(places) {
-            let memory = match place.memory {
-                Memory::Arena => &self.arena,
-                Memory::Weights => &engine.weights,
-                Memory::Workspace => &self.workspace,
-            };
-            self.stream
-                .download(&mut self.staged_outputs, span, memory, place.offset, place.len)?;
-        }
+        self.queue_downloads()?;
         self.stream.synchronize()?;
         let staged = self.staged_outputs.bytes();
-        let outputs = spans(places)
-            .zip(places)
-            .zip(engine.outputs())
-            .map(|((span, place), binding)| {
-                HostTensor::from_bytes(binding.dtype, &binding.dims, &staged[span..span + place.len])
-                    .expect("validate() compared the sizes of outputs and their places")
-            });
+        let places = &self.engine.program(self.profile).outputs;
+        let outputs =
+            spans(places)
+                .zip(places)
+                .zip(&self.profile().outputs)
+                .map(|((span, place), binding)| {
+                    HostTensor::from_bytes(binding.dtype, &binding.dims, &staged[span..span + place.len])
+                        .expect("validate() compared the sizes of outputs and their places")
+                });
         Ok(outputs.collect())
     }
 
@@ -142,7 +217,7 @@ impl ExecutionContext {
         }
         events[0].record(&self.stream)?;
         for event in &events[1..] {
-            self.graph.launch(&self.stream)?;
+            self.graphs[self.profile].launch(&self.stream)?;
             event.record(&self.stream)?;
         }
         self.stream.synchronize()?;
@@ -155,12 +230,8 @@ impl ExecutionContext {
     /// # Errors
     /// If the device reports a fault.
     pub fn time_launch_us(&mut self, launch: usize, n: usize) -> Result<f64, RuntimeError> {
-        let launch = &self.engine.program.launches[launch];
-        let memories = Memories {
-            engine: &self.engine,
-            arena: &self.arena,
-            workspace: &self.workspace,
-        };
+        let launch = &self.program().launches[launch];
+        let memories = self.memories();
         let graph = GraphExec::record(&self.stream, |stream| {
             (0..n).try_for_each(|_| memories.launch(stream, launch))
         })?;
@@ -182,18 +253,24 @@ impl ExecutionContext {
 /// Where launches find their operands.
 struct Memories<'a> {
     engine: &'a DeviceEngine,
+    profile: usize,
     arena: &'a DeviceMemory,
     workspace: &'a DeviceMemory,
 }
 
 impl Memories<'_> {
+    fn launch_all(&self, stream: &Stream) -> Result<(), CudaError> {
+        let mut launches = self.engine.program(self.profile).launches.iter();
+        launches.try_for_each(|launch| self.launch(stream, launch))
+    }
+
     fn launch(&self, stream: &Stream, launch: &Launch) -> Result<(), CudaError> {
         let args: Vec<KernelArg> = launch
             .args
             .iter()
             .map(|arg| {
                 Ok(match arg {
-                    Arg::Pointer(place) => KernelArg::Address(self.address(place)),
+                    Arg::Reads(place) | Arg::Writes(place) => KernelArg::Address(self.address(place)),
                     Arg::I32(value) => KernelArg::I32(*value),
                     Arg::TensorMap(map) => KernelArg::TensorMap(self.tensor_map(map)?),
                 })
@@ -204,12 +281,13 @@ impl Memories<'_> {
             block: launch.block,
             smem_bytes: launch.smem_bytes,
         };
-        let begin = if self.engine.program.kernels_wait {
+        let LoadedProgram { program, functions } = &self.engine.programs[self.profile];
+        let begin = if program.kernels_wait {
             Begin::WhenAllowed
         } else {
             Begin::AfterPredecessors
         };
-        self.engine.functions[launch.kernel].launch(stream, &geometry, begin, &args)
+        functions[launch.kernel].launch(stream, &geometry, begin, &args)
     }
 
     fn tensor_map(&self, map: &engine::TensorMap) -> Result<TensorMap, CudaError> {
@@ -249,23 +327,4 @@ fn staged_bytes(places: &[Place]) -> usize {
         .iter()
         .map(|place| place.len.next_multiple_of(ALIGNMENT))
         .sum()
-}
-
-fn check_inputs(bindings: &[Binding], inputs: &[HostTensor]) -> Result<(), RuntimeError> {
-    if bindings.len() != inputs.len() {
-        return Err(RuntimeError::InputCount {
-            wanted: bindings.len(),
-            found: inputs.len(),
-        });
-    }
-    for (binding, input) in bindings.iter().zip(inputs) {
-        if binding.ty() != input.ty() {
-            return Err(RuntimeError::InputType {
-                name: binding.name.clone(),
-                wanted: binding.ty(),
-                found: input.ty(),
-            });
-        }
-    }
-    Ok(())
 }

@@ -5,87 +5,151 @@ use std::sync::Arc;
 
 use super::error::RuntimeError;
 use crate::cuda::{Context, CudaError, DeviceMemory, Function, Module, Stream};
-use crate::engine::{Binding, Engine, Program};
+use crate::engine::{Binding, Engine, Profile, Program};
+use crate::ir::TensorType;
 
 /// Modules and weights of one engine, ready to be launched by execution contexts.
 #[derive(Debug)]
 pub struct DeviceEngine {
     pub(super) context: Arc<Context>,
-    pub(super) program: Program,
-    /// One per kernel of the program.
-    pub(super) functions: Vec<Function>,
+    /// One per profile.
+    pub(super) programs: Vec<LoadedProgram>,
     pub(super) weights: DeviceMemory,
-    inputs: Vec<Binding>,
-    outputs: Vec<Binding>,
+    profiles: Vec<Profile>,
+}
+
+/// A program and its kernels.
+#[derive(Debug)]
+pub(super) struct LoadedProgram {
+    pub program: Program,
+    /// One per kernel of the program.
+    pub functions: Vec<Function>,
 }
 
 impl DeviceEngine {
-    /// Loads the program that fits the device, and uploads the weights.
+    /// Loads the programs that fit the device, and uploads the weights.
     ///
     /// # Errors
-    /// If the engine has no program for the device, or the device refuses.
+    /// If the engine has no programs for the device, or the device refuses.
     pub fn load(engine: &Engine, context: &Arc<Context>) -> Result<Arc<Self>, RuntimeError> {
         let info = context.info();
-        let program = engine
-            .program_for(info.sm)
-            .ok_or_else(|| RuntimeError::NoProgram {
-                device: info.name.clone(),
-                sm: info.sm,
-                archs: archs(engine),
-            })?;
+        let missing = || RuntimeError::NoProgram {
+            device: info.name.clone(),
+            sm: info.sm,
+            archs: archs(engine),
+        };
+        let n_profiles = engine.header.profiles.len();
+        let fitting = (0..n_profiles).map(|profile| engine.program_for(info.sm, profile));
+        let fitting: Vec<&Program> = fitting.collect::<Option<_>>().ok_or_else(missing)?;
+        if fitting.is_empty() {
+            return Err(missing());
+        }
         let weights = DeviceMemory::new(context, engine.weights().len())?;
         Stream::new(context)?.upload_now(&weights, 0, engine.weights())?;
         Ok(Arc::new(DeviceEngine {
-            functions: functions(engine, program, context)?,
+            programs: loaded(engine, &fitting, context)?,
             context: Arc::clone(context),
-            program: program.clone(),
             weights,
-            inputs: engine.header.inputs.clone(),
-            outputs: engine.header.outputs.clone(),
+            profiles: engine.header.profiles.clone(),
         }))
     }
 
-    pub fn inputs(&self) -> &[Binding] {
-        &self.inputs
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
     }
 
-    pub fn outputs(&self) -> &[Binding] {
-        &self.outputs
+    /// What the engine takes and gives, once for each binding of its dims.
+    pub fn profiles(&self) -> &[Profile] {
+        &self.profiles
     }
 
-    /// The launches that run.
-    pub fn program(&self) -> &Program {
-        &self.program
+    /// The launches of a profile.
+    pub fn program(&self, profile: usize) -> &Program {
+        &self.programs[profile].program
+    }
+
+    /// The profile that takes inputs of these types.
+    ///
+    /// # Errors
+    /// If there is none; where all profiles agree on the count and kinds, with the shapes that exist.
+    pub fn profile_for(&self, inputs: &[TensorType]) -> Result<usize, RuntimeError> {
+        let first = &self.profiles[0].inputs;
+        if first.len() != inputs.len() {
+            return Err(RuntimeError::InputCount {
+                wanted: first.len(),
+                found: inputs.len(),
+            });
+        }
+        let takes = |profile: &Profile| {
+            let mut pairs = profile.inputs.iter().zip(inputs);
+            pairs.all(|(binding, ty)| binding.ty() == *ty)
+        };
+        if let Some(profile) = self.profiles.iter().position(takes) {
+            return Ok(profile);
+        }
+        let fits_nowhere = |position: &usize| {
+            let mut profiles = self.profiles.iter();
+            !profiles.any(|profile| profile.inputs[*position].ty() == inputs[*position])
+        };
+        let position = (0..inputs.len()).find(fits_nowhere).unwrap_or(0);
+        Err(RuntimeError::InputType {
+            name: first[position].name.clone(),
+            wanted: shapes(&self.profiles, position),
+            found: inputs[position].clone(),
+        })
     }
 }
 
+/// The types that profiles have for one input, each once.
+fn shapes(profiles: &[Profile], position: usize) -> String {
+    let mut types: Vec<String> = Vec::new();
+    for profile in profiles {
+        let ty = Binding::ty(&profile.inputs[position]).to_string();
+        if !types.contains(&ty) {
+            types.push(ty);
+        }
+    }
+    types.join(" or ")
+}
+
 fn archs(engine: &Engine) -> String {
-    let names: Vec<&str> = engine
-        .header
-        .programs
-        .iter()
-        .map(|program| program.arch.as_str())
-        .collect();
+    let mut names: Vec<&str> = Vec::new();
+    for program in &engine.header.programs {
+        if !names.contains(&program.arch.as_str()) {
+            names.push(&program.arch);
+        }
+    }
     names.join(", ")
 }
 
 /// Loads every cubin once, and opts its kernels in to the shared memory that launches use.
-fn functions(engine: &Engine, program: &Program, context: &Arc<Context>) -> Result<Vec<Function>, CudaError> {
+fn loaded(
+    engine: &Engine,
+    programs: &[&Program],
+    context: &Arc<Context>,
+) -> Result<Vec<LoadedProgram>, CudaError> {
     let mut modules: BTreeMap<usize, Arc<Module>> = BTreeMap::new();
-    let mut functions = Vec::with_capacity(program.kernels.len());
-    for (number, kernel) in program.kernels.iter().enumerate() {
-        let module = match modules.get(&kernel.cubin) {
-            Some(module) => Arc::clone(module),
-            None => Module::load(context, &engine.blobs[kernel.cubin])?,
-        };
-        let function = module.function(&kernel.name)?;
-        modules.insert(kernel.cubin, module);
-        let own = program.launches.iter().filter(|launch| launch.kernel == number);
-        let smem_bytes = own.map(|launch| launch.smem_bytes).max().unwrap_or(0);
-        if smem_bytes > 0 {
-            function.allow_dynamic_smem(smem_bytes)?;
+    let mut loaded = Vec::with_capacity(programs.len());
+    for &program in programs {
+        let mut functions = Vec::with_capacity(program.kernels.len());
+        for (number, kernel) in program.kernels.iter().enumerate() {
+            let module = match modules.get(&kernel.cubin) {
+                Some(module) => Arc::clone(module),
+                None => Module::load(context, &engine.blobs[kernel.cubin])?,
+            };
+            let function = module.function(&kernel.name)?;
+            modules.insert(kernel.cubin, module);
+            let own = program.launches.iter().filter(|launch| launch.kernel == number);
+            let smem_bytes = own.map(|launch| launch.smem_bytes).max().unwrap_or(0);
+            if smem_bytes > 0 {
+                function.allow_dynamic_smem(smem_bytes)?;
+            }
+            functions.push(function);
         }
-        functions.push(function);
+        loaded.push(LoadedProgram {
+            program: program.clone(),
+            functions,
+        });
     }
-    Ok(functions)
+    Ok(loaded)
 }

@@ -15,11 +15,12 @@ pub enum RuntimeError {
     #[error("input `{name}` is {wanted} in the engine, {found} was given")]
     #[diagnostic(
         code(runtime::inputs),
-        help("compile the model for these shapes with `--shapes`")
+        help("compile the model for these shapes with `--shapes`, which may be given several times")
     )]
     InputType {
         name: String,
-        wanted: TensorType,
+        /// The types that it has in the profiles of the engine.
+        wanted: String,
         found: TensorType,
     },
     #[error(transparent)]

@@ -8,7 +8,9 @@
 mod context;
 mod device_engine;
 mod error;
+mod trace;
 
 pub use context::ExecutionContext;
 pub use device_engine::DeviceEngine;
 pub use error::RuntimeError;
+pub use trace::{Clock, Span, Trace, TraceOptions};

@@ -1,7 +1,6 @@
 //! What tests and benches share: drawn graphs, and tolerances. Hidden from the docs.
 
 pub mod builder;
-pub mod fused;
 pub mod graphs;
 pub mod tolerance;
 

@@ -19,7 +19,7 @@ RT_DEV uint32_t rt_shared_word(uint32_t address) {
   return word;
 }
 
-// sum += a * b for 16 x 8 sums: 16 deep for 16-bit elements, 8 deep for tf32.
+// sum += a * b for 16 x 8 sums, 32 bytes deep.
 template <class T> struct RtMma;
 
 template <> struct RtMma<f16> {
@@ -55,6 +55,14 @@ template <> struct RtMma<float> {
                  : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
                  : "r"(rt_tf32(a[0])), "r"(rt_tf32(a[1])), "r"(rt_tf32(a[2])), "r"(rt_tf32(a[3])),
                    "r"(rt_tf32(b[0])), "r"(rt_tf32(b[1])));
+  }
+};
+
+template <> struct RtMma<int8_t> {
+  static RT_DEV void run(int32_t (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+r"(sum[0]), "+r"(sum[1]), "+r"(sum[2]), "+r"(sum[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   }
 };
 #endif

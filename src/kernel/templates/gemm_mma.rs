@@ -1,7 +1,7 @@
 //! `gemm_mma`: sums of products with the matrix instructions of a warp.
 //!
 //! 16-bit floats accumulate in `f32`; `f32` itself takes part as TF32 where the options allow
-//! it. An operand that is neighbours in memory, along `k` or along its rows, is copied to
+//! it, and 8-bit integers accumulate in 32 bits. An operand that is neighbours in memory, along `k` or along its rows, is copied to
 //! shared memory asynchronously; any other is computed in registers on its way there.
 
 use serde::Serialize;
@@ -13,8 +13,9 @@ use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side};
 use crate::kernel::gemm::cost::{STEP_CLK, Tiling, predicted_us, split_choices};
+use crate::kernel::gemm::element;
 use crate::kernel::gemm::epilogue::{Epilogue, best_width};
-use crate::kernel::gemm::operand::{Along, Cut, best_cut, is_plain, memory_kind};
+use crate::kernel::gemm::operand::{Along, Cut, best_cut, is_plain};
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, fetch_work, is_oversized, memory_bytes, parameters, ranked, register_limit,
     resident_blocks, tensors,
@@ -41,6 +42,9 @@ struct GemmMmaContext {
     params: Vec<String>,
     index_type: &'static str,
     element: &'static str,
+    /// Types of the instructions' sums, and of what the epilogue takes them as.
+    sum: &'static str,
+    value: &'static str,
     m: usize,
     n: usize,
     tiles_m: usize,
@@ -219,21 +223,6 @@ fn has_async_copy(arch: Arch) -> bool {
     arch.sm >= 80
 }
 
-/// The kind that matrix instructions take the operands in; none where no instruction gives
-/// what the products mean.
-pub(super) fn element(contraction: &Contraction, spec: &KernelSpec, arch: Arch) -> Option<DType> {
-    let kinds = [Side::A, Side::B].map(|side| memory_kind(contraction, side));
-    let element = match contraction.product {
-        DType::F16 => DType::F16,
-        DType::BF16 => DType::BF16,
-        DType::F32 if kinds == [DType::F16; 2] => DType::F16,
-        DType::F32 if kinds == [DType::BF16; 2] => DType::BF16,
-        DType::F32 if spec.options.tf32 => DType::F32,
-        _ => return None,
-    };
-    (element == DType::F16 || arch.sm >= 80).then_some(element)
-}
-
 /// How operands and results are cut for an arch.
 struct Cuts {
     /// The product, its `a` without what scales it.
@@ -264,7 +253,17 @@ impl Cuts {
     }
 
     fn unscaled(contraction: Contraction, spec: &KernelSpec, inputs: &[Operand], arch: Arch) -> Option<Cuts> {
-        let element = element(&contraction, spec, arch)?;
+        let mut elements = element::of_warps(&contraction, spec, arch).into_iter();
+        elements.find_map(|element| Cuts::in_kind(element, contraction.clone(), spec, inputs, arch))
+    }
+
+    fn in_kind(
+        element: DType,
+        contraction: Contraction,
+        spec: &KernelSpec,
+        inputs: &[Operand],
+        arch: Arch,
+    ) -> Option<Cuts> {
         let chunk = CHUNK_BYTES / element.size_bytes();
         let sides = [Side::A, Side::B].map(|side| {
             let cut = best_cut(&contraction, side, inputs, (chunk, chunk));
@@ -276,8 +275,14 @@ impl Cuts {
             };
             (cut, mode)
         });
-        // Sums of rows are taken from tiles whose rows lie along k.
-        if !contraction.row_sums.is_empty() && sides[0].0.along == Along::Row {
+        let lie_along_k = sides.map(|(cut, _)| cut.along == Along::K);
+        // Instructions transpose 16 bits, and sums of rows are taken from tiles of floats whose rows
+        // lie along k.
+        let is_byte = element.size_bytes() == 1;
+        if is_byte && lie_along_k != [true; 2] {
+            return None;
+        }
+        if !contraction.row_sums.is_empty() && (is_byte || !lie_along_k[0]) {
             return None;
         }
         let least = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).min()?;
@@ -346,11 +351,12 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
 
 /// Floating-point operations per clock and SM that these instructions sustain. From `sm_90` on
 /// the device's full rate is for instructions of warp groups.
+#[expect(clippy::cast_precision_loss, reason = "a few bytes")]
 fn math_rate(element: DType, arch: Arch) -> f64 {
     const SUSTAINED: f64 = 0.85;
     const WARP_LIMIT: f64 = 2048.0;
     let rate = Device::of(arch).tensor_flops_per_clk.min(WARP_LIMIT) * SUSTAINED;
-    if element == DType::F32 { rate / 2.0 } else { rate }
+    rate * 2.0 / element.size_bytes() as f64
 }
 
 /// Blocks per SM that the compiler is asked for. TF32 rounds in registers of its own, and so
@@ -442,6 +448,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             cuts.element,
         )?);
     }
+    let (sum, value) = element::sum_types(cuts.element, contraction);
     let is = |mode| cuts.sides.iter().any(|(_, own)| *own == mode);
     let text = fill(
         &TEMPLATE,
@@ -450,6 +457,8 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             params,
             index_type: index_type(&tensors(spec)),
             element: storage_type(cuts.element),
+            sum,
+            value,
             m: sizes.m,
             n: sizes.n,
             tiles_m,
@@ -479,7 +488,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             row_terms: row_sums::terms(contraction, spec, 4)?,
             row_stores: row_sums::stores(contraction, spec, 3)?,
             width: cuts.width,
-            epilogue: epilogue.text(spec, 4)?,
+            epilogue: epilogue.text(spec, &[], 4)?,
         },
     )?;
     Ok(Source {

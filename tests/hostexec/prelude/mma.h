@@ -4,14 +4,15 @@ RT_DEV void rt_ldmatrix(uint32_t (&to)[4], uint32_t row, RT_SITE) { host::ldmatr
 RT_DEV void rt_ldmatrix_transposed(uint32_t (&to)[4], uint32_t row, RT_SITE) { host::ldmatrix(to, row, true, site); }
 RT_DEV uint32_t rt_shared_word(uint32_t address) { return host::shared_word(address); }
 
-template <host::Element kElement> struct RtHostMma {
-  static void run(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], RT_SITE) {
+template <host::Element kElement, class S = float> struct RtHostMma {
+  static void run(S (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], RT_SITE) {
     host::mma(sum, a, b, kElement, site);
   }
 };
 template <class T> struct RtMma;
 template <> struct RtMma<f16> : RtHostMma<host::Element::kF16> {};
 template <> struct RtMma<bf16> : RtHostMma<host::Element::kBf16> {};
+template <> struct RtMma<int8_t> : RtHostMma<host::Element::kS8, int32_t> {};
 template <> struct RtMma<float> : RtHostMma<host::Element::kTf32> {};
 
 // Two 16-bit elements in one word, `low` in its lower half.

@@ -1,9 +1,9 @@
 //! Runs a fused graph on the CPU: every region through the reference interpreter, in order.
 
+use super::{FusedGraph, TensorId, TensorSource};
 use crate::ir::{Attr, Attrs, DType, Graph, HostTensor, Operand, ValueId};
 use crate::ops::{NEWEST_OPSET, OpError, emit};
 use crate::reference::{self, ReferenceError};
-use crate::rewrite::{FusedGraph, TensorId, TensorSource};
 
 /// The outputs of `fused` on one tensor per input, region by region.
 ///

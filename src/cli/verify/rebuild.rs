@@ -1,0 +1,60 @@
+//! Whether the cubins of an engine are what its own sources compile to.
+
+use std::collections::BTreeMap;
+
+use super::super::build;
+use super::super::failure::Failure;
+use crate::compile;
+use crate::cuda::Nvrtc;
+use crate::engine::{Engine, Kernel, Program};
+use crate::pipeline;
+
+/// What compiling the sources again gave.
+pub struct Rebuilt {
+    pub n_kernels: usize,
+    /// Kernels whose cubin differs, with the reason.
+    pub different: Vec<String>,
+    /// Versions of NVRTC that made the engine and that is here, where they differ.
+    pub versions: Option<(String, String)>,
+}
+
+/// Compiles every kernel of every program from the source in the engine and compares the bytes.
+///
+/// # Errors
+/// Without NVRTC.
+pub fn rebuild(engine: &Engine) -> Result<Rebuilt, Failure> {
+    pipeline::check_nvrtc()?;
+    let nvrtc = Nvrtc::get().map_err(|missing| Failure::failed(missing.to_string()))?;
+    let own = nvrtc.version().to_string();
+    let mut rebuilt = Rebuilt {
+        n_kernels: 0,
+        different: Vec::new(),
+        versions: (own != engine.header.nvrtc).then(|| (engine.header.nvrtc.clone(), own)),
+    };
+    for program in &engine.header.programs {
+        let options = compile::options(build::archs(&program.arch)?[0]);
+        for (cubin, kernel) in distinct(program) {
+            rebuilt.n_kernels += 1;
+            let source = String::from_utf8_lossy(&engine.blobs[kernel.source]);
+            let outcome = nvrtc.compile(&source, &format!("{}.cu", kernel.name), &options);
+            let reason = match outcome {
+                Ok(compiled) if compiled.cubin == engine.blobs[cubin] => continue,
+                Ok(_) => "its cubin is not what its source compiles to",
+                Err(_) => "its source does not compile",
+            };
+            rebuilt
+                .different
+                .push(format!("{} of {}: {reason}", kernel.name, program.arch));
+        }
+    }
+    Ok(rebuilt)
+}
+
+/// Each cubin of a program once.
+fn distinct(program: &Program) -> BTreeMap<usize, &Kernel> {
+    program
+        .kernels
+        .iter()
+        .map(|kernel| (kernel.cubin, kernel))
+        .collect()
+}
