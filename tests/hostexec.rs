@@ -27,6 +27,7 @@ use regions::Problem;
 use rtrt_codegen::ir::DType;
 use rtrt_codegen::kernel::{self, Arch};
 use rtrt_codegen::ops::{Lowering, TileKind};
+use rtrt_codegen::precision::Kind;
 use rtrt_codegen::reference;
 
 const SM_90: Arch = Arch {
@@ -329,6 +330,20 @@ fn simt_sums_of_integers_that_blocks_share() {
 fn regions_of_quantised_models() {
     for name in quantized_models::NAMES {
         check_some(quantized_models::regions(name), 3);
+    }
+}
+
+#[test]
+fn regions_of_networks_quantised_here() {
+    for name in ["residual", "vit"] {
+        for (kind, float) in [
+            (Kind::Int8, DType::F32),
+            (Kind::Int8, DType::F16),
+            (Kind::Fp8, DType::F32),
+            (Kind::Int8Weights, DType::F16),
+        ] {
+            check_some(quantized_models::network(name, kind, float), 2);
+        }
     }
 }
 

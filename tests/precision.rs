@@ -3,6 +3,7 @@
 //! `precision/train.py` trains them, `precision/quantise.py` quantises them with ONNX Runtime.
 
 #![cfg(feature = "builder")]
+#![expect(clippy::cast_precision_loss, reason = "there are few images")]
 
 #[path = "precision/plant.rs"]
 mod plant;
@@ -86,7 +87,9 @@ fn accuracy(graph: &Graph, settings: &Settings) -> f64 {
     let labels = read_labels(&folder().join("held.npz")).unwrap();
     let found = top1(&outputs(graph, settings));
     let pairs = found.iter().zip(&labels);
-    let n_right = pairs.filter(|(found, label)| **found as i64 == **label).count();
+    let n_right = pairs
+        .filter(|(found, label)| i64::try_from(**found) == Ok(**label))
+        .count();
     100.0 * n_right as f64 / labels.len() as f64
 }
 

@@ -90,11 +90,7 @@ fn key(model: &Path, samples: &Path) -> Result<String, Failure> {
     let mut digest = Sha256::new();
     digest_path(&mut digest, model)?;
     digest_path(&mut digest, samples)?;
-    Ok(digest
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(format!("{:x}", digest.finalize()))
 }
 
 /// The bytes of a file; of a folder the names and bytes of what is in it.

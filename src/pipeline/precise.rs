@@ -1,5 +1,7 @@
 //! Decides the precision of every layer of a model: calibrates, predicts, judges and quantises.
 
+#![expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -115,7 +117,7 @@ pub fn decide(
     decision.predict(observer)?;
     let candidates = decision.candidates();
     let outcome = decision.choose(model, &candidates, observer)?;
-    decision.finish(model, outcome, observer)
+    decision.finish(model, &outcome, observer)
 }
 
 /// Ranges for every kind of number that is asked for.
@@ -353,7 +355,7 @@ impl Decision<'_> {
     fn finish(
         mut self,
         model: &Graph,
-        outcome: Outcome,
+        outcome: &Outcome,
         observer: &dyn Observer,
     ) -> Result<Precise, PipelineError> {
         let quantised = self.quantised(&outcome.plan);
@@ -374,7 +376,7 @@ impl Decision<'_> {
             layers: self
                 .layers
                 .iter()
-                .map(|layer| self.layer(layer, &outcome, &quantised, &errors))
+                .map(|layer| self.layer(layer, outcome, &quantised, &errors))
                 .collect(),
             wide: islands(&quantised.graph, &settings),
             unknown_tensors: self.unknown_tensors(),

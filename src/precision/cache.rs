@@ -1,4 +1,4 @@
-//! TensorRT's calibration cache: a header line, then `tensor: scale` with the bits of an `f32` in hex.
+//! `TensorRT`'s calibration cache: a header line, then `tensor: scale` with the bits of an `f32` in hex.
 //!
 //! ```text
 //! TRT-8510-EntropyCalibration2
@@ -134,6 +134,7 @@ fn entry(line: &str) -> Option<(&str, f32)> {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "bits are kept")]
 mod tests {
     use super::*;
 

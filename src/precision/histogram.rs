@@ -1,5 +1,7 @@
 //! How often values of each size occur, in one pass and whatever the order.
 
+#![expect(clippy::cast_precision_loss, reason = "counts and bins are far below 2^53")]
+
 use serde::{Deserialize, Serialize};
 
 /// Bins on either side of zero.
@@ -140,8 +142,7 @@ impl Histogram {
 /// The least `e` with `size < 2^e`.
 fn exponent_above(size: f32) -> i32 {
     let bits = f64::from(size).to_bits();
-    #[expect(clippy::cast_possible_wrap, reason = "an exponent of 11 bits")]
-    let biased = ((bits >> 52) & 0x7ff) as i32;
+    let biased = i32::try_from((bits >> 52) & 0x7ff).expect("an exponent has 11 bits");
     biased - 1023 + 1
 }
 

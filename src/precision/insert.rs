@@ -1,4 +1,4 @@
-//! Places QuantizeLinear and DequantizeLinear where a plan wants layers in 8 bits.
+//! Places `QuantizeLinear` and `DequantizeLinear` where a plan wants layers in 8 bits.
 //!
 //! A tensor is quantised once, for all layers that read it. Weights have a scale per output channel,
 //! activations one per tensor. Where a product is added to something else, the product stays in
@@ -261,7 +261,8 @@ impl Insertion<'_> {
         let stored = self.copy.target.add_weight(&name, stored);
         let scale = self.scale(dims, &quantised.scales);
         let zero = self.zero(dims, number, 0);
-        let axis = Attr::Int(axis.map_or(0, |axis| axis as i64));
+        let axis = axis.map_or(0, |axis| i64::try_from(axis).expect("tensors have few axes"));
+        let axis = Attr::Int(axis);
         self.copy.emit(
             "DequantizeLinear",
             &[stored, scale, zero],

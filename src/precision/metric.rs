@@ -123,6 +123,7 @@ pub fn top1(outputs: &[Outputs]) -> Vec<usize> {
 
 fn top1_loss(wanted: &[Outputs], found: &[Outputs], labels: Option<&[i64]>) -> f64 {
     let (wanted, found) = (top1(wanted), top1(found));
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     let share = |n: usize| 100.0 * n as f64 / wanted.len().max(1) as f64;
     match labels.filter(|labels| labels.len() == wanted.len()) {
         Some(labels) => {
@@ -227,6 +228,7 @@ fn joined(parts: &[&HostTensor]) -> HostTensor {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "small numbers are exact")]
 mod tests {
     use super::*;
 

@@ -1,7 +1,7 @@
 //! Which tensors are stored in fewer bits, and what that costs in accuracy.
 //!
 //! [`statistics`] runs a model on samples and counts values; a [`Method`] turns counts into ranges, which
-//! TensorRT's [`cache`] format keeps. [`quantise`] places QuantizeLinear and DequantizeLinear around the
+//! `TensorRT`'s [`cache`] format keeps. [`quantise`] places `QuantizeLinear` and `DequantizeLinear` around the
 //! products that a [`Plan`] names, and the rules of `rules/quantization.rules` take it from there.
 
 mod assignment;

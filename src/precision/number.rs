@@ -139,6 +139,7 @@ pub fn quantise_weight(weight: &HostTensor, axis: usize, number: Number) -> Quan
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "numbers are exact")]
 mod tests {
     use super::*;
 

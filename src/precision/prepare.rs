@@ -21,12 +21,11 @@ pub fn prepare(graph: &Graph) -> Graph {
 fn fold_constants(graph: &Graph) -> Graph {
     let mut copy = Copy::new(graph);
     for node in &graph.nodes {
-        match constant(&mut copy, node) {
-            Some(data) => copy.set_weight(node.results[0], data),
-            None => {
-                let operands = copy.operands(node);
-                copy.node(node, operands);
-            }
+        if let Some(data) = constant(&mut copy, node) {
+            copy.set_weight(node.results[0], data);
+        } else {
+            let operands = copy.operands(node);
+            copy.node(node, operands);
         }
     }
     copy.finish()
@@ -60,7 +59,8 @@ fn constant(copy: &mut Copy<'_>, node: &Node) -> Option<HostTensor> {
         .sum();
     let results = reference::eval_node(def, &node.attrs, &data, 1).ok()?;
     let result = results.first()?.tensor().ok()?;
-    let is_worth = result.n_bytes() <= (n_bytes * GROWTH).max(1 << 16).min(MOST_BYTES);
+    let most = (n_bytes * GROWTH).clamp(1 << 16, MOST_BYTES);
+    let is_worth = result.n_bytes() <= most;
     is_worth.then(|| result.clone())
 }
 
@@ -179,7 +179,9 @@ impl<'a> Fold<'a> {
         let mut values: Vec<f64> = to_vec(self.weight);
         let filter = values.len() / self.gain.len().max(1);
         for (own, gain) in values.chunks_mut(filter.max(1)).zip(&self.gain) {
-            own.iter_mut().for_each(|value| *value *= gain);
+            for value in own {
+                *value *= gain;
+            }
         }
         from_values(self.weight.dtype(), self.weight.dims(), &values)
     }

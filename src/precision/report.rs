@@ -77,6 +77,7 @@ impl PrecisionReport {
             );
         }
         if self.weight_bytes_fp32 > 0 {
+            #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^53")]
             let share = 100.0 * self.weight_bytes as f64 / self.weight_bytes_fp32 as f64;
             let _ = writeln!(text, "weights   {} bytes, {share:.0}% of f32", self.weight_bytes);
         }

@@ -752,7 +752,7 @@ mod tests {
             "graph g(x: i8[1,4], w: f32[2,4]) {
                sum = matmul(cast[to=f32](x), f32[4,2]{255.0, 255.0, 255.0, 255.0, 255.0, 255.0, 255.0, 255.0})
                y = relu(add(mul(sum, f32[]{1e-5}), f32[]{1.0}))
-               code = cast[to=i8](clamp(round(div(y, f32[]{0.02})), f32[]{-128.0}, f32[]{127.0}))
+               code = cast[to=i8](clamp[low=-128.0, high=127.0](round(div(y, f32[]{0.02}))))
                return code, matmul(y, w) as \"z\"
              }",
         );

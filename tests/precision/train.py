@@ -48,8 +48,7 @@ class Computing:
     def __init__(self, learnt, running, training):
         self.p, self.running, self.training, self.seen = learnt, running, training, {}
 
-    def conv(self, name, x, w, stride, group):
-        pad = (w[2] - 1) // 2
+    def conv(self, name, x, stride, pad, group=1):
         return jax.lax.conv_general_dilated(x, self.p[name + ".w"], (stride, stride), [(pad, pad)] * 2, feature_group_count=group,
                                             dimension_numbers=("NCHW", "OIHW", "NCHW"))
 
@@ -110,9 +109,9 @@ class Writing:
         self.nodes.append(helper.make_node(op, inputs, [name], name, **attrs))
         return name
 
-    def conv(self, name, x, w, stride, group):
-        pad = (w[2] - 1) // 2
-        return self.node("Conv", name, [x, self.weight(name + ".w")], pads=[pad] * 4, strides=[stride] * 2, group=group, kernel_shape=list(w[2:]))
+    def conv(self, name, x, stride, pad, group=1):
+        kernel = list(self.learnt[name + ".w"].shape[2:])
+        return self.node("Conv", name, [x, self.weight(name + ".w")], pads=[pad] * 4, strides=[stride] * 2, group=group, kernel_shape=kernel)
 
     def norm(self, name, x):
         mean, variance = (np.asarray(value, np.float32) for value in self.running[name])
@@ -171,7 +170,7 @@ def conv_norm(net, w, name, x, c_in, c_out, size=3, stride=1, group=1):
     w.normal(name + ".w", shape, c_in // group * size * size)
     w.constant(name + ".norm.gamma", (c_out,), 1)
     w.constant(name + ".norm.beta", (c_out,), 0)
-    return net.norm(name + ".norm", net.conv(name, x, shape, stride, group))
+    return net.norm(name + ".norm", net.conv(name, x, stride, (size - 1) // 2, group))
 
 
 def dense(net, w, name, x, n_in, n_out, linear=False):
@@ -206,12 +205,8 @@ def layer_norm(net, w, name, x):
 
 def vit(net, w, x):
     w.normal("patches.w", (DIM, 1, 2, 2), 4)
-    if isinstance(net, Writing):
-        patches = net.node("Conv", "patches", [x, net.weight("patches.w")], strides=[2, 2], kernel_shape=[2, 2])
-    else:
-        patches = jax.lax.conv_general_dilated(x, net.p["patches.w"], (2, 2), "VALID", dimension_numbers=("NCHW", "OIHW", "NCHW"))
     w.normal("positions", (1, TOKENS, DIM), 5000)
-    x = net.parameter("positions", net.tokens("tokens", patches))
+    x = net.parameter("positions", net.tokens("tokens", net.conv("patches", x, 2, 0)))
     for block in "abc":
         y = layer_norm(net, w, block + ".norm1", x)
         q, k, v = (dense(net, w, f"{block}.{part}", y, DIM, DIM, True) for part in ("query", "key", "value"))
@@ -236,10 +231,8 @@ def shifted(rng, images):
 def train(network, seed, images, labels, epochs, rate, batch=50):
     weights = Weights(seed)
 
-    class Drawing(Computing):
-        """Draws each parameter when the network first uses it."""
-
-    drawing = Drawing(weights.learnt, {}, True)
+    # Parameters are drawn when the network first uses them.
+    drawing = Computing(weights.learnt, {}, True)
     network(drawing, weights, jnp.asarray(images[:batch]))
     weights.running = {name: (np.asarray(m), np.asarray(v)) for name, (m, v) in drawing.seen.items()}
     rng = np.random.default_rng(seed + 1)
