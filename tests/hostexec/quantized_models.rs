@@ -58,6 +58,7 @@ pub fn network(name: &str, kind: Kind, float: DType) -> Vec<Problem> {
         tf32: false,
         wide: Wide::new(),
         rules: RuleOptions::default(),
+        max_memory: None,
     };
     let Precise { graph, settings, .. } = precise::decide(&model, &settings, &request, &Silent).unwrap();
     let core = pipeline::lower(&graph, &settings).unwrap();
