@@ -17,6 +17,7 @@ use rtrt_codegen::onnx::proto::{
 };
 use rtrt_codegen::pipeline::{self, Settings};
 use rtrt_codegen::rewrite::RuleOptions;
+use rtrt_codegen::specialize::Wide;
 use rtrt_codegen::testing::builder::drawn_graph;
 
 const N_NODES: usize = 5000;
@@ -61,6 +62,8 @@ fn settings(precision: DType) -> Settings {
         shapes: Vec::new(),
         precision,
         tf32: false,
+        max_memory: None,
+        wide: Wide::new(),
         rules: RuleOptions::default(),
     }
 }

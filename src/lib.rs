@@ -24,6 +24,8 @@ pub mod pipeline;
 #[cfg(feature = "builder")]
 pub mod plan;
 #[cfg(feature = "builder")]
+pub mod precision;
+#[cfg(feature = "builder")]
 pub mod reference;
 #[cfg(feature = "builder")]
 pub mod rewrite;

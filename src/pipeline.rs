@@ -11,8 +11,10 @@ use crate::ir::{DType, Graph, HostTensor};
 use crate::kernel::{self, Arch, KernelOptions};
 use crate::onnx::ImportError;
 use crate::ops::OpError;
-use crate::plan::{self, Assembly, Identity};
-use crate::reference::{self, ReferenceError};
+use crate::plan::{self, Assembly, Identity, Thrift};
+use crate::precision::calibrate::CalibrateError;
+use crate::precision::metric::MetricError;
+use crate::reference::ReferenceError;
 use crate::rewrite::canonicalize::{canonicalize, rewrite_model};
 use crate::rewrite::{
     self, DeviceRates, FusedGraph, RewriteError, RuleErrors, RuleOptions, RuleSet, TensorSource,
@@ -21,8 +23,11 @@ use crate::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
 use crate::specialize::{self, BindError, SpecializeError, StagesError};
 use crate::tune::{self, Database, Effort, Machine, Problem, Tactic, TuneError};
 
+pub mod precise;
+mod simulate;
 mod staged;
 
+pub use simulate::Simulation;
 pub use staged::run_on_device;
 
 /// What any stage can report.
@@ -51,10 +56,19 @@ pub enum PipelineError {
     Rewrite(#[from] RewriteError),
     #[error(transparent)]
     #[diagnostic(transparent)]
+    Calibrate(#[from] CalibrateError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Metric(#[from] MetricError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
     Tune(#[from] TuneError),
     #[error(transparent)]
     #[diagnostic(code(engine::file))]
     Engine(#[from] EngineError),
+    #[error("the engine takes {least} bytes of device memory at least; `--max-memory` allows {most}")]
+    #[diagnostic(code(plan::memory), help("allow {least}, or use `--fp16`, or smaller shapes"))]
+    Memory { most: usize, least: usize },
     #[error(transparent)]
     #[diagnostic(transparent)]
     Runtime(#[from] RuntimeError),
@@ -80,8 +94,11 @@ impl PipelineError {
             PipelineError::Rules(_)
             | PipelineError::Compile(_)
             | PipelineError::Rewrite(_)
+            | PipelineError::Calibrate(_)
+            | PipelineError::Metric(_)
             | PipelineError::Tune(_)
             | PipelineError::Engine(_)
+            | PipelineError::Memory { .. }
             | PipelineError::Runtime(_)
             | PipelineError::Cuda(_) => false,
         }
@@ -103,6 +120,10 @@ pub struct Settings {
     pub precision: DType,
     /// Whether products of f32 may use TF32.
     pub tf32: bool,
+    /// Bytes of device memory that weights, activations and scratch memory of one execution may take.
+    pub max_memory: Option<usize>,
+    /// ONNX nodes whose work stays in f32 where `precision` is narrower.
+    pub wide: specialize::Wide,
     pub rules: RuleOptions,
 }
 
@@ -140,7 +161,8 @@ pub fn check_nvrtc() -> Result<(), PipelineError> {
     }
 }
 
-/// Runs a model on the reference interpreter, after the rules of the model phase.
+/// Runs a model on the reference interpreter, after the rules of the model phases; in a narrow
+/// precision as [`Simulation`] does.
 ///
 /// # Errors
 /// If a rule is wrong, inputs do not fit what the model declares, or a node fails.
@@ -149,9 +171,7 @@ pub fn run_reference(
     inputs: &[HostTensor],
     settings: &Settings,
 ) -> Result<Vec<HostTensor>, PipelineError> {
-    specialize::bind_inputs(graph, inputs)?;
-    let graph = rewrite_model(graph, &RuleSet::load(&settings.rules)?);
-    Ok(reference::run(&graph, inputs)?)
+    Simulation::new(graph, settings)?.run(inputs)
 }
 
 /// Runs the regions that a model is cut into on the reference interpreter: what a device computes,
@@ -259,24 +279,53 @@ pub fn compile(
     observer: &dyn Observer,
 ) -> Result<Engine, PipelineError> {
     let rules = RuleSet::load(&settings.rules)?;
-    let nvrtc = nvrtc()?.version().to_string();
-    let mut assembly = Assembly::new();
+    let mut plans = Vec::new();
     for core in cores {
         observer.stage("canonicalize", 0);
         let canonical = in_canonical_form(core, settings, &rules);
         for &arch in archs {
             observer.stage(&format!("fuse for {}", arch_name(arch)), 0);
             let fused = rewrite::fuse_canonical(&canonical, &rules, DeviceRates::for_sm(arch.sm))?;
-            let problems = problems(&fused, settings);
-            let tactics = tactics(&problems, arch, selection, observer)?;
-            let program = plan::plan(&fused, &tactics, arch, &mut assembly);
-            assembly.add(program);
+            plans.push((arch, fused));
         }
     }
+    let model = cores.first().map_or_else(String::new, |core| core.name.clone());
+    let build = |thrift| built(&model, &plans, settings, thrift, selection, observer);
+    let Some(most) = settings.max_memory else {
+        return build(Thrift::None);
+    };
+    let mut least = usize::MAX;
+    for thrift in [Thrift::None, Thrift::Order, Thrift::Workspace] {
+        let engine = build(thrift)?;
+        let bytes = engine.device_bytes();
+        if bytes <= most {
+            return Ok(engine);
+        }
+        least = least.min(bytes);
+    }
+    Err(PipelineError::Memory { most, least })
+}
+
+/// The engine of fused graphs, where so much is given up for less memory.
+fn built(
+    model: &str,
+    plans: &[(Arch, FusedGraph)],
+    settings: &Settings,
+    thrift: Thrift,
+    selection: &Selection,
+    observer: &dyn Observer,
+) -> Result<Engine, PipelineError> {
+    let mut assembly = Assembly::new();
+    for (arch, fused) in plans {
+        let problems = problems(fused, settings, thrift);
+        let tactics = tactics(&problems, *arch, selection, observer)?;
+        let program = plan::plan(fused, &tactics, *arch, thrift, &mut assembly);
+        assembly.add(program);
+    }
     let engine = assembly.finish(Identity {
-        model: cores.first().map_or_else(String::new, |core| core.name.clone()),
+        model: model.to_owned(),
         precision: settings.precision.name().to_owned(),
-        nvrtc,
+        nvrtc: nvrtc()?.version().to_string(),
     });
     engine::validate::validate(&engine)?;
     Ok(engine)
@@ -309,7 +358,8 @@ pub fn regions(core: &Graph, arch: Arch, settings: &Settings) -> Result<FusedGra
 }
 
 fn in_canonical_form(core: &Graph, settings: &Settings, rules: &RuleSet) -> Graph {
-    canonical_by(core, settings, |graph| canonicalize(graph, rules))
+    let canonical = canonical_by(core, settings, |graph| canonicalize(graph, rules));
+    specialize::pack_weights(&canonical)
 }
 
 /// The graph that the e-graph starts from, where `canonicalize` does a pass: it is asked once
@@ -324,7 +374,7 @@ pub fn canonical_by(
         // Casts would hide the spellings that rules recognise.
         narrow => {
             let recognised = canonicalize(core);
-            canonicalize(&specialize::lower_precision(&recognised, narrow))
+            canonicalize(&specialize::lower_except(&recognised, narrow, &settings.wide).0)
         }
     }
 }
@@ -333,7 +383,7 @@ fn nvrtc() -> Result<&'static Nvrtc, PipelineError> {
     Nvrtc::get().map_err(|missing| CompileError::NoNvrtc(missing.clone()).into())
 }
 
-fn problems(fused: &FusedGraph, settings: &Settings) -> Vec<Problem> {
+fn problems(fused: &FusedGraph, settings: &Settings, thrift: Thrift) -> Vec<Problem> {
     let options = KernelOptions { tf32: settings.tf32 };
     let problem = |number: usize| Problem {
         spec: kernel::spec(fused, number, &options),
@@ -342,6 +392,7 @@ fn problems(fused: &FusedGraph, settings: &Settings) -> Vec<Problem> {
             .iter()
             .map(|&id| matches!(fused.tensor(id).source, TensorSource::Weight(_)))
             .collect(),
+        workspace: thrift < Thrift::Workspace,
     };
     (0..fused.regions.len()).map(problem).collect()
 }

@@ -36,7 +36,11 @@ pub enum ReferenceError {
 /// If inputs are missing, a node fails, or an output is not a tensor.
 pub fn run(graph: &Graph, inputs: &[HostTensor]) -> Result<Vec<HostTensor>, ReferenceError> {
     let inputs = inputs.iter().cloned().map(Datum::Tensor).collect();
-    let outputs = run_data(graph, inputs)?;
+    tensors(graph, run_data(graph, inputs)?)
+}
+
+/// Outputs of `graph`, each of which must be a tensor.
+fn tensors(graph: &Graph, outputs: Vec<Datum>) -> Result<Vec<HostTensor>, ReferenceError> {
     outputs
         .into_iter()
         .zip(&graph.output_names)
@@ -45,6 +49,21 @@ pub fn run(graph: &Graph, inputs: &[HostTensor]) -> Result<Vec<HostTensor>, Refe
             Datum::Sequence(_) | Datum::Optional(_) => Err(ReferenceError::NotATensor { name: name.clone() }),
         })
         .collect()
+}
+
+/// As [`run`], telling `watch` of every tensor that a node of `graph` itself computes.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_watched(
+    graph: &Graph,
+    inputs: &[HostTensor],
+    watch: &dyn Fn(ValueId, &HostTensor),
+) -> Result<Vec<HostTensor>, ReferenceError> {
+    let inputs = inputs.iter().cloned().map(Datum::Tensor).collect();
+    let mut frame = Frame::new(graph, inputs, Around::Nothing)?;
+    frame.watch = Some(watch);
+    tensors(graph, frame.run()?)
 }
 
 /// Runs `graph` on tensors, sequences and optionals.
@@ -169,7 +188,10 @@ struct Frame<'a> {
     /// Values by name, for captures of subgraphs; empty where no node has one.
     names: HashMap<&'a str, ValueId>,
     around: Around<'a>,
+    watch: Option<Watch<'a>>,
 }
+
+type Watch<'a> = &'a dyn Fn(ValueId, &HostTensor);
 
 /// Where a graph finds what it captures.
 #[derive(Clone, Copy)]
@@ -197,6 +219,7 @@ impl<'a> Frame<'a> {
             last_use: Vec::new(),
             names: names(graph),
             around,
+            watch: None,
         };
         frame.last_use = frame.find_last_uses();
         frame.bind(inputs)?;
@@ -226,6 +249,9 @@ impl<'a> Frame<'a> {
         for (position, node) in self.graph.nodes.iter().enumerate() {
             let results = self.eval(node).map_err(|source| self.failure(position, source))?;
             for (&value, datum) in node.results.iter().zip(results) {
+                if let (Some(watch), Datum::Tensor(data)) = (self.watch, &datum) {
+                    watch(value, data);
+                }
                 self.data[value.0 as usize] = Some(datum);
             }
             self.free(node, position);

@@ -387,9 +387,27 @@ fn a_timing_cache_that_cannot_be_kept() {
 }
 
 #[test]
+fn precision_that_cannot_be_meant() {
+    let place = Place::with_model(&sum(weight()));
+    place.expect("int8_without_samples", USAGE, &compile(&["--int8"]));
+    let own =
+        |arguments: &[&'static str]| compile(&[&["--int8", "--calib", "own.cache"], arguments].concat());
+    place.write("own.cache", b"TRT-8510-EntropyCalibration2\nx: 3c010a14\n");
+    place.expect("budget_misspelt", USAGE, &own(&["--accuracy-budget", "top1"]));
+    place.expect(
+        "budget_without_samples",
+        USAGE,
+        &own(&["--accuracy-budget", "top1=1"]),
+    );
+    place.expect("method_misspelt", USAGE, &own(&["--calib-method", "entropi"]));
+    place.expect("layer_misspelt", USAGE, &own(&["--layerPrecisions", "sun:fp32"]));
+    place.write("own.cache", b"TRT-8510-EntropyCalibration2\nx 3c010a14\n");
+    place.expect("calibration_cache_is_damaged", FAILED, &own(&[]));
+}
+
+#[test]
 fn what_is_not_there_yet_is_refused() {
     let place = Place::with_model(&sum(weight()));
-    place.expect("int8_is_refused", REFUSED, &compile(&["--int8"]));
     let range = ["--minShapes=x:1x3", "--maxShapes=x:800x3"];
     place.expect("wide_shape_ranges_are_refused", REFUSED, &compile(&range));
 }

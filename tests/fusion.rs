@@ -217,3 +217,42 @@ fn a_norm_of_a_residual_is_no_kernel() {
     assert_eq!(kinds(&fused), [RegionKind::Dot, RegionKind::Dot]);
     assert_eq!(fused.regions[0].outputs.len(), 3);
 }
+
+/// Halves hide keys by the lowest number of theirs, which a sum would not absorb.
+#[test]
+fn attention_of_halves_masked_by_selection_is_one_kernel() {
+    let fused = fused_within(
+        "graph g(q: f16[1,2,6,8], k: f16[1,2,8,6], v: f16[1,2,6,8], mask: bool[1,1,6,6]) {
+           s = mul(matmul(q, k), f16[]{0.5})
+           w = softmax[axis=3](where(mask, s, f16[]{-65504.0}))
+           return matmul(w, v) as \"y\"
+         }",
+        &["masked_softmax_of_halves_keeps", "attention_scaled_biased_in_f32"],
+        4e-3,
+    );
+    assert_eq!(kinds(&fused), [RegionKind::Attention]);
+}
+
+/// The scale of channels is a part of the product that follows it.
+#[test]
+fn squeeze_and_excite_scales_in_the_product_behind_it() {
+    let fused = fused_within(
+        "graph g(i: f16[1,16,7,7]) {
+           x = conv[strides=[1,1], pads=[0,0,0,0], dilations=[1,1]](i, f16[16,16,3,3]{0.01 ..}, f16[16]{0.1 ..})
+           m = reduce_mean[axes=[2,3]](x)
+           h = relu(conv[strides=[1,1], pads=[0,0,0,0], dilations=[1,1]](m, f16[4,16,1,1]{0.5 ..}, f16[4]{0.1 ..}))
+           g = hard_sigmoid(conv[strides=[1,1], pads=[0,0,0,0], dilations=[1,1]](h, f16[16,4,1,1]{0.25 ..}, f16[16]{0.2 ..}))
+           y = conv[strides=[1,1], pads=[0,0,0,0], dilations=[1,1]](mul(x, g), f16[8,16,1,1]{0.25 ..}, f16[8]{0.2 ..})
+           return y as \"y\"
+         }",
+        &["conv_of_points"],
+        4e-3,
+    );
+    let dots = kinds(&fused).into_iter().filter(|kind| *kind == RegionKind::Dot);
+    assert_eq!(dots.count(), 3);
+    let scaled = fused.regions.iter().filter(|region| {
+        let ops: Vec<&str> = region.body.nodes.iter().map(|node| node.op).collect();
+        ops.contains(&"mul") && ops.contains(&"matmul")
+    });
+    assert_eq!(scaled.count(), 1);
+}

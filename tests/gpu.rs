@@ -28,6 +28,7 @@ use rtrt_codegen::pipeline::{self, Selection, Settings, Silent};
 use rtrt_codegen::reference;
 use rtrt_codegen::rewrite::RuleOptions;
 use rtrt_codegen::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
+use rtrt_codegen::specialize::Wide;
 use rtrt_codegen::testing::builder::GraphBuilder;
 use rtrt_codegen::testing::graphs;
 use rtrt_codegen::tune::{self, Database};
@@ -136,6 +137,7 @@ fn kernels_are_right(problems: Vec<Problem>) -> Result<(), Failed> {
     for Problem { label, spec, inputs } in problems {
         let problem = tune::Problem {
             weights: vec![false; inputs.len()],
+            workspace: true,
             spec,
         };
         let findings = tune::survey(&problem, &inputs, arch, &context, &cache)
@@ -159,6 +161,8 @@ fn settings(precision: DType) -> Settings {
         shapes: Vec::new(),
         precision,
         tf32: false,
+        max_memory: None,
+        wide: Wide::new(),
         rules: RuleOptions::default(),
     }
 }

@@ -27,6 +27,7 @@ use regions::Problem;
 use rtrt_codegen::ir::DType;
 use rtrt_codegen::kernel::{self, Arch};
 use rtrt_codegen::ops::{Lowering, TileKind};
+use rtrt_codegen::precision::Kind;
 use rtrt_codegen::reference;
 
 const SM_90: Arch = Arch {
@@ -236,6 +237,11 @@ fn attention_on_tensor_cores() {
 }
 
 #[test]
+fn attention_by_groups_of_warps() {
+    check_template(&attention_regions::of_groups(), "attention_wgmma", SM_90, 4);
+}
+
+#[test]
 fn attention_outside_tensor_cores() {
     check_template(&attention_regions::wide(), "attention_simt", SM_90, 4);
     check_template(&attention_regions::half_of_one_kind(), "attention_simt", SM_90, 1);
@@ -330,6 +336,20 @@ fn simt_sums_of_integers_that_blocks_share() {
 fn regions_of_quantised_models() {
     for name in quantized_models::NAMES {
         check_some(quantized_models::regions(name), 3);
+    }
+}
+
+#[test]
+fn regions_of_networks_quantised_here() {
+    for name in ["residual", "vit"] {
+        for (kind, float) in [
+            (Kind::Int8, DType::F32),
+            (Kind::Int8, DType::F16),
+            (Kind::Fp8, DType::F32),
+            (Kind::Int8Weights, DType::F16),
+        ] {
+            check_some(quantized_models::network(name, kind, float), 2);
+        }
     }
 }
 
@@ -429,6 +449,44 @@ fn products_by_groups_of_warps_in_every_tile() {
         products::Epilogue::Silu,
     );
     check_sums(&[deep], "gemm_wgmma", SM_90, usize::MAX, 4.0 * SUMS);
+}
+
+#[test]
+fn products_of_bytes() {
+    for (stored, product) in [
+        (DType::I8, DType::I32),
+        (DType::I8, DType::F32),
+        (DType::I8, DType::F16),
+    ] {
+        for template in ["gemm_mma", "gemm_wgmma"] {
+            check_template(&products::bytes(stored, product), template, SM_90, 2);
+            check_template(&products::byte_convolutions(stored, product), template, SM_90, 1);
+        }
+    }
+    let (stored, product) = (DType::F8E4M3, DType::F32);
+    check_template(&products::bytes(stored, product), "gemm_wgmma", SM_90, 2);
+    check_template(
+        &products::byte_convolutions(stored, product),
+        "gemm_wgmma",
+        SM_90,
+        1,
+    );
+}
+
+#[test]
+fn products_of_bytes_by_halves() {
+    for narrow in [DType::I8, DType::U8, DType::F8E4M3] {
+        check_template(&products::mixed(narrow), "gemm_mma", SM_90, 2);
+    }
+}
+
+#[test]
+fn products_of_scaled_columns() {
+    for dtype in [DType::F16, DType::BF16] {
+        check_sums(&products::scaled(dtype), "gemm_mma", SM_90, 3, 2.0 * SUMS);
+    }
+    check_sums(&products::scaled(DType::F16), "gemm_mma", SM_75, 2, 2.0 * SUMS);
+    check_sums(&products::scaled(DType::F16), "gemm_simt", SM_90, 1, 2.0 * SUMS);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use rtrt_codegen::ir::DType;
 use rtrt_codegen::kernel::{Arch, Launch, Param, Source};
 use rtrt_codegen::pipeline::{self, Selection, Settings, Silent};
 use rtrt_codegen::rewrite::RuleOptions;
+use rtrt_codegen::specialize::Wide;
 use tiers::have_nvrtc;
 
 const AXPY: &str = r#"
@@ -134,6 +135,8 @@ fn an_engine_of_tiled_operands_is_valid() {
         shapes: Vec::new(),
         precision: DType::F16,
         tf32: false,
+        max_memory: None,
+        wide: Wide::new(),
         rules: RuleOptions::default(),
     };
     let graph = regions::tiled_graph();

@@ -232,6 +232,26 @@ fn products_by_groups_of_warps_use_their_instructions() {
 }
 
 #[test]
+fn products_of_bytes_use_tensor_cores() {
+    let large = |stored| products::byte_product(stored, DType::F32, &[2048, 512], &[512, 1536]);
+    let claim = |kind| Claim {
+        has: kind,
+        lacks: &["LDL", "STL", "I2F.S8"],
+    };
+    let integers = large(DType::I8);
+    check(&integers, "gemm_wgmma", usize::MAX, |arch| {
+        arch.specific
+            .then_some(claim(&["IGMMA.64x*S8", "UTMALDG.3D", "SYNCS"]))
+    });
+    check(&integers, "gemm_mma", 2, |arch| {
+        (arch.sm >= 80).then_some(claim(&["IMMA.16832.S8", "LDGSTS.E*.128", "LDSM.16.M"]))
+    });
+    check(&large(DType::F8E4M3), "gemm_wgmma", usize::MAX, |arch| {
+        arch.specific.then_some(claim(&["QGMMA.64x*E4M3", "UTMALDG.3D"]))
+    });
+}
+
+#[test]
 fn products_in_tf32_use_tensor_cores() {
     check(&matmul(DType::F32, true), "gemm_mma", 1, |arch| {
         let now = &["HMMA.1688.F32.TF32", "LDGSTS.E*.128"];
@@ -275,6 +295,22 @@ fn attention_uses_tensor_cores() {
             &["HMMA.1688.F32", "LDSM.16.M", "LDSM.16.MT", "MUFU.EX2"],
         ))
     });
+}
+
+#[test]
+fn attention_by_groups_of_warps_uses_their_instructions() {
+    for problem in [
+        &attention_regions::of_models()[0],
+        &attention_regions::of_models()[2],
+    ] {
+        check(problem, "attention_wgmma", usize::MAX, |arch| {
+            let claim = Claim {
+                has: &["HGMMA.64x", "LDGSTS.E*.128", "MUFU.EX2"],
+                lacks: &["LDL", "STL", "HMMA.16816"],
+            };
+            arch.specific.then_some(claim)
+        });
+    }
 }
 
 const VECTORS: Claim = Claim {

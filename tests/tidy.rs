@@ -21,6 +21,7 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("onnx", &["ir", "ops"]),
     ("specialize", &["ir", "ops", "reference"]),
     ("rewrite", &["ir", "tile", "ops", "reference"]),
+    ("precision", &["aside", "io", "ir", "ops", "reference"]),
     ("kernel", &["ir", "tile", "ops", "rewrite"]),
     ("compile", &["aside", "kernel", "cuda"]),
     (

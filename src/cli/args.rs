@@ -26,6 +26,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Say what is in a model or an engine.
     Inspect(InspectArgs),
+    /// Take the ranges of a model's tensors from samples.
+    Calibrate(CalibrateArgs),
     /// Look at the rewrite rules.
     Rules(RulesArgs),
     /// Say what this machine offers and what is missing.
@@ -95,23 +97,70 @@ pub struct BuildArgs {
     /// Store activations and weights as bf16; sums stay in f32.
     #[arg(long, conflicts_with = "fp16")]
     pub bf16: bool,
-    /// Not supported yet; refused.
-    #[arg(long, hide = true)]
-    pub int8: bool,
-    /// Not supported yet; refused.
-    #[arg(long, hide = true)]
-    pub fp8: bool,
-    /// Not supported yet; refused.
-    #[arg(long, hide = true)]
-    pub best: bool,
     /// Let matrix products of f32 use TF32 tensor cores.
     #[arg(long)]
     pub tf32: bool,
     /// Strict f32; this is the default, and the flag is accepted for trtexec's users.
     #[arg(long = "noTF32", conflicts_with = "tf32")]
     pub no_tf32: bool,
+    /// Device memory that an execution may take: weights, activations and scratch memory, in bytes or
+    /// as `512M`. Less memory is paid for in speed; what cannot be met is an error.
+    #[arg(long, value_name = "SIZE")]
+    pub max_memory: Option<String>,
+    #[command(flatten)]
+    pub precision: PrecisionArgs,
     #[command(flatten)]
     pub rules: RuleArgs,
+}
+
+/// Which layers are stored in 8 bits, and what that may cost.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Precision")]
+pub struct PrecisionArgs {
+    /// Compute products of 8-bit integers where that is faster; needs `--calib`, unless the model is
+    /// quantised already.
+    #[arg(long)]
+    pub int8: bool,
+    /// Compute products of 8-bit floats (e4m3); needs `--calib`.
+    #[arg(long)]
+    pub fp8: bool,
+    /// The fastest of f16 and, with `--calib`, 8-bit integers, layer by layer.
+    #[arg(long, conflicts_with = "bf16")]
+    pub best: bool,
+    /// Store weights of products as 8-bit integers, and activations as floats.
+    #[arg(long = "int8-weights", conflicts_with_all = ["int8", "fp8", "best"])]
+    pub int8_weights: bool,
+    /// Keep the types of the model: nothing is narrowed or quantised.
+    #[arg(
+        long = "stronglyTyped",
+        conflicts_with_all = ["fp16", "bf16", "tf32", "int8", "fp8", "best", "int8_weights", "layer_precisions"]
+    )]
+    pub strongly_typed: bool,
+    /// Precision of single layers: `conv1:fp32,fc:int8,*:fp16`, of fp32, fp16, bf16, int8, fp8 and
+    /// int8-weights; `*` is every other layer.
+    #[arg(long = "layerPrecisions", value_name = "NAME:TYPE,..")]
+    pub layer_precisions: Option<String>,
+    /// Samples that ranges are taken from: an npz with a leading axis, or a folder of npz files or of
+    /// folders with `input_<j>.pb`. Also a calibration cache of TensorRT or of `calibrate`.
+    #[arg(long, value_name = "DIR|NPZ|CACHE")]
+    pub calib: Option<PathBuf>,
+    /// How ranges are chosen: minmax, entropy, mse, percentile or percentile:99.9.
+    #[arg(long = "calib-method", value_name = "METHOD", default_value = "entropy")]
+    pub calib_method: String,
+    /// Give activations a zero point.
+    #[arg(long)]
+    pub asymmetric: bool,
+    /// Loss that is allowed on `--held`: top1=POINTS, cosine=LEAST, relative=MOST, or
+    /// cmd:PROGRAM=MOST. What cannot keep it is not saved.
+    #[arg(long = "accuracy-budget", value_name = "METRIC=VALUE")]
+    pub accuracy_budget: Option<String>,
+    /// Samples that losses are measured on, as for `--calib`; an array `label` makes top1 the accuracy
+    /// lost. The samples of `--calib` unless given.
+    #[arg(long, value_name = "DIR|NPZ")]
+    pub held: Option<PathBuf>,
+    /// Write the precision of every layer as JSON.
+    #[arg(long = "precision-report", value_name = "FILE")]
+    pub precision_report: Option<PathBuf>,
 }
 
 /// Which rules take part.
@@ -323,6 +372,33 @@ pub struct InspectArgs {
     pub arch: String,
     #[command(flatten)]
     pub build: BuildArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct CalibrateArgs {
+    /// The ONNX model.
+    pub model: PathBuf,
+    /// Samples: an npz with a leading axis, or a folder of npz files or of folders with `input_<j>.pb`.
+    #[arg(long, value_name = "DIR|NPZ")]
+    pub calib: PathBuf,
+    /// How ranges are chosen: minmax, entropy, mse, percentile or percentile:99.9.
+    #[arg(
+        long,
+        visible_alias = "calib-method",
+        value_name = "METHOD",
+        default_value = "entropy"
+    )]
+    pub method: String,
+    /// The cache to write, in TensorRT's format; the model's name with `.cache` unless given.
+    /// Unfinished work is kept beside it, and gone on with.
+    #[arg(short = 'o', long = "output", value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Use only so many batches of the samples.
+    #[arg(long, value_name = "N")]
+    pub batches: Option<usize>,
+    /// Machine-readable report on stdout.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -10,21 +10,48 @@ use crate::pipeline::Settings;
 use crate::rewrite::rule_ast::Numerics;
 use crate::rewrite::rule_error::closest;
 use crate::rewrite::rule_set::{RuleOptions, RuleSet};
-use crate::specialize::{self, RangeError, ShapeRange, Shapes};
+use crate::specialize::{self, RangeError, ShapeRange, Shapes, Wide};
 
 /// What the arguments ask for.
 pub fn settings(args: &BuildArgs) -> Result<Settings, Failure> {
-    refuse_quantised(args)?;
     Ok(Settings {
         shapes: bound_shapes(args)?,
-        precision: match (args.fp16, args.bf16) {
+        precision: match (args.fp16 || args.precision.best, args.bf16) {
             (true, _) => DType::F16,
             (false, true) => DType::BF16,
             (false, false) => DType::F32,
         },
         tf32: args.tf32,
+        max_memory: args.max_memory.as_deref().map(bytes).transpose()?,
+        wide: Wide::new(),
         rules: rule_options(&args.rules)?,
     })
+}
+
+/// `512M`, `1.5G`, or plain bytes; suffixes are powers of 1024.
+fn bytes(text: &str) -> Result<usize, Failure> {
+    let wrong = || {
+        Failure::usage(format!(
+            "`--max-memory {text}`: expected bytes, or a number with K, M or G"
+        ))
+    };
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (&text[..at], 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let number: f64 = digits.parse().map_err(|_| wrong())?;
+    let n_bytes = number * f64::from(1u32 << shift);
+    if !(0.0..1e18).contains(&n_bytes) {
+        return Err(wrong());
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked above"
+    )]
+    Ok(n_bytes as usize)
 }
 
 /// Which rules take part.
@@ -41,14 +68,6 @@ pub fn rule_options(args: &RuleArgs) -> Result<RuleOptions, Failure> {
 pub fn check_rules(settings: &Settings) -> Result<(), Failure> {
     RuleSet::load(&settings.rules)?;
     Ok(())
-}
-
-fn refuse_quantised(args: &BuildArgs) -> Result<(), Failure> {
-    let asked = [(args.int8, "--int8"), (args.fp8, "--fp8"), (args.best, "--best")];
-    match asked.into_iter().find(|(is_asked, _)| *is_asked) {
-        Some((_, flag)) => Err(Failure::refused(format!("`{flag}`"), "use `--fp16` or `--bf16`")),
-        None => Ok(()),
-    }
 }
 
 fn numerics(name: &str) -> Result<Numerics, Failure> {
@@ -216,6 +235,16 @@ mod tests {
         let listed = parsed(&["--shapes=x:4x3", "--shapes=x:2x3"]).unwrap();
         assert_eq!(listed.shapes, [("x".to_owned(), vec![4, 3])]);
         assert_eq!(parsed(&["--shapes", "x"]).unwrap_err().exit, 2);
+    }
+
+    #[test]
+    fn sizes_have_suffixes() {
+        assert_eq!(bytes("4096").unwrap(), 4096);
+        assert_eq!(bytes("1.5k").unwrap(), 1536);
+        assert_eq!(bytes("2G").unwrap(), 2 << 30);
+        for wrong in ["", "M", "-1", "12Q", "inf", "NaN"] {
+            assert_eq!(bytes(wrong).unwrap_err().exit, 2, "{wrong}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::build;
 use super::engine_report::EngineReport;
 use super::failure::Failure;
 use super::out;
+use super::precision::{self, Decided};
 use super::progress::Progress;
 use crate::engine::{self, Engine};
 use crate::ir::Graph;
@@ -21,13 +22,25 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     // Building takes long; what can be known to fail is said first.
     io::check_writable(&output)?;
     build::check_rules(&settings)?;
+    precision::check(&args.build)?;
     let selection = selection(args);
     selection.check(&archs)?;
     let progress = Progress::new(false);
     progress.stage("import", 0);
     let model = onnx::import_file(&args.model)?;
+    let Decided {
+        graph,
+        settings,
+        report: decided,
+    } = precision::decide(
+        model.graph,
+        &args.build,
+        settings,
+        archs.first().copied(),
+        &progress,
+    )?;
     progress.stage("specialize", 0);
-    let cores = cores(args, &model.graph, &settings)?;
+    let cores = cores(args, &graph, &settings)?;
     pipeline::check_nvrtc()?;
     let engine = pipeline::compile(&cores, &archs, &settings, &selection, &progress)?;
     if let Some(folder) = &args.dump_kernels {
@@ -36,6 +49,9 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     progress.stage("save", 0);
     engine::save(&engine, &output)?;
     drop(progress);
+    if let Some(decided) = decided.filter(|_| !args.json) {
+        precision::print(&decided)?;
+    }
     report(args, &engine, &output)
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::args::InspectArgs;
 use super::engine_report::EngineReport;
 use super::failure::Failure;
-use super::{build, model, out};
+use super::{build, model, out, precision};
 use crate::ir::text::print_brief;
 use crate::ir::{Graph, Source};
 use crate::onnx::Model;
@@ -85,16 +85,24 @@ fn inspect_engine(args: &InspectArgs) -> Result<(), Failure> {
 
 /// The model in text form after a stage of compiling it; weights are abbreviated.
 fn print_graph(graph: &Graph, stage: &str, args: &InspectArgs) -> Result<(), Failure> {
+    let settings = build::settings(&args.build)?;
+    let arch = build::archs(&args.arch)?[0];
+    let decided = precision::decide(
+        graph.clone(),
+        &args.build,
+        settings,
+        Some(arch),
+        &pipeline::Silent,
+    )?;
+    let (graph, settings) = (&decided.graph, decided.settings);
     if stage == "imported" {
         return out::line(&print_brief(graph));
     }
-    let settings = build::settings(&args.build)?;
     let core = pipeline::lower(graph, &settings)?;
     match stage {
         "core" => out::line(&print_brief(&core)),
         "canonical" => out::line(&print_brief(&pipeline::canonical(&core, &settings)?)),
         _ => {
-            let arch = build::archs(&args.arch)?[0];
             let fused = pipeline::regions(&core, arch, &settings)?;
             fused
                 .regions

@@ -6,6 +6,7 @@
 pub mod args;
 mod bench;
 mod build;
+mod calibrate;
 mod compile;
 mod device;
 mod doctor;
@@ -15,6 +16,7 @@ mod inspect;
 mod manifest;
 mod model;
 mod out;
+mod precision;
 mod progress;
 mod rules;
 mod run;
@@ -59,6 +61,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Rules(args) => rules::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -6,7 +6,7 @@ use super::args::RunArgs;
 use super::device::Device;
 use super::failure::Failure;
 use super::manifest::{self, Case};
-use super::{build, inspect, out};
+use super::{build, inspect, out, precision};
 use crate::io::Port;
 use crate::ir::HostTensor;
 use crate::pipeline;
@@ -15,6 +15,7 @@ use crate::{io, onnx, ops};
 
 pub fn run(args: &RunArgs) -> Result<(), Failure> {
     build::check_rules(&build::settings(&args.build)?)?;
+    precision::check(&args.build)?;
     if let Some(path) = &args.manifest {
         return manifest::serve(path, |case| run_case(args, case).map(|_| ()));
     }
@@ -47,11 +48,17 @@ fn run_case(args: &RunArgs, case: &Case) -> Result<Named, Failure> {
         let model = onnx::import_file(&case.model)?;
         let inputs = io::read_inputs(&case.inputs, &pipeline::ports(&model.graph))?;
         let settings = build::settings(&args.build)?;
-        let results = match device {
-            Device::Cpu => pipeline::run_reference(&model.graph, &inputs, &settings)?,
-            Device::Cuda(ordinal) => pipeline::run_on_device(&model.graph, &inputs, &settings, ordinal)?,
+        let arch = match device {
+            Device::Cpu => None,
+            Device::Cuda(ordinal) => Some(pipeline::arch_of_device(ordinal)?),
         };
-        (model.graph.output_names, results)
+        let decided = precision::decide(model.graph, &args.build, settings, arch, &pipeline::Silent)?;
+        let (graph, settings) = (decided.graph, decided.settings);
+        let results = match device {
+            Device::Cpu => pipeline::run_reference(&graph, &inputs, &settings)?,
+            Device::Cuda(ordinal) => pipeline::run_on_device(&graph, &inputs, &settings, ordinal)?,
+        };
+        (graph.output_names, results)
     };
     io::write_outputs(&case.outputs, &names, &results)?;
     Ok(names.into_iter().zip(results).collect())

@@ -273,6 +273,22 @@ impl Engine {
         &self.blobs[self.header.weights]
     }
 
+    /// Device memory of one execution: weights, and the largest arena and scratch memory of any
+    /// architecture.
+    pub fn device_bytes(&self) -> usize {
+        let own = |arch: &str| {
+            let programs = || self.header.programs.iter().filter(|program| program.arch == arch);
+            let arena = programs().map(|program| program.arena_bytes).max().unwrap_or(0);
+            let workspace = programs()
+                .map(|program| program.workspace_bytes)
+                .max()
+                .unwrap_or(0);
+            arena + workspace
+        };
+        let archs = self.header.programs.iter().map(|program| own(&program.arch));
+        self.weights().len() + archs.max().unwrap_or(0)
+    }
+
     /// The program of a profile for a device of compute capability `sm` (times ten): the exact
     /// architecture, its `a` form first, else the newest older one of the same major
     /// version, whose cubins the device still executes. Tegra devices share binaries with none.

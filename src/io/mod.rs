@@ -8,6 +8,7 @@
 mod bits;
 mod npy;
 mod npz;
+pub mod samples;
 
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,9 @@ pub enum IoError {
         name: String,
         found: Vec<String>,
     },
+    #[error("cannot take samples from `{}`: {reason}", path.display())]
+    #[diagnostic(code(io::samples))]
+    Samples { path: PathBuf, reason: String },
     #[error("`{}` holds neither `{stem}.pb` nor `{stem}.npy`", folder.display())]
     #[diagnostic(code(io::missing))]
     NoFile { folder: PathBuf, stem: String },

@@ -16,7 +16,7 @@ use crate::tile::{Cond, Expr, ExprId, Extent, Index, ReduceOp, TileCtx};
 ///
 /// Query head `i` uses key head `i / (h / g)`. The scores pass through
 /// `softcap * tanh(score / softcap)` unless `softcap` is zero, then `bias` is added, which
-/// broadcasts to `[b, h, s, t]`. With `causal`, query `i` sees keys up to `i + causal_offset`.
+/// broadcasts to `[b, h, s, t]` and may be `f32` for halves. With `causal`, query `i` sees keys up to `i + causal_offset`.
 /// A row that sees no key, or only scores of minus infinity, gives zeros.
 pub static ATTENTION: OpDef = OpDef {
     name: "attention",
@@ -90,7 +90,10 @@ fn infer_attention(ctx: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {
     infer::expect_kind(dtype, "a float kind", DType::is_float)?;
     let sizes = Sizes::new(&ctx.dims(0)?, &ctx.dims(1)?, &ctx.dims(2)?)?;
     if let Some(bias) = ctx.optional(3) {
-        infer::same_dtype(ctx, 0, 3)?;
+        // Halves may be masked by numbers that only a wider kind holds.
+        if bias.dtype != DType::F32 || dtype.size_bytes() > 2 {
+            infer::same_dtype(ctx, 0, 3)?;
+        }
         let scores = sizes.scores();
         if infer::broadcast(&infer::known_dims(bias)?, &scores)? != scores {
             return Err(OpError::invalid(format!("a bias `{bias}` for scores {scores:?}")));

@@ -74,7 +74,19 @@ pub static Q_LINEAR_GLOBAL_AVERAGE_POOL: OpDef = OpDef {
     ..FORM
 };
 
+/// ONNX Runtime's softmax of a quantised tensor, quantised again. What `opset` says of other axes than
+/// the last is not looked at: those are refused.
+pub static Q_LINEAR_SOFTMAX: OpDef = OpDef {
+    name: "QLinearSoftmax",
+    onnx: &[OnnxOp::new("QLinearSoftmax").of("com.microsoft")],
+    operands: Operands::exactly(&["x", "x_scale", "x_zero_point", "y_scale", "y_zero_point"]),
+    attrs: &[int_attr("axis", -1), optional_attr("opset", AttrKind::Int)],
+    lower: Lowering::Expand(q_linear_softmax),
+    ..FORM
+};
+
 pub static OPS: &[&OpDef] = &[
+    &Q_LINEAR_SOFTMAX,
     &QUANTIZE_LINEAR,
     &DEQUANTIZE_LINEAR,
     &DYNAMIC_QUANTIZE_LINEAR,
@@ -275,6 +287,30 @@ fn q_linear_add(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     let y_zero = ctx.value(7)?;
     let to = ctx.dtype_of(y_zero);
     Ok(vec![quantized(ctx, sum, None, to)?])
+}
+
+/// The softmax of the dequantised tensor.
+fn q_linear_softmax(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
+    let (x, zero) = (ctx.value(0)?, ctx.value(2)?);
+    let rank = ctx.dims_of(x).len();
+    if infer::axis(ctx.attrs, rank)? + 1 != rank {
+        return Err(OpError::unsupported(
+            "a quantised softmax over another axis than the last",
+        ));
+    }
+    let zero = ctx.reshape(zero, &[])?;
+    let (x, zero) = (ctx.cast(x, DType::F32)?, ctx.cast(zero, DType::F32)?);
+    let scale = number(ctx, 1)?;
+    let centred = ctx.binary("sub", x, zero)?;
+    let x = ctx.binary("mul", centred, scale)?;
+    let last = Attrs::new().with("axis", Attr::Int(rank as i64 - 1));
+    let y = ctx.emit("softmax", &[x], last)?;
+    let scale = number(ctx, 3)?;
+    let scaled = ctx.binary("div", y, scale)?;
+    let y_zero = ctx.value(4)?;
+    let to = ctx.dtype_of(y_zero);
+    let y_zero = ctx.reshape(y_zero, &[])?;
+    Ok(vec![quantized(ctx, scaled, Some(y_zero), to)?])
 }
 
 /// The sum of all cells without their zero points, times `x_scale / (y_scale * cells)`.

@@ -119,7 +119,9 @@ fn tile_softmax(ctx: &mut TileCtx<'_, '_>) -> ExprId {
     let (shifted, sum) = tile_shifted(ctx);
     let dtype = ctx.result.dtype;
     let exp = ctx.body.map("exp", &[shifted], dtype);
-    ctx.body.map("div", &[exp, sum], dtype)
+    // One division per row: the sum is between one and the number of terms.
+    let scale = ctx.body.map("reciprocal", &[sum], dtype);
+    ctx.body.map("mul", &[exp, scale], dtype)
 }
 
 fn tile_log_softmax(ctx: &mut TileCtx<'_, '_>) -> ExprId {

@@ -74,6 +74,11 @@ impl Assembly {
         })
     }
 
+    /// Bytes of all weights so far.
+    pub fn weights_bytes(&self) -> usize {
+        self.weights.len()
+    }
+
     pub fn add(&mut self, program: Program) {
         self.programs.push(program);
     }

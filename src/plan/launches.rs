@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::arena;
 use super::assembly::Assembly;
 use super::lifetimes::{Lifetime, Storage, padded};
+use super::{arena, order};
 use crate::compile::arch_name;
 use crate::engine::{
     ALIGNMENT, Arg, Binding, Explanation, Kernel, Launch, Memory, Place, Profile, Program, Rejected,
@@ -18,10 +18,28 @@ use crate::tune::Tactic;
 /// Compute capability (times ten) from which `rt_await_predecessors` of the prelude waits.
 const WAITING_SM: u32 = 90;
 
+/// What is given up for less memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Thrift {
+    /// Nothing: launches in the order of the regions, close to what they read.
+    #[default]
+    None,
+    /// The order of launches, where another one keeps less alive.
+    Order,
+    /// Also variants that need scratch memory.
+    Workspace,
+}
+
 /// Orders the launches of `fused`, places its tensors, and adds what they need to `assembly`.
 /// `tactics[i]` solves region `i`.
-pub fn plan(fused: &FusedGraph, tactics: &[Tactic], arch: Arch, assembly: &mut Assembly) -> Program {
-    let storage = Storage::of(fused);
+pub fn plan(
+    fused: &FusedGraph,
+    tactics: &[Tactic],
+    arch: Arch,
+    thrift: Thrift,
+    assembly: &mut Assembly,
+) -> Program {
+    let storage = storage(fused, thrift);
     let lifetimes = storage.lifetimes(fused);
     let spans: Vec<Lifetime> = lifetimes.iter().map(|(_, own)| *own).collect();
     let packing = arena::pack(&spans, ALIGNMENT);
@@ -58,6 +76,25 @@ pub fn plan(fused: &FusedGraph, tactics: &[Tactic], arch: Arch, assembly: &mut A
         arena_lower_bound_bytes: arena::lower_bound(&spans),
         workspace_bytes: planner.workspace_bytes,
         kernels_wait: arch.sm >= WAITING_SM,
+    }
+}
+
+/// The launches, in the order in which less memory is alive where that is worth something.
+fn storage(fused: &FusedGraph, thrift: Thrift) -> Storage {
+    let given = Storage::of(fused);
+    if thrift == Thrift::None {
+        return given;
+    }
+    let other = Storage::of(fused).in_order(order::least_memory(fused, &given));
+    let alive = |storage: &Storage| {
+        let lifetimes = storage.lifetimes(fused);
+        let spans: Vec<Lifetime> = lifetimes.iter().map(|(_, own)| *own).collect();
+        arena::lower_bound(&spans)
+    };
+    if alive(&other) < alive(&given) {
+        other
+    } else {
+        given
     }
 }
 

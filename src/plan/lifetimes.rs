@@ -46,6 +46,11 @@ impl Storage {
         Storage { steps, owner }
     }
 
+    /// The same launches in another order, which must keep that of launches on the same memory.
+    pub fn in_order(self, steps: Vec<usize>) -> Self {
+        Storage { steps, ..self }
+    }
+
     pub fn owner(&self, id: TensorId) -> TensorId {
         self.owner[id.0 as usize]
     }

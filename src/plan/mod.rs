@@ -10,6 +10,7 @@ pub mod arena;
 mod assembly;
 mod launches;
 pub mod lifetimes;
+pub mod order;
 
 pub use assembly::{Assembly, Identity};
-pub use launches::plan;
+pub use launches::{Thrift, plan};

@@ -72,7 +72,7 @@ fn run_phases(graph: &Graph, rules: &RuleSet, watch: Option<&mut dyn Watch>) -> 
     (rewriter.work.finish(), rewriter.fired)
 }
 
-/// An imported model after the rules of the model phase. Types of its values need not be known.
+/// An imported model after the rules of the model phases. Types of its values need not be known.
 ///
 /// A graph with control flow is left as it is: bodies read values of the graph by name, so that
 /// no value can be known to have lost its last reader.
@@ -86,12 +86,12 @@ pub fn rewrite_model_watched(
     rules: &RuleSet,
     watch: Option<&mut dyn Watch>,
 ) -> (Graph, Fired) {
-    let active: Vec<&Rule> = rules
-        .rules
-        .iter()
-        .filter(|rule| rule.header.phase == Phase::Model)
-        .collect();
-    let applies = |node: &Node| active.iter().any(|rule| heads(rule, node.op));
+    let until = |phase: Phase| -> Vec<&Rule> {
+        let active = rules.rules.iter().filter(|rule| rule.header.phase <= phase);
+        active.collect()
+    };
+    let all = until(Phase::ModelRest);
+    let applies = |node: &Node| all.iter().any(|rule| heads(rule, node.op));
     if graph.nodes.iter().any(|node| node.bodies().next().is_some()) || !graph.nodes.iter().any(applies) {
         return (graph.clone(), Fired::new());
     }
@@ -100,8 +100,10 @@ pub fn rewrite_model_watched(
         fired: Fired::new(),
         watch,
     };
-    rewriter.run(&active, Phase::Model);
-    rewriter.tell_misses(Phase::Model);
+    for phase in [Phase::Model, Phase::ModelRest] {
+        rewriter.run(&until(phase), phase);
+        rewriter.tell_misses(phase);
+    }
     (rewriter.work.finish(), rewriter.fired)
 }
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cost::DeviceRates;
-use super::net::{Net, NetExpr};
+use super::net::{Net, NetExpr, Use};
 use super::regions::RegionKind;
 use crate::ir::{Attr, DType};
 use crate::ops::TileKind;
@@ -219,7 +219,8 @@ impl Cone<'_> {
                 match expr.kind {
                     TileKind::View => true,
                     TileKind::Map => match kind {
-                        RegionKind::Dot | RegionKind::Window => expr.op == CONVERSION,
+                        RegionKind::Dot => expr.op == CONVERSION || (n == 0 && self.is_scale(anchor)),
+                        RegionKind::Window => expr.op == CONVERSION,
                         // The bias of attention is read element by element, like any load.
                         RegionKind::Attention => expr.op == CONVERSION || n >= 3,
                         RegionKind::Pointwise | RegionKind::Row | RegionKind::Reduce | RegionKind::Other => {
@@ -231,6 +232,35 @@ impl Cone<'_> {
                 }
             })
         })
+    }
+
+    /// Whether what the first operand of a product is made of is rows of halves as they lie in
+    /// memory, each column times its own number: matrix instructions take them from registers.
+    fn is_scale(&self, product: usize) -> bool {
+        let Some(Some(operand)) = self.expr(product).operands.first() else {
+            return false;
+        };
+        let ty = &self.net.tensors[operand.tensor].ty;
+        let Some(depth) = ty.dims().last().copied() else {
+            return false;
+        };
+        let is_half = ty.dtype == DType::F16 || (ty.dtype == DType::BF16 && self.device.sm >= 80);
+        let made = self.ancestors(product, 0);
+        let products = made.iter().filter(|&&tensor| self.expr(tensor).op == "mul");
+        let keeps_columns = |tensor: &usize| {
+            let (expr, own) = (self.expr(*tensor), &self.net.tensors[*tensor]);
+            let is_row = own.ty.dims().last() == Some(&depth);
+            let scale = |operand: &Use| {
+                let scale = &self.net.tensors[operand.tensor];
+                scale.n_elements == depth && scale.ty.dims().last() == Some(&depth)
+            };
+            match expr.op {
+                "reshape" => is_row,
+                "mul" => is_row && own.n_elements > depth && expr.uses().any(scale),
+                _ => false,
+            }
+        };
+        is_half && products.count() == 1 && made.iter().all(keeps_columns)
     }
 
     /// Operands of the epilogue are loads with maps and views on them.

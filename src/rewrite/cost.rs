@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 pub use super::devices::DeviceRates;
 use super::language::{def_of, kind_of};
-use super::net::{Net, NetExpr};
+use super::net::{Net, NetExpr, NetSource};
 use crate::ir::{Attrs, TensorType};
 use crate::ops::{TileKind, Tolerance};
 
@@ -82,6 +82,8 @@ pub fn as_f64(n: usize) -> f64 {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Work {
     pub bytes: f64,
+    /// Microseconds of moving them.
+    pub move_us: f64,
     /// Microseconds of arithmetic at peak rates.
     pub compute_us: f64,
 }
@@ -89,7 +91,7 @@ pub struct Work {
 impl Work {
     /// Lower bound of the time, in microseconds.
     pub fn bound_us(&self, device: &DeviceRates) -> f64 {
-        device.launch_us + device.move_us(self.bytes).max(self.compute_us)
+        device.launch_us + self.move_us.max(self.compute_us)
     }
 }
 
@@ -121,14 +123,21 @@ pub fn work_of(
             *reads.entry(operand.tensor).or_default() += reads_of(net, expr, operand.tensor, times, own);
         }
     }
+    let (mut weights, mut values) = (0.0, 0.0);
     for (&tensor, &times) in reads.iter().filter(|(tensor, _)| !inlined.contains_key(tensor)) {
         let tensor = &net.tensors[tensor];
-        work.bytes += times.min(as_f64(tensor.n_elements)) * as_f64(tensor.ty.dtype.size_bytes());
+        let bytes = times.min(as_f64(tensor.n_elements)) * as_f64(tensor.ty.dtype.size_bytes());
+        match tensor.source {
+            NetSource::Const(_) => weights += bytes,
+            NetSource::Input(_) | NetSource::Device => values += bytes,
+        }
     }
-    work.bytes += outputs
+    let written = outputs
         .iter()
-        .map(|&output| as_f64(net.tensors[output].n_bytes()))
-        .sum::<f64>();
+        .map(|&output| as_f64(net.tensors[output].n_bytes()));
+    values += written.sum::<f64>();
+    work.bytes = weights + values;
+    work.move_us = device.move_us(values) + device.weights_us(weights, as_f64(net.weight_bytes));
     work
 }
 

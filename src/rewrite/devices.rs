@@ -78,7 +78,18 @@ impl DeviceRates {
     /// Microseconds to move `bytes`, which are read or written once by one kernel.
     pub fn move_us(&self, bytes: f64) -> f64 {
         // A kernel's operands were written just before it ran: what fits in half of L2 is there.
-        let fits = bytes < self.l2_mb * 0.5e6;
+        self.stay_us(bytes, bytes)
+    }
+
+    /// Microseconds to read `bytes` of weights. Since the kernel ran last, all others have read
+    /// theirs, `all` bytes together.
+    pub fn weights_us(&self, bytes: f64, all: f64) -> f64 {
+        self.stay_us(bytes, all.max(bytes))
+    }
+
+    /// Microseconds to move `bytes`, which share L2 with `beside`, themselves among them.
+    fn stay_us(&self, bytes: f64, beside: f64) -> f64 {
+        let fits = beside < self.l2_mb * 0.5e6;
         bytes / (1e3 * if fits { self.l2_gbps } else { self.bandwidth_gbps })
     }
 }
@@ -221,5 +232,12 @@ mod tests {
     fn small_tensors_move_at_the_speed_of_l2() {
         let device = DeviceRates::for_sm(90);
         assert!(device.move_us(1e6) < device.move_us(1e9) / 1e3);
+    }
+
+    #[test]
+    fn weights_stay_in_l2_where_all_of_them_do() {
+        let device = DeviceRates::for_sm(87);
+        assert!(device.weights_us(1e6, 1e6) < device.weights_us(1e6, 1e8));
+        assert!((device.weights_us(1e6, 1e8) - device.weights_us(3e6, 1e8) / 3.0).abs() < 1e-9);
     }
 }

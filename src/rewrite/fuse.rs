@@ -11,6 +11,7 @@ use super::extract::{self, Names};
 use super::fold::Folder;
 use super::frontier;
 use super::limits::Limits;
+use super::prepack::prepack;
 use super::regions::{FusedGraph, RuleUse};
 use super::rule_set::RuleSet;
 use super::saturate::{rule_list, saturate};
@@ -59,7 +60,9 @@ pub fn fuse_canonical(
         places: &places_by_name(rules),
     };
     let mut folder = Folder::new(&net, &terms.terms.analysis.interner.weights);
-    extract::extract(&net, &chosen, &mut folder, &names, device)
+    let mut fused = extract::extract(&net, &chosen, &mut folder, &names, device)?;
+    prepack(&mut fused);
+    Ok(fused)
 }
 
 /// What was chosen among the candidates of a tensor, and what was not.

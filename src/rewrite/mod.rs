@@ -24,6 +24,7 @@ pub mod language;
 pub mod limits;
 pub mod match_graph;
 pub mod net;
+mod prepack;
 pub mod probe;
 mod ranges;
 pub mod regions;

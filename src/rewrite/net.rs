@@ -12,6 +12,8 @@ pub struct Net {
     pub exprs: Vec<NetExpr>,
     /// Values of the model's outputs, in order; one may be listed twice.
     pub outputs: Vec<usize>,
+    /// Bytes of all weights of the model.
+    pub weight_bytes: usize,
 }
 
 /// A value that may exist in memory.

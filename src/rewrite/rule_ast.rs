@@ -52,6 +52,8 @@ pub enum Item {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
     Model,
+    /// Where those of `Model` did not fire.
+    ModelRest,
     Canonical,
     Recognize,
     Algebra,
@@ -63,8 +65,9 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in the order in which they run.
-    pub const ALL: [Phase; 8] = [
+    pub const ALL: [Phase; 9] = [
         Phase::Model,
+        Phase::ModelRest,
         Phase::Canonical,
         Phase::Recognize,
         Phase::Algebra,
@@ -77,6 +80,7 @@ impl Phase {
     pub const fn name(self) -> &'static str {
         match self {
             Phase::Model => "model",
+            Phase::ModelRest => "model_rest",
             Phase::Canonical => "canonical",
             Phase::Recognize => "recognize",
             Phase::Algebra => "algebra",

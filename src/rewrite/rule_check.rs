@@ -93,7 +93,7 @@ fn check_rule(rule: &Rule, errors: &mut Vec<RuleError>) {
 fn check_arrow(rule: &Rule, errors: &mut Vec<RuleError>) {
     let destructive = rule.arrow == Arrow::Replace;
     let (allowed, help) = match rule.header.phase {
-        Phase::Model | Phase::Canonical | Phase::Recognize | Phase::Layout => (
+        Phase::Model | Phase::ModelRest | Phase::Canonical | Phase::Recognize | Phase::Layout => (
             destructive,
             "rules of this phase run before the e-graph and replace: write `~>`",
         ),

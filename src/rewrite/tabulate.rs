@@ -203,6 +203,8 @@ impl Table<'_> {
             .iter()
             .map(|&id| self.places[&self.terms.find(id)])
             .collect();
+        let is_weight = |tensor: &&NetTensor| matches!(tensor.source, NetSource::Const(Some(_)));
+        net.weight_bytes = net.tensors.iter().filter(is_weight).map(NetTensor::n_bytes).sum();
         net.count_consumers();
         net
     }

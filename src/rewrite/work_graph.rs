@@ -66,7 +66,7 @@ impl WorkGraph {
     /// types are not known yet.
     pub fn for_phase(graph: Graph, phase: Phase) -> Self {
         WorkGraph {
-            keeps_forms: phase == Phase::Model,
+            keeps_forms: matches!(phase, Phase::Model | Phase::ModelRest),
             ..WorkGraph::new(graph)
         }
     }

@@ -10,6 +10,7 @@ pub mod bindings;
 mod control;
 mod error;
 mod fold;
+mod pack;
 pub mod precision;
 mod ranges;
 mod scope;
@@ -20,7 +21,8 @@ mod walk;
 
 pub use bindings::{BindError, Bindings, bind, bind_inputs};
 pub use error::{Problem, SpecializeError};
-pub use precision::lower_precision;
+pub use pack::pack_weights;
+pub use precision::{Island, Reason, Wide, lower_except, lower_precision};
 pub use ranges::{RangeError, ShapeRange, Shapes, every_shape};
 pub use stages::{StagesError, run_in_stages};
 

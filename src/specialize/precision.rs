@@ -17,10 +17,15 @@
 //!   tensors hold one number per channel.
 //! - What moves elements of an input to an output, such as the keys and values that a decoder keeps,
 //!   stays in f32, the kind of both; who reads it narrow converts it as it is read.
+//! - What scales integers to floats, or floats to the integers that they are rounded to, stays in f32,
+//!   and so do products of bytes that are held in floats: their sums leave the range of `f16`.
+//! - Nodes that [`Wide`] names stay in f32, because calibration saw large values there or a user asked.
 //! - Weights round to nearest; finite ones stay finite (a mask of -3.4e38 becomes -65504).
 //! - Statistics of a batch normalisation become a scale and an offset before they are rounded.
 //!
 //! Casts cost nothing where they fuse, because kernels compute in f32.
+
+use std::collections::BTreeSet;
 
 use super::tidy;
 use crate::ir::{Attr, Attrs, DType, Graph, HostTensor, Node, Operand, TensorType, ValueId};
@@ -50,16 +55,84 @@ const POOLS: [&str; 3] = ["reduce_mean", "reduce_sum", "reduce_max"];
 /// Ops whose relative error is the absolute error of their operand.
 const GATES: [&str; 2] = ["sigmoid", "hard_sigmoid"];
 
+/// Ops by which values become the integers that they are stored as.
+const QUANTISING: [&str; 10] = [
+    "add",
+    "clamp",
+    "div",
+    "max",
+    "min",
+    "mul",
+    "mul_rounded",
+    "neg",
+    "round",
+    "sub",
+];
+
+/// Names of ONNX nodes whose work stays in f32, whatever the policy says.
+pub type Wide = BTreeSet<String>;
+
+/// Why something stays in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// Its name is one of [`Wide`].
+    Named,
+    /// Its results may be far larger or smaller than its operands.
+    Range,
+    /// It leads to the argument of a periodic function.
+    Periodic,
+    /// It leads to a gate for whole channels.
+    Gate,
+    /// It scales integers, or multiplies them.
+    Integers,
+    /// It moves an input to an output.
+    Moves,
+    /// All that it reads is f32.
+    Follows,
+}
+
+impl Reason {
+    /// For reports.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Reason::Named => "asked for, or large values in calibration",
+            Reason::Range => "may leave the range of 16 bits",
+            Reason::Periodic => "argument of a periodic function",
+            Reason::Gate => "gate of whole channels",
+            Reason::Integers => "scales or multiplies integers",
+            Reason::Moves => "moves an input to an output",
+            Reason::Follows => "reads f32 alone",
+        }
+    }
+}
+
+/// Work that stays in f32 in a graph that is stored narrow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Island {
+    pub op: &'static str,
+    /// The ONNX nodes it came from.
+    pub origin: Vec<String>,
+    pub reason: Reason,
+}
+
 /// Stores activations and weights of a core graph as `narrow`, which is `f16` or `bf16`.
 pub fn lower_precision(graph: &Graph, narrow: DType) -> Graph {
+    lower_except(graph, narrow, &Wide::new()).0
+}
+
+/// As [`lower_precision`], but for the nodes of `wide`; with what stays in f32 and why.
+pub fn lower_except(graph: &Graph, narrow: DType, wide: &Wide) -> (Graph, Vec<Island>) {
     if holds_narrow_floats(graph) {
-        return graph.clone();
+        return (graph.clone(), Vec::new());
     }
     let mut narrowing = Narrowing {
         graph,
         target: Graph::new(&graph.name),
         forms: vec![Form::default(); graph.values.len()],
         pinned: pinned(graph),
+        integral: integral(graph),
+        wide,
+        islands: Vec::new(),
         narrow,
     };
     for &input in &graph.inputs {
@@ -74,7 +147,7 @@ pub fn lower_precision(graph: &Graph, narrow: DType) -> Graph {
         let value = narrowing.wide(output);
         narrowing.target.add_output(name, value);
     }
-    tidy::tidy(&narrowing.target)
+    (tidy::tidy(&narrowing.target), narrowing.islands)
 }
 
 fn holds_narrow_floats(graph: &Graph) -> bool {
@@ -85,8 +158,80 @@ fn holds_narrow_floats(graph: &Graph) -> bool {
     })
 }
 
+/// Nodes that lead to the argument of a periodic function, from a mean to a gate, or from floats to
+/// integers.
+fn pinned(graph: &Graph) -> Vec<Option<Reason>> {
+    let leading = leading(graph);
+    let quantising = quantising(graph);
+    leading
+        .into_iter()
+        .zip(quantising)
+        .map(|(leads, quantises)| leads.or(quantises.then_some(Reason::Integers)))
+        .collect()
+}
+
+/// Nodes between a value and the integers that it is rounded to: its division by a scale and what
+/// comes after.
+fn quantising(graph: &Graph) -> Vec<bool> {
+    let mut found = vec![false; graph.nodes.len()];
+    for (position, node) in graph.nodes.iter().enumerate().rev() {
+        let is_const = |value: &ValueId| graph.weight(*value).is_some();
+        let ends = node.op == "cast" && node.attrs.dtype("to").is_some_and(DType::is_int);
+        let scales =
+            matches!(node.op, "mul" | "mul_rounded" | "div") && node.operands.iter().flatten().any(is_const);
+        if !ends && (!found[position] || scales) {
+            continue;
+        }
+        for &operand in node.operands.iter().flatten() {
+            if let Some((id, producer)) = graph.producer(operand) {
+                let is_float = graph.ty(operand).dtype == DType::F32;
+                found[id.0 as usize] |= is_float && QUANTISING.contains(&producer.op);
+            }
+        }
+    }
+    found
+}
+
+/// Elements from which a constant counts as a weight of bytes.
+const LEAST_WEIGHT: usize = 256;
+
+/// Values that are bytes in floats: casts of integers and of floats of 8 bits, and what moves them.
+fn integral(graph: &Graph) -> Vec<bool> {
+    let mut integral = vec![false; graph.values.len()];
+    for node in &graph.nodes {
+        let Some(&Some(first)) = node.operands.first() else {
+            continue;
+        };
+        let is_integral = match kind(node) {
+            Some(TileKind::Map) => node.op == "cast" && is_byte_like(graph.ty(first).dtype),
+            Some(TileKind::View | TileKind::Index) => integral[first.0 as usize],
+            Some(TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other) | None => false,
+        };
+        for &result in &node.results {
+            integral[result.0 as usize] = is_integral && graph.ty(result).dtype == DType::F32;
+        }
+    }
+    integral
+}
+
+fn is_byte_like(dtype: DType) -> bool {
+    dtype.is_int() || (dtype.is_float() && dtype.size_bytes() == 1)
+}
+
+/// Whether a constant holds integers that sums of products with them may leave the range of `f16`.
+fn holds_bytes(data: &HostTensor) -> bool {
+    if data.dtype() != DType::F32 || data.n_elements() < LEAST_WEIGHT {
+        return false;
+    }
+    let values = data.as_slice::<f32>();
+    let largest = values
+        .iter()
+        .fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    (64.0..=255.0).contains(&largest) && values.iter().all(|value| value.fract() == 0.0)
+}
+
 /// Nodes that lead to the argument of a periodic function, or from a mean to a gate.
-fn pinned(graph: &Graph) -> Vec<bool> {
+fn leading(graph: &Graph) -> Vec<Option<Reason>> {
     let pooled = pooled(graph);
     let mut pinned = vec![false; graph.nodes.len()];
     let mut gating = vec![false; graph.nodes.len()];
@@ -114,7 +259,11 @@ fn pinned(graph: &Graph) -> Vec<bool> {
     pinned
         .iter()
         .zip(&gating)
-        .map(|(&pinned, &gating)| pinned || gating)
+        .map(|(&pinned, &gating)| match (pinned, gating) {
+            (true, _) => Some(Reason::Periodic),
+            (false, true) => Some(Reason::Gate),
+            (false, false) => None,
+        })
         .collect()
 }
 
@@ -170,17 +319,23 @@ struct Narrowing<'a> {
     graph: &'a Graph,
     target: Graph,
     forms: Vec<Form>,
-    pinned: Vec<bool>,
+    pinned: Vec<Option<Reason>>,
+    integral: Vec<bool>,
+    wide: &'a Wide,
+    islands: Vec<Island>,
     narrow: DType,
 }
 
 impl Narrowing<'_> {
     fn node(&mut self, position: usize, node: &Node) {
         let def = ops::lookup(node.op).expect("specialize() leaves only ops of the table");
-        let prefer_narrow = !self.stays_wide(position, node);
+        let reason = self.stays_wide(position, node);
         // An op without a narrow form stays as it was.
-        if prefer_narrow && self.try_emit(def, node, true) {
+        if reason.is_none() && self.try_emit(def, node, true) {
             return;
+        }
+        if let Some(reason) = reason {
+            self.note(node, reason);
         }
         let emitted = self.try_emit(def, node, false);
         assert!(
@@ -190,20 +345,94 @@ impl Narrowing<'_> {
         );
     }
 
-    fn stays_wide(&self, position: usize, node: &Node) -> bool {
+    fn note(&mut self, node: &Node, reason: Reason) {
+        let makes_floats = node.results.iter().any(|&result| self.is_f32(result));
+        if makes_floats {
+            self.islands.push(Island {
+                op: node.op,
+                origin: node.origin.clone(),
+                reason,
+            });
+        }
+    }
+
+    fn stays_wide(&self, position: usize, node: &Node) -> Option<Reason> {
+        if node.origin.iter().any(|name| self.wide.contains(name)) {
+            return Some(Reason::Named);
+        }
+        if let Some(reason) = self.pinned[position] {
+            return Some(reason);
+        }
         let is_square = node.op == "mul" && node.operands.first() == node.operands.get(1);
-        if self.pinned[position] || is_square || WIDE.contains(&node.op) {
-            return true;
+        if is_square || WIDE.contains(&node.op) {
+            return Some(Reason::Range);
+        }
+        if self.is_of_integers(node) || self.has_weights_of_bytes(node) {
+            return Some(Reason::Integers);
         }
         if self.passes_on_input(node) {
-            return true;
+            return Some(Reason::Moves);
         }
         match kind(node) {
-            Some(TileKind::Dot | TileKind::Window | TileKind::Other) | None => false,
+            Some(TileKind::Dot | TileKind::Window | TileKind::Other) | None => None,
             Some(TileKind::Map | TileKind::View | TileKind::Index | TileKind::Reduce) => {
-                self.reads_only_wide(node)
+                self.reads_only_wide(node).then_some(Reason::Follows)
             }
         }
+    }
+
+    /// Whether a node makes floats of integers, scales them, or multiplies and adds them.
+    fn is_of_integers(&self, node: &Node) -> bool {
+        let makes = node
+            .results
+            .iter()
+            .any(|&result| self.integral[result.0 as usize]);
+        let mut computed = node
+            .operands
+            .iter()
+            .flatten()
+            .filter(|&&value| self.graph.weight(value).is_none())
+            .peekable();
+        makes || (computed.peek().is_some() && computed.all(|&value| self.holds_integers(value)))
+    }
+
+    fn holds_integers(&self, value: ValueId) -> bool {
+        self.is_f32(value) && (self.integral[value.0 as usize] || self.is_product_of_integers(value))
+    }
+
+    fn is_product_of_integers(&self, value: ValueId) -> bool {
+        let Some((_, node)) = self.graph.producer(value) else {
+            return false;
+        };
+        let is_product = match kind(node) {
+            Some(TileKind::Dot | TileKind::Window) => true,
+            Some(TileKind::Map | TileKind::View | TileKind::Index | TileKind::Reduce | TileKind::Other)
+            | None => false,
+        };
+        is_product && (self.has_weights_of_bytes(node) || self.multiplies_integers(node))
+    }
+
+    fn multiplies_integers(&self, node: &Node) -> bool {
+        let mut operands = node.operands.iter().flatten();
+        operands.all(|&value| self.integral[value.0 as usize] || self.graph.weight(value).is_some())
+    }
+
+    /// Whether a product's sums, with weights of bytes, may leave the range of `f16`.
+    fn has_weights_of_bytes(&self, node: &Node) -> bool {
+        let is_product = match kind(node) {
+            Some(TileKind::Dot | TileKind::Window) => true,
+            Some(TileKind::Map | TileKind::View | TileKind::Index | TileKind::Reduce | TileKind::Other)
+            | None => false,
+        };
+        is_product
+            && self.narrow == DType::F16
+            && node
+                .operands
+                .get(1)
+                .copied()
+                .flatten()
+                .and_then(|value| self.graph.weight(value))
+                .is_some_and(holds_bytes)
     }
 
     /// Whether a node moves elements of an f32 input to an f32 output. Narrow, it would be
@@ -235,7 +464,11 @@ impl Narrowing<'_> {
     }
 
     fn is_computed_wide(&self, value: ValueId) -> bool {
-        if self.graph.producer(value).is_none() {
+        let Some((_, node)) = self.graph.producer(value) else {
+            return false;
+        };
+        // What integers are scaled to is an activation like any other.
+        if node.op != "cast" && self.is_of_integers(node) {
             return false;
         }
         let form = &self.forms[value.0 as usize];
@@ -511,6 +744,54 @@ mod tests {
         assert_eq!(result_kind(&lowered, "matmul"), DType::F16);
         let kept = lowered.producer(lowered.outputs[0]).unwrap().1;
         assert_eq!(kept.op, "concat");
+    }
+
+    #[test]
+    fn sums_of_bytes_are_wide_and_what_they_are_scaled_to_is_narrow() {
+        let graph = parsed(
+            "graph g(x: i8[1,4], w: f32[2,4]) {
+               sum = matmul(cast[to=f32](x), f32[4,2]{255.0, 255.0, 255.0, 255.0, 255.0, 255.0, 255.0, 255.0})
+               y = relu(add(mul(sum, f32[]{1e-5}), f32[]{1.0}))
+               code = cast[to=i8](clamp[low=-128.0, high=127.0](round(div(y, f32[]{0.02}))))
+               return code, matmul(y, w) as \"z\"
+             }",
+        );
+        let (lowered, islands) = lower_except(&graph, DType::F16, &Wide::new());
+        assert_eq!(verify_core(&lowered), Ok(()));
+        assert_eq!(result_kind(&lowered, "mul"), DType::F32);
+        assert_eq!(result_kind(&lowered, "relu"), DType::F16);
+        assert_eq!(result_kind(&lowered, "div"), DType::F32);
+        assert_eq!(result_kind(&lowered, "round"), DType::F32);
+        assert!(islands.iter().any(|island| island.reason == Reason::Integers));
+        let x = HostTensor::from_slice(DType::I8, &[1, 4], &[127_i8; 4]);
+        let w = HostTensor::from_f32(&[2, 4], &[0.25; 8]);
+        let (expected, found) = (
+            reference::run(&graph, &[x.clone(), w.clone()]).unwrap(),
+            reference::run(&lowered, &[x, w]).unwrap(),
+        );
+        assert_eq!(expected[0], found[0]);
+    }
+
+    #[test]
+    fn named_nodes_stay_wide() {
+        let mut graph = parsed(
+            "graph g(x: f32[2,4], w: f32[4,4]) {
+               y = matmul(matmul(x, w), w)
+               return y
+             }",
+        );
+        graph.nodes[0].origin = vec!["first".to_owned()];
+        let wide = Wide::from(["first".to_owned()]);
+        let (lowered, islands) = lower_except(&graph, DType::F16, &wide);
+        assert_eq!(verify_core(&lowered), Ok(()));
+        let kinds: Vec<DType> = lowered
+            .nodes
+            .iter()
+            .filter(|node| node.op == "matmul")
+            .map(|node| lowered.ty(node.results[0]).dtype)
+            .collect();
+        assert_eq!(kinds, [DType::F32, DType::F16]);
+        assert_eq!(islands[0].reason, Reason::Named);
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub fn measure(
     let mut tactics = Vec::with_capacity(distinct.len());
     let variants: Vec<Vec<Variant>> = distinct
         .par_iter()
-        .map(|problem| kernel::variants(&problem.spec, arch))
+        .map(|problem| problem.variants(arch))
         .collect();
     let likely = likely(&distinct, &variants, arch, effort, cache)?;
     for (position, ((problem, variants), likely)) in distinct.iter().zip(&variants).zip(likely).enumerate() {

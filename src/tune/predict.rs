@@ -58,7 +58,7 @@ struct Search {
 
 impl Search {
     fn new(problem: &Problem, arch: Arch) -> Result<Self, TuneError> {
-        let variants = kernel::variants(&problem.spec, arch);
+        let variants = problem.variants(arch);
         if variants.is_empty() {
             return Err(TuneError::NoKernel {
                 ops: problem.spec.ops().join(", "),

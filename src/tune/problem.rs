@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::compile::Cubin;
-use crate::kernel::{KernelSpec, Source, Variant};
+use crate::kernel::{self, Arch, KernelSpec, Source, Variant};
 
 /// A kernel problem as one region poses it.
 #[derive(Clone, Debug)]
@@ -12,6 +12,28 @@ pub struct Problem {
     /// For each input, whether it is constant data, which no launch of the same kernel for
     /// another layer finds in cache.
     pub weights: Vec<bool>,
+    /// Whether kernels may use scratch memory.
+    pub workspace: bool,
+}
+
+impl Problem {
+    /// Ways to solve it, by rising predicted time. Where only those with scratch memory do, they are
+    /// given nevertheless.
+    pub fn variants(&self, arch: Arch) -> Vec<Variant> {
+        let all = kernel::variants(&self.spec, arch);
+        if self.workspace {
+            return all;
+        }
+        let needs_none = |variant: &Variant| {
+            kernel::render(&self.spec, variant, arch).is_ok_and(|source| source.workspace_bytes == 0)
+        };
+        let own: Vec<Variant> = all
+            .iter()
+            .filter(|variant| needs_none(variant))
+            .cloned()
+            .collect();
+        if own.is_empty() { all } else { own }
+    }
 }
 
 /// The variant that won.

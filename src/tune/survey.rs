@@ -36,7 +36,7 @@ pub fn survey(
 ) -> Result<Vec<Finding>, TuneError> {
     let lab = Lab::new(context)?;
     let bench = lab.bench(problem, Data::Given(operands))?;
-    let variants = kernel::variants(&problem.spec, arch);
+    let variants = problem.variants(arch);
     let sources: Vec<_> = variants
         .par_iter()
         .map(|variant| kernel::render(&problem.spec, variant, arch))

@@ -1,6 +1,6 @@
 // Softmax over scores that arrive in tiles: powers of two, and joining parts of a row.
 
-RT_DEV float rt_exp2(float x) { return exp2f(x); }
+RT_DEV float rt_exp2(float x) { return rt_fast_exp2(x); }
 RT_DEV double rt_exp2(double x) { return exp2(x); }
 
 // What to subtract from scores whose maximum is `most`: nothing where no score is above minus

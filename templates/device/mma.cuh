@@ -19,7 +19,7 @@ RT_DEV uint32_t rt_shared_word(uint32_t address) {
   return word;
 }
 
-// sum += a * b for 16 x 8 sums: 16 deep for 16-bit elements, 8 deep for tf32.
+// sum += a * b for 16 x 8 sums, 32 bytes deep.
 template <class T> struct RtMma;
 
 template <> struct RtMma<f16> {
@@ -57,6 +57,14 @@ template <> struct RtMma<float> {
                    "r"(rt_tf32(b[0])), "r"(rt_tf32(b[1])));
   }
 };
+
+template <> struct RtMma<int8_t> {
+  static RT_DEV void run(int32_t (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+r"(sum[0]), "+r"(sum[1]), "+r"(sum[2]), "+r"(sum[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+};
 #endif
 
 // Two 16-bit elements in one word, `low` in its lower half.
@@ -74,4 +82,24 @@ template <> RT_DEV uint32_t rt_pair<bf16>(float low, float high) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
 }
+#endif
+
+// Two 16-bit elements times two others, each product rounded.
+template <class T> struct RtPairProduct;
+template <> struct RtPairProduct<f16> {
+  static RT_DEV uint32_t of(uint32_t a, uint32_t b) {
+    uint32_t product;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
+    return product;
+  }
+};
+#if __CUDA_ARCH__ >= 800
+template <> struct RtPairProduct<bf16> {
+  // Minus zero is what leaves every product as it is.
+  static RT_DEV uint32_t of(uint32_t a, uint32_t b) {
+    uint32_t product;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(product) : "r"(a), "r"(b), "r"(0x80008000u));
+    return product;
+  }
+};
 #endif

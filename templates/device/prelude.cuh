@@ -48,6 +48,13 @@ RT_DEV uint16_t rt_bf16_bits_of_f32(float x) {
 #endif
 }
 
+// 2 to the power of x, in one instruction: what is not normal is zero.
+RT_DEV float rt_fast_exp2(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+}
+
 // Where a generic pointer into shared memory lies in it.
 RT_DEV uint32_t rt_shared_address(const void* pointer) { return uint32_t(__cvta_generic_to_shared(pointer)); }
 

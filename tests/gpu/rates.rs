@@ -97,6 +97,7 @@ fn print(context: &Arc<Context>, arch: Arch, problem: Problem, flops: usize) -> 
 fn measured(context: &Arc<Context>, arch: Arch, problem: Problem) -> Result<Vec<Measurement>, Failed> {
     let problem = tune::Problem {
         weights: (0..problem.inputs.len()).map(|input| input == 1).collect(),
+        workspace: true,
         spec: problem.spec,
     };
     let effort = Effort {

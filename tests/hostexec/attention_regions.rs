@@ -144,6 +144,23 @@ pub fn half() -> Vec<Problem> {
     problems
 }
 
+/// With depths that groups of warps multiply: tails of rows and of keys, several tiles of both.
+pub fn of_groups() -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for dtype in [DType::F16, DType::BF16] {
+        problems.push(plain(dtype, [1, 2, 2, 33, 70, 64, 64], None, 0.0));
+        problems.push(masked(dtype, [2, 2, 1, 17, 140, 64, 64], &[2, 1, 17, 140], None));
+    }
+    problems.extend([
+        plain(DType::F16, [1, 1, 1, 150, 200, 128, 128], Some(50), 0.0),
+        plain(DType::F16, [1, 2, 2, 40, 12, 64, 64], Some(-20), 0.0),
+        plain(DType::F16, [1, 1, 1, 70, 130, 64, 128], None, 2.0),
+        plain(DType::F16, [1, 1, 1, 130, 128, 128, 64], None, 0.0),
+        between_views(DType::F16, [2, 37, 2, 64]),
+    ]);
+    problems
+}
+
 /// In `f16`, which the oldest tensor cores multiply too.
 pub fn half_of_one_kind() -> Vec<Problem> {
     vec![

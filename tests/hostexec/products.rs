@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test crate uses a part of it")]
 
-use rtrt_codegen::ir::{Attr, DType, ValueId};
+use rtrt_codegen::ir::{Attr, Attrs, DType, ValueId};
 use rtrt_codegen::rewrite::RegionKind;
 
 use crate::regions::{Build, Problem, cast, ints};
@@ -221,6 +221,22 @@ fn normalised_rows(dtype: DType, [m, n, k]: [usize; 3], statistics: Statistics) 
     };
     let label = format!("{op} of [{m},{k}] beside [{k},{n}] {statistics:?}");
     b.done(&label, RegionKind::Dot, &results)
+}
+
+/// Products of rows whose columns are scaled.
+pub fn scaled(dtype: DType) -> Vec<Problem> {
+    let sizes = [[17, 40, 72], [70, 136, 200], [64, 48, 640], [9, 8, 16]];
+    let each = sizes.into_iter().zip(EPILOGUES.into_iter().cycle());
+    each.map(|([m, n, k], epilogue)| {
+        let mut b = Build::new(73);
+        let (x, scale) = (b.input(dtype, &[m, k]), b.input(dtype, &[1, k]));
+        let w = b.input(dtype, &[k, n]);
+        let scaled = b.op("mul", &[x, scale]);
+        let sum = b.op("matmul", &[scaled, w]);
+        let z = finish(&mut b, sum, epilogue);
+        b.done(&format!("scaled [{m},{k}] [{k},{n}]"), RegionKind::Dot, &[z])
+    })
+    .collect()
 }
 
 /// Products that take statistics of their rows: tails in every direction, more tiles than one.
@@ -558,4 +574,113 @@ pub fn all() -> Vec<Problem> {
         problems.extend(convolutions(dtype, false));
     }
     problems
+}
+
+/// A sum scaled per column, rounded, and stored in 8 bits.
+fn requantised(b: &mut Build, sum: ValueId) -> ValueId {
+    let ty = b.graph.ty(sum).clone();
+    let scale = b.input(DType::F32, &ty.dims()[ty.rank() - 1..]);
+    let wide = cast(b, sum, DType::F32);
+    let scaled = b.op("mul", &[wide, scale]);
+    let limits = Attrs::new()
+        .with("low", Attr::Float(-128.0))
+        .with("high", Attr::Float(127.0));
+    let whole = b.op("round", &[scaled]);
+    let limited = b.with("clamp", &[whole], limits);
+    cast(b, limited, DType::I8)
+}
+
+/// A product in kind `product` of 8-bit operands that lie along `k`, requantised.
+pub fn byte_product(stored: DType, product: DType, a_dims: &[usize], b_dims: &[usize]) -> Problem {
+    finished_byte_product(stored, product, (a_dims, b_dims), requantised)
+}
+
+fn finished_byte_product(
+    stored: DType,
+    product: DType,
+    (a_dims, b_dims): (&[usize], &[usize]),
+    finish: impl Fn(&mut Build, ValueId) -> ValueId,
+) -> Problem {
+    let mut b = Build::new(73);
+    let left = operand(&mut b, stored, a_dims, Layout::Plain);
+    let right = operand(&mut b, stored, b_dims, Layout::Turned);
+    let (left, right) = (cast(&mut b, left, product), cast(&mut b, right, product));
+    let sum = b.op("matmul", &[left, right]);
+    let z = finish(&mut b, sum);
+    let label = format!("{stored:?} {a_dims:?} {b_dims:?} in {product:?}");
+    b.done(&label, RegionKind::Dot, &[z])
+}
+
+/// Products of bytes: tails in every direction, several tiles along `k`, batches.
+pub fn bytes(stored: DType, product: DType) -> Vec<Problem> {
+    let sizes: [(&[usize], &[usize]); 6] = [
+        (&[88, 272], &[272, 136]),
+        (&[17, 48], &[48, 40]),
+        (&[1, 16], &[16, 8]),
+        (&[3, 72, 32], &[3, 32, 40]),
+        (&[2, 33, 144], &[144, 72]),
+        (&[70, 1040], &[1040, 48]),
+    ];
+    let each = sizes.into_iter().enumerate();
+    each.map(|(number, dims)| {
+        finished_byte_product(stored, product, dims, |b, sum| match number % 3 {
+            // Rounded to halves before, a value may be on the other side of a step.
+            0 if product != DType::F16 => requantised(b, sum),
+            1 => finish(b, sum, Epilogue::BiasResidualRelu),
+            _ => sum,
+        })
+    })
+    .collect()
+}
+
+/// Convolutions of 8-bit images and filters, summed in kind `product`.
+pub fn byte_convolutions(stored: DType, product: DType) -> Vec<Problem> {
+    let shapes = [
+        CONV,
+        Conv {
+            channels: 144,
+            stride: 2,
+            ..CONV
+        },
+    ];
+    let problem = |shape: Conv| {
+        let mut b = Build::new(79);
+        let [h, w] = shape.size;
+        let [r, s] = shape.kernel;
+        let x = b.input(stored, &[shape.batch, h, w, shape.channels]);
+        let filter = b.input(stored, &[shape.filters, r, s, shape.channels]);
+        let bias = b.input(product, &[shape.filters]);
+        let (x, filter) = (cast(&mut b, x, product), cast(&mut b, filter, product));
+        let attrs = ints("strides", &signed(&[shape.stride; 2]))
+            .with("pads", Attr::Ints(signed(&[shape.pad; 4])))
+            .with("dilations", Attr::Ints(signed(&[shape.dilation; 2])))
+            .with("group", Attr::Int(1));
+        let sum = b.with("conv_nhwc", &[x, filter, bias], attrs);
+        let z = if product == DType::F16 {
+            sum
+        } else {
+            requantised(&mut b, sum)
+        };
+        b.done(
+            &format!("{stored:?} {shape:?} in {product:?}"),
+            RegionKind::Window,
+            &[z],
+        )
+    };
+    shapes.into_iter().map(problem).collect()
+}
+
+/// A narrow left or right operand beside one of 16 bits.
+pub fn mixed(narrow: DType) -> Vec<Problem> {
+    [[narrow, DType::F16], [DType::F16, narrow]]
+        .into_iter()
+        .map(|[left, right]| {
+            let mut b = Build::new(83);
+            let (x, w) = (b.input(left, &[40, 72]), b.input(right, &[72, 48]));
+            let (x, w) = (cast(&mut b, x, DType::F32), cast(&mut b, w, DType::F32));
+            let sum = b.op("matmul", &[x, w]);
+            let z = finish(&mut b, sum, Epilogue::BiasResidualRelu);
+            b.done(&format!("{left:?} by {right:?}"), RegionKind::Dot, &[z])
+        })
+        .collect()
 }

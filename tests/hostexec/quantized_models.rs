@@ -1,9 +1,16 @@
 //! The regions of the small quantised models, with what they read when the model runs.
 
-use rtrt_codegen::ir::{Graph, HostTensor};
-use rtrt_codegen::kernel::{KernelOptions, KernelSpec};
-use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RuleSet, TensorSource, fuse};
-use rtrt_codegen::{reference, specialize};
+use std::path::Path;
+
+use rtrt_codegen::io::samples::Samples;
+use rtrt_codegen::ir::{DType, Graph, HostTensor};
+use rtrt_codegen::kernel::{Arch, KernelOptions, KernelSpec};
+use rtrt_codegen::pipeline::precise::{self, Calibration, Precise, Request};
+use rtrt_codegen::pipeline::{self, Settings, Silent};
+use rtrt_codegen::precision::{Kind, Method, Plan};
+use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RuleOptions, RuleSet, TensorSource, fuse};
+use rtrt_codegen::specialize::Wide;
+use rtrt_codegen::{onnx, reference, specialize};
 
 #[path = "../quantized/fixture.rs"]
 mod fixture;
@@ -13,21 +20,68 @@ pub use fixture::NAMES;
 
 use crate::regions::Problem;
 
+const SM_90A: Arch = Arch {
+    sm: 90,
+    specific: true,
+};
+
 /// A problem per region of model `name`.
 pub fn regions(name: &str) -> Vec<Problem> {
     let fixture = Fixture::read(name);
     let fused = fuse(&core(&fixture), RuleSet::builtin(), DeviceRates::for_sm(90)).unwrap();
+    problems(name, &fused, &fixture.x)
+}
+
+/// A problem per region of a trained network of `tests/precision` whose layers are all of `kind`.
+pub fn network(name: &str, kind: Kind, float: DType) -> Vec<Problem> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/precision");
+    let model = onnx::import_file(&folder.join(format!("{name}.onnx")))
+        .unwrap()
+        .graph;
+    let mut samples = Samples::open(&folder.join("calibration.npz"), &precise::declared(&model), 1).unwrap();
+    samples.truncate(8);
+    let statistics = precise::statistics(&model, &samples, None, &Silent).unwrap();
+    let request = Request {
+        kinds: vec![kind],
+        fixed: Plan::default(),
+        asymmetric: false,
+        method: Method::MinMax,
+        calibration: Calibration::Statistics(statistics),
+        budget: None,
+        held: None,
+        labels: None,
+        arch: None,
+    };
+    let settings = Settings {
+        shapes: Vec::new(),
+        precision: float,
+        tf32: false,
+        wide: Wide::new(),
+        rules: RuleOptions::default(),
+    };
+    let Precise { graph, settings, .. } = precise::decide(&model, &settings, &request, &Silent).unwrap();
+    let core = pipeline::lower(&graph, &settings).unwrap();
+    let fused = pipeline::regions(&core, SM_90A, &settings).unwrap();
+    problems(
+        &format!("{name} in {kind}"),
+        &fused,
+        &samples.batch(0).unwrap()[0],
+    )
+}
+
+/// A problem per region, with what it reads when the model runs on `x`.
+fn problems(name: &str, fused: &FusedGraph, x: &HostTensor) -> Vec<Problem> {
     let mut data: Vec<Option<HostTensor>> = fused
         .tensors
         .iter()
         .map(|tensor| match &tensor.source {
-            TensorSource::Input(_) => Some(fixture.x.clone()),
+            TensorSource::Input(_) => Some(x.clone()),
             TensorSource::Weight(weight) => Some(weight.clone()),
             TensorSource::Region { .. } => None,
         })
         .collect();
     (0..fused.regions.len())
-        .map(|region| problem(name, &fused, region, &mut data))
+        .map(|region| problem(name, fused, region, &mut data))
         .collect()
 }
 

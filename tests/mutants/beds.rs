@@ -216,6 +216,14 @@ pub const BEDS: &[Bed] = &[
         slack: 1.0,
     },
     Bed {
+        name: "attention wgmma",
+        template: "attention_wgmma",
+        arch: SM_90,
+        knobs: &[("groups", 2, 2), ("tile_keys", 64, 64)],
+        problem: || attention(DType::F16, 70, 150, 64, None),
+        slack: 1.0,
+    },
+    Bed {
         name: "attention mma causal",
         template: "attention_mma",
         arch: SM_90,

@@ -167,14 +167,20 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma",
         "rows beyond the last are stored",
-        "first_row + item / kVectors < kM ? first_row + item / kVectors : kM - 1",
-        "first_row + item / kVectors",
+        "return m < kM ? m : kM - 1;",
+        "return m;",
     ),
     plant(
         "wgmma",
         "a warp that reads sums before they are written",
-        "        __syncwarp();\n        // What lies",
-        "        // What lies",
+        "        __syncwarp();\n#pragma unroll\n        for (int k = 0; k < kItems",
+        "#pragma unroll\n        for (int k = 0; k < kItems",
+    ),
+    plant(
+        "wgmma",
+        "what a later round reads is asked for in place of what this one does",
+        "      const int slot = round % kAhead;\n#pragma unroll",
+        "      const int slot = (round + 1) % kAhead;\n#pragma unroll",
     ),
     plant(
         "wgmma tiles",
@@ -191,8 +197,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma tiles",
         "the last stage of a tile is not freed",
-        "    if (lane == 0) rt_barrier_arrive(emptied + before * 8);\n    const",
-        "    const",
+        "    if (lane == 0) rt_barrier_arrive(emptied + before * 8);\n#pragma unroll\n    for (int round",
+        "#pragma unroll\n    for (int round",
     ),
     plant(
         "wgmma split",
@@ -446,6 +452,48 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     // Attention.
     plant(
+        "attention wgmma",
+        "scores read before they are there",
+        "    rt_wgmma_end(score);\n",
+        "",
+    ),
+    plant(
+        "attention wgmma",
+        "a missing rescale of the output",
+        "        out[0][e * 4 + 2 * r] *= rescale;\n",
+        "",
+    ),
+    plant(
+        "attention wgmma",
+        "a wrong step over values",
+        "step * 16 * kRowBytes",
+        "step * 8 * kRowBytes",
+    ),
+    plant(
+        "attention wgmma",
+        "a missing wait for keys",
+        "    rt_async_wait<0>();\n    rt_wgmma_publish();\n    __syncthreads();\n    load_v(first_key);",
+        "    rt_wgmma_publish();\n    __syncthreads();\n    load_v(first_key);",
+    ),
+    plant(
+        "attention wgmma",
+        "keys overwritten while they are read",
+        "    __syncthreads();\n    if (tile + 1 < n_tiles)",
+        "    if (tile + 1 < n_tiles)",
+    ),
+    plant(
+        "attention wgmma",
+        "rows of another group",
+        " + warp / 4 * 64 * kRowBytes",
+        "",
+    ),
+    plant(
+        "attention wgmma",
+        "weights that are not what the values meet",
+        "{weight[2 * step][0], weight[2 * step][1], weight[2 * step + 1][0]",
+        "{weight[2 * step][0], weight[2 * step + 1][0], weight[2 * step][1]",
+    ),
+    plant(
         "attention mma",
         "a missing rescale of the output",
         "        out[e][2 * r] *= rescale;\n",
@@ -617,8 +665,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "transpose",
         "a missing barrier",
-        "  __syncthreads();\n  for (int y = first_y;",
-        "  for (int y = first_y;",
+        "  __syncthreads();\n#pragma unroll\n  for (int i = 0;",
+        "#pragma unroll\n  for (int i = 0;",
     ),
     plant(
         "transpose",

@@ -23,15 +23,22 @@ fn numbers(value: &Value) -> Option<Vec<f64>> {
     value.as_array()?.iter().map(Value::as_f64).collect()
 }
 
+/// A number, or a boolean as one.
+fn number(value: &Value) -> Option<f64> {
+    value
+        .as_f64()
+        .or_else(|| value.as_bool().map(|is| f64::from(u8::from(is))))
+}
+
 fn values(fill: &Value, count: usize) -> Option<Vec<f64>> {
     if let Some(constant) = fill.get("constant") {
-        return Some(vec![constant.as_f64()?; count]);
+        return Some(vec![number(constant)?; count]);
     }
     if let Some(runs) = fill.get("runs") {
         let mut all = Vec::with_capacity(count);
         for run in runs.as_array()? {
             let repeats = usize::try_from(run[1].as_u64()?).ok()?;
-            all.extend(std::iter::repeat_n(run[0].as_f64()?, repeats));
+            all.extend(std::iter::repeat_n(number(&run[0])?, repeats));
         }
         return Some(all);
     }

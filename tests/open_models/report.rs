@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Instant;
 
+use rtrt_codegen::engine::ALIGNMENT;
 use rtrt_codegen::ir::{DType, Graph, HostTensor};
 use rtrt_codegen::kernel::Arch;
 use rtrt_codegen::ops::evaluate::to_vec;
+use rtrt_codegen::plan::arena::{lower_bound, pack};
+use rtrt_codegen::plan::lifetimes::{Lifetime, Storage};
 use rtrt_codegen::rewrite::canonicalize::{canonicalize, canonicalize_counting};
 use rtrt_codegen::rewrite::run_fused;
 use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RuleOptions, RuleSet, fuse};
@@ -82,6 +85,23 @@ fn show(graph: &Graph, fused: &FusedGraph) {
     }
 }
 
+/// The arena is at most five per cent larger than what is alive at once.
+fn packed_tightly(fused: &FusedGraph) -> Result<(), String> {
+    let lifetimes: Vec<Lifetime> = Storage::of(fused)
+        .lifetimes(fused)
+        .into_iter()
+        .map(|(_, own)| own)
+        .collect();
+    let (bytes, bound) = (pack(&lifetimes, ALIGNMENT).bytes, lower_bound(&lifetimes));
+    println!("{:28} arena {bytes} bytes, at least {bound}", "");
+    if bytes * 100 > bound * 105 {
+        return Err(format!(
+            "the arena takes {bytes} bytes, {bound} are alive at once"
+        ));
+    }
+    Ok(())
+}
+
 /// Fuses for each data set's shapes, precision and arch, and prints one line for each.
 pub fn structure(case: &Case) -> Result<(), String> {
     for set in 0..case.n_data_sets() {
@@ -102,6 +122,7 @@ pub fn structure(case: &Case) -> Result<(), String> {
                 if std::env::var_os("RTRT_SHOW_REGIONS").is_some() && sm == 90 {
                     show(&graph, &fused);
                 }
+                packed_tightly(&fused)?;
                 if seconds > MOST_SECONDS {
                     return Err(format!("fusing took {seconds:.1} s"));
                 }

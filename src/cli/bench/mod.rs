@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::args::{BenchArgs, TimingArgs};
 use super::failure::Failure;
+use super::precision::{self, Decided};
 use super::progress::Progress;
 use super::{build, inspect, out};
 use crate::engine::Binding;
@@ -118,8 +119,11 @@ fn loaded(args: &BenchArgs, path: &Path) -> Result<Arc<DeviceEngine>, Failure> {
         return Ok(pipeline::load_engine(path, args.device)?);
     }
     let archs = [pipeline::arch_of_device(args.device)?];
-    let core = pipeline::lower(&onnx::import_file(path)?.graph, &settings)?;
     let progress = Progress::new(args.reports.json);
+    let graph = onnx::import_file(path)?.graph;
+    let arch = archs.first().copied();
+    let Decided { graph, settings, .. } = precision::decide(graph, &args.build, settings, arch, &progress)?;
+    let core = pipeline::lower(&graph, &settings)?;
     let engine = pipeline::compile(&[core], &archs, &settings, &Selection::Predicted, &progress)?;
     drop(progress);
     Ok(pipeline::on_device(&engine, args.device)?)

@@ -63,7 +63,7 @@ fn probe(
     name: &str,
 ) -> Result<Probe, Failure> {
     let rule = rules.rule(name);
-    if let Some(rule) = rule.filter(|rule| rule.header.phase == Phase::Model) {
+    if let Some(rule) = rule.filter(|rule| rule.header.phase <= Phase::ModelRest) {
         return Ok(probe_model(graph, rules, rule));
     }
     let core = &pipeline::lower(graph, settings)?;

@@ -116,6 +116,17 @@ impl Contraction {
         }
     }
 
+    /// `a` as a load times a number for each `k`, the same for all rows: both of them.
+    pub fn scaled_rows(&self) -> Option<(ExprId, ExprId)> {
+        let free = FreeVars::of(&self.body);
+        let (left, right) = factors(&self.body, self.a)?;
+        let is_load = |id: ExprId| matches!(self.body.expr(uncast(&self.body, id)), Expr::Load { .. });
+        let is_scale = |id: ExprId| !free.has(id, M) && !free.has(id, BATCH);
+        let fits =
+            |(rows, scale): &(ExprId, ExprId)| is_load(*rows) && free.has(*rows, M) && is_scale(*scale);
+        [(left, right), (right, left)].into_iter().find(fits)
+    }
+
     /// The largest terms of the outputs that only sums beside the product change: they are
     /// computed once for all columns of a row that a thread finishes.
     pub fn row_terms(&self) -> impl Iterator<Item = ExprId> {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::kernel::body::free_vars::FreeVars;
 use crate::kernel::body::rebuild::Rebuild;
 use crate::kernel::body::region::{lane_index, results};
 use crate::kernel::error::KernelError;
@@ -11,7 +12,7 @@ use crate::kernel::print::expr::{Operand, Printer};
 use crate::kernel::print::types::{storage_type, value_type};
 use crate::kernel::print::vector::{Lane, is_aligned, without};
 use crate::kernel::spec::KernelSpec;
-use crate::tile::{Body, ExprId, Extent, Index, VarId};
+use crate::tile::{Body, Expr, ExprId, Extent, Index, VarId};
 
 /// The outputs over (batch, row, vector of columns, lane).
 pub struct Epilogue {
@@ -73,12 +74,67 @@ impl Epilogue {
         place.stride_of(self.lane.var) == Some(Extent::known(1)) && is_aligned(&place, self.lane)
     }
 
-    /// Statements that finish and store the sums in the array `sum`, for row `m` and vector
-    /// `n` of columns of `batch`. `row_sums` points to the sums beside the product of row `m`.
+    /// Loads of vectors that no other row reads: what is worth asking for long before it is used.
+    pub fn row_loads(&self, spec: &KernelSpec) -> Vec<ExprId> {
+        if self.lane.width == 1 {
+            return Vec::new();
+        }
+        let all = tensors(spec);
+        let mut printer = Printer::new(&self.body, &all);
+        printer.accumulators_depend_on(&BTreeSet::from([self.lane.var]));
+        let loads = printer.wide_loads(self.lane, &self.outputs);
+        let free = FreeVars::of(&self.body);
+        let row = self.vars[1];
+        loads.into_iter().filter(|&load| free.has(load, row)).collect()
+    }
+
+    /// Bytes that a thread holds of `loads` for one vector of columns.
+    pub fn asked_bytes(&self, loads: &[ExprId]) -> usize {
+        let sizes = loads.iter().map(|&load| self.body.dtype(load).size_bytes());
+        sizes.sum::<usize>() * self.lane.width
+    }
+
+    /// Types of the elements of `loads`.
+    pub fn asked_types(&self, loads: &[ExprId]) -> Vec<&'static str> {
+        loads
+            .iter()
+            .map(|&load| storage_type(self.body.dtype(load)))
+            .collect()
+    }
+
+    /// Statements that load the vectors of row `m` into `asked0[slot][k]`, `asked1[slot][k]` and so on.
     ///
     /// # Errors
     /// If an op's text could not be filled in.
-    pub fn text(&self, spec: &KernelSpec, depth: usize) -> Result<String, KernelError> {
+    pub fn asking(&self, spec: &KernelSpec, loads: &[ExprId], depth: usize) -> Result<String, KernelError> {
+        let all = tensors(spec);
+        let mut printer = Printer::new(&self.body, &all);
+        printer.set_depth(depth);
+        for (var, name) in self.vars.into_iter().zip(["batch", "m", "n"]) {
+            printer.bind(var, name);
+        }
+        for (number, &load) in loads.iter().enumerate() {
+            let Expr::Load { input, index, dtype } = self.body.expr(load) else {
+                continue;
+            };
+            let position = without(&printer.position(*input, index), self.lane.var);
+            let position = printer.index(&position);
+            let pack = format!("RtPack<{}, {}>", storage_type(*dtype), self.lane.width);
+            let from = &all[*input as usize].name;
+            printer.line(&format!(
+                "asked{number}[slot][k] = *reinterpret_cast<const {pack}*>({from} + ({position}));"
+            ));
+        }
+        printer.finish()
+    }
+
+    /// Statements that finish and store the sums in the array `sum`, for row `m` and vector
+    /// `n` of columns of `batch`. `row_sums` points to the sums beside the product of row `m`;
+    /// `asked` are loads done by [`Epilogue::asking`].
+    ///
+    /// # Errors
+    /// If an op's text could not be filled in.
+    pub fn text(&self, spec: &KernelSpec, asked: &[ExprId], depth: usize) -> Result<String, KernelError> {
         let all = tensors(spec);
         let results = results(spec);
         let outputs: Vec<Operand> = self
@@ -101,7 +157,7 @@ impl Epilogue {
             }
             return printer.finish();
         }
-        let arrays = self.lanes(&mut printer, &outputs);
+        let arrays = self.lanes(&mut printer, &outputs, asked);
         for ((output, place), array) in outputs.iter().zip(&self.places).zip(arrays) {
             if let Some(array) = array {
                 let place = without(&place.recombined(&self.body.vars), self.lane.var);
@@ -118,8 +174,12 @@ impl Epilogue {
 
     /// Evaluates all lanes; stores what is not stored as a vector, and names the arrays of
     /// what is.
-    fn lanes(&self, printer: &mut Printer<'_>, outputs: &[Operand]) -> Vec<Option<String>> {
+    fn lanes(&self, printer: &mut Printer<'_>, outputs: &[Operand], asked: &[ExprId]) -> Vec<Option<String>> {
         let width = self.lane.width;
+        let vector = |number: usize| format!("asked{number}[slot][k].element");
+        for (number, &load) in asked.iter().enumerate() {
+            printer.preset(load, &vector(number));
+        }
         let shared = printer.shared_work(self.lane, &self.outputs);
         let mut arrays = Vec::new();
         for (&root, place) in self.outputs.iter().zip(&self.places) {
@@ -139,6 +199,9 @@ impl Epilogue {
         ));
         for (load, array) in shared {
             printer.preset(load, &format!("{array}[{counter}]"));
+        }
+        for (number, &load) in asked.iter().enumerate() {
+            printer.preset(load, &format!("rt_get({}[{counter}])", vector(number)));
         }
         let each = outputs
             .iter()

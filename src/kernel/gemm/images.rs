@@ -3,7 +3,7 @@
 use crate::ir::tiled_view::TILE_ROW_BYTES;
 use crate::ir::{DType, PixelBox, Source, TiledView, ValueId};
 use crate::kernel::gemm::contraction::{Contraction, Side};
-use crate::kernel::gemm::operand::load_of;
+use crate::kernel::gemm::operand::{is_exact, load_of};
 use crate::kernel::spec::KernelSpec;
 use crate::kernel::window::{Axis, Combine, Window};
 
@@ -111,7 +111,17 @@ fn corner(value: i64) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
 
+/// The input of kind `element` that `value` is, through casts that do not round.
 fn input_of_kind(spec: &KernelSpec, value: ValueId, element: DType) -> Option<usize> {
+    let mut value = value;
+    while let Some((_, node)) = spec.body.producer(value) {
+        let from = node.operands.first().copied().flatten()?;
+        let [from_kind, kind] = [from, value].map(|value| spec.body.ty(value).dtype);
+        if node.op != "cast" || !is_exact(from_kind, kind) {
+            return None;
+        }
+        value = from;
+    }
     let is_input = matches!(spec.body.value(value).source, Source::Input(_));
     let number = spec.body.inputs.iter().position(|&input| input == value);
     number.filter(|_| is_input && spec.body.ty(value).dtype == element)

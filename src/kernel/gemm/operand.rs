@@ -265,7 +265,12 @@ fn is_zero(body: &Body, id: ExprId) -> bool {
 
 /// Whether every value of `from` is one of `to`.
 pub fn is_exact(from: DType, to: DType) -> bool {
-    from == to || matches!((from, to), (DType::F16 | DType::BF16, DType::F32))
+    use DType::{BF16, F8E4M3, F16, F32, I8, I32, U8};
+    from == to
+        || matches!(
+            (from, to),
+            (F16 | BF16, F32) | (F8E4M3 | I8 | U8, F16 | BF16 | F32) | (I8 | U8, I32)
+        )
 }
 
 /// The kind that an operand has in memory, where it is computed from it without rounding.

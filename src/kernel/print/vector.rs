@@ -71,6 +71,17 @@ impl Printer<'_> {
             .collect()
     }
 
+    /// Loads below `roots` that lanes read together, whatever conditions say.
+    pub fn wide_loads(&mut self, lane: Lane, roots: &[ExprId]) -> Vec<ExprId> {
+        let mut reaches = Reaches::new();
+        for &root in roots {
+            self.reach(lane, root, Some(&Path::new()), &mut reaches);
+        }
+        let is_sure = |paths: &Option<Vec<Path>>| paths.iter().flatten().any(Vec::is_empty);
+        let sure = reaches.into_iter().filter(|(_, paths)| is_sure(paths));
+        sure.map(|(load, _)| load).collect()
+    }
+
     /// Finds the wide loads below `id`. `path` is `None` below a condition that lanes do not
     /// share.
     fn reach(&mut self, lane: Lane, id: ExprId, path: Option<&Path>, found: &mut Reaches) {

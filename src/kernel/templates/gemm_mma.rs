@@ -1,7 +1,7 @@
 //! `gemm_mma`: sums of products with the matrix instructions of a warp.
 //!
 //! 16-bit floats accumulate in `f32`; `f32` itself takes part as TF32 where the options allow
-//! it. An operand that is neighbours in memory, along `k` or along its rows, is copied to
+//! it, and 8-bit integers accumulate in 32 bits. An operand that is neighbours in memory, along `k` or along its rows, is copied to
 //! shared memory asynchronously; any other is computed in registers on its way there.
 
 use serde::Serialize;
@@ -13,18 +13,20 @@ use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side};
 use crate::kernel::gemm::cost::{STEP_CLK, Tiling, predicted_us, split_choices};
+use crate::kernel::gemm::element;
 use crate::kernel::gemm::epilogue::{Epilogue, best_width};
-use crate::kernel::gemm::operand::{Along, Cut, best_cut, is_plain, memory_kind};
+use crate::kernel::gemm::operand::{Along, Cut, best_cut, is_plain};
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, fetch_work, is_oversized, memory_bytes, parameters, ranked, register_limit,
     resident_blocks, tensors,
 };
-use crate::kernel::gemm::row_sums;
+use crate::kernel::gemm::{row_sums, scale};
 use crate::kernel::prelude::{ASYNC_COPY, COMMON, FRAGMENT, MMA, SPLIT, Section, TILE, translation_unit};
 use crate::kernel::print::expr::{Operand, index_type};
 use crate::kernel::print::types::storage_type;
 use crate::kernel::source::{Arch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
+use crate::tile::ExprId;
 
 pub static TEMPLATE: Template = Template {
     name: "gemm_mma",
@@ -40,6 +42,9 @@ struct GemmMmaContext {
     params: Vec<String>,
     index_type: &'static str,
     element: &'static str,
+    /// Types of the instructions' sums, and of what the epilogue takes them as.
+    sum: &'static str,
+    value: &'static str,
     m: usize,
     n: usize,
     tiles_m: usize,
@@ -59,6 +64,10 @@ struct GemmMmaContext {
     /// Whether some operand is copied asynchronously, and whether some is not.
     is_async: bool,
     is_staged: bool,
+    /// What puts the scale of column `k` of `a` into shared memory; empty where there is none.
+    scale: String,
+    scale_at: usize,
+    depth: usize,
     /// Sums beside the product, where they lie in shared memory, and what an element adds.
     row_sums: usize,
     rows_at: usize,
@@ -182,8 +191,14 @@ impl Shape {
         operands.max(slabs)
     }
 
-    fn smem_bytes(self, contraction: &Contraction) -> usize {
-        self.tiles_bytes() + row_sums::bytes(contraction, self.m)
+    fn smem_bytes(self, cuts: &Cuts) -> usize {
+        self.tiles_bytes() + cuts.extra_bytes(self)
+    }
+
+    /// `k` up to the end of the last tile.
+    fn covered_depth(self, cuts: &Cuts) -> usize {
+        let k = self.k(cuts.element);
+        cuts.contraction.sizes.k.next_multiple_of(k)
     }
 
     fn blocking(self, element: DType, splits: usize) -> Blocking {
@@ -208,35 +223,51 @@ fn has_async_copy(arch: Arch) -> bool {
     arch.sm >= 80
 }
 
-/// The kind that matrix instructions take the operands in; none where no instruction gives
-/// what the products mean.
-pub(super) fn element(contraction: &Contraction, spec: &KernelSpec, arch: Arch) -> Option<DType> {
-    let kinds = [Side::A, Side::B].map(|side| memory_kind(contraction, side));
-    let element = match contraction.product {
-        DType::F16 => DType::F16,
-        DType::BF16 => DType::BF16,
-        DType::F32 if kinds == [DType::F16; 2] => DType::F16,
-        DType::F32 if kinds == [DType::BF16; 2] => DType::BF16,
-        DType::F32 if spec.options.tf32 => DType::F32,
-        _ => return None,
-    };
-    (element == DType::F16 || arch.sm >= 80).then_some(element)
-}
-
 /// How operands and results are cut for an arch.
 struct Cuts {
+    /// The product, its `a` without what scales it.
+    contraction: Contraction,
+    /// What the columns of `a` are multiplied by in registers.
+    scale: Option<ExprId>,
     element: DType,
     sides: [(Cut, Mode); 2],
     width: usize,
 }
 
 impl Cuts {
-    fn of(contraction: &Contraction, spec: &KernelSpec, inputs: &[Operand], arch: Arch) -> Option<Cuts> {
-        let element = element(contraction, spec, arch)?;
+    /// The rows of `a` are scaled in registers where they can then be copied as they are.
+    fn of(contraction: Contraction, spec: &KernelSpec, inputs: &[Operand], arch: Arch) -> Option<Cuts> {
+        if let Some((rows, scale)) = contraction.scaled_rows() {
+            let plain = Contraction {
+                a: rows,
+                ..contraction.clone()
+            };
+            let cuts = Cuts::unscaled(plain, spec, inputs, arch)?;
+            let (cut, mode) = cuts.sides[0];
+            if mode != Mode::Values && cut.along == Along::K && cuts.element.size_bytes() == 2 {
+                let scale = Some(scale);
+                return Some(Cuts { scale, ..cuts });
+            }
+        }
+        Cuts::unscaled(contraction, spec, inputs, arch)
+    }
+
+    fn unscaled(contraction: Contraction, spec: &KernelSpec, inputs: &[Operand], arch: Arch) -> Option<Cuts> {
+        let mut elements = element::of_warps(&contraction, spec, arch).into_iter();
+        elements.find_map(|element| Cuts::in_kind(element, contraction.clone(), spec, inputs, arch))
+    }
+
+    fn in_kind(
+        element: DType,
+        contraction: Contraction,
+        spec: &KernelSpec,
+        inputs: &[Operand],
+        arch: Arch,
+    ) -> Option<Cuts> {
         let chunk = CHUNK_BYTES / element.size_bytes();
         let sides = [Side::A, Side::B].map(|side| {
-            let cut = best_cut(contraction, side, inputs, (chunk, chunk));
-            let plain = is_plain(contraction, cut, inputs, element);
+            let cut = best_cut(&contraction, side, inputs, (chunk, chunk));
+            let plain = is_plain(&contraction, cut, inputs, element);
             let mode = match (plain, has_async_copy(arch)) {
                 (true, true) => Mode::Async,
                 (true, false) => Mode::Copy,
@@ -244,16 +275,33 @@ impl Cuts {
             };
             (cut, mode)
         });
-        // Sums of rows are taken from tiles whose rows lie along k.
-        if !contraction.row_sums.is_empty() && sides[0].0.along == Along::Row {
+        let lie_along_k = sides.map(|(cut, _)| cut.along == Along::K);
+        // Instructions transpose 16 bits, and sums of rows are taken from tiles of floats whose rows
+        // lie along k.
+        let is_byte = element.size_bytes() == 1;
+        if is_byte && lie_along_k != [true; 2] {
+            return None;
+        }
+        if !contraction.row_sums.is_empty() && (is_byte || !lie_along_k[0]) {
             return None;
         }
         let least = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).min()?;
         Some(Cuts {
+            width: best_width(&contraction, (CHUNK_BYTES / least).clamp(4, 8)),
+            contraction,
+            scale: None,
             element,
             sides,
-            width: best_width(contraction, (CHUNK_BYTES / least).clamp(4, 8)),
         })
+    }
+
+    /// Bytes behind the tiles: sums of rows, then what columns are scaled by.
+    fn extra_bytes(&self, shape: Shape) -> usize {
+        let sums = row_sums::bytes(&self.contraction, shape.m);
+        match self.scale {
+            None => sums,
+            Some(_) => sums + shape.covered_depth(self) * self.element.size_bytes(),
+        }
     }
 }
 
@@ -262,26 +310,27 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         return Vec::new();
     };
     let inputs = operands(spec);
-    let Some(cuts) = Cuts::of(&contraction, spec, &inputs, arch) else {
+    let Some(cuts) = Cuts::of(contraction, spec, &inputs, arch) else {
         return Vec::new();
     };
+    let contraction = &cuts.contraction;
     let (device, bytes, sizes) = (Device::of(arch), memory_bytes(spec), contraction.sizes);
     let per_element = cuts
         .sides
-        .map(|(cut, mode)| fetch_work(&contraction, cut, mode != Mode::Values));
+        .map(|(cut, mode)| fetch_work(contraction, cut, mode != Mode::Values));
     let mut found = Vec::new();
     for shape in SHAPES.iter().map(|shape| shape.on(arch)) {
         if is_oversized(shape.m, sizes.m, 64) || is_oversized(shape.n, sizes.n, 64) {
             continue;
         }
         let k = shape.k(cuts.element);
-        let resident = resident(&contraction, shape, &cuts);
+        let resident = resident(contraction, shape, &cuts);
         for splits in split_choices(sizes, (shape.m, shape.n, k), device) {
             // Blocks that share a tile would have to share its sums of rows, too.
             if splits > 1 && !contraction.row_sums.is_empty() {
                 break;
             }
-            let tiling = tiling(&contraction, shape, &cuts, splits, (per_element, arch));
+            let tiling = tiling(contraction, shape, &cuts, splits, (per_element, arch));
             if let Some(us) = predicted_us(sizes, &tiling, bytes, device) {
                 let knobs = [
                     ("tile_m", shape.m),
@@ -302,11 +351,12 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
 
 /// Floating-point operations per clock and SM that these instructions sustain. From `sm_90` on
 /// the device's full rate is for instructions of warp groups.
+#[expect(clippy::cast_precision_loss, reason = "a few bytes")]
 fn math_rate(element: DType, arch: Arch) -> f64 {
     const SUSTAINED: f64 = 0.85;
     const WARP_LIMIT: f64 = 2048.0;
     let rate = Device::of(arch).tensor_flops_per_clk.min(WARP_LIMIT) * SUSTAINED;
-    if element == DType::F32 { rate / 2.0 } else { rate }
+    rate * 2.0 / element.size_bytes() as f64
 }
 
 /// Blocks per SM that the compiler is asked for. TF32 rounds in registers of its own, and so
@@ -348,17 +398,27 @@ fn tiling(
         k,
         threads,
         registers: (sums + fragments + staged + 56).min(limit),
-        smem_bytes: shape.smem_bytes(contraction),
+        smem_bytes: shape.smem_bytes(cuts),
         stages,
         splits,
         math_clk: (2 * shape.m * shape.n * k) as f64 / math_rate(cuts.element, arch),
         smem_clk: (read + written) as f64 / 128.0,
         step_bytes: written as f64,
         fetch_work: (shape.m as f64 * per_element[0] + shape.n as f64 * per_element[1]) * k as f64
-            + row_sums::work(contraction, shape.m * k),
+            + row_sums::work(contraction, shape.m * k)
+            + scale_work(shape, cuts, k),
         epilogue_work: (shape.m * shape.n) as f64 * (epilogue_work(contraction) + 12.0 / cuts.width as f64),
         step_clk: STEP_CLK,
         stays: false,
+    }
+}
+
+/// Instructions that scale a step's rows: one for two elements, in every warp that reads them.
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+fn scale_work(shape: Shape, cuts: &Cuts, k: usize) -> f64 {
+    match cuts.scale {
+        None => 0.0,
+        Some(_) => (shape.m * k * (shape.n / shape.warp_n)) as f64 / 2.0,
     }
 }
 
@@ -369,24 +429,26 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     };
     let contraction = Contraction::with_row_sums(spec).ok_or_else(not_accepted)?;
     let inputs = operands(spec);
-    let cuts = Cuts::of(&contraction, spec, &inputs, arch).ok_or_else(not_accepted)?;
+    let cuts = Cuts::of(contraction, spec, &inputs, arch).ok_or_else(not_accepted)?;
+    let contraction = &cuts.contraction;
     let (shape, splits) = Shape::of(variant, cuts.element)?;
     let (blocking, sizes) = (shape.blocking(cuts.element, splits), contraction.sizes);
     let workspace_bytes = blocking.workspace_bytes(sizes, 4);
     let (params, passed) = parameters(spec, workspace_bytes);
     let (tiles_m, tiles_n, tiles_k) = blocking.tiles(sizes);
     let name = kernel_name(spec, TEMPLATE.name, &tile_name(shape, blocking));
-    let epilogue = Epilogue::new(&contraction, cuts.width, tiles_m * shape.m, tiles_n * shape.n);
+    let epilogue = Epilogue::new(contraction, cuts.width, tiles_m * shape.m, tiles_n * shape.n);
     let mut operands = Vec::new();
     for side in cuts.sides {
         operands.push(operand_context(
-            &contraction,
+            contraction,
             blocking,
             side,
             &inputs,
             cuts.element,
         )?);
     }
+    let (sum, value) = element::sum_types(cuts.element, contraction);
     let is = |mode| cuts.sides.iter().any(|(_, own)| *own == mode);
     let text = fill(
         &TEMPLATE,
@@ -395,6 +457,8 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             params,
             index_type: index_type(&tensors(spec)),
             element: storage_type(cuts.element),
+            sum,
+            value,
             m: sizes.m,
             n: sizes.n,
             tiles_m,
@@ -413,12 +477,18 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             operands,
             is_async: is(Mode::Async),
             is_staged: is(Mode::Copy) || is(Mode::Values),
+            scale: match cuts.scale {
+                Some(scale) => scale::text(contraction, scale, spec, 4)?,
+                None => String::new(),
+            },
+            scale_at: shape.tiles_bytes() + row_sums::bytes(contraction, shape.m),
+            depth: sizes.k,
             row_sums: contraction.row_sums.len(),
             rows_at: shape.tiles_bytes(),
-            row_terms: row_sums::terms(&contraction, spec, 4)?,
-            row_stores: row_sums::stores(&contraction, spec, 3)?,
+            row_terms: row_sums::terms(contraction, spec, 4)?,
+            row_stores: row_sums::stores(contraction, spec, 3)?,
             width: cuts.width,
-            epilogue: epilogue.text(spec, 4)?,
+            epilogue: epilogue.text(spec, &[], 4)?,
         },
     )?;
     Ok(Source {
@@ -426,7 +496,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         header: String::new(),
         text: translation_unit(&sections(arch), &text),
         template: TEMPLATE.name,
-        launch: blocking.launch(sizes, shape.threads(), shape.smem_bytes(&contraction)),
+        launch: blocking.launch(sizes, shape.threads(), shape.smem_bytes(&cuts)),
         params: passed,
         workspace_bytes,
     })

@@ -337,7 +337,7 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
                 operand_context(&contraction, blocking, cuts.b, &inputs)?,
             ],
             width,
-            epilogue: epilogue.text(spec, 3)?,
+            epilogue: epilogue.text(spec, &[], 3)?,
         },
     )?;
     Ok(Source {

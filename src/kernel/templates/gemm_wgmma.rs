@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use self::reading::{ConvContext, OperandContext, Reading};
 use self::shape::{BLOCK_ROWS, DEPTH_BYTES, SHAPES, Shape};
-use super::{Template, field_names, fill, gemm_mma, variant};
+use super::{Template, field_names, fill, variant};
 use crate::ir::tiled_view::TILE_ROW_BYTES;
 use crate::ir::{DType, TiledView};
 use crate::kernel::body::region::kernel_name;
@@ -20,6 +20,7 @@ use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Sizes};
 use crate::kernel::gemm::cost::{Tiling, predicted_us, split_choices};
+use crate::kernel::gemm::element;
 use crate::kernel::gemm::epilogue::{Epilogue, best_width};
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, is_oversized, memory_bytes, parameters, ranked, register_limit, tensors,
@@ -45,6 +46,9 @@ struct GemmWgmmaContext {
     params: Vec<String>,
     index_type: &'static str,
     element: &'static str,
+    /// Types of the instructions' sums, and of what the epilogue takes them as.
+    sum: &'static str,
+    value: &'static str,
     m: usize,
     n: usize,
     tiles_m: usize,
@@ -84,6 +88,10 @@ struct GemmWgmmaContext {
     /// What stores the results that have one number per row.
     row_stores: String,
     width: usize,
+    /// What the epilogue reads row by row, and how many rounds of a warp's sums before it does.
+    asked: Vec<&'static str>,
+    ahead: usize,
+    asking: String,
     epilogue: String,
 }
 
@@ -102,19 +110,12 @@ impl Problem {
         }
         let contraction = Contraction::with_row_sums(spec)?;
         let Sizes { batch, m, n, k } = contraction.sizes;
-        let element = gemm_mma::element(&contraction, spec, arch)?;
-        if batch * m * n * k == 0 || element.size_bytes() != 2 {
+        if batch * m * n * k == 0 {
             return None;
         }
-        let reading = Reading::of(spec, &contraction, element)?;
-        if !contraction.row_sums.is_empty() && !reading.has_rows_along_k() {
-            return None;
-        }
-        let types = spec.input_types();
-        let is_legal = |(input, view): &(usize, TiledView)| view.check(types[*input].n_bytes()).is_ok();
-        if !reading.views(SHAPES[0]).iter().all(is_legal) {
-            return None;
-        }
+        let mut elements = element::of_groups(&contraction, spec, arch).into_iter();
+        let (element, reading) =
+            elements.find_map(|element| Some((element, reading(spec, &contraction, element)?)))?;
         let least = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).min()?;
         Some(Problem {
             width: best_width(&contraction, (16 / least).clamp(4, 8)),
@@ -123,6 +124,22 @@ impl Problem {
             reading,
         })
     }
+}
+
+/// How the operands are copied as elements of kind `element`, if they can be.
+fn reading(spec: &KernelSpec, contraction: &Contraction, element: DType) -> Option<Reading> {
+    let reading = Reading::of(spec, contraction, element)?;
+    // Instructions transpose 16 bits only, and sums of rows are taken from tiles of floats.
+    let is_byte = element.size_bytes() == 1;
+    if is_byte && !reading.lies_along_k() {
+        return None;
+    }
+    if !contraction.row_sums.is_empty() && (is_byte || !reading.has_rows_along_k()) {
+        return None;
+    }
+    let types = spec.input_types();
+    let is_legal = |(input, view): &(usize, TiledView)| view.check(types[*input].n_bytes()).is_ok();
+    reading.views(SHAPES[0]).iter().all(is_legal).then_some(reading)
 }
 
 fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
@@ -168,6 +185,8 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     /// Several SMs that ask for a tile at nearly the same time are answered together.
     const JOINT_COPIES: f64 = 1.5;
     let k = Shape::k(problem.element);
+    // Elements of half the bytes are multiplied at twice the rate.
+    let halves = TILE_ROW_BYTES / 2;
     // Every instruction reads all columns.
     let read = (shape.m + shape.n * (shape.m / BLOCK_ROWS)) * TILE_ROW_BYTES;
     let written = (shape.m + shape.n) * TILE_ROW_BYTES;
@@ -180,7 +199,7 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         smem_bytes: smem_bytes(problem, shape),
         stages: shape.stages,
         splits: shape.splits,
-        math_clk: (2 * shape.m * shape.n * k) as f64 / SUSTAINED,
+        math_clk: (2 * shape.m * shape.n * halves) as f64 / SUSTAINED,
         smem_clk: (read + written) as f64 / 128.0,
         step_bytes: written as f64 / JOINT_COPIES,
         fetch_work: row_sums::work(&problem.contraction, shape.m * k),
@@ -195,7 +214,8 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
 fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, KernelError> {
     let problem = Problem::of(spec, arch).ok_or_else(|| KernelError::NotAccepted {
         template: TEMPLATE.name,
-        reason: "it is not one product of 16-bit tensors that copies of tiles can read, on sm_90a".to_owned(),
+        reason: "it is not one product of 16-bit or 8-bit tensors that copies of tiles can read, on sm_90a"
+            .to_owned(),
     })?;
     let shape = Shape::of(variant)?;
     let (blocking, sizes) = (shape.blocking(problem.element), problem.contraction.sizes);
@@ -204,6 +224,15 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     let n_tiles = tiles_m * tiles_n * sizes.batch;
     let workspace_bytes = shape.workspace_bytes(n_tiles);
     let (params, passed) = signature(spec, &problem, shape, workspace_bytes);
+    let epilogue = Epilogue::new(
+        &problem.contraction,
+        problem.width,
+        tiles_m * shape.m,
+        tiles_n * shape.n,
+    );
+    let row_loads = epilogue.row_loads(spec);
+    let ahead = shape.rounds_ahead(epilogue.asked_bytes(&row_loads), problem.width);
+    let asked = if ahead > 0 { row_loads.as_slice() } else { &[] };
     let (first_step, last_step, begin) = if shape.splits > 1 {
         (
             "kSteps * place.split / kSplits",
@@ -214,12 +243,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         ("0", "kSteps", "0")
     };
     let name = kernel_name(spec, TEMPLATE.name, &tile_name(shape, blocking));
-    let epilogue = Epilogue::new(
-        &problem.contraction,
-        problem.width,
-        tiles_m * shape.m,
-        tiles_n * shape.n,
-    );
+    let (sum, value) = element::sum_types(problem.element, &problem.contraction);
     let text = fill(
         &TEMPLATE,
         &GemmWgmmaContext {
@@ -227,6 +251,8 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             params,
             index_type: index_type(&tensors(spec)),
             element: storage_type(problem.element),
+            sum,
+            value,
             m: sizes.m,
             n: sizes.n,
             tiles_m,
@@ -257,7 +283,10 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             row_terms: row_sums::terms(&problem.contraction, spec, 5)?,
             row_stores: row_sums::stores(&problem.contraction, spec, 4)?,
             width: problem.width,
-            epilogue: epilogue.text(spec, 5)?,
+            asked: epilogue.asked_types(asked),
+            ahead,
+            asking: epilogue.asking(spec, asked, 4)?,
+            epilogue: epilogue.text(spec, asked, 5)?,
         },
     )?;
     Ok(Source {

@@ -429,6 +429,6 @@ fn context(
         tickets_bytes: plan.tickets_bytes(problem),
         load_few: load_few.values(inputs, 2, "next", None)?,
         load_many: load_many.values(inputs, depth_many, target, None)?,
-        epilogue: Epilogue::new(contraction, 1, m, n).text(spec, 2)?,
+        epilogue: Epilogue::new(contraction, 1, m, n).text(spec, &[], 2)?,
     })
 }

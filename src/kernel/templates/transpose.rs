@@ -170,7 +170,8 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         .map(|&load| value_bytes(turned.composed.body.dtype(load)))
         .sum();
     let mut found = Vec::new();
-    for (tile, threads) in [(32, 256), (64, 512), (16, 128)] {
+    // Where tiles are plenty, threads that read sixteen elements each keep most bytes under way.
+    for (tile, threads) in [(64, 256), (32, 256), (64, 512), (16, 128)] {
         if scratch * tile * (tile + 1) > 40 << 10 {
             continue;
         }

@@ -1,6 +1,7 @@
 // What the threads of a warp do together: shuffles, and matrix fragments element by element.
 #include "emulator.h"
 
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 
@@ -11,7 +12,7 @@ namespace {
 struct Lane {
   unsigned char value[32];
   uint32_t address;
-  float a[8], b[4];
+  float a[16], b[8];
 };
 Lane lanes[kMaxWarps][32];
 
@@ -29,7 +30,26 @@ float f32_value(uint32_t bits) {
   return x;
 }
 
-// The elements of one register of a fragment, the first in its low half.
+float e4m3_value(uint8_t bits) {
+  const int exponent = bits >> 3 & 15, mantissa = bits & 7;
+  if ((bits & 0x7f) == 0x7f) return NAN;
+  const float size = exponent == 0 ? ldexpf(mantissa, -9) : ldexpf(8 + mantissa, exponent - 10);
+  return bits & 0x80 ? -size : size;
+}
+
+int in_word(Element element) {
+  switch (element) {
+    case Element::kF16:
+    case Element::kBf16: return 2;
+    case Element::kTf32: return 1;
+    case Element::kS8:
+    case Element::kE4m3: return 4;
+  }
+  return 0;
+}
+
+}  // namespace
+
 void unpack(float* to, uint32_t word, Element element) {
   switch (element) {
     case Element::kF16:
@@ -44,13 +64,26 @@ void unpack(float* to, uint32_t word, Element element) {
       // The nearest value of 10 bits of mantissa, ties away from zero.
       to[0] = f32_value((word + 0x1000u) & ~0x1fffu);
       return;
+    case Element::kS8:
+    case Element::kE4m3:
+      for (int i = 0; i < 4; i++) to[i] = byte_value(uint8_t(word >> i * 8), element);
+      return;
   }
 }
 
-}  // namespace
-
 float half_value(uint16_t bits, Element element) {
   return element == Element::kF16 ? f16_value(bits) : f32_value(uint32_t(bits) << 16);
+}
+
+float byte_value(uint8_t bits, Element element) {
+  return element == Element::kS8 ? float(int8_t(bits)) : e4m3_value(bits);
+}
+
+uint32_t plus_term(uint32_t sum, float term, Element element) {
+  if (element == Element::kS8) return sum + uint32_t(int32_t(term));
+  const float total = f32_value(sum) + term;
+  memcpy(&sum, &total, 4);
+  return sum;
 }
 
 void exchange(void* value, size_t bytes, int source, Site site) {
@@ -88,8 +121,9 @@ void ldmatrix(uint32_t* to, uint32_t row, bool transposed, Site site) {
   wait_for_warp(Wait::kLdmatrix, site);
 }
 
-void mma(float* sum, const uint32_t* a, const uint32_t* b, Element element, Site site) {
-  const int in_word = element == Element::kTf32 ? 1 : 2;
+void mma(void* sums, const uint32_t* a, const uint32_t* b, Element element, Site site) {
+  const int in_word = host::in_word(element);
+  auto* const sum = (uint32_t*)sums;
   Lane& own = own_warp()[lane()];
   for (int i = 0; i < 4; i++) unpack(own.a + i * in_word, a[i], element);
   for (int i = 0; i < 2; i++) unpack(own.b + i * in_word, b[i], element);
@@ -104,7 +138,7 @@ void mma(float* sum, const uint32_t* a, const uint32_t* b, Element element, Site
         const Lane& from_a = all[row % 8 * 4 + quad];
         const Lane& from_b = all[column * 4 + quad];
         for (int e = 0; e < in_word; e++) {
-          sum[i] += from_a.a[(row / 8 + half * 2) * in_word + e] * from_b.b[half * in_word + e];
+          sum[i] = plus_term(sum[i], from_a.a[(row / 8 + half * 2) * in_word + e] * from_b.b[half * in_word + e], element);
         }
       }
     }

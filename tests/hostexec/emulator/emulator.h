@@ -32,6 +32,7 @@ void start_block_memory(const Launch& launch);
 void end_block_memory();
 void read_matrix_row(uint32_t address);
 uint16_t read_matrix_half(uint32_t address);
+uint8_t read_matrix_byte(uint32_t address);
 // Bytes of a copy to shared memory: on their way, and there for threads that have seen that
 // many phases of the barrier end.
 void begin_copy_to(uint32_t address, size_t bytes);
@@ -51,6 +52,11 @@ unsigned phases_seen(int barrier);
 void start_block_wgmma();
 void end_block_wgmma();
 float half_value(uint16_t bits, Element element);
+// The elements of one register of a fragment, the first in its low bits.
+void unpack(float* to, uint32_t word, Element element);
+float byte_value(uint8_t bits, Element element);
+// `sum` plus a term that is exact where sums are integers.
+uint32_t plus_term(uint32_t sum, float term, Element element);
 void add_operand(const void* begin, size_t bytes, bool writable);
 void forget_operands();
 

@@ -31,9 +31,10 @@ extern unsigned char* dynamic_shared;
 void wait_block(Site site);
 void wait_warp(Site site);
 void exchange(void* value, size_t bytes, int source, Site site);
-enum class Element { kF16, kBf16, kTf32 };
+enum class Element { kF16, kBf16, kTf32, kS8, kE4m3 };
 void ldmatrix(uint32_t* to, uint32_t row, bool transposed, Site site);
-void mma(float* sum, const uint32_t* a, const uint32_t* b, Element element, Site site);
+// Sums are int32_t for kS8 and float for all others.
+void mma(void* sum, const uint32_t* a, const uint32_t* b, Element element, Site site);
 unsigned atomic_add(unsigned* to, unsigned value);
 inline int lane() { return current->linear & 31; }
 
@@ -75,7 +76,8 @@ struct Wgmma {
   bool keep;
 };
 void wgmma_begin(Site site);
-void wgmma(float* sums, const Wgmma& instruction, Site site);
+// `rows` are the four registers of a where it is not in shared memory.
+void wgmma(void* sums, const Wgmma& instruction, const uint32_t* rows, Site site);
 void wgmma_commit(Site site);
 void wgmma_wait(int open, Site site);
 

@@ -265,6 +265,11 @@ uint16_t read_matrix_half(uint32_t address) {
   return half;
 }
 
+uint8_t read_matrix_byte(uint32_t address) {
+  access(dynamic_region, address, 1, false);
+  return dynamic_shared[address];
+}
+
 void begin_copy_to(uint32_t address, size_t bytes) {
   if (address + bytes > dynamic_region.bytes) {
     fail("copy of %zu bytes to %u of %zu bytes of shared memory", bytes, address, dynamic_region.bytes);

@@ -10,17 +10,21 @@ namespace host {
 
 namespace {
 
-constexpr int kDepth = 16, kRowBytes = 128, kChunkRows = 8;
+constexpr int kDepthBytes = 32, kRowBytes = 128, kChunkRows = 8;
 
 struct Sums {
-  float* place;
-  std::vector<float> value;
+  void* place;
+  // Bits of floats or integers.
+  std::vector<uint32_t> value;
   int n_open;
 };
 
 struct Instruction {
   Wgmma what;
-  float* place;
+  void* place;
+  // Where the instruction has the rows of a in registers, those of this thread's warp.
+  bool in_registers;
+  uint32_t registers[32][4];
 };
 
 struct ThreadState {
@@ -37,7 +41,7 @@ std::vector<Wgmma> issued[kMaxWarps / 4];
 
 ThreadState& own_state() { return states[current->linear]; }
 
-Sums& sums_at(ThreadState& state, float* place) {
+Sums& sums_at(ThreadState& state, void* place) {
   for (Sums& sums : state.sums) {
     if (sums.place == place) return sums;
   }
@@ -56,37 +60,55 @@ void check_group(const Wgmma& what, size_t number) {
   if (!is_same(own[number], what)) fail("warps of a group execute different matrix instructions");
 }
 
+int bytes_of(Element element) { return element == Element::kS8 || element == Element::kE4m3 ? 1 : 2; }
+
 // An element of a tile that a descriptor describes.
 float element_at(uint64_t matrix, bool across, Element element, int row, int k) {
   const uint32_t start = uint32_t(matrix & 0x3fff) << 4;
   const uint32_t leading = uint32_t(matrix >> 16 & 0x3fff) << 4, stride = uint32_t(matrix >> 32 & 0x3fff) << 4;
   if (matrix >> 62 != 1) fail("a matrix that is not swizzled over 128 bytes");
+  const auto swizzled = [&](uint32_t place) { return (start + place) ^ ((start + place) >> 7 & 7) << 4; };
+  if (bytes_of(element) == 1) {
+    if (across) fail("an instruction that transposes bytes");
+    return byte_value(read_matrix_byte(swizzled(row / kChunkRows * stride + row % kChunkRows * kRowBytes + k)), element);
+  }
   const int in_row = kRowBytes / 2;
   const uint32_t place = across ? row / in_row * leading + row % in_row * 2 + k / kChunkRows * stride + k % kChunkRows * kRowBytes
                                 : row / kChunkRows * stride + row % kChunkRows * kRowBytes + k * 2;
-  const uint32_t address = start + place;
-  return half_value(read_matrix_half(address ^ ((address >> 7 & 7) << 4)), element);
+  return half_value(read_matrix_half(swizzled(place)), element);
+}
+
+// Element k of row `row` or row + 8 of 16-bit fragments: registers are rows, rows + 8, and both for
+// the upper half of k.
+float in_fragment(const Instruction& instruction, int row, int half, int k) {
+  float pair[2];
+  unpack(pair, instruction.registers[row * 4 + k % 8 / 2][half + k / 8 * 2], instruction.what.element);
+  return pair[k % 2];
 }
 
 void execute(ThreadState& state, const Instruction& instruction) {
   const Wgmma& what = instruction.what;
   Sums& sums = sums_at(state, instruction.place);
   const int l = lane(), first_row = warp() % 4 * 16 + l / 4;
-  float a[2][kDepth], b[kDepth];
+  float a[2][kDepthBytes], b[kDepthBytes];
+  const int depth = kDepthBytes / bytes_of(what.element);
   for (int half = 0; half < 2; half++) {
-    for (int k = 0; k < kDepth; k++) a[half][k] = element_at(what.a, what.across_a, what.element, first_row + half * 8, k);
+    for (int k = 0; k < depth; k++) {
+      a[half][k] = instruction.in_registers ? in_fragment(instruction, l / 4, half, k)
+                                            : element_at(what.a, what.across_a, what.element, first_row + half * 8, k);
+    }
   }
   for (int i = 0; i < what.columns / 4; i++) {
     const int column = i / 2 * 8 + l % 4 * 2 + i % 2;
-    for (int k = 0; k < kDepth; k++) b[k] = element_at(what.b, what.across_b, what.element, column, k);
+    for (int k = 0; k < depth; k++) b[k] = element_at(what.b, what.across_b, what.element, column, k);
     for (int half = 0; half < 2; half++) {
-      float& sum = sums.value[i / 2 * 4 + half * 2 + i % 2];
-      if (!what.keep) sum = 0.0f;
-      for (int k = 0; k < kDepth; k++) sum += a[half][k] * b[k];
+      uint32_t& sum = sums.value[i / 2 * 4 + half * 2 + i % 2];
+      if (!what.keep) sum = 0;
+      for (int k = 0; k < depth; k++) sum = plus_term(sum, a[half][k] * b[k], what.element);
     }
   }
   if (--sums.n_open == 0) {
-    memcpy(sums.place, sums.value.data(), sums.value.size() * sizeof(float));
+    memcpy(sums.place, sums.value.data(), sums.value.size() * 4);
     state.has_begun = false;
   }
 }
@@ -112,7 +134,9 @@ void wgmma_begin(Site site) {
   own_state().has_begun = true;
 }
 
-void wgmma(float* place, const Wgmma& what, Site site) {
+void wgmma(void* place, const Wgmma& what, const uint32_t* rows, Site site) {
+  static uint32_t shown[kMaxThreads][4];
+  if (rows != nullptr) memcpy(shown[current->linear], rows, sizeof shown[0]);
   wait_for_warp(Wait::kWgmma, site);
   ThreadState& state = own_state();
   check_group(what, state.n_issued++);
@@ -120,10 +144,13 @@ void wgmma(float* place, const Wgmma& what, Site site) {
   const size_t n = size_t(what.columns / 2);
   if (sums.n_open++ == 0) {
     if (!state.has_begun) fail("a matrix instruction on sums that were touched since rt_wgmma_begin");
-    sums.value.assign(place, place + n);
-    memset(place, 0xff, n * sizeof(float));
+    sums.value.assign((uint32_t*)place, (uint32_t*)place + n);
+    memset(place, 0xff, n * 4);
   }
-  state.open.push_back({what, place});
+  state.open.push_back({what, place, rows != nullptr, {}});
+  memcpy(state.open.back().registers, shown[warp() * 32], sizeof state.open.back().registers);
+  // Nobody shows others before all have looked.
+  wait_for_warp(Wait::kWgmma, site);
 }
 
 void wgmma_commit(Site site) {

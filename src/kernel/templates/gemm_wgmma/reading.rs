@@ -39,6 +39,14 @@ impl Reading {
         }
     }
 
+    /// Whether neighbours of both operands lie along `k`.
+    pub fn lies_along_k(&self) -> bool {
+        match self {
+            Reading::Plain(sides) => sides.iter().all(|side| side.along == Along::K),
+            Reading::Images(_) => true,
+        }
+    }
+
     /// Tiles along `k`.
     pub fn steps(&self, blocking: Blocking, sizes: Sizes) -> usize {
         match self {

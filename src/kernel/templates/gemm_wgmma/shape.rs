@@ -72,6 +72,18 @@ impl Shape {
         TILE_ROW_BYTES / element.size_bytes()
     }
 
+    /// Rounds before its own in which a round's vectors of `width` columns are asked for, where a
+    /// thread holds `bytes` of each; 0 where registers do not hold even one round.
+    pub fn rounds_ahead(self, bytes: usize, width: usize) -> usize {
+        const MOST_BYTES: usize = 128;
+        if bytes == 0 {
+            return 0;
+        }
+        let vectors = 16 * self.slab / width / 32;
+        let rounds = self.m / BLOCK_ROWS / self.consumers * (self.n / self.slab);
+        (MOST_BYTES / (vectors * bytes)).min(rounds)
+    }
+
     /// Two barriers per stage follow the tiles; what comes next is for the sums.
     pub fn slabs_at(self) -> usize {
         let tiles = self.stages * (self.m + self.n) * TILE_ROW_BYTES;

@@ -1,0 +1,58 @@
+//! The kinds that matrix instructions take operands in, and sum them in.
+
+use crate::ir::DType;
+use crate::kernel::gemm::contraction::{Contraction, Side};
+use crate::kernel::gemm::operand::{is_exact, memory_kind};
+use crate::kernel::print::types::value_type;
+use crate::kernel::source::Arch;
+use crate::kernel::spec::KernelSpec;
+
+/// Terms whose sum surely fits 32 bits: products of two 8-bit integers are at most 2^14.
+const MOST_TERMS: usize = 1 << 17;
+
+/// The kinds in which instructions of a warp multiply what the products mean, the fastest first.
+/// Instructions for 8-bit kinds want neighbours along `k`.
+pub fn of_warps(contraction: &Contraction, spec: &KernelSpec, arch: Arch) -> Vec<DType> {
+    let kinds = [Side::A, Side::B].map(|side| memory_kind(contraction, side));
+    let all_are = |kind: DType| kinds.iter().all(|&own| is_exact(own, kind));
+    let product = contraction.product;
+    let mut found = Vec::new();
+    if kinds == [DType::I8; 2] && arch.sm >= 80 && sums_fit(contraction) {
+        found.push(DType::I8);
+    }
+    match product {
+        DType::F16 | DType::BF16 => found.push(product),
+        DType::F32 if all_are(DType::F16) => found.push(DType::F16),
+        DType::F32 if all_are(DType::BF16) => found.push(DType::BF16),
+        DType::F32 if spec.options.tf32 => found.push(DType::F32),
+        _ => {}
+    }
+    found.retain(|&kind| kind == DType::F16 || arch.sm >= 80);
+    found
+}
+
+/// As [`of_warps`], for the instructions of groups of warps.
+pub fn of_groups(contraction: &Contraction, spec: &KernelSpec, arch: Arch) -> Vec<DType> {
+    let kinds = [Side::A, Side::B].map(|side| memory_kind(contraction, side));
+    let mut found = of_warps(contraction, spec, arch);
+    if kinds == [DType::F8E4M3; 2] && contraction.product.is_float() {
+        found.insert(0, DType::F8E4M3);
+    }
+    found.retain(|kind| kind.size_bytes() <= 2);
+    found
+}
+
+/// Whether sums of 8-bit integers in 32 bits are what the product's own sums are, or nearer to the
+/// true ones.
+fn sums_fit(contraction: &Contraction) -> bool {
+    match contraction.product {
+        DType::I32 => true,
+        product => product.is_float() && contraction.sizes.k <= MOST_TERMS,
+    }
+}
+
+/// C++ types of the instructions' sums, and of what the epilogue takes them as.
+pub fn sum_types(element: DType, contraction: &Contraction) -> (&'static str, &'static str) {
+    let sum = if element == DType::I8 { "int32_t" } else { "float" };
+    (sum, value_type(contraction.sum))
+}

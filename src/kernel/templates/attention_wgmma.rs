@@ -1,0 +1,239 @@
+//! `attention_wgmma`: attention in 16-bit floats with the matrix instructions of four warps at once
+//! (`sm_90a`), in one pass over the keys.
+//!
+//! A block has some groups of four warps, each with 64 query rows, and walks over tiles of keys and
+//! values that all groups read out of shared memory. While one group exponentiates, another one's
+//! products go on.
+
+use serde::Serialize;
+
+use super::{Template, field_names, fill, knob, variant};
+use crate::ir::DType;
+use crate::kernel::attention::{Attention, parts_bytes};
+use crate::kernel::body::region::{kernel_name, operand_bytes, signature, tensors_index_type};
+use crate::kernel::device::{Device, NODE_US};
+use crate::kernel::error::KernelError;
+use crate::kernel::prelude::{ASYNC_COPY, ATTENTION, COMMON, MMA, TILE, WGMMA, translation_unit};
+use crate::kernel::print::types::storage_type;
+use crate::kernel::source::{Arch, Launch, Source, Variant};
+use crate::kernel::spec::KernelSpec;
+
+pub static TEMPLATE: Template = Template {
+    name: "attention_wgmma",
+    text: include_str!("../../../templates/attention_wgmma.cu.tera"),
+    variants,
+    render,
+    fields: || field_names(&AttentionWgmmaContext::default()),
+};
+
+#[derive(Clone, Debug, Default, Serialize)]
+struct AttentionWgmmaContext {
+    name: String,
+    params: Vec<String>,
+    index_type: &'static str,
+    element: &'static str,
+    threads: usize,
+    groups: usize,
+    tile_rows: usize,
+    tile_keys: usize,
+    row_tiles: usize,
+    heads: usize,
+    queries: usize,
+    keys: usize,
+    chunks: usize,
+    value_chunks: usize,
+    steps: usize,
+    value_tiles: usize,
+    part_pitch: usize,
+    causal_offset: Option<String>,
+    is_async: bool,
+    load_q: String,
+    load_k: String,
+    load_v: String,
+    score_per_key: String,
+    score: String,
+    store: String,
+}
+
+/// How a block covers its rows and keys.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    groups: usize,
+    tile_keys: usize,
+}
+
+/// Rows of a group, and depths that fill rows of tiles.
+const GROUP_ROWS: usize = 64;
+/// Depth of one instruction.
+const STEP: usize = 16;
+const PLANS: [(usize, usize); 6] = [(1, 64), (1, 128), (2, 64), (2, 128), (3, 64), (3, 128)];
+
+impl Plan {
+    fn tile_rows(self) -> usize {
+        GROUP_ROWS * self.groups
+    }
+
+    fn threads(self) -> usize {
+        128 * self.groups
+    }
+
+    fn row_tiles(self, attention: &Attention) -> usize {
+        attention.queries.div_ceil(self.tile_rows())
+    }
+
+    fn n_blocks(self, attention: &Attention) -> usize {
+        attention.batch * attention.heads * self.row_tiles(attention)
+    }
+
+    /// Tiles and, after them, rows of results in the same memory.
+    fn smem_bytes(self, attention: &Attention) -> usize {
+        let (depth, value_depth) = (attention.depth, attention.value_depth);
+        let tiles = 2 * (self.tile_rows() * depth + self.tile_keys * (depth + value_depth));
+        tiles.max(parts_bytes(1, self.tile_rows(), part_pitch(attention), 4))
+    }
+
+    /// Registers of a thread for scores, weights and results.
+    fn sums(self, attention: &Attention) -> usize {
+        self.tile_keys / 2 + self.tile_keys / 4 + attention.value_depth / 2
+    }
+}
+
+fn part_pitch(attention: &Attention) -> usize {
+    attention.value_depth + 4
+}
+
+fn accepted(spec: &KernelSpec, arch: Arch) -> Option<Attention> {
+    if (arch.sm, arch.specific) != (90, true) {
+        return None;
+    }
+    let (attention, node) = Attention::of(spec)?;
+    let fits = |depth: usize| [64, 128].contains(&depth);
+    let fits = matches!(attention.dtype, DType::F16 | DType::BF16)
+        && fits(attention.depth)
+        && fits(attention.value_depth);
+    (fits && matches!(attention.after(spec, node, 8), Ok(Some(_)))).then_some(attention)
+}
+
+fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
+    let Some(attention) = accepted(spec, arch) else {
+        return Vec::new();
+    };
+    let device = Device::of(arch);
+    let mut found = Vec::new();
+    for (groups, tile_keys) in PLANS {
+        let plan = Plan { groups, tile_keys };
+        let idle_rows = groups > 1 && plan.tile_rows() >= attention.queries.next_multiple_of(GROUP_ROWS) * 2;
+        let idle_keys = tile_keys > 64 && tile_keys >= 2 * attention.keys;
+        let too_large = plan.smem_bytes(&attention) > device.max_smem_per_block as usize;
+        if idle_rows || idle_keys || too_large {
+            continue;
+        }
+        let us = predicted_us(spec, &attention, plan, device);
+        let knobs = [("groups", groups), ("tile_keys", tile_keys)];
+        found.push(variant(TEMPLATE.name, &knobs, us));
+    }
+    found.sort_by(|a, b| a.predicted_us.total_cmp(&b.predicted_us));
+    found
+}
+
+/// A block walks over its tiles; how long one step takes is bounded by the chain of one group, by
+/// what the tensor cores and the schedulers of an SM do for all its groups, and by its reads.
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &Device) -> f64 {
+    let depths = (attention.depth + attention.value_depth) as f64;
+    let (keys, groups) = (plan.tile_keys as f64, plan.groups as f64);
+    let by_smem = f64::from(device.smem_per_sm) / (plan.smem_bytes(attention) as f64 + 1024.0);
+    let registers = (plan.sums(attention) + 56) as f64;
+    let by_registers = 65536.0 / (registers * plan.threads() as f64);
+    let per_sm = by_smem.min(by_registers).floor().max(1.0);
+    let n_blocks = plan.n_blocks(attention) as f64;
+    let sms = f64::from(device.n_sms);
+    let resident = (n_blocks / sms).ceil().min(per_sm);
+    let waves = (n_blocks / (sms * resident)).ceil();
+    let steps = (attention.seen_keys() / keys).ceil().max(1.0);
+    let fetched = keys * depths * 2.0;
+    let math = 2.0 * GROUP_ROWS as f64 * keys * depths / (device.tensor_flops_per_clk * 0.8);
+    let issue = GROUP_ROWS as f64 * keys * 14.0 / 128.0;
+    let chain = 1200.0 + math + issue;
+    // Every block reads all tiles, most of them out of the L2 cache.
+    let l2 = fetched * resident * sms / (0.65 * device.l2_gb_per_s / device.clock_ghz);
+    let busy = (resident * groups * math.max(issue)).max(l2);
+    let cycles = 2500.0 + waves * steps * chain.max(busy);
+    NODE_US + (cycles / (device.clock_ghz * 1e3)).max(device.memory_us(operand_bytes(spec)))
+}
+
+fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, KernelError> {
+    let plan = Plan {
+        groups: knob(&TEMPLATE, variant, "groups")?,
+        tile_keys: knob(&TEMPLATE, variant, "tile_keys")?,
+    };
+    let found = accepted(spec, arch).and_then(|_| Attention::of(spec));
+    let (attention, node) = found.ok_or_else(|| KernelError::NotAccepted {
+        template: TEMPLATE.name,
+        reason: "it is not an attention in 16-bit floats with depths of 64 or 128, on sm_90a".to_owned(),
+    })?;
+    let element = storage_type(attention.dtype);
+    let (params, passed) = signature(spec);
+    let tile = format!(
+        "{}x{}x{}_w{}",
+        plan.tile_rows(),
+        plan.tile_keys,
+        attention.depth,
+        plan.threads() / 32
+    );
+    let name = kernel_name(spec, TEMPLATE.name, &tile);
+    let score = attention.score(spec, node, 3, plan.tile_keys)?;
+    let fills = [
+        attention.fill(spec, node, 0, 8, element, arch)?,
+        attention.fill(spec, node, 1, 8, element, arch)?,
+        attention.fill(spec, node, 2, 8, element, arch)?,
+    ];
+    let is_async = fills.iter().any(|fill| fill.is_async);
+    let context = AttentionWgmmaContext {
+        name: name.clone(),
+        params,
+        index_type: tensors_index_type(spec),
+        element,
+        threads: plan.threads(),
+        groups: plan.groups,
+        tile_rows: plan.tile_rows(),
+        tile_keys: plan.tile_keys,
+        row_tiles: plan.row_tiles(&attention),
+        heads: attention.heads,
+        queries: attention.queries,
+        keys: attention.keys,
+        chunks: attention.depth / 8,
+        value_chunks: attention.value_depth / 8,
+        steps: attention.depth / STEP,
+        value_tiles: attention.value_depth / 8,
+        part_pitch: part_pitch(&attention),
+        causal_offset: attention.causal_offset.map(|offset| offset.to_string()),
+        is_async,
+        load_q: fills[0].text.clone(),
+        load_k: fills[1].text.clone(),
+        load_v: fills[2].text.clone(),
+        score_per_key: score.per_key,
+        score: score.own,
+        store: attention.store(spec, node, 8, TEMPLATE.name)?,
+    };
+    let text = fill(&TEMPLATE, &context)?;
+    let copies: &[_] = if is_async { &[ASYNC_COPY] } else { &[] };
+    let sections = [COMMON, &[TILE, MMA, WGMMA], copies, &[ATTENTION]].concat();
+    Ok(Source {
+        name,
+        header: String::new(),
+        text: translation_unit(&sections, &text),
+        template: TEMPLATE.name,
+        launch: Launch {
+            grid: [
+                u32::try_from(plan.n_blocks(&attention)).expect("grids have under 2^32 blocks"),
+                1,
+                1,
+            ],
+            block: [u32::try_from(plan.threads()).expect("blocks are small"), 1, 1],
+            smem_bytes: u32::try_from(plan.smem_bytes(&attention)).expect("checked against the device"),
+        },
+        params: passed,
+        workspace_bytes: 0,
+    })
+}
