@@ -57,6 +57,7 @@ pub fn network(name: &str, kind: Kind, float: DType) -> Vec<Problem> {
         precision: float,
         tf32: false,
         wide: Wide::new(),
+        max_memory: None,
         rules: RuleOptions::default(),
     };
     let Precise { graph, settings, .. } = precise::decide(&model, &settings, &request, &Silent).unwrap();

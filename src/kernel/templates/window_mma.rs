@@ -185,11 +185,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
                 ("tile_n", plan.tile_n),
                 ("fragments_m", plan.fragments_m),
             ];
-            variant(
-                TEMPLATE.name,
-                &knobs,
-                predicted_us(spec, &window, plan, arch),
-            )
+            variant(TEMPLATE.name, &knobs, predicted_us(spec, &window, plan, arch))
         })
         .collect()
 }
@@ -260,16 +256,8 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         text: translation_unit(&[COMMON, &[MMA]].concat(), &text),
         template: TEMPLATE.name,
         launch: Launch {
-            grid: [
-                u32::try_from(blocks).expect("grids have under 2^32 blocks"),
-                1,
-                1,
-            ],
-            block: [
-                u32::try_from(plan.threads()).expect("blocks are small"),
-                1,
-                1,
-            ],
+            grid: [u32::try_from(blocks).expect("grids have under 2^32 blocks"), 1, 1],
+            block: [u32::try_from(plan.threads()).expect("blocks are small"), 1, 1],
             smem_bytes: u32::try_from(plan.smem_bytes(&window)).expect("shared memory is small"),
         },
         params: passed,
