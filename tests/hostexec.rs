@@ -281,6 +281,12 @@ fn windows_of_one_channel() {
 }
 
 #[test]
+fn windows_of_few_channels() {
+    check_template(&window_regions::few_channels(), "window_mma", SM_90, 3);
+    check_template(&window_regions::few_channels()[..2], "window_mma", SM_75, 1);
+}
+
+#[test]
 fn windows_that_pool() {
     check_template(&window_regions::pools(true), "window_strip", SM_90, 4);
     check_template(&window_regions::pools(true), "window_taps", SM_90, 1);

@@ -149,6 +149,8 @@ fn window_kernels_compile() {
     compile_best(&pools, &[SM_90A], 1, own);
     compile_best(&window_regions::groups(), &[SM_90A], 2, own);
     compile_best(&window_regions::transposed(), &[SM_90A], 1, own);
+    compile_best(&window_regions::few_channels(), &[SM_90A], 1, own);
+    compile_best(&[window_regions::first_layer()], &archs(), 2, own);
     compile_some(&window_regions::of_models(), &[SM_90A], own);
     compile_best(&window_regions::of_models(), &archs(), 1, own);
 }

@@ -198,6 +198,14 @@ fn products_of_halves_use_tensor_cores() {
 }
 
 #[test]
+fn windows_of_few_channels_use_tensor_cores() {
+    check(&window_regions::first_layer(), "window_mma", 2, |arch| {
+        let now = &["HMMA.16816.F32", "LDS*.128", "STG.E*.128"];
+        Some(matrix(arch, now, &["HMMA.1688.F32", "LDS*.128", "STG.E*.128"]))
+    });
+}
+
+#[test]
 fn products_by_groups_of_warps_use_their_instructions() {
     let claim = |kind| Claim {
         has: kind,

@@ -145,6 +145,46 @@ pub fn depthwise() -> Vec<Problem> {
     problems
 }
 
+/// Images of few channels, seen by every filter: tails of tiles in both directions, more tiles
+/// than blocks, filters beyond a tile, and what may come before and after.
+pub fn few_channels() -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let shapes = [
+        (DType::F16, [1, 35, 37, 3], 64, cells([7, 7], 2, [3, 3, 3, 3], 1)),
+        (DType::F16, [2, 19, 70, 3], 32, cells([3, 3], 2, [0, 0, 1, 1], 1)),
+        (DType::BF16, [1, 20, 18, 1], 24, cells([5, 5], 1, [2, 2, 2, 2], 1)),
+        (DType::F16, [1, 9, 17, 4], 10, cells([3, 2], 1, [1, 0, 1, 1], 1)),
+        (DType::F16, [1, 6, 5, 5], 70, cells([1, 3], 3, [0, 1, 0, 1], 1)),
+    ];
+    for (seed, (dtype, x, filters, cells)) in shapes.into_iter().enumerate() {
+        let mut b = Build::new(120 + seed as u64);
+        let y = grouped(&mut b, dtype, x, filters, 1, cells);
+        problems.push(b.done(&format!("few channels of {x:?}"), RegionKind::Window, &[y]));
+    }
+    let mut b = Build::new(130);
+    let image = b.input(DType::F32, &[1, 3, 18, 20]);
+    let narrow = cast(&mut b, image, DType::F16);
+    let turned = b.with("transpose", &[narrow], ints("perm", &[0, 2, 3, 1]));
+    let filter = b.input(DType::F16, &[16, 3, 3, 3]);
+    let y = b.with(
+        "conv_nhwc",
+        &[turned, filter],
+        cells([3, 3], 2, [1, 1, 1, 1], 1).conv(1),
+    );
+    let z = b.op("hard_swish", &[y]);
+    problems.push(b.done("few channels from f32 nchw", RegionKind::Window, &[z]));
+    problems
+}
+
+/// The first convolution of a residual network.
+pub fn first_layer() -> Problem {
+    let mut b = Build::new(131);
+    let cells = cells([7, 7], 2, [3, 3, 3, 3], 1);
+    let y = grouped(&mut b, DType::F16, [1, 224, 224, 3], 64, 1, cells);
+    let z = b.op("relu", &[y]);
+    b.done("first layer", RegionKind::Window, &[z])
+}
+
 /// No images, and images without filters.
 pub fn empty() -> Vec<Problem> {
     let cells = cells([3, 3], 1, [1, 1, 1, 1], 1);

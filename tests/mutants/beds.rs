@@ -109,6 +109,20 @@ fn window(channels: usize, group: usize) -> Problem {
     b.done("window", RegionKind::Window, &[y])
 }
 
+/// More tiles than blocks, of windows that end beside them.
+fn colours() -> Problem {
+    let mut b = Build::new(72);
+    let x = b.input(DType::F16, &[9, 37, 75, 3]);
+    let filter = b.input(DType::F16, &[40, 5, 3, 3]);
+    let bias = b.input(DType::F16, &[40]);
+    let attrs = ints("strides", &[1, 1])
+        .with("pads", Attr::Ints(vec![2, 1, 2, 1]))
+        .with("dilations", Attr::Ints(vec![1, 1]))
+        .with("group", Attr::Int(1));
+    let y = b.with("conv_nhwc", &[x, filter, bias], attrs);
+    b.done("colours", RegionKind::Window, &[y])
+}
+
 pub const BEDS: &[Bed] = &[
     Bed {
         name: "mma",
@@ -301,6 +315,14 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[],
         problem: turned,
+        slack: 1.0,
+    },
+    Bed {
+        name: "colours",
+        template: "window_mma",
+        arch: SM_75,
+        knobs: &[("tile_rows", 8, 8), ("tile_n", 16, 32), ("fragments_m", 1, 1)],
+        problem: colours,
         slack: 1.0,
     },
     Bed {

@@ -676,6 +676,48 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     // Windows.
     plant(
+        "colours",
+        "pixels overwritten while they are multiplied",
+        "  for (; tile < kTiles; tile += kShares) {\n    __syncthreads();\n",
+        "  if (tile < kTiles) __syncthreads();\n  for (; tile < kTiles; tile += kShares) {\n",
+    ),
+    plant(
+        "colours",
+        "pixels multiplied before they are there",
+        "      image[word] = next[i];\n    }\n    __syncthreads();\n",
+        "      image[word] = next[i];\n    }\n",
+    ),
+    plant(
+        "colours",
+        "the channel of zeros takes its neighbour's place",
+        "word % kPairs * 2 + e;\n        if (channel < kChannels && ih >= 0",
+        "word % kPairs + e;\n        if (channel < kChannels && ih >= 0",
+    ),
+    plant(
+        "colours",
+        "words beyond the window",
+        "const bool inside = kDepthWords % 8 == 0 || word < kDepthWords;",
+        "const bool inside = true;",
+    ),
+    plant(
+        "colours",
+        "halves of a fragment exchanged",
+        "column / 8 % 2 * 2 + word / 4 % 2",
+        "column / 8 % 2 + word / 4 % 2 * 2",
+    ),
+    plant(
+        "colours",
+        "a column beyond the image",
+        "iw < kInputWidth",
+        "iw <= kInputWidth",
+    ),
+    plant(
+        "colours",
+        "sums read before the warp has written them",
+        "      __syncwarp();\n      for (int item = lane;",
+        "      for (int item = lane;",
+    ),
+    plant(
         "strip",
         "a tap that is one column off",
         "t * kStride + tap * kDilation != column",

@@ -16,6 +16,7 @@ pub mod indexed;
 pub mod pointwise;
 pub mod row;
 pub mod transpose;
+pub mod window_mma;
 pub mod window_strip;
 pub mod window_taps;
 
@@ -57,6 +58,7 @@ pub static TEMPLATES: &[&Template] = &[
     &attention_mma::TEMPLATE,
     &attention_simt::TEMPLATE,
     &attention_decode::TEMPLATE,
+    &window_mma::TEMPLATE,
     &window_strip::TEMPLATE,
     &window_taps::TEMPLATE,
     &indexed::TEMPLATE,
