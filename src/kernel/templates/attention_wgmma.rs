@@ -160,7 +160,8 @@ fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &D
     let issue = GROUP_ROWS as f64 * keys * 14.0 / 128.0;
     let chain = 1200.0 + math + issue;
     // Every block reads all tiles, most of them out of the L2 cache.
-    let l2 = fetched * resident * sms / (0.65 * device.l2_gb_per_s / device.clock_ghz);
+    let running = n_blocks.min(resident * sms);
+    let l2 = fetched * running / (0.65 * device.l2_gb_per_s / device.clock_ghz);
     let busy = (resident * groups * math.max(issue)).max(l2);
     let cycles = 2500.0 + waves * steps * chain.max(busy);
     NODE_US + (cycles / (device.clock_ghz * 1e3)).max(device.memory_us(operand_bytes(spec)))
