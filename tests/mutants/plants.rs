@@ -51,8 +51,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma",
         "a phase of full stages that never changes",
-        "      if (stage == 0) parity ^= 1;\n    }\n    rt_wgmma_end",
-        "    }\n    rt_wgmma_end",
+        "      if (stage == 0) parity ^= 1;\n    }\n    const int batch",
+        "    }\n    const int batch",
     ),
     plant(
         "wgmma",
@@ -138,7 +138,12 @@ pub const MUTANTS: &[Mutant] = &[
         "const uint32_t tile_b = tile_a + kBytesA;",
         "const uint32_t tile_b = tile_a + kBytesA - kRowBytes;",
     ),
-    plant("wgmma", "a wrong step along k", "k * 32)", "k * 64)"),
+    plant(
+        "wgmma",
+        "a wrong step along k",
+        "kBlockBytes + k * 32)",
+        "kBlockBytes + k * 64)",
+    ),
     plant("wgmma", "a wrong step across k", "k * 2048)", "k * 1024)"),
     plant(
         "wgmma",
