@@ -318,6 +318,14 @@ pub const BEDS: &[Bed] = &[
         slack: 1.0,
     },
     Bed {
+        name: "squares",
+        template: "transpose_block",
+        arch: SM_90,
+        knobs: &[("width", 8, 8)],
+        problem: || regions::turned_vectors().swap_remove(0),
+        slack: 1.0,
+    },
+    Bed {
         name: "colours",
         template: "window_mma",
         arch: SM_75,

@@ -674,6 +674,18 @@ pub const MUTANTS: &[Mutant] = &[
         "    const int across = across_begin + y;\n    const int along = along_begin + x;",
         "    const int across = across_begin + x;\n    const int along = along_begin + y;",
     ),
+    plant(
+        "squares",
+        "a square that is not turned",
+        "square0[lane1][x]",
+        "square0[x][lane1]",
+    ),
+    plant(
+        "squares",
+        "squares beyond the axes",
+        "  if (across >= kAcross || along >= kAlong) return;\n",
+        "",
+    ),
     // Windows.
     plant(
         "colours",
