@@ -9,7 +9,7 @@ NVDISASM := .nvrtc/tools/installed-$(NVDISASM_VERSION)
 PYTHON ?= python3
 BIN := target/release/rtrt-codegen
 
-.PHONY: demo test check bless nvrtc sass-tools gpu clean
+.PHONY: demo test check bless nvrtc sass-tools gpu runtime clean
 
 demo: nvrtc
 	cargo build --release
@@ -29,6 +29,10 @@ check: nvrtc
 # Rewrites expectations; read the diff before committing.
 bless: nvrtc
 	RTRT_BLESS=1 INSTA_UPDATE=always cargo test
+
+# rtrt-run, the static library and the C example: needs neither NVRTC nor a GPU
+runtime:
+	sh benches/runtime.sh tests/engines/v1.engine
 
 gpu: nvrtc
 	RTRT_TEST_GPU=1 cargo test

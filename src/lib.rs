@@ -1,6 +1,7 @@
 //! Compiles ONNX models to self-contained CUDA engines, and runs them.
 
 mod aside;
+pub mod c_api;
 pub mod cuda;
 pub mod engine;
 pub mod ir;

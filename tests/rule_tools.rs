@@ -431,9 +431,27 @@ fn the_graph_of_rules_says_who_enables_whom() {
         "{text}"
     );
     assert!(text.contains("    flatten_rows  by matmul\n"), "{text}");
-    let dot = told(&["rules", "graph", "--dot"]);
+    let dot = told(&["rules", "graph", "--all", "--dot"]);
     assert!(dot.starts_with("digraph rules {") && dot.trim_end().ends_with('}'));
-    assert!(dot.contains("conv_channels_last -> conv_of_points [label=\"conv_nhwc\"];"));
+    assert!(dot.contains("label=\"horizontal/gemm.rules\""), "{dot}");
+    // The whole is told file by file, and fits on a page or two.
+    let whole = told(&["rules", "graph"]);
+    assert!(
+        whole.contains("layout.rules") && whole.lines().count() < 120,
+        "{whole}"
+    );
+    let arrows = json(&["rules", "graph", "--json"]);
+    assert!(
+        arrows
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|arrow| arrow["pairs"].as_u64() > Some(0))
+    );
+    let shown = json(&["rules", "show", "relu_of_max", "--json"]);
+    assert_eq!(shown["phase"], "recognize");
+    assert!(shown["text"].as_str().unwrap().contains("max(x, 0)"));
+    assert!(dot.contains("\"conv_channels_last\" -> \"conv_of_points\" [label=\"conv_nhwc\"];"));
 }
 
 /// Compiles the digits for one architecture; `None` where there is no NVRTC.

@@ -438,6 +438,9 @@ pub struct RulesShowArgs {
     pub name: String,
     #[command(flatten)]
     pub rules: RuleArgs,
+    /// Machine-readable rule on stdout, its text among it.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -498,9 +501,15 @@ pub struct RulesGraphArgs {
     pub rule: Option<String>,
     #[command(flatten)]
     pub rules: RuleArgs,
+    /// Every pair of rules, instead of what the rules of one file make for those of another.
+    #[arg(long)]
+    pub all: bool,
     /// In the language of Graphviz.
     #[arg(long)]
     pub dot: bool,
+    /// Machine-readable graph on stdout.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

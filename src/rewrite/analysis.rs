@@ -21,6 +21,22 @@ pub struct Rank {
     pub minor: u32,
 }
 
+impl Rank {
+    /// Whether a rule added the value.
+    pub fn is_made(self) -> bool {
+        self.minor != 0
+    }
+
+    /// The lowest rank of what is computed from a value of this one.
+    #[must_use]
+    pub fn next(self) -> Rank {
+        Rank {
+            minor: self.minor + 1,
+            ..self
+        }
+    }
+}
+
 /// Facts of a class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Data {
@@ -76,10 +92,7 @@ impl Analysis<Enode> for Meaning {
             },
             rank: match enode.head {
                 Head::Absent | Head::Input | Head::Weight => Some(Rank::default()),
-                Head::Op(_) | Head::Project => Some(Rank {
-                    minor: below.minor + 1,
-                    ..below
-                }),
+                Head::Op(_) | Head::Project => Some(below.next()),
                 Head::Store | Head::Load | Head::Tile(_) => None,
             },
             consumers: 0,

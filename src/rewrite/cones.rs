@@ -172,7 +172,7 @@ impl Grower<'_> {
     }
 
     /// Tensors to make exceptions at, those first where the choice matters most: values
-    /// that others read too, and main loops; a private map is best inlined anyway. A reshape
+    /// that others read too, then main loops; a private map is best inlined anyway. A reshape
     /// always is: it costs nothing, and what it relabels is a choice of its own.
     fn by_interest(&self, grown: &Grown) -> Vec<(usize, Vec<usize>)> {
         let mut choices: Vec<(usize, Vec<usize>)> = grown
@@ -188,7 +188,12 @@ impl Grower<'_> {
         choices.sort_by_key(|(tensor, others)| {
             let shared = self.net.tensors[*tensor].consumers > 1;
             let heavy = grown.shape.after.contains(tensor);
-            (!(shared || heavy || others.len() > 1), std::cmp::Reverse(*tensor))
+            let grade = match (shared, heavy || others.len() > 1) {
+                (true, _) => 0,
+                (false, true) => 1,
+                (false, false) => 2,
+            };
+            (grade, std::cmp::Reverse(*tensor))
         });
         choices
     }

@@ -5,7 +5,7 @@
 //! kernel reads. Kernels read only lower ranks, so there are no cycles; a tensor owed by
 //! several readers is paid once, so sharing and recomputation are priced right. The result
 //! is the cheapest plan unless a layer had more states than the beam keeps: it keeps those
-//! whose cost so far, and the least that what they owe must cost, is lowest.
+//! whose cost so far, and about the least that what they owe must cost, is lowest.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
@@ -65,6 +65,7 @@ pub fn solve(candidates: &[Vec<Candidate>], outputs: &[usize], beam: usize) -> O
     let mut search = Search {
         candidates,
         least: least_costs(candidates),
+        chains: chains(candidates),
         best: vec![Step {
             cost: f64::INFINITY,
             kernel: (0, 0),
@@ -104,6 +105,36 @@ fn least_costs(candidates: &[Vec<Candidate>]) -> Vec<f64> {
     candidates.iter().zip(&beside).map(least).collect()
 }
 
+/// The kernels that must run one after the other until a tensor is there.
+#[derive(Clone, Copy, Debug)]
+struct Chain {
+    /// Of the cheapest of the longest chains.
+    cost: f64,
+    /// What the last of them reads that takes longest.
+    below: Option<u32>,
+}
+
+/// The chain of each tensor. Kernels read only lower ranks.
+fn chains(candidates: &[Vec<Candidate>]) -> Vec<Chain> {
+    let mut chains: Vec<Chain> = Vec::with_capacity(candidates.len());
+    for own in candidates {
+        let chain = |candidate: &Candidate| {
+            let needs = candidate.needs.iter();
+            let deepest = needs.max_by(|a, b| chains[**a].cost.total_cmp(&chains[**b].cost));
+            Chain {
+                cost: candidate.bound_us + deepest.map_or(0.0, |&need| chains[need].cost),
+                below: deepest.map(|&need| index(need)),
+            }
+        };
+        let shortest = own.iter().map(chain).min_by(|a, b| a.cost.total_cmp(&b.cost));
+        chains.push(shortest.unwrap_or(Chain {
+            cost: 0.0,
+            below: None,
+        }));
+    }
+    chains
+}
+
 /// Tensors that some kernel of another one writes, too.
 fn written_beside(candidates: &[Vec<Candidate>]) -> Vec<bool> {
     let mut beside = vec![false; candidates.len()];
@@ -122,6 +153,8 @@ struct Search<'a> {
     candidates: &'a [Vec<Candidate>],
     /// What each tensor costs at least.
     least: Vec<f64>,
+    /// And with what has to be computed before it.
+    chains: Vec<Chain>,
     /// By number of the state.
     best: Vec<Step>,
     /// Open states by their highest owed tensor, with their numbers.
@@ -172,8 +205,23 @@ impl Search<'_> {
         }
     }
 
+    /// About the least that a state still costs: the longest chain below what it owes, and what
+    /// else it owes. Without the chain, states would look cheap that put off what others paid.
     fn owed_cost(&self, state: &[u32]) -> f64 {
-        state.iter().map(|&owed| self.least[owed as usize]).sum()
+        let chain = |owed: &u32| self.chains[*owed as usize].cost;
+        let by_chain = |a: &&u32, b: &&u32| chain(a).total_cmp(&chain(b));
+        let Some((&deepest, &lowest)) = state.iter().max_by(by_chain).zip(state.first()) else {
+            return 0.0;
+        };
+        let mut cost: f64 = state.iter().map(|&owed| self.least[owed as usize]).sum();
+        let mut on_chain = Some(deepest);
+        while let Some(tensor) = on_chain.filter(|tensor| *tensor >= lowest) {
+            if state.binary_search(&tensor).is_ok() {
+                cost -= self.least[tensor as usize];
+            }
+            on_chain = self.chains[tensor as usize].below;
+        }
+        cost + chain(&deepest)
     }
 
     /// Notes a way to `state`, if it is the cheapest yet; gives the number of the state.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use egg::{Id, Language};
 
-use super::analysis::{Data, Terms};
+use super::analysis::{Data, Rank, Terms};
 use super::cost::{flops_of_op, flops_per_element};
 use super::language::{Enode, Head, kind_of};
 use super::net::{Net, NetExpr, NetSource, NetTensor, Use};
@@ -167,16 +167,76 @@ impl Table<'_> {
     /// come last: cones meet them first, and then know what else may join the main loop.
     fn order(&mut self) {
         let mut classes: Vec<Id> = self.forms.keys().copied().collect();
+        let ranks = self.settled_ranks();
         let is_product = |class: Id| {
             let mut ops = self.forms[&class].exprs.keys().map(|(op, ..)| *op);
             ops.any(|op| kind_of(op) == TileKind::Dot)
         };
-        classes.sort_by_key(|&class| {
-            let rank = self.data(class).rank.unwrap_or_default();
-            (rank, is_product(class), class)
-        });
+        classes.sort_by_key(|&class| (ranks[&class], is_product(class), class));
         self.places = classes.iter().copied().zip(0..).collect();
         self.classes = classes;
+    }
+
+    /// Ranks at which classes that rules made can be computed in as many of their forms as
+    /// possible. They have the rank of their shallowest form, below what other forms read; each
+    /// rises above what those read, where that is not above what the class is read for.
+    fn settled_ranks(&self) -> BTreeMap<Id, Rank> {
+        let own = |&class: &Id| (class, self.data(class).rank.unwrap_or_default());
+        let mut ranks: BTreeMap<Id, Rank> = self.forms.keys().map(own).collect();
+        let limits = self.rank_limits(&ranks);
+        let mut made: Vec<Id> = ranks
+            .keys()
+            .copied()
+            .filter(|class| ranks[class].is_made())
+            .collect();
+        made.retain(|class| self.has_single_results(*class));
+        made.sort_by_key(|class| (ranks[class], *class));
+        for class in made {
+            let above = |(.., operands): &Key| {
+                let below = operands.iter().flatten().map(|operand| ranks[operand]).max();
+                below.unwrap_or_default()
+            };
+            let forms = self.forms[&class].exprs.keys().map(above);
+            let fitting = forms.filter(|below| limits.get(&class).is_none_or(|limit| below < limit));
+            let highest = fitting.max().map_or(ranks[&class], Rank::next);
+            ranks.insert(class, highest.max(ranks[&class]));
+        }
+        ranks
+    }
+
+    /// For each class the lowest rank of the imported values that are computed from it, directly or
+    /// through classes that rules made.
+    fn rank_limits(&self, ranks: &BTreeMap<Id, Rank>) -> BTreeMap<Id, Rank> {
+        let mut limits: BTreeMap<Id, Rank> = BTreeMap::new();
+        let mut classes: Vec<Id> = ranks.keys().copied().collect();
+        classes.sort_by_key(|class| std::cmp::Reverse((ranks[class], *class)));
+        for class in classes {
+            let own = if ranks[&class].is_made() {
+                limits.get(&class).copied()
+            } else {
+                Some(ranks[&class])
+            };
+            let Some(own) = own else { continue };
+            for operand in self.forms[&class]
+                .exprs
+                .keys()
+                .flat_map(|(.., operands)| operands)
+                .flatten()
+            {
+                if ranks[operand] < ranks[&class] {
+                    let limit = limits.entry(*operand).or_insert(own);
+                    *limit = own.min(*limit);
+                }
+            }
+        }
+        limits
+    }
+
+    fn has_single_results(&self, class: Id) -> bool {
+        self.forms[&class]
+            .exprs
+            .values()
+            .all(|(_, results)| results.len() == 1)
     }
 
     fn net(&self) -> Net {

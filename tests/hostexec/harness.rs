@@ -183,6 +183,46 @@ impl Outcome {
     }
 }
 
+/// Share of integers that may be a step off, and of the largest float that floats computed from them
+/// may be off.
+const ROUNDED: f64 = 0.01;
+
+impl Outcome {
+    /// As [`Outcome::wrong`], where numbers near the middle of two steps may be rounded either way.
+    pub fn wrong_by_steps(&self, wanted: &[HostTensor]) -> Option<String> {
+        if self.n_unwanted_conflicts() > 0 {
+            return Some(format!("{:?}", self.conflicts));
+        }
+        let mut pairs = self
+            .launches
+            .iter()
+            .flat_map(|outputs| outputs.iter().zip(wanted));
+        pairs.find_map(|(found, wanted)| off_by_steps(found, wanted))
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "tensors of tests are small")]
+fn off_by_steps(found: &HostTensor, wanted: &HostTensor) -> Option<String> {
+    let (found, values): (Vec<f64>, Vec<f64>) = (to_vec(found), to_vec(wanted));
+    let off: Vec<f64> = found.iter().zip(&values).map(|(a, b)| (a - b).abs()).collect();
+    let worst = off.iter().copied().fold(
+        0.0,
+        |worst, own| if own > worst || own.is_nan() { own } else { worst },
+    );
+    let ty = wanted.ty();
+    if ty.dtype.is_int() {
+        let n_off = off.iter().filter(|own| **own > 0.0).count();
+        let most = (off.len() as f64 * ROUNDED).max(1.0);
+        return (worst > 1.0 || n_off as f64 > most)
+            .then(|| format!("{n_off} elements of {ty} are off, by {worst} at most"));
+    }
+    let largest = values
+        .iter()
+        .fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    let is_close = worst <= largest * ROUNDED;
+    (!is_close).then(|| format!("an element of {ty} is off by {worst}, the largest is {largest}"))
+}
+
 /// The last lines of what a program wrote, and how it ended.
 fn complaint(result: &Output) -> String {
     let log = String::from_utf8_lossy(&result.stderr);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rtrt_codegen::io::samples::Samples;
 use rtrt_codegen::ir::{DType, Graph, HostTensor};
-use rtrt_codegen::kernel::{Arch, KernelOptions, KernelSpec};
+use rtrt_codegen::kernel::{KernelOptions, KernelSpec};
 use rtrt_codegen::pipeline::precise::{self, Calibration, Precise, Request};
 use rtrt_codegen::pipeline::{self, Settings, Silent};
 use rtrt_codegen::precision::{Kind, Method, Plan};
@@ -18,12 +18,8 @@ mod fixture;
 use fixture::Fixture;
 pub use fixture::NAMES;
 
+use crate::SM_90;
 use crate::regions::Problem;
-
-const SM_90A: Arch = Arch {
-    sm: 90,
-    specific: true,
-};
 
 /// A problem per region of model `name`.
 pub fn regions(name: &str) -> Vec<Problem> {
@@ -59,10 +55,11 @@ pub fn network(name: &str, kind: Kind, float: DType) -> Vec<Problem> {
         wide: Wide::new(),
         max_memory: None,
         rules: RuleOptions::default(),
+        max_memory: None,
     };
     let Precise { graph, settings, .. } = precise::decide(&model, &settings, &request, &Silent).unwrap();
     let core = pipeline::lower(&graph, &settings).unwrap();
-    let fused = pipeline::regions(&core, SM_90A, &settings).unwrap();
+    let fused = pipeline::regions(&core, SM_90, &settings).unwrap();
     problems(
         &format!("{name} in {kind}"),
         &fused,

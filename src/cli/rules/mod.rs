@@ -35,7 +35,7 @@ struct Row {
 pub fn run(args: &RulesArgs) -> Result<(), Failure> {
     match &args.command {
         RulesCommand::List(args) => list(&rows(&load(&args.rules)?), args.json),
-        RulesCommand::Show(args) => show(&load(&args.rules)?, &args.name),
+        RulesCommand::Show(args) => show(&load(&args.rules)?, &args.name, args.json),
         RulesCommand::Check(args) => check::run(args),
         RulesCommand::Try(args) => try_rule::run(args),
         RulesCommand::Ablate(args) => ablate::run(args),
@@ -104,11 +104,23 @@ fn list(rows: &[Row], json: bool) -> Result<(), Failure> {
     out::line(&format!("{} rules", rows.len()))
 }
 
-fn show(set: &RuleSet, name: &str) -> Result<(), Failure> {
+/// One rule as `rules show --json` prints it.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    row: &'a Row,
+    text: &'a str,
+}
+
+fn show(set: &RuleSet, name: &str, json: bool) -> Result<(), Failure> {
     let rows = rows(set);
     let Some(row) = rows.iter().find(|row| row.name == name) else {
         return Err(no_such_rule(name, set));
     };
+    let text = set.text(row.span);
+    if json {
+        return out::json(&Shown { row, text });
+    }
     out::line(&format!("# rules/{}", row.place))?;
-    out::line(set.text(row.span))
+    out::line(text)
 }

@@ -1,0 +1,48 @@
+/* Executes engines of rtrt-codegen on an NVIDIA GPU. Needs the driver and nothing else.
+ *
+ * Functions that return int give 0, or 1 with a text in rtrt_last_error(); those that return a
+ * pointer give NULL instead. An engine may be used by any thread; a context by one at a time. */
+#ifndef RTRT_H
+#define RTRT_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct RtrtEngine RtrtEngine;
+typedef struct RtrtContext RtrtContext;
+
+/* An input or output of one profile. */
+typedef struct RtrtTensor {
+    const char *name;   /* lives as long as the engine */
+    const char *kind;   /* element kind, such as "f32" */
+    size_t rank;
+    const size_t *dims; /* rank extents; live as long as the engine */
+    size_t bytes;
+} RtrtTensor;
+
+/* Text of this thread's last error. */
+const char *rtrt_last_error(void);
+
+/* Reads an engine file, proves it and puts it on a device. */
+RtrtEngine *rtrt_engine_load(const char *path, int device);
+void rtrt_engine_free(RtrtEngine *engine);
+
+/* A profile is one binding of the model's dynamic dims. Any of the pointers may be NULL. */
+int rtrt_engine_counts(const RtrtEngine *engine, size_t *n_profiles, size_t *n_inputs, size_t *n_outputs);
+int rtrt_engine_tensor(const RtrtEngine *engine, size_t profile, int is_output, size_t position, RtrtTensor *tensor);
+
+/* Everything is allocated here, nothing in rtrt_context_run. */
+RtrtContext *rtrt_context_new(const RtrtEngine *engine);
+void rtrt_context_free(RtrtContext *context);
+
+/* Reads inputs[i] and writes outputs[i], in host memory; returns when the outputs are there. */
+int rtrt_context_run(RtrtContext *context, size_t profile, const void *const *inputs, void *const *outputs);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

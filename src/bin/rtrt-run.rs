@@ -1,0 +1,185 @@
+//! `rtrt-run`: executes an engine on a GPU. Needs the NVIDIA driver and nothing else.
+//!
+//! Inputs and outputs are raw files: elements one after the other, little-endian, in the order of
+//! the axes, as NumPy's `tofile` writes them.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rtrt_codegen::cuda::Context;
+use rtrt_codegen::engine::{self, Binding, Engine, Profile};
+use rtrt_codegen::ir::HostTensor;
+use rtrt_codegen::runtime::{DeviceEngine, ExecutionContext};
+
+const USAGE: &str = "\
+Executes an engine on a GPU.
+
+Usage: rtrt-run ENGINE [--input NAME=FILE].. [--output NAME=FILE].. [--profile N] [--device N] [--times N]
+       rtrt-run ENGINE --info
+
+Files are raw: elements one after the other, little-endian. Inputs without a file are zero. `--times N`
+executes N times more and prints microseconds. Exit codes: 0 done, 1 failed, 2 usage.";
+
+/// Exit code of arguments that cannot be meant.
+const WRONG_USAGE: u8 = 2;
+
+struct Arguments {
+    engine: String,
+    inputs: Vec<(String, String)>,
+    outputs: Vec<(String, String)>,
+    profile: usize,
+    device: usize,
+    times: usize,
+    info: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = match parse(std::env::args().skip(1)) {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(message) => {
+            eprintln!("error: {message}\n\n{USAGE}");
+            return ExitCode::from(WRONG_USAGE);
+        }
+    };
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `None` where help is asked for.
+fn parse(mut given: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
+    let mut arguments = Arguments {
+        engine: String::new(),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        profile: 0,
+        device: 0,
+        times: 0,
+        info: false,
+    };
+    while let Some(flag) = given.next() {
+        let mut value = || given.next().ok_or_else(|| format!("`{flag}` lacks its value"));
+        match flag.as_str() {
+            "-h" | "--help" => return Ok(None),
+            "--info" => arguments.info = true,
+            "--input" => arguments.inputs.push(named(&value()?)?),
+            "--output" => arguments.outputs.push(named(&value()?)?),
+            "--profile" => arguments.profile = number(&flag, &value()?)?,
+            "--device" => arguments.device = number(&flag, &value()?)?,
+            "--times" => arguments.times = number(&flag, &value()?)?,
+            _ if flag.starts_with('-') => return Err(format!("there is no flag `{flag}`")),
+            _ if arguments.engine.is_empty() => arguments.engine = flag,
+            _ => return Err(format!("`{flag}` is one file too many")),
+        }
+    }
+    if arguments.engine.is_empty() {
+        return Err("which engine?".to_owned());
+    }
+    Ok(Some(arguments))
+}
+
+fn named(text: &str) -> Result<(String, String), String> {
+    let (name, file) = text.split_once('=').ok_or_else(|| format!("`{text}` is not NAME=FILE"))?;
+    Ok((name.to_owned(), file.to_owned()))
+}
+
+fn number(flag: &str, text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| format!("`{flag} {text}`: expected a number"))
+}
+
+fn run(arguments: &Arguments) -> Result<(), String> {
+    let engine = engine::load(Path::new(&arguments.engine)).map_err(|error| error.to_string())?;
+    if arguments.info {
+        print_info(&engine);
+        return Ok(());
+    }
+    let n_profiles = engine.header.profiles.len();
+    let profile = engine.header.profiles.get(arguments.profile).cloned();
+    let profile = profile.ok_or_else(|| format!("the engine has {n_profiles} profiles"))?;
+    let inputs = read_inputs(arguments, &profile)?;
+    check_names(&arguments.outputs, &profile.outputs)?;
+    let (mut context, outputs) = execute(&engine, arguments.device, &inputs)?;
+    for (binding, output) in profile.outputs.iter().zip(&outputs) {
+        for (_, file) in arguments.outputs.iter().filter(|(name, _)| *name == binding.name) {
+            std::fs::write(file, output.bytes()).map_err(|error| format!("cannot write `{file}`: {error}"))?;
+        }
+    }
+    if arguments.times > 0 {
+        let mut times = context.time_us(arguments.times).map_err(|error| error.to_string())?;
+        times.sort_by(f64::total_cmp);
+        println!("median {:.2} us of {} executions", times[times.len() / 2], times.len());
+    }
+    Ok(())
+}
+
+/// The first execution; says how long it took from the engine in host memory on.
+fn execute(
+    engine: &Engine,
+    device: usize,
+    inputs: &[HostTensor],
+) -> Result<(ExecutionContext, Vec<HostTensor>), String> {
+    let context = Context::new(device).map_err(|error| error.to_string())?;
+    let started = Instant::now();
+    let loaded: Arc<DeviceEngine> = DeviceEngine::load(engine, &context).map_err(|error| error.to_string())?;
+    let mut context = ExecutionContext::new(&loaded).map_err(|error| error.to_string())?;
+    let outputs = context.run(inputs).map_err(|error| error.to_string())?;
+    println!("first outputs after {:.1} ms", started.elapsed().as_secs_f64() * 1e3);
+    Ok((context, outputs))
+}
+
+fn read_inputs(arguments: &Arguments, profile: &Profile) -> Result<Vec<HostTensor>, String> {
+    check_names(&arguments.inputs, &profile.inputs)?;
+    let tensor = |binding: &Binding| {
+        let file = arguments.inputs.iter().find(|(name, _)| *name == binding.name);
+        let Some((_, file)) = file else {
+            return Ok(HostTensor::zeros(binding.dtype, &binding.dims));
+        };
+        let bytes = std::fs::read(file).map_err(|error| format!("cannot read `{file}`: {error}"))?;
+        HostTensor::from_bytes(binding.dtype, &binding.dims, &bytes).ok_or_else(|| {
+            format!("`{file}` holds {} bytes, input `{}` is {}", bytes.len(), binding.name, binding.ty())
+        })
+    };
+    profile.inputs.iter().map(tensor).collect()
+}
+
+fn check_names(given: &[(String, String)], bindings: &[Binding]) -> Result<(), String> {
+    let unknown = given
+        .iter()
+        .find(|(name, _)| bindings.iter().all(|binding| binding.name != *name));
+    match unknown {
+        Some((name, _)) => Err(format!("the engine has no `{name}`; see --info")),
+        None => Ok(()),
+    }
+}
+
+fn print_info(engine: &Engine) {
+    let header = &engine.header;
+    println!("{} in {}, by {}", header.model, header.precision, header.producer);
+    for program in &header.programs {
+        println!(
+            "{} profile {}: {} launches, {} bytes of activations",
+            program.arch,
+            program.profile,
+            program.launches.len(),
+            program.arena_bytes
+        );
+    }
+    for (number, profile) in header.profiles.iter().enumerate() {
+        for binding in &profile.inputs {
+            println!("profile {number} input {}: {}", binding.name, binding.ty());
+        }
+        for binding in &profile.outputs {
+            println!("profile {number} output {}: {}", binding.name, binding.ty());
+        }
+    }
+}

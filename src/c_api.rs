@@ -1,0 +1,302 @@
+//! The functions of `include/rtrt.h`: engines for programs in C.
+//!
+//! Handles are boxes that the caller owns. Nothing here panics on what a caller passes: null
+//! pointers and wrong numbers are errors, whose text [`rtrt_last_error`] gives. Every pointer must
+//! be null or what the header says; that is all that C can promise.
+
+#![expect(unsafe_code, reason = "pointers come from C")]
+
+use std::cell::RefCell;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::path::Path;
+use std::slice;
+use std::sync::Arc;
+
+use crate::cuda::Context;
+use crate::engine::{self, Binding, Profile};
+use crate::ir::HostTensor;
+use crate::runtime::{DeviceEngine, ExecutionContext};
+
+thread_local! {
+    static LAST_ERROR: RefCell<CString> = RefCell::default();
+}
+
+/// An engine on a device.
+pub struct RtrtEngine {
+    engine: Arc<DeviceEngine>,
+    /// Names of inputs and of outputs, for C.
+    names: [Vec<CString>; 2],
+}
+
+/// An execution context.
+pub struct RtrtContext {
+    context: ExecutionContext,
+}
+
+/// An input or output of one profile.
+#[repr(C)]
+pub struct RtrtTensor {
+    /// Lives as long as the engine.
+    pub name: *const c_char,
+    /// Such as `f32`; lives for ever.
+    pub kind: *const c_char,
+    pub rank: usize,
+    /// `rank` extents; live as long as the engine.
+    pub dims: *const usize,
+    pub bytes: usize,
+}
+
+const OK: c_int = 0;
+const FAILED: c_int = 1;
+
+fn fail(message: &str) -> c_int {
+    let text = CString::new(message.replace('\0', " ")).unwrap_or_default();
+    LAST_ERROR.with(|last| *last.borrow_mut() = text);
+    FAILED
+}
+
+/// Text of this thread's last error; valid until its next one.
+#[unsafe(no_mangle)]
+pub extern "C" fn rtrt_last_error() -> *const c_char {
+    LAST_ERROR.with(|last| last.borrow().as_ptr())
+}
+
+/// Reads an engine and puts it on a device; null where that fails.
+///
+/// # Safety
+/// `path` is null or a string that ends with a zero byte.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rtrt_engine_load(path: *const c_char, device: c_int) -> *mut RtrtEngine {
+    if path.is_null() {
+        fail("the path is null");
+        return std::ptr::null_mut();
+    }
+    // SAFETY: the caller promised a string.
+    let path = unsafe { CStr::from_ptr(path) };
+    match loaded(path, device) {
+        Ok(engine) => Box::into_raw(Box::new(engine)),
+        Err(message) => {
+            fail(&message);
+            std::ptr::null_mut()
+        }
+    }
+}
+
+fn loaded(path: &CStr, device: c_int) -> Result<RtrtEngine, String> {
+    let path = path.to_str().map_err(|_| "the path is no UTF-8".to_owned())?;
+    let device = usize::try_from(device).map_err(|_| format!("there is no device {device}"))?;
+    let file = engine::load(Path::new(path)).map_err(|error| error.to_string())?;
+    let context = Context::new(device).map_err(|error| error.to_string())?;
+    let engine = DeviceEngine::load(&file, &context).map_err(|error| error.to_string())?;
+    let text = |binding: &Binding| CString::new(binding.name.replace('\0', " ")).unwrap_or_default();
+    let first = &engine.profiles()[0];
+    let names = [&first.inputs, &first.outputs].map(|bindings| bindings.iter().map(text).collect());
+    Ok(RtrtEngine { engine, names })
+}
+
+/// Frees an engine; contexts of it stay usable.
+///
+/// # Safety
+/// `engine` is null or from [`rtrt_engine_load`], and not freed before.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rtrt_engine_free(engine: *mut RtrtEngine) {
+    if !engine.is_null() {
+        // SAFETY: the caller promised that it is a box of ours.
+        drop(unsafe { Box::from_raw(engine) });
+    }
+}
+
+/// Numbers of profiles, inputs and outputs.
+///
+/// # Safety
+/// `engine` is null or alive; the others are null or point to a number each.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rtrt_engine_counts(
+    engine: *const RtrtEngine,
+    n_profiles: *mut usize,
+    n_inputs: *mut usize,
+    n_outputs: *mut usize,
+) -> c_int {
+    // SAFETY: null or alive.
+    let Some(own) = (unsafe { engine.as_ref() }) else {
+        return fail("the engine is null");
+    };
+    let counts = [own.engine.profiles().len(), own.names[0].len(), own.names[1].len()];
+    for (count, into) in counts.into_iter().zip([n_profiles, n_inputs, n_outputs]) {
+        // SAFETY: null or a number.
+        if let Some(into) = unsafe { into.as_mut() } {
+            *into = count;
+        }
+    }
+    OK
+}
+
+/// Describes input (`is_output` zero) or output number `position` of a profile.
+///
+/// # Safety
+/// `engine` is null or alive; `tensor` is null or points to one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rtrt_engine_tensor(
+    engine: *const RtrtEngine,
+    profile: usize,
+    is_output: c_int,
+    position: usize,
+    tensor: *mut RtrtTensor,
+) -> c_int {
+    // SAFETY: null or alive.
+    let (Some(own), Some(into)) = (unsafe { engine.as_ref() }, unsafe { tensor.as_mut() }) else {
+        return fail("the engine or the tensor is null");
+    };
+    let side = usize::from(is_output != 0);
+    let bindings = own.engine.profiles().get(profile).map(|profile| sides(profile)[side]);
+    let (Some(binding), Some(name)) = (
+        bindings.and_then(|bindings| bindings.get(position)),
+        own.names[side].get(position),
+    ) else {
+        return fail(&format!("there is no tensor {position} in profile {profile}"));
+    };
+    *into = RtrtTensor {
+        name: name.as_ptr(),
+        kind: kind_name(binding).as_ptr(),
+        rank: binding.dims.len(),
+        dims: binding.dims.as_ptr(),
+        bytes: binding.ty().n_bytes(),
+    };
+    OK
+}
+
+fn sides(profile: &Profile) -> [&Vec<Binding>; 2] {
+    [&profile.inputs, &profile.outputs]
+}
+
+/// The name of the element kind for C: names are made once and kept.
+fn kind_name(binding: &Binding) -> &'static CStr {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+    static NAMES: Mutex<BTreeMap<&'static str, &'static CStr>> = Mutex::new(BTreeMap::new());
+    let name = binding.dtype.name();
+    let mut names = NAMES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    names
+        .entry(name)
+        .or_insert_with(|| Box::leak(CString::new(name).unwrap_or_default().into_boxed_c_str()))
+}
+
+/// Memory, stream and recorded launches; null where the device has no room.
+///
+/// # Safety
+/// `engine` is null or alive.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rtrt_context_new(engine: *const RtrtEngine) -> *mut RtrtContext {
+    // SAFETY: null or alive.
+    let Some(own) = (unsafe { engine.as_ref() }) else {
+        fail("the engine is null");
+        return std::ptr::null_mut();
+    };
+    match ExecutionContext::new(&own.engine) {
+        Ok(context) => Box::into_raw(Box::new(RtrtContext { context })),
+        Err(error) => {
+            fail(&error.to_string());
+            std::ptr::null_mut()
+        }
+    }
+}
+
+/// Frees a context after what it executes is done.
+///
+/// # Safety
+/// `context` is null or from [`rtrt_context_new`], and not freed before.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rtrt_context_free(context: *mut RtrtContext) {
+    if !context.is_null() {
+        // SAFETY: the caller promised that it is a box of ours.
+        drop(unsafe { Box::from_raw(context) });
+    }
+}
+
+/// Executes one profile: reads `inputs[i]` and writes `outputs[i]`, host memory of the sizes that
+/// [`rtrt_engine_tensor`] tells, and returns when the outputs are there.
+///
+/// # Safety
+/// `context` is null or alive and used by this thread alone; `inputs` and `outputs` are null or hold a
+/// pointer for each tensor of the profile, each null or to as many bytes as the tensor has.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rtrt_context_run(
+    context: *mut RtrtContext,
+    profile: usize,
+    inputs: *const *const c_void,
+    outputs: *const *mut c_void,
+) -> c_int {
+    // SAFETY: null or alive, and ours alone.
+    let Some(own) = (unsafe { context.as_mut() }) else {
+        return fail("the context is null");
+    };
+    let Some(bound) = own.context.engine().profiles().get(profile).cloned() else {
+        return fail(&format!("there is no profile {profile}"));
+    };
+    if inputs.is_null() || outputs.is_null() {
+        return fail("the inputs or outputs are null");
+    }
+    // SAFETY: as many pointers as tensors, as the caller promised.
+    let (from, to) = unsafe {
+        (
+            slice::from_raw_parts(inputs, bound.inputs.len()),
+            slice::from_raw_parts(outputs, bound.outputs.len()),
+        )
+    };
+    if from.iter().any(|pointer| pointer.is_null()) || to.iter().any(|pointer| pointer.is_null()) {
+        return fail("one of the inputs or outputs is null");
+    }
+    let tensors = bound.inputs.iter().zip(from).map(|(binding, &pointer)| {
+        // SAFETY: not null, and as many bytes as the tensor has.
+        let bytes = unsafe { slice::from_raw_parts(pointer.cast::<u8>(), binding.ty().n_bytes()) };
+        HostTensor::from_bytes(binding.dtype, &binding.dims, bytes)
+    });
+    let Some(tensors) = tensors.collect::<Option<Vec<_>>>() else {
+        return fail("an input is not as large as its type says");
+    };
+    let results = match own.context.run(&tensors) {
+        Ok(results) => results,
+        Err(error) => return fail(&error.to_string()),
+    };
+    for (result, &pointer) in results.iter().zip(to) {
+        // SAFETY: not null, and as many bytes as the tensor has.
+        unsafe { slice::from_raw_parts_mut(pointer.cast::<u8>(), result.n_bytes()) }
+            .copy_from_slice(result.bytes());
+    }
+    OK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn last_error() -> String {
+        // SAFETY: the text is valid until the next error of this thread.
+        let text = unsafe { CStr::from_ptr(rtrt_last_error()) };
+        text.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn null_is_an_error_everywhere() {
+        let null = std::ptr::null_mut;
+        // SAFETY: null is allowed everywhere.
+        unsafe {
+            assert!(rtrt_engine_load(std::ptr::null(), 0).is_null());
+            assert!(last_error().contains("null"));
+            assert!(rtrt_context_new(std::ptr::null()).is_null());
+            assert_eq!(rtrt_engine_counts(std::ptr::null(), null(), null(), null()), FAILED);
+            assert_eq!(rtrt_engine_tensor(std::ptr::null(), 0, 0, 0, null()), FAILED);
+            assert_eq!(rtrt_context_run(null(), 0, std::ptr::null(), std::ptr::null()), FAILED);
+            rtrt_engine_free(null());
+            rtrt_context_free(null());
+        }
+    }
+
+    #[test]
+    fn a_missing_engine_is_named() {
+        // SAFETY: a string that ends with zero.
+        let engine = unsafe { rtrt_engine_load(c"nowhere/m.engine".as_ptr(), 0) };
+        assert!(engine.is_null());
+        assert!(last_error().contains("nowhere/m.engine"), "{}", last_error());
+    }
+}
