@@ -121,7 +121,11 @@ pub unsafe extern "C" fn rtrt_engine_counts(
     let Some(own) = (unsafe { engine.as_ref() }) else {
         return fail("the engine is null");
     };
-    let counts = [own.engine.profiles().len(), own.names[0].len(), own.names[1].len()];
+    let counts = [
+        own.engine.profiles().len(),
+        own.names[0].len(),
+        own.names[1].len(),
+    ];
     for (count, into) in counts.into_iter().zip([n_profiles, n_inputs, n_outputs]) {
         // SAFETY: null or a number.
         if let Some(into) = unsafe { into.as_mut() } {
@@ -148,7 +152,11 @@ pub unsafe extern "C" fn rtrt_engine_tensor(
         return fail("the engine or the tensor is null");
     };
     let side = usize::from(is_output != 0);
-    let bindings = own.engine.profiles().get(profile).map(|profile| sides(profile)[side]);
+    let bindings = own
+        .engine
+        .profiles()
+        .get(profile)
+        .map(|profile| sides(profile)[side]);
     let (Some(binding), Some(name)) = (
         bindings.and_then(|bindings| bindings.get(position)),
         own.names[side].get(position),
@@ -284,9 +292,15 @@ mod tests {
             assert!(rtrt_engine_load(std::ptr::null(), 0).is_null());
             assert!(last_error().contains("null"));
             assert!(rtrt_context_new(std::ptr::null()).is_null());
-            assert_eq!(rtrt_engine_counts(std::ptr::null(), null(), null(), null()), FAILED);
+            assert_eq!(
+                rtrt_engine_counts(std::ptr::null(), null(), null(), null()),
+                FAILED
+            );
             assert_eq!(rtrt_engine_tensor(std::ptr::null(), 0, 0, 0, null()), FAILED);
-            assert_eq!(rtrt_context_run(null(), 0, std::ptr::null(), std::ptr::null()), FAILED);
+            assert_eq!(
+                rtrt_context_run(null(), 0, std::ptr::null(), std::ptr::null()),
+                FAILED
+            );
             rtrt_engine_free(null());
             rtrt_context_free(null());
         }

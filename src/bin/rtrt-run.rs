@@ -89,12 +89,15 @@ fn parse(mut given: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
 }
 
 fn named(text: &str) -> Result<(String, String), String> {
-    let (name, file) = text.split_once('=').ok_or_else(|| format!("`{text}` is not NAME=FILE"))?;
+    let (name, file) = text
+        .split_once('=')
+        .ok_or_else(|| format!("`{text}` is not NAME=FILE"))?;
     Ok((name.to_owned(), file.to_owned()))
 }
 
 fn number(flag: &str, text: &str) -> Result<usize, String> {
-    text.parse().map_err(|_| format!("`{flag} {text}`: expected a number"))
+    text.parse()
+        .map_err(|_| format!("`{flag} {text}`: expected a number"))
 }
 
 fn run(arguments: &Arguments) -> Result<(), String> {
@@ -111,13 +114,20 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let (mut context, outputs) = execute(&engine, arguments.device, &inputs)?;
     for (binding, output) in profile.outputs.iter().zip(&outputs) {
         for (_, file) in arguments.outputs.iter().filter(|(name, _)| *name == binding.name) {
-            std::fs::write(file, output.bytes()).map_err(|error| format!("cannot write `{file}`: {error}"))?;
+            std::fs::write(file, output.bytes())
+                .map_err(|error| format!("cannot write `{file}`: {error}"))?;
         }
     }
     if arguments.times > 0 {
-        let mut times = context.time_us(arguments.times).map_err(|error| error.to_string())?;
+        let mut times = context
+            .time_us(arguments.times)
+            .map_err(|error| error.to_string())?;
         times.sort_by(f64::total_cmp);
-        println!("median {:.2} us of {} executions", times[times.len() / 2], times.len());
+        println!(
+            "median {:.2} us of {} executions",
+            times[times.len() / 2],
+            times.len()
+        );
     }
     Ok(())
 }
@@ -130,10 +140,14 @@ fn execute(
 ) -> Result<(ExecutionContext, Vec<HostTensor>), String> {
     let context = Context::new(device).map_err(|error| error.to_string())?;
     let started = Instant::now();
-    let loaded: Arc<DeviceEngine> = DeviceEngine::load(engine, &context).map_err(|error| error.to_string())?;
+    let loaded: Arc<DeviceEngine> =
+        DeviceEngine::load(engine, &context).map_err(|error| error.to_string())?;
     let mut context = ExecutionContext::new(&loaded).map_err(|error| error.to_string())?;
     let outputs = context.run(inputs).map_err(|error| error.to_string())?;
-    println!("first outputs after {:.1} ms", started.elapsed().as_secs_f64() * 1e3);
+    println!(
+        "first outputs after {:.1} ms",
+        started.elapsed().as_secs_f64() * 1e3
+    );
     Ok((context, outputs))
 }
 
@@ -146,7 +160,12 @@ fn read_inputs(arguments: &Arguments, profile: &Profile) -> Result<Vec<HostTenso
         };
         let bytes = std::fs::read(file).map_err(|error| format!("cannot read `{file}`: {error}"))?;
         HostTensor::from_bytes(binding.dtype, &binding.dims, &bytes).ok_or_else(|| {
-            format!("`{file}` holds {} bytes, input `{}` is {}", bytes.len(), binding.name, binding.ty())
+            format!(
+                "`{file}` holds {} bytes, input `{}` is {}",
+                bytes.len(),
+                binding.name,
+                binding.ty()
+            )
         })
     };
     profile.inputs.iter().map(tensor).collect()

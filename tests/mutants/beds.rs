@@ -5,7 +5,7 @@ use rtrt_codegen::kernel::Arch;
 use rtrt_codegen::rewrite::RegionKind;
 
 use crate::products::{self, CONV, Conv, Epilogue, Layout};
-use crate::regions::{Build, Problem, int, ints};
+use crate::regions::{self, Build, Problem, int, ints};
 
 /// A region, and which of its variants to take: the first of `template` whose knobs lie in
 /// these ranges.

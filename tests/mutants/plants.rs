@@ -51,8 +51,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma",
         "a phase of full stages that never changes",
-        "      if (stage == 0) parity ^= 1;\n    }\n    rt_wgmma_end",
-        "    }\n    rt_wgmma_end",
+        "      if (stage == 0) parity ^= 1;\n    }\n    const int batch",
+        "    }\n    const int batch",
     ),
     plant(
         "wgmma",
@@ -138,7 +138,12 @@ pub const MUTANTS: &[Mutant] = &[
         "const uint32_t tile_b = tile_a + kBytesA;",
         "const uint32_t tile_b = tile_a + kBytesA - kRowBytes;",
     ),
-    plant("wgmma", "a wrong step along k", "k * 32)", "k * 64)"),
+    plant(
+        "wgmma",
+        "a wrong step along k",
+        "i * kBlockBytes + k * 32)",
+        "i * kBlockBytes + k * 64)",
+    ),
     plant("wgmma", "a wrong step across k", "k * 2048)", "k * 1024)"),
     plant(
         "wgmma",
@@ -665,8 +670,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "transpose",
         "a missing barrier",
-        "  __syncthreads();\n#pragma unroll\n  for (int i = 0;",
-        "#pragma unroll\n  for (int i = 0;",
+        "  __syncthreads();\n#pragma unroll\n  for (int i = 0; i < kTile /",
+        "#pragma unroll\n  for (int i = 0; i < kTile /",
     ),
     plant(
         "transpose",
@@ -677,8 +682,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "squares",
         "a square that is not turned",
-        "square0[lane1][x]",
-        "square0[x][lane1]",
+        "square0[lane0][x]",
+        "square0[x][lane0]",
     ),
     plant(
         "squares",
