@@ -281,6 +281,11 @@ fn windows_of_one_channel() {
 }
 
 #[test]
+fn transposes_of_vectors() {
+    check_template(&regions::turned_vectors(), "transpose_block", SM_90, 4);
+}
+
+#[test]
 fn windows_of_few_channels() {
     check_template(&window_regions::few_channels(), "window_mma", SM_90, 3);
     check_template(&window_regions::few_channels()[..2], "window_mma", SM_75, 1);

@@ -418,6 +418,33 @@ pub fn ops_of_the_table(kept: impl Fn(&ops::OpDef) -> bool) -> Vec<Problem> {
     problems
 }
 
+/// Transposes between whole vectors: blocks that end beside the axes, and work on the way.
+pub fn turned_vectors() -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (dtype, dims) in [
+        (DType::F16, [2usize, 72, 136]),
+        (DType::F32, [1, 44, 36]),
+        (DType::U8, [3, 24, 40]),
+    ] {
+        let mut b = Build::new(46);
+        let x = b.input(dtype, &dims);
+        let z = b.with("transpose", &[x], ints("perm", &[0, 2, 1]));
+        problems.push(b.done("transpose of vectors", RegionKind::Pointwise, &[z]));
+    }
+    let mut b = Build::new(47);
+    let x = b.input(DType::F32, &[2, 16, 4, 10]);
+    let (mean, other) = (
+        b.input(DType::F32, &[16, 1, 1]),
+        b.input(DType::F32, &[2, 4, 10, 16]),
+    );
+    let centred = b.op("sub", &[x, mean]);
+    let turned = b.with("transpose", &[centred], ints("perm", &[0, 2, 3, 1]));
+    let sum = b.op("add", &[turned, other]);
+    let z = cast(&mut b, sum, DType::F16);
+    problems.push(b.done("normalise and add to nhwc", RegionKind::Pointwise, &[z]));
+    problems
+}
+
 /// Views and selections by index inside one kernel.
 pub fn moves() -> Vec<Problem> {
     let mut problems = Vec::new();

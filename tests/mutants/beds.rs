@@ -5,7 +5,7 @@ use rtrt_codegen::kernel::Arch;
 use rtrt_codegen::rewrite::RegionKind;
 
 use crate::products::{self, CONV, Conv, Epilogue, Layout};
-use crate::regions::{Build, Problem, int, ints};
+use crate::regions::{self, Build, Problem, int, ints};
 
 /// A region, and which of its variants to take: the first of `template` whose knobs lie in
 /// these ranges.
@@ -315,6 +315,14 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[],
         problem: turned,
+        slack: 1.0,
+    },
+    Bed {
+        name: "squares",
+        template: "transpose_block",
+        arch: SM_90,
+        knobs: &[("width", 8, 8)],
+        problem: || regions::turned_vectors().swap_remove(0),
         slack: 1.0,
     },
     Bed {

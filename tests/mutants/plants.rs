@@ -670,14 +670,26 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "transpose",
         "a missing barrier",
-        "  __syncthreads();\n#pragma unroll\n  for (int i = 0;",
-        "#pragma unroll\n  for (int i = 0;",
+        "  __syncthreads();\n#pragma unroll\n  for (int i = 0; i < kTile /",
+        "#pragma unroll\n  for (int i = 0; i < kTile /",
     ),
     plant(
         "transpose",
         "rows and columns exchanged",
         "    const int across = across_begin + y;\n    const int along = along_begin + x;",
         "    const int across = across_begin + x;\n    const int along = along_begin + y;",
+    ),
+    plant(
+        "squares",
+        "a square that is not turned",
+        "square0[lane0][x]",
+        "square0[x][lane0]",
+    ),
+    plant(
+        "squares",
+        "squares beyond the axes",
+        "  if (across >= kAcross || along >= kAlong) return;\n",
+        "",
     ),
     // Windows.
     plant(

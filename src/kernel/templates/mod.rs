@@ -16,6 +16,7 @@ pub mod indexed;
 pub mod pointwise;
 pub mod row;
 pub mod transpose;
+pub mod transpose_block;
 pub mod window_mma;
 pub mod window_strip;
 pub mod window_taps;
@@ -47,6 +48,7 @@ pub struct Template {
 /// Every template. Those that solve a problem best come first, which breaks ties.
 pub static TEMPLATES: &[&Template] = &[
     &pointwise::TEMPLATE,
+    &transpose_block::TEMPLATE,
     &transpose::TEMPLATE,
     &row::TEMPLATE,
     &column::TEMPLATE,

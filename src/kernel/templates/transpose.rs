@@ -19,7 +19,7 @@ use crate::kernel::print::types::{storage_type, value_bytes, value_type};
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 use crate::tile::index::{delinearize, linearize};
-use crate::tile::{Expr, ExprId, Extent, Index};
+use crate::tile::{Expr, ExprId, Extent, Index, VarId, Vars};
 
 pub static TEMPLATE: Template = Template {
     name: "transpose",
@@ -45,20 +45,24 @@ struct TransposeContext {
     store: String,
 }
 
-/// A tile of an operand in shared memory.
+/// A tile of an operand, by what it is kept in.
 #[derive(Clone, Debug, Default, Serialize)]
-struct TileArray {
-    ty: &'static str,
-    name: String,
+pub(super) struct TileArray {
+    pub(super) ty: &'static str,
+    pub(super) name: String,
 }
+
+/// The output's axes: outer, across, along.
+pub(super) type Groups = [Vec<usize>; 3];
 
 /// Least extent of both axes for which a tile is worth its barrier.
 const MIN_EXTENT: usize = 8;
 
 /// The groups of the output's axes, and the region over one variable for each: outer,
 /// across, along.
-struct Turned {
-    sizes: [usize; 3],
+pub(super) struct Turned {
+    pub(super) groups: Groups,
+    pub(super) sizes: [usize; 3],
     composed: Composed,
     /// Coordinates of the output.
     at: Vec<Index>,
@@ -67,7 +71,7 @@ struct Turned {
 }
 
 /// The grouping that turns most, if any operand is read along another axis than written.
-fn analyse(spec: &KernelSpec) -> Option<Turned> {
+pub(super) fn analyse(spec: &KernelSpec) -> Option<Turned> {
     let outputs = spec.output_types();
     let dims = outputs.first()?.dims();
     if outputs.iter().any(|ty| ty.dims() != dims) {
@@ -102,21 +106,15 @@ fn group(spec: &KernelSpec, dims: &[usize], begin: usize, end: usize, along: usi
     if sizes[1] < MIN_EXTENT || sizes[2] < MIN_EXTENT {
         return None;
     }
-    let place = |vars: &crate::tile::Vars, own: &[crate::tile::VarId]| {
-        let mut at = vec![Index::zero(); dims.len()];
-        for (axes, &var) in groups.iter().zip(own) {
-            let own_dims: Vec<usize> = axes.iter().map(|&axis| dims[axis]).collect();
-            let places = delinearize(&Index::var(var), &extents(&own_dims), vars);
-            for (&axis, index) in axes.iter().zip(places) {
-                at[axis] = index;
-            }
-        }
-        at
+    let place = |vars: &Vars, own: &[VarId]| {
+        let own = [own[0], own[1], own[2]].map(Index::var);
+        place(&groups, dims, &own, vars)
     };
     let composed = compose_at(spec, &sizes, |body, vars, _| place(&body.vars, vars)).ok()?;
-    let turned = turned_loads(spec, &composed)?;
+    let turned = turned_loads(spec, &composed, composed.vars[1], composed.vars[2])?;
     let at = place(&composed.body.vars, &composed.vars);
     (!turned.is_empty()).then_some(Turned {
+        groups,
         sizes,
         composed,
         at,
@@ -124,12 +122,29 @@ fn group(spec: &KernelSpec, dims: &[usize], begin: usize, end: usize, along: usi
     })
 }
 
+/// Coordinates of the output at a position in each group.
+pub(super) fn place(groups: &Groups, dims: &[usize], positions: &[Index; 3], vars: &Vars) -> Vec<Index> {
+    let mut at = vec![Index::zero(); dims.len()];
+    for (axes, position) in groups.iter().zip(positions) {
+        let own_dims: Vec<usize> = axes.iter().map(|&axis| dims[axis]).collect();
+        let places = delinearize(position, &extents(&own_dims), vars);
+        for (&axis, index) in axes.iter().zip(places) {
+            at[axis] = index;
+        }
+    }
+    at
+}
+
 /// Loads outside every branch that are contiguous across but not along; `None` if the region
 /// has reductions.
-fn turned_loads(spec: &KernelSpec, composed: &Composed) -> Option<Vec<ExprId>> {
+pub(super) fn turned_loads(
+    spec: &KernelSpec,
+    composed: &Composed,
+    across: VarId,
+    along: VarId,
+) -> Option<Vec<ExprId>> {
     let inputs = operands(spec);
     let printer = Printer::new(&composed.body, &inputs);
-    let (across, along) = (composed.vars[1], composed.vars[2]);
     let mut found = Vec::new();
     let mut queue = composed.outputs.clone();
     let mut seen: Vec<bool> = vec![false; composed.body.exprs().count()];
