@@ -141,8 +141,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma",
         "a wrong step along k",
-        "i * kBlockBytes + k * 32)",
-        "i * kBlockBytes + k * 64)",
+        "kBlockBytes + k * 32)",
+        "kBlockBytes + k * 64)",
     ),
     plant("wgmma", "a wrong step across k", "k * 2048)", "k * 1024)"),
     plant(
