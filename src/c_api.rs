@@ -276,6 +276,8 @@ pub unsafe extern "C" fn rtrt_context_run(
 
 #[cfg(test)]
 mod tests {
+    use std::ptr::null_mut as null;
+
     use super::*;
 
     fn last_error() -> String {
@@ -286,7 +288,6 @@ mod tests {
 
     #[test]
     fn null_is_an_error_everywhere() {
-        let null = std::ptr::null_mut;
         // SAFETY: null is allowed everywhere.
         unsafe {
             assert!(rtrt_engine_load(std::ptr::null(), 0).is_null());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cudarc::driver::sys;
 
 use super::driver::{Context, warn_on_drop};
-use super::error::{CudaError, check};
+use super::error::{CudaError, check, check_room};
 
 /// A block of device memory, at least 256-byte aligned. Its content starts undefined.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl DeviceMemory {
         context.bind()?;
         let mut address: sys::CUdeviceptr = 0;
         // SAFETY: the pointer is to a live address; freed once, in `drop`.
-        check("cuMemAlloc", unsafe {
+        check_room("cuMemAlloc", len, unsafe {
             sys::cuMemAlloc_v2(&raw mut address, len.max(1))
         })?;
         Ok(DeviceMemory {

@@ -48,6 +48,7 @@ impl Module {
             call: "cuModuleGetFunction",
             name: "CUDA_ERROR_NOT_FOUND".to_owned(),
             meaning: format!("`{}` is no kernel name", name.escape_debug()),
+            help: "the engine is damaged: compile it again",
         })?;
         let mut handle: sys::CUfunction = ptr::null_mut();
         // SAFETY: the module is live and the name is NUL-terminated.

@@ -195,20 +195,34 @@ fn quantising(graph: &Graph) -> Vec<bool> {
 /// Elements from which a constant counts as a weight of bytes.
 const LEAST_WEIGHT: usize = 256;
 
-/// Values that are bytes in floats: casts of integers and of floats of 8 bits, and what moves them.
+/// Values that are integers in floats, or sums of products of 8-bit floats: casts, what moves them,
+/// products of them, and these with a bias before they are scaled.
 fn integral(graph: &Graph) -> Vec<bool> {
     let mut integral = vec![false; graph.values.len()];
+    let mut sums = vec![false; graph.values.len()];
     for node in &graph.nodes {
         let Some(&Some(first)) = node.operands.first() else {
             continue;
         };
-        let is_integral = match kind(node) {
-            Some(TileKind::Map) => node.op == "cast" && is_byte_like(graph.ty(first).dtype),
-            Some(TileKind::View | TileKind::Index) => integral[first.0 as usize],
-            Some(TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other) | None => false,
+        let computed = || {
+            let operands = node.operands.iter().flatten();
+            operands.filter(|&&value| graph.weight(value).is_none())
+        };
+        let all = |of: &[bool]| computed().count() > 0 && computed().all(|value| of[value.0 as usize]);
+        let (is_integral, is_sum) = match kind(node) {
+            Some(TileKind::Map) => match node.op {
+                "cast" => (is_byte_like(graph.ty(first).dtype), false),
+                "add" | "sub" => (all(&sums), all(&sums)),
+                _ => (false, false),
+            },
+            Some(TileKind::View | TileKind::Index) => (integral[first.0 as usize], sums[first.0 as usize]),
+            Some(TileKind::Dot | TileKind::Window) => (all(&integral), all(&integral)),
+            Some(TileKind::Reduce | TileKind::Other) | None => (false, false),
         };
         for &result in &node.results {
-            integral[result.0 as usize] = is_integral && graph.ty(result).dtype == DType::F32;
+            let is_float = graph.ty(result).dtype == DType::F32;
+            integral[result.0 as usize] = is_integral && is_float;
+            sums[result.0 as usize] = is_sum && is_float;
         }
     }
     integral
@@ -397,24 +411,7 @@ impl Narrowing<'_> {
     }
 
     fn holds_integers(&self, value: ValueId) -> bool {
-        self.is_f32(value) && (self.integral[value.0 as usize] || self.is_product_of_integers(value))
-    }
-
-    fn is_product_of_integers(&self, value: ValueId) -> bool {
-        let Some((_, node)) = self.graph.producer(value) else {
-            return false;
-        };
-        let is_product = match kind(node) {
-            Some(TileKind::Dot | TileKind::Window) => true,
-            Some(TileKind::Map | TileKind::View | TileKind::Index | TileKind::Reduce | TileKind::Other)
-            | None => false,
-        };
-        is_product && (self.has_weights_of_bytes(node) || self.multiplies_integers(node))
-    }
-
-    fn multiplies_integers(&self, node: &Node) -> bool {
-        let mut operands = node.operands.iter().flatten();
-        operands.all(|&value| self.integral[value.0 as usize] || self.graph.weight(value).is_some())
+        self.integral[value.0 as usize]
     }
 
     /// Whether a product's sums, with weights of bytes, may leave the range of `f16`.
@@ -751,7 +748,7 @@ mod tests {
         let graph = parsed(
             "graph g(x: i8[1,4], w: f32[2,4]) {
                sum = matmul(cast[to=f32](x), f32[4,2]{255.0, 255.0, 255.0, 255.0, 255.0, 255.0, 255.0, 255.0})
-               y = relu(add(mul(sum, f32[]{1e-5}), f32[]{1.0}))
+               y = relu(add(mul(add(sum, f32[]{3.0}), f32[]{1e-5}), f32[]{1.0}))
                code = cast[to=i8](clamp[low=-128.0, high=127.0](round(div(y, f32[]{0.02}))))
                return code, matmul(y, w) as \"z\"
              }",

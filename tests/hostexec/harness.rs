@@ -185,7 +185,7 @@ impl Outcome {
 
 /// Share of integers that may be a step off, and of the largest float that floats computed from them
 /// may be off.
-const ROUNDED: f64 = 0.01;
+const ROUNDED: f64 = 0.03;
 
 impl Outcome {
     /// As [`Outcome::wrong`], where numbers near the middle of two steps may be rounded either way.

@@ -55,7 +55,6 @@ pub fn network(name: &str, kind: Kind, float: DType) -> Vec<Problem> {
         wide: Wide::new(),
         max_memory: None,
         rules: RuleOptions::default(),
-        max_memory: None,
     };
     let Precise { graph, settings, .. } = precise::decide(&model, &settings, &request, &Silent).unwrap();
     let core = pipeline::lower(&graph, &settings).unwrap();

@@ -206,7 +206,8 @@ fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &D
     let issue = (16.0 * warp_keys * 14.0 + 8.0 * value_depth) / 32.0 / 4.0;
     let shared = warps * warp_keys * (depth + value_depth) * 2.0 + fetched;
     // Every block reads all tiles, most of them out of the L2 cache.
-    let l2 = fetched * resident * f64::from(device.n_sms) / (0.65 * device.l2_gb_per_s / device.clock_ghz);
+    let running = n_blocks.min(resident * f64::from(device.n_sms));
+    let l2 = fetched * running / (0.65 * device.l2_gb_per_s / device.clock_ghz);
     let busy = (resident * (warps * (mma + issue)).max(fetched / 40.0).max(shared / 110.0)).max(l2);
     let cycles = 1800.0
         + 12.0 * value_depth * warps / resident.max(1.0) / 4.0

@@ -13,6 +13,7 @@ use crate::kernel::attention::{Attention, parts_bytes};
 use crate::kernel::body::region::{kernel_name, operand_bytes, signature, tensors_index_type};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
+use crate::kernel::gemm::parts::register_limit;
 use crate::kernel::prelude::{ASYNC_COPY, ATTENTION, COMMON, MMA, TILE, WGMMA, translation_unit};
 use crate::kernel::print::types::storage_type;
 use crate::kernel::source::{Arch, Launch, Source, Variant};
@@ -124,7 +125,10 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         let plan = Plan { groups, tile_keys };
         let idle_rows = groups > 1 && plan.tile_rows() >= attention.queries.next_multiple_of(GROUP_ROWS) * 2;
         let idle_keys = tile_keys > 64 && tile_keys >= 2 * attention.keys;
-        let too_large = plan.smem_bytes(&attention) > device.max_smem_per_block as usize;
+        // Addresses and what a row keeps beside its sums.
+        let registers = plan.sums(&attention) + 40;
+        let too_large = plan.smem_bytes(&attention) > device.max_smem_per_block as usize
+            || registers > register_limit(plan.threads(), 1);
         if idle_rows || idle_keys || too_large {
             continue;
         }
@@ -156,7 +160,8 @@ fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &D
     let issue = GROUP_ROWS as f64 * keys * 14.0 / 128.0;
     let chain = 1200.0 + math + issue;
     // Every block reads all tiles, most of them out of the L2 cache.
-    let l2 = fetched * resident * sms / (0.65 * device.l2_gb_per_s / device.clock_ghz);
+    let running = n_blocks.min(resident * sms);
+    let l2 = fetched * running / (0.65 * device.l2_gb_per_s / device.clock_ghz);
     let busy = (resident * groups * math.max(issue)).max(l2);
     let cycles = 2500.0 + waves * steps * chain.max(busy);
     NODE_US + (cycles / (device.clock_ghz * 1e3)).max(device.memory_us(operand_bytes(spec)))

@@ -1,0 +1,132 @@
+//! What is said where CUDA fails, by a driver that fails when it is told to.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+
+const ENGINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/engines/v1.engine");
+
+/// The folder of the fake `libcuda.so`, compiled once.
+static DRIVER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-driver");
+    fs::create_dir_all(&folder).unwrap();
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "g++".to_owned());
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fakes/cuda.cpp");
+    let status = Command::new(compiler)
+        .args(["-std=c++17", "-O1", "-shared", "-fPIC", "-o"])
+        .arg(folder.join("libcuda.so"))
+        .arg(source)
+        .status()
+        .expect("the tests need a C++ compiler");
+    assert!(status.success(), "the fake driver does not compile");
+    folder
+});
+
+fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    Command::new(env!("CARGO_BIN_EXE_rtrt-run"))
+        .args(arguments)
+        .current_dir(folder.path())
+        .env("LD_LIBRARY_PATH", &*DRIVER)
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn message(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn expect_failure(variables: &[(&str, &str)], words: &[&str]) {
+    let output = run(&[ENGINE], variables);
+    let message = message(&output);
+    assert_eq!(output.status.code(), Some(1), "{variables:?}: {message}");
+    for word in words {
+        assert!(message.contains(word), "{variables:?}: {message}");
+    }
+}
+
+#[test]
+fn an_engine_runs_where_nothing_fails() {
+    let output = run(&[ENGINE, "--times", "3"], &[]);
+    assert!(output.status.success(), "{}", message(&output));
+}
+
+#[test]
+fn memory_that_is_not_there_is_counted() {
+    for call in 1..=3 {
+        let fail = format!("cuMemAlloc_v2:2:{call}");
+        expect_failure(
+            &[("FAKE_CUDA_FAIL", &fail)],
+            &["no room for", "bytes", "OUT_OF_MEMORY"],
+        );
+    }
+}
+
+#[test]
+fn lost_devices_and_wrong_kernels_are_named() {
+    expect_failure(
+        &[("FAKE_CUDA_FAIL", "cuStreamSynchronize:214:3")],
+        &["cuStreamSynchronize", "ECC_UNCORRECTABLE"],
+    );
+    expect_failure(
+        &[("FAKE_CUDA_FAIL", "cuModuleLoadData:209")],
+        &["cuModuleLoadData", "NO_BINARY_FOR_GPU"],
+    );
+    expect_failure(
+        &[("FAKE_CUDA_FAIL", "cuInit:803")],
+        &["cuInit", "SYSTEM_DRIVER_MISMATCH"],
+    );
+    expect_failure(
+        &[("FAKE_CUDA_FAIL", "cuGraphLaunch:700")],
+        &["cuGraphLaunch", "ILLEGAL_ADDRESS"],
+    );
+}
+
+#[test]
+fn devices_of_another_kind_are_refused() {
+    expect_failure(
+        &[("FAKE_CUDA_SM", "90")],
+        &["no program for Fake GPU (sm_90)", "compiled for sm_80"],
+    );
+    expect_failure(&[("FAKE_CUDA_DEVICES", "0")], &["there is no device `cuda:0`"]);
+}
+
+#[test]
+fn every_call_may_fail() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("calls");
+    let output = run(&[ENGINE], &[("FAKE_CUDA_LOG", log.to_str().unwrap())]);
+    assert!(output.status.success(), "{}", message(&output));
+    let calls = fs::read_to_string(&log).unwrap();
+    let mut names: Vec<&str> = calls.lines().collect();
+    names.sort_unstable();
+    names.dedup();
+    // What releases has nobody left to tell.
+    let releases = ["Destroy", "Free", "Release", "Unload"];
+    for name in names
+        .iter()
+        .filter(|name| !releases.iter().any(|word| name.contains(word)))
+    {
+        let output = run(&[ENGINE], &[("FAKE_CUDA_FAIL", &format!("{name}:999"))]);
+        assert_eq!(output.status.code(), Some(1), "{name}: {}", message(&output));
+    }
+}
+
+#[test]
+fn nothing_is_allocated_after_a_context_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("calls");
+    let output = run(
+        &[ENGINE, "--times", "50"],
+        &[("FAKE_CUDA_LOG", log.to_str().unwrap())],
+    );
+    assert!(output.status.success(), "{}", message(&output));
+    let calls = fs::read_to_string(&log).unwrap();
+    let calls: Vec<&str> = calls.lines().collect();
+    let first_launch = calls.iter().position(|&call| call == "cuGraphLaunch").unwrap();
+    let allocates = |call: &&str| call.contains("Alloc");
+    assert!(calls[..first_launch].iter().any(allocates));
+    assert!(!calls[first_launch..].iter().any(allocates));
+}
