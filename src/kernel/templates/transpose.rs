@@ -67,7 +67,7 @@ pub(super) struct Turned {
     /// Coordinates of the output.
     at: Vec<Index>,
     /// Loads that are contiguous across.
-    turned: Vec<ExprId>,
+    loads: Vec<ExprId>,
 }
 
 /// The grouping that turns most, if any operand is read along another axis than written.
@@ -86,7 +86,7 @@ pub(super) fn analyse(spec: &KernelSpec) -> Option<Turned> {
                     continue;
                 };
                 let score =
-                    |turned: &Turned| turned.sizes[1].min(64) * turned.sizes[2].min(64) * turned.turned.len();
+                    |turned: &Turned| turned.sizes[1].min(64) * turned.sizes[2].min(64) * turned.loads.len();
                 if best.as_ref().is_none_or(|best| score(best) < score(&found)) {
                     best = Some(found);
                 }
@@ -111,14 +111,14 @@ fn group(spec: &KernelSpec, dims: &[usize], begin: usize, end: usize, along: usi
         place(&groups, dims, &own, vars)
     };
     let composed = compose_at(spec, &sizes, |body, vars, _| place(&body.vars, vars)).ok()?;
-    let turned = turned_loads(spec, &composed, composed.vars[1], composed.vars[2])?;
+    let loads = turned_loads(spec, &composed, composed.vars[1], composed.vars[2])?;
     let at = place(&composed.body.vars, &composed.vars);
-    (!turned.is_empty()).then_some(Turned {
+    (!loads.is_empty()).then_some(Turned {
         groups,
         sizes,
         composed,
         at,
-        turned,
+        loads,
     })
 }
 
@@ -180,7 +180,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
     };
     let device = Device::of(arch);
     let scratch: usize = turned
-        .turned
+        .loads
         .iter()
         .map(|&load| value_bytes(turned.composed.body.dtype(load)))
         .sum();
@@ -227,7 +227,7 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
     let (params, passed) = signature(spec);
     let name = kernel_name(spec, TEMPLATE.name, &format!("{tile}x{tile}_t{threads}"));
     let arrays: Vec<TileArray> = turned
-        .turned
+        .loads
         .iter()
         .enumerate()
         .map(|(position, &load)| TileArray {
@@ -282,7 +282,7 @@ fn printer<'a>(turned: &'a Turned, all: &'a [Operand]) -> Printer<'a> {
 
 fn load_text(turned: &Turned, arrays: &[TileArray], all: &[Operand]) -> Result<String, KernelError> {
     let mut printer = printer(turned, all);
-    for (&load, array) in turned.turned.iter().zip(arrays) {
+    for (&load, array) in turned.loads.iter().zip(arrays) {
         let value = printer.value(load);
         printer.line(&format!("{}[y][x] = {value};", array.name));
     }
@@ -296,7 +296,7 @@ fn store_text(
     outputs: &[Operand],
 ) -> Result<String, KernelError> {
     let mut printer = printer(turned, all);
-    for (&load, array) in turned.turned.iter().zip(arrays) {
+    for (&load, array) in turned.loads.iter().zip(arrays) {
         printer.preset(load, &format!("{}[x][y]", array.name));
     }
     for (output, &root) in outputs.iter().zip(&turned.composed.outputs) {
