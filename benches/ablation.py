@@ -76,7 +76,7 @@ def measured(args, name, model, shapes):
             print(f"{name}: {built.stderr.strip().splitlines()[-1]}", file=sys.stderr)
             times.append(None)
             continue
-        timed = subprocess.run([args.bin, "bench", engine, "--json"], capture_output=True, text=True)
+        timed = subprocess.run([args.bin, "bench", engine, "--json", "--duration", "0.2"], capture_output=True, text=True)
         engine.unlink()
         times.append(json.loads(timed.stdout)["median_us"] if timed.returncode == 0 else None)
     return times

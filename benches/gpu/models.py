@@ -207,7 +207,7 @@ def main():
                     row["predicted_us"] = round(sum(k["predicted_us"] for k in report["kernels"]), 1)
                     row["result"], row["error"] = judge(args, case, index, precision, engine, tolerance)
                     if index == args.data[0] and row["result"] == "ok":
-                        bench = [args.bin, "bench", engine, "--json"] + (["--dumpProfile"] if args.profile else [])
+                        bench = [args.bin, "bench", engine, "--json", "--duration", "0.2"] + (["--dumpProfile"] if args.profile else [])
                         timed, _ = run(bench, args.out / "models.log")
                         if timed.returncode == 0:
                             times = json.loads(timed.stdout)

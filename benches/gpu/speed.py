@@ -40,7 +40,7 @@ def measure(args, case, batch):
     if built.returncode:
         return {"error": built.stderr.strip().splitlines()[-1:]}
     kernels = json.loads(built.stdout)["kernels"]
-    timed = subprocess.run([args.bin, "bench", engine, "--json", "--dumpProfile"], capture_output=True, text=True)
+    timed = subprocess.run([args.bin, "bench", engine, "--json", "--dumpProfile", "--duration", "0.2"], capture_output=True, text=True)
     engine.unlink()
     if timed.returncode:
         return {"error": timed.stderr.strip().splitlines()[-1:]}
