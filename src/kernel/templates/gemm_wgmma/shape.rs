@@ -6,7 +6,7 @@ use crate::ir::tiled_view::TILE_ROW_BYTES;
 use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::Sizes;
-use crate::kernel::gemm::parts::Blocking;
+use crate::kernel::gemm::parts::{Blocking, register_limit};
 use crate::kernel::source::{Arch, Launch, Variant};
 use crate::kernel::templates::knob;
 
@@ -76,12 +76,20 @@ impl Shape {
     /// thread holds `bytes` of each; 0 where registers do not hold even one round.
     pub fn rounds_ahead(self, bytes: usize, width: usize) -> usize {
         const MOST_BYTES: usize = 128;
+        // What addresses, scales and the loop take beside the sums.
+        const OTHERS: usize = 48;
         if bytes == 0 {
             return 0;
         }
+        let own = match self.exchanged() {
+            (_, 0) => register_limit(self.threads(), self.resident),
+            (_, claimed) => claimed,
+        };
+        let sums = self.m * self.n / (self.consumers * GROUP);
+        let free_bytes = own.saturating_sub(sums + OTHERS) * 4;
         let vectors = 16 * self.slab / width / 32;
         let rounds = self.m / BLOCK_ROWS / self.consumers * (self.n / self.slab);
-        (MOST_BYTES / (vectors * bytes)).min(rounds)
+        (MOST_BYTES.min(free_bytes) / (vectors * bytes)).min(rounds)
     }
 
     /// Two barriers per stage follow the tiles; what comes next is for the sums.
