@@ -77,7 +77,7 @@ impl Shape {
     pub fn rounds_ahead(self, bytes: usize, width: usize) -> usize {
         const MOST_BYTES: usize = 128;
         // What addresses, scales and the loop take beside the sums.
-        const OTHERS: usize = 48;
+        const OTHERS: usize = 64;
         if bytes == 0 {
             return 0;
         }
