@@ -16,8 +16,6 @@ use rtrt_codegen::onnx::proto::{
     TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, TypeValue, ValueInfoProto,
 };
 use rtrt_codegen::pipeline::{self, Settings};
-use rtrt_codegen::rewrite::RuleOptions;
-use rtrt_codegen::specialize::Wide;
 use rtrt_codegen::testing::builder::drawn_graph;
 
 const N_NODES: usize = 5000;
@@ -58,14 +56,7 @@ fn run() -> Vec<f64> {
 }
 
 fn settings(precision: DType) -> Settings {
-    Settings {
-        shapes: Vec::new(),
-        precision,
-        tf32: false,
-        max_memory: None,
-        wide: Wide::new(),
-        rules: RuleOptions::default(),
-    }
+    Settings::stored_in(precision)
 }
 
 /// A transformer in the spelling of exporters, from its bytes.

@@ -111,6 +111,15 @@ impl From<BindError> for PipelineError {
     }
 }
 
+impl From<StagesError<PipelineError>> for PipelineError {
+    fn from(error: StagesError<PipelineError>) -> Self {
+        match error {
+            StagesError::Specialize(error) => error.into(),
+            StagesError::Stage(error) => error,
+        }
+    }
+}
+
 /// How a model is built.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -125,6 +134,28 @@ pub struct Settings {
     /// ONNX nodes whose work stays in f32 where `precision` is narrower.
     pub wide: specialize::Wide,
     pub rules: RuleOptions,
+}
+
+impl Settings {
+    /// All rules, nothing bound, bounded or pinned, and values stored in `precision`.
+    pub fn stored_in(precision: DType) -> Self {
+        Settings {
+            shapes: Vec::new(),
+            precision,
+            tf32: false,
+            max_memory: None,
+            wide: specialize::Wide::new(),
+            rules: RuleOptions::default(),
+        }
+    }
+
+    /// The same for a model as it was given.
+    pub fn in_f32(&self) -> Self {
+        Settings {
+            precision: DType::F32,
+            ..self.clone()
+        }
+    }
 }
 
 /// What the inputs of a graph are called, and their kinds.
@@ -193,10 +224,7 @@ pub fn run_regions(
         let fused = regions(stage, newest, settings)?;
         Ok(rewrite::run_fused(&fused, data)?)
     });
-    outputs.map_err(|error| match error {
-        StagesError::Specialize(error) => error.into(),
-        StagesError::Stage(error) => error,
-    })
+    Ok(outputs?)
 }
 
 /// How the variant of each kernel is chosen.

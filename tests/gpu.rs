@@ -26,9 +26,7 @@ use rtrt_codegen::ops::random::drawn;
 use rtrt_codegen::ops::{Lowering, TileKind};
 use rtrt_codegen::pipeline::{self, Selection, Settings, Silent};
 use rtrt_codegen::reference;
-use rtrt_codegen::rewrite::RuleOptions;
 use rtrt_codegen::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
-use rtrt_codegen::specialize::Wide;
 use rtrt_codegen::testing::builder::GraphBuilder;
 use rtrt_codegen::testing::graphs;
 use rtrt_codegen::tune::{self, Database};
@@ -157,14 +155,7 @@ fn kernels_are_right(problems: Vec<Problem>) -> Result<(), Failed> {
 }
 
 fn settings(precision: DType) -> Settings {
-    Settings {
-        shapes: Vec::new(),
-        precision,
-        tf32: false,
-        max_memory: None,
-        wide: Wide::new(),
-        rules: RuleOptions::default(),
-    }
+    Settings::stored_in(precision)
 }
 
 fn built(graph: &Graph, precision: DType, selection: &Selection) -> Result<engine::Engine, Failed> {

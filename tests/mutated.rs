@@ -10,8 +10,6 @@ use rtrt_codegen::engine;
 use rtrt_codegen::ir::DType;
 use rtrt_codegen::onnx;
 use rtrt_codegen::pipeline::{self, Settings};
-use rtrt_codegen::rewrite::RuleOptions;
-use rtrt_codegen::specialize::Wide;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -160,14 +158,7 @@ fn engines_that_lie_are_errors_or_valid() {
 
 #[test]
 fn damaged_models_are_errors_or_models() {
-    let settings = Settings {
-        shapes: Vec::new(),
-        precision: DType::F32,
-        tf32: false,
-        max_memory: None,
-        wide: Wide::new(),
-        rules: RuleOptions::default(),
-    };
+    let settings = Settings::stored_in(DType::F32);
     let folder = tempfile::tempdir().unwrap();
     expect_no_panic(|number| {
         let mut random = Random(number);

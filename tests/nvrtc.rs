@@ -14,8 +14,6 @@ use rtrt_codegen::engine;
 use rtrt_codegen::ir::DType;
 use rtrt_codegen::kernel::{Arch, Launch, Param, Source};
 use rtrt_codegen::pipeline::{self, Selection, Settings, Silent};
-use rtrt_codegen::rewrite::RuleOptions;
-use rtrt_codegen::specialize::Wide;
 use tiers::have_nvrtc;
 
 const AXPY: &str = r#"
@@ -131,14 +129,7 @@ fn an_engine_of_tiled_operands_is_valid() {
     if !have_nvrtc() {
         return;
     }
-    let settings = Settings {
-        shapes: Vec::new(),
-        precision: DType::F16,
-        tf32: false,
-        max_memory: None,
-        wide: Wide::new(),
-        rules: RuleOptions::default(),
-    };
+    let settings = Settings::stored_in(DType::F16);
     let graph = regions::tiled_graph();
     let engine = pipeline::compile(
         &[graph],

@@ -20,8 +20,6 @@ use rtrt_codegen::pipeline::precise::{self, Calibration, Request};
 use rtrt_codegen::pipeline::{self, Settings, Silent};
 use rtrt_codegen::precision::metric::{Outputs, top1};
 use rtrt_codegen::precision::{Cache, Kind, Method, Plan, Statistics};
-use rtrt_codegen::rewrite::RuleOptions;
-use rtrt_codegen::specialize::Wide;
 
 const NETWORKS: [&str; 3] = ["residual", "separable", "vit"];
 
@@ -43,14 +41,7 @@ fn samples(graph: &Graph, file: &str) -> Samples {
 }
 
 fn settings(precision: DType) -> Settings {
-    Settings {
-        shapes: Vec::new(),
-        precision,
-        tf32: false,
-        max_memory: None,
-        wide: Wide::new(),
-        rules: RuleOptions::default(),
-    }
+    Settings::stored_in(precision)
 }
 
 fn calibrated(graph: &Graph, n_batches: usize) -> Statistics {

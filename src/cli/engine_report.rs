@@ -62,7 +62,7 @@ impl EngineReport {
             producer: header.producer.clone(),
             precision: header.precision.clone(),
             nvrtc: header.nvrtc.clone(),
-            archs: archs(&header.programs),
+            archs: header.archs().into_iter().map(str::to_owned).collect(),
             inputs: header
                 .profiles
                 .first()
@@ -164,17 +164,6 @@ fn print_launches(own: &[&KernelReport], explain: bool) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Names of the architectures, each once.
-fn archs(programs: &[Program]) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for program in programs {
-        if !names.contains(&program.arch) {
-            names.push(program.arch.clone());
-        }
-    }
-    names
 }
 
 fn print_explanation(explanation: &Explanation) -> Result<(), Failure> {

@@ -268,6 +268,19 @@ pub enum Memory {
     Workspace,
 }
 
+impl Header {
+    /// Architectures that there are programs for, each once.
+    pub fn archs(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for program in &self.programs {
+            if !names.contains(&program.arch.as_str()) {
+                names.push(&program.arch);
+            }
+        }
+        names
+    }
+}
+
 impl Engine {
     pub fn weights(&self) -> &[u8] {
         &self.blobs[self.header.weights]
@@ -285,7 +298,7 @@ impl Engine {
                 .unwrap_or(0);
             arena + workspace
         };
-        let archs = self.header.programs.iter().map(|program| own(&program.arch));
+        let archs = self.header.archs().into_iter().map(own);
         self.weights().len() + archs.max().unwrap_or(0)
     }
 

@@ -330,7 +330,7 @@ impl Decision<'_> {
         let batches = (0..held.len())
             .map(|n| held.batch(n))
             .collect::<Result<Vec<_>, _>>()?;
-        let wanted = run_all(model, &float_settings(self.settings), &batches)?;
+        let wanted = run_all(model, &self.settings.in_f32(), &batches)?;
         observer.stage("judge layers", 0);
         let outcome = search::search(candidates, &self.request.fixed, budget, &mut |plan| {
             let found = run_all(&self.quantised(plan).graph, &self.settings_of(plan), &batches)?;
@@ -489,14 +489,6 @@ fn named_results(
     Ok(found.into_inner())
 }
 
-/// Settings of the model as it was given.
-fn float_settings(settings: &Settings) -> Settings {
-    Settings {
-        precision: DType::F32,
-        ..settings.clone()
-    }
-}
-
 fn run_all(graph: &Graph, settings: &Settings, batches: &[Outputs]) -> Result<Vec<Outputs>, PipelineError> {
     let simulation = Simulation::new(graph, settings)?;
     batches.iter().map(|inputs| simulation.run(inputs)).collect()
@@ -540,7 +532,7 @@ fn islands(graph: &Graph, settings: &Settings) -> Vec<WideReport> {
     if settings.precision == DType::F32 {
         return Vec::new();
     }
-    let recognised = lower(graph, settings).and_then(|core| canonical(&core, &float_settings(settings)));
+    let recognised = lower(graph, settings).and_then(|core| canonical(&core, &settings.in_f32()));
     let Ok(core) = recognised else {
         return Vec::new();
     };

@@ -7,7 +7,7 @@ use crate::ir::{DType, Graph, HostTensor, TensorType};
 use crate::reference;
 use crate::rewrite::RuleSet;
 use crate::rewrite::canonicalize::rewrite_model;
-use crate::specialize::{self, StagesError};
+use crate::specialize;
 
 /// A model under settings. In f32 it is the model itself; narrower kinds round every tensor that is
 /// stored in them, also those that a kernel would keep in registers.
@@ -56,9 +56,6 @@ impl Simulation {
     fn run_in_stages(&self, inputs: &[HostTensor]) -> Result<Vec<HostTensor>, PipelineError> {
         let stage =
             |core: &Graph, data: &[HostTensor]| Ok(reference::run(&canonical(core, &self.settings)?, data)?);
-        specialize::run_in_stages(&self.graph, inputs, stage).map_err(|error| match error {
-            StagesError::Specialize(error) => error.into(),
-            StagesError::Stage(error) => error,
-        })
+        Ok(specialize::run_in_stages(&self.graph, inputs, stage)?)
     }
 }

@@ -7,7 +7,7 @@ use crate::ir::{Graph, HostTensor};
 use crate::rewrite::RuleSet;
 use crate::rewrite::canonicalize::rewrite_model;
 use crate::runtime::ExecutionContext;
-use crate::specialize::{self, StagesError};
+use crate::specialize;
 
 /// Stages that stay on the device: the iterations of a loop are one stage, run again and again.
 const KEPT: usize = 4;
@@ -30,10 +30,7 @@ pub fn run_on_device(
         kept: VecDeque::new(),
     };
     let outputs = specialize::run_in_stages(&graph, inputs, |stage, data| device.run(stage, data));
-    outputs.map_err(|error| match error {
-        StagesError::Specialize(error) => error.into(),
-        StagesError::Stage(error) => error,
-    })
+    Ok(outputs?)
 }
 
 /// A device that executes stages.

@@ -1,6 +1,6 @@
 //! An order of launches in which little memory is alive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::lifetimes::Storage;
 use crate::rewrite::{FusedGraph, TensorId, TensorSource};
@@ -26,7 +26,8 @@ struct Launches {
     followers: Vec<Vec<usize>>,
     /// Launches that are still to touch each memory; inputs and outputs have one more.
     n_users: BTreeMap<TensorId, usize>,
-    alive: BTreeMap<TensorId, bool>,
+    /// Memories that something was written to, or that are inputs.
+    born: BTreeSet<TensorId>,
     bytes: BTreeMap<TensorId, usize>,
     taken: Vec<bool>,
 }
@@ -47,7 +48,7 @@ impl Launches {
             n_waiting_for: vec![0; n_launches],
             followers: vec![Vec::new(); n_launches],
             n_users: BTreeMap::new(),
-            alive: BTreeMap::new(),
+            born: BTreeSet::new(),
             bytes: BTreeMap::new(),
             taken: vec![false; n_launches],
         };
@@ -92,7 +93,7 @@ impl Launches {
             *self.n_users.entry(storage.owner(*id)).or_default() += 1;
         }
         for (_, id) in &fused.inputs {
-            self.alive.insert(storage.owner(*id), true);
+            self.born.insert(storage.owner(*id));
         }
     }
 
@@ -106,7 +107,7 @@ impl Launches {
     fn growth(&self, launch: usize) -> i128 {
         let change = |id: &TensorId| {
             let bytes = self.bytes[id] as i128;
-            let born = if self.alive.contains_key(id) { 0 } else { bytes };
+            let born = if self.born.contains(id) { 0 } else { bytes };
             let dies = if self.n_users[id] == 1 { bytes } else { 0 };
             born - dies
         };
@@ -116,7 +117,7 @@ impl Launches {
     fn take(&mut self, launch: usize) {
         self.taken[launch] = true;
         for id in &self.touches[launch] {
-            self.alive.insert(*id, true);
+            self.born.insert(*id);
             if let Some(users) = self.n_users.get_mut(id) {
                 *users -= 1;
             }

@@ -36,7 +36,7 @@ impl DeviceEngine {
         let missing = || RuntimeError::NoProgram {
             device: info.name.clone(),
             sm: info.sm,
-            archs: archs(engine),
+            archs: engine.header.archs().join(", "),
         };
         let n_profiles = engine.header.profiles.len();
         let fitting = (0..n_profiles).map(|profile| engine.program_for(info.sm, profile));
@@ -110,16 +110,6 @@ fn shapes(profiles: &[Profile], position: usize) -> String {
         }
     }
     types.join(" or ")
-}
-
-fn archs(engine: &Engine) -> String {
-    let mut names: Vec<&str> = Vec::new();
-    for program in &engine.header.programs {
-        if !names.contains(&program.arch.as_str()) {
-            names.push(&program.arch);
-        }
-    }
-    names.join(", ")
 }
 
 /// Loads every cubin once, and opts its kernels in to the shared memory that launches use.

@@ -43,7 +43,6 @@ pub enum RangeError {
 
 /// Axes that vary together: the same symbol, or one axis without a name.
 struct Free {
-    symbol: String,
     /// Least, usual and largest extent.
     range: [usize; 3],
     /// Positions of inputs, and axes.
@@ -124,7 +123,6 @@ fn free_axes(graph: &Graph, ends: &[Bindings; 3]) -> Result<Vec<Free>, RangeErro
                         named.insert(symbol, free.len());
                     }
                     free.push(Free {
-                        symbol: symbol.clone(),
                         range,
                         axes: vec![(position, axis)],
                     });
@@ -132,10 +130,6 @@ fn free_axes(graph: &Graph, ends: &[Bindings; 3]) -> Result<Vec<Free>, RangeErro
             }
         }
     }
-    debug_assert!(
-        free.iter()
-            .all(|own| own.symbol.is_empty() || named.contains_key(own.symbol.as_str()))
-    );
     Ok(free)
 }
 

@@ -8,8 +8,7 @@ use rtrt_codegen::kernel::{KernelOptions, KernelSpec};
 use rtrt_codegen::pipeline::precise::{self, Calibration, Precise, Request};
 use rtrt_codegen::pipeline::{self, Settings, Silent};
 use rtrt_codegen::precision::{Kind, Method, Plan};
-use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RuleOptions, RuleSet, TensorSource, fuse};
-use rtrt_codegen::specialize::Wide;
+use rtrt_codegen::rewrite::{DeviceRates, FusedGraph, RuleSet, TensorSource, fuse};
 use rtrt_codegen::{onnx, reference, specialize};
 
 #[path = "../quantized/fixture.rs"]
@@ -48,14 +47,7 @@ pub fn network(name: &str, kind: Kind, float: DType) -> Vec<Problem> {
         labels: None,
         arch: None,
     };
-    let settings = Settings {
-        shapes: Vec::new(),
-        precision: float,
-        tf32: false,
-        wide: Wide::new(),
-        max_memory: None,
-        rules: RuleOptions::default(),
-    };
+    let settings = Settings::stored_in(float);
     let Precise { graph, settings, .. } = precise::decide(&model, &settings, &request, &Silent).unwrap();
     let core = pipeline::lower(&graph, &settings).unwrap();
     let fused = pipeline::regions(&core, SM_90, &settings).unwrap();

@@ -37,7 +37,7 @@ pub fn profile(kernels: &[KernelTime]) -> Value {
         json!({
             "name": kernel.layer(),
             "timeMs": kernel.total_ms(),
-            "averageMs": kernel.alone_us() / 1e3,
+            "averageMs": kernel.alone_us / 1e3,
             "medianMs": kernel.median_us() / 1e3,
             "percentage": kernel.total_ms() / total * 100.0,
         })

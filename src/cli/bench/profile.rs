@@ -25,10 +25,6 @@ impl KernelTime {
         layer_name(&self.name, &self.nodes)
     }
 
-    pub fn alone_us(&self) -> f64 {
-        self.alone_us
-    }
-
     pub fn median_us(&self) -> f64 {
         self.times_us[self.times_us.len() / 2]
     }
@@ -85,7 +81,7 @@ pub fn lines(kernels: &[KernelTime]) -> Vec<String> {
         let share = kernel.total_ms() / total * 100.0;
         row(
             kernel.total_ms(),
-            kernel.alone_us() / 1e3,
+            kernel.alone_us / 1e3,
             kernel.median_us() / 1e3,
             share,
             &kernel.layer(),
@@ -94,7 +90,7 @@ pub fn lines(kernels: &[KernelTime]) -> Vec<String> {
     let sum = |value: fn(&KernelTime) -> f64| kernels.iter().map(value).sum::<f64>() / 1e3;
     lines.push(row(
         total,
-        sum(KernelTime::alone_us),
+        sum(|kernel| kernel.alone_us),
         sum(KernelTime::median_us),
         100.0,
         "Total",
