@@ -3,6 +3,8 @@
 //! Scores are kept as powers of two: they are multiplied by log2(e) together with the scale,
 //! so that a weight is one `exp2`.
 
+use serde::Serialize;
+
 use super::error::KernelError;
 use super::source::Arch;
 use super::spec::KernelSpec;
@@ -43,11 +45,40 @@ pub struct ScoreText {
 
 /// How rows of an operand get into shared memory.
 #[derive(Clone, Debug)]
-pub struct FillText {
+struct FillText {
     /// Fills `to` with the elements of one chunk.
-    pub text: String,
+    text: String,
     /// Whether the copy runs beside the thread.
+    is_async: bool,
+}
+
+/// What templates are told that walk over tiles of keys, whatever multiplies.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct TilesText {
+    heads: usize,
+    queries: usize,
+    keys: usize,
+    causal_offset: Option<String>,
+    /// Whether any of the tiles is filled by copies that run beside the threads.
     pub is_async: bool,
+    load_q: String,
+    load_k: String,
+    load_v: String,
+    score_per_key: String,
+    score: String,
+    store: String,
+}
+
+/// How a template keeps tiles of an attention.
+#[derive(Clone, Copy, Debug)]
+pub struct Tiles<'a> {
+    pub template: &'static str,
+    pub keys: usize,
+    /// Columns that are moved at once: of queries and keys, and of values and results.
+    pub width: usize,
+    pub value_width: usize,
+    /// C++ type of the elements of a tile.
+    pub ty: &'a str,
 }
 
 impl Attention {
@@ -134,7 +165,7 @@ impl Attention {
     ///
     /// # Errors
     /// If an op before the attention has no generated code.
-    pub fn fill(
+    fn fill(
         &self,
         spec: &KernelSpec,
         node: &Node,
@@ -173,6 +204,39 @@ impl Attention {
         Ok(FillText {
             text: printer.finish()?,
             is_async: false,
+        })
+    }
+
+    /// Sizes, loads, scores and the store for a template that walks over tiles of keys.
+    ///
+    /// # Errors
+    /// If an op before or behind the attention, or the bias, has no generated code.
+    pub fn tiles_text(
+        &self,
+        spec: &KernelSpec,
+        node: &Node,
+        tiles: Tiles<'_>,
+        arch: Arch,
+    ) -> Result<TilesText, KernelError> {
+        let load = |n, width| self.fill(spec, node, n, width, tiles.ty, arch);
+        let (q, k, v) = (
+            load(0, tiles.width)?,
+            load(1, tiles.width)?,
+            load(2, tiles.value_width)?,
+        );
+        let score = self.score(spec, node, 3, tiles.keys)?;
+        Ok(TilesText {
+            heads: self.heads,
+            queries: self.queries,
+            keys: self.keys,
+            causal_offset: self.causal_offset.map(|offset| offset.to_string()),
+            is_async: q.is_async || k.is_async || v.is_async,
+            load_q: q.text,
+            load_k: k.text,
+            load_v: v.text,
+            score_per_key: score.per_key,
+            score: score.own,
+            store: self.store(spec, node, tiles.value_width, tiles.template)?,
         })
     }
 

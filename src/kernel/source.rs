@@ -63,6 +63,21 @@ pub struct Launch {
     pub smem_bytes: u32,
 }
 
+impl Launch {
+    /// `blocks` in a row, of `threads` in a row.
+    ///
+    /// # Panics
+    /// If a number has more than 32 bits, which no template asks for.
+    pub fn in_a_row(blocks: usize, threads: usize, smem_bytes: usize) -> Self {
+        let small = |number: usize| u32::try_from(number).expect("launches are counted in 32 bits");
+        Launch {
+            grid: [small(blocks), 1, 1],
+            block: [small(threads), 1, 1],
+            smem_bytes: small(smem_bytes),
+        }
+    }
+}
+
 /// One kernel parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Param {

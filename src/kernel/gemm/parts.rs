@@ -32,12 +32,7 @@ impl Blocking {
     pub fn launch(&self, sizes: Sizes, threads: usize, smem_bytes: usize) -> Launch {
         let (m, n, _) = self.tiles(sizes);
         let blocks = m * n * sizes.batch.max(1) * self.splits;
-        let small = |value: usize| u32::try_from(value).expect("launches have under 2^32 blocks");
-        Launch {
-            grid: [small(blocks), 1, 1],
-            block: [small(threads), 1, 1],
-            smem_bytes: small(smem_bytes),
-        }
+        Launch::in_a_row(blocks, threads, smem_bytes)
     }
 
     /// Bytes of the tickets that lie before the partial sums.

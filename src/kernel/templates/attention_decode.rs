@@ -216,15 +216,7 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
         header: String::new(),
         text: translation_unit(&sections, &text),
         template: TEMPLATE.name,
-        launch: Launch {
-            grid: [
-                u32::try_from(attention.n_rows()).expect("grids have under 2^32 blocks"),
-                1,
-                1,
-            ],
-            block: [u32::try_from(threads).expect("blocks are small"), 1, 1],
-            smem_bytes: u32::try_from(plan.smem_bytes(&attention)).expect("checked above"),
-        },
+        launch: Launch::in_a_row(attention.n_rows(), threads, plan.smem_bytes(&attention)),
         params: passed,
         workspace_bytes: 0,
     })

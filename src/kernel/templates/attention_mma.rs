@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Template, field_names, fill, knob, variant};
 use crate::ir::DType;
-use crate::kernel::attention::{Attention, parts_bytes};
+use crate::kernel::attention::{Attention, Tiles, TilesText, parts_bytes};
 use crate::kernel::body::region::{kernel_name, operand_bytes, signature, tensors_index_type};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
@@ -38,9 +38,6 @@ struct AttentionMmaContext {
     tile_rows: usize,
     tile_keys: usize,
     row_tiles: usize,
-    heads: usize,
-    queries: usize,
-    keys: usize,
     chunks: usize,
     value_chunks: usize,
     steps: usize,
@@ -49,15 +46,9 @@ struct AttentionMmaContext {
     value_pitch: usize,
     part_pitch: usize,
     padded: bool,
-    causal_offset: Option<String>,
     q_resident: bool,
-    is_async: bool,
-    load_q: String,
-    load_k: String,
-    load_v: String,
-    score_per_key: String,
-    score: String,
-    store: String,
+    #[serde(flatten)]
+    tiles: TilesText,
 }
 
 /// How a block covers its rows and keys.
@@ -237,13 +228,19 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         plan.threads() / 32
     );
     let name = kernel_name(spec, TEMPLATE.name, &tile);
-    let score = attention.score(spec, node, 3, plan.tile_keys())?;
-    let fills = [
-        attention.fill(spec, node, 0, 8, element, arch)?,
-        attention.fill(spec, node, 1, 8, element, arch)?,
-        attention.fill(spec, node, 2, 8, element, arch)?,
-    ];
-    let is_async = fills.iter().any(|fill| fill.is_async);
+    let tiles = attention.tiles_text(
+        spec,
+        node,
+        Tiles {
+            template: TEMPLATE.name,
+            keys: plan.tile_keys(),
+            width: 8,
+            value_width: 8,
+            ty: element,
+        },
+        arch,
+    )?;
+    let is_async = tiles.is_async;
     let context = AttentionMmaContext {
         name: name.clone(),
         params,
@@ -256,9 +253,6 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         tile_rows: plan.tile_rows(),
         tile_keys: plan.tile_keys(),
         row_tiles: plan.row_tiles(&attention),
-        heads: attention.heads,
-        queries: attention.queries,
-        keys: attention.keys,
         chunks: attention.depth / 8,
         value_chunks: attention.value_depth / 8,
         steps: attention.depth.div_ceil(STEP),
@@ -267,15 +261,8 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         value_pitch: pitch(attention.value_depth),
         part_pitch: part_pitch(&attention),
         padded: !attention.depth.is_multiple_of(STEP),
-        causal_offset: attention.causal_offset.map(|offset| offset.to_string()),
         q_resident: plan.q_resident,
-        is_async,
-        load_q: fills[0].text.clone(),
-        load_k: fills[1].text.clone(),
-        load_v: fills[2].text.clone(),
-        score_per_key: score.per_key,
-        score: score.own,
-        store: attention.store(spec, node, 8, TEMPLATE.name)?,
+        tiles,
     };
     let text = fill(&TEMPLATE, &context)?;
     let copies: &[_] = if is_async {
@@ -289,15 +276,11 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         header: String::new(),
         text: translation_unit(&sections, &text),
         template: TEMPLATE.name,
-        launch: Launch {
-            grid: [
-                u32::try_from(plan.n_blocks(&attention)).expect("grids have under 2^32 blocks"),
-                1,
-                1,
-            ],
-            block: [u32::try_from(plan.threads()).expect("blocks are small"), 1, 1],
-            smem_bytes: u32::try_from(plan.smem_bytes(&attention)).expect("checked against the device"),
-        },
+        launch: Launch::in_a_row(
+            plan.n_blocks(&attention),
+            plan.threads(),
+            plan.smem_bytes(&attention),
+        ),
         params: passed,
         workspace_bytes: 0,
     })

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Template, field_names, fill, knob, variant};
 use crate::ir::DType;
-use crate::kernel::attention::{Attention, chunk_width, parts_bytes};
+use crate::kernel::attention::{Attention, Tiles, TilesText, chunk_width, parts_bytes};
 use crate::kernel::body::region::{kernel_name, operand_bytes, signature, tensors_index_type};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
@@ -39,22 +39,13 @@ struct AttentionSimtContext {
     tile_rows: usize,
     tile_keys: usize,
     row_tiles: usize,
-    heads: usize,
-    queries: usize,
-    keys: usize,
     depth: usize,
     value_depth: usize,
     width: usize,
     value_width: usize,
     padded_depth: usize,
-    causal_offset: Option<String>,
-    is_async: bool,
-    load_q: String,
-    load_k: String,
-    load_v: String,
-    score_per_key: String,
-    score: String,
-    store: String,
+    #[serde(flatten)]
+    tiles: TilesText,
 }
 
 /// How a block covers its rows and keys.
@@ -216,13 +207,19 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         plan.lanes
     );
     let name = kernel_name(spec, TEMPLATE.name, &tile);
-    let score = attention.score(spec, node, 3, plan.tile_keys())?;
-    let fills = [
-        attention.fill(spec, node, 0, width, ty, arch)?,
-        attention.fill(spec, node, 1, width, ty, arch)?,
-        attention.fill(spec, node, 2, value_width, ty, arch)?,
-    ];
-    let is_async = fills.iter().any(|fill| fill.is_async);
+    let tiles = attention.tiles_text(
+        spec,
+        node,
+        Tiles {
+            template: TEMPLATE.name,
+            keys: plan.tile_keys(),
+            width,
+            value_width,
+            ty,
+        },
+        arch,
+    )?;
+    let is_async = tiles.is_async;
     let context = AttentionSimtContext {
         name: name.clone(),
         params,
@@ -236,22 +233,12 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         tile_rows: plan.tile_rows(),
         tile_keys: plan.tile_keys(),
         row_tiles: plan.row_tiles(&attention),
-        heads: attention.heads,
-        queries: attention.queries,
-        keys: attention.keys,
         depth: attention.depth,
         value_depth: attention.value_depth,
         width,
         value_width,
         padded_depth: attention.depth.next_multiple_of(4),
-        causal_offset: attention.causal_offset.map(|offset| offset.to_string()),
-        is_async,
-        load_q: fills[0].text.clone(),
-        load_k: fills[1].text.clone(),
-        load_v: fills[2].text.clone(),
-        score_per_key: score.per_key,
-        score: score.own,
-        store: attention.store(spec, node, value_width, TEMPLATE.name)?,
+        tiles,
     };
     let text = fill(&TEMPLATE, &context)?;
     let copies: &[_] = if is_async {
@@ -265,15 +252,11 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         header: String::new(),
         text: translation_unit(&sections, &text),
         template: TEMPLATE.name,
-        launch: Launch {
-            grid: [
-                u32::try_from(plan.n_blocks(&attention)).expect("grids have under 2^32 blocks"),
-                1,
-                1,
-            ],
-            block: [u32::try_from(plan.threads).expect("blocks are small"), 1, 1],
-            smem_bytes: u32::try_from(plan.smem_bytes(&attention)).expect("checked against the device"),
-        },
+        launch: Launch::in_a_row(
+            plan.n_blocks(&attention),
+            plan.threads,
+            plan.smem_bytes(&attention),
+        ),
         params: passed,
         workspace_bytes: 0,
     })

@@ -357,17 +357,12 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
     let context = context(spec, &problem, plan, &inputs, (name.clone(), params))?;
     let text = fill(&TEMPLATE, &context)?;
     let blocks = problem.contraction.sizes.batch * plan.blocks(&problem) * plan.splits;
-    let small = |value: usize| u32::try_from(value).expect("launches have under 2^32 blocks");
     Ok(Source {
         name,
         header: String::new(),
         text: translation_unit(&[COMMON, &[SPLIT]].concat(), &text),
         template: TEMPLATE.name,
-        launch: Launch {
-            grid: [small(blocks), 1, 1],
-            block: [small(plan.threads()), 1, 1],
-            smem_bytes: small(plan.smem_bytes(&problem)),
-        },
+        launch: Launch::in_a_row(blocks, plan.threads(), plan.smem_bytes(&problem)),
         params: passed,
         workspace_bytes,
     })

@@ -175,10 +175,5 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
 
 /// One thread per item, in blocks of `threads`.
 pub fn one_dimensional(n_items: usize, threads: usize) -> Launch {
-    let blocks = u32::try_from(n_items.div_ceil(threads).max(1)).expect("grids have under 2^32 blocks");
-    Launch {
-        grid: [blocks, 1, 1],
-        block: [u32::try_from(threads).expect("blocks are small"), 1, 1],
-        smem_bytes: 0,
-    }
+    Launch::in_a_row(n_items.div_ceil(threads).max(1), threads, 0)
 }

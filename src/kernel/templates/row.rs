@@ -252,11 +252,7 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
         header: String::new(),
         text: translation_unit(COMMON, &text),
         template: TEMPLATE.name,
-        launch: Launch {
-            grid: [u32::try_from(blocks).expect("grids have under 2^32 blocks"), 1, 1],
-            block: [u32::try_from(threads).expect("blocks are small"), 1, 1],
-            smem_bytes: 0,
-        },
+        launch: Launch::in_a_row(blocks, threads, 0),
         params: passed,
         workspace_bytes: 0,
     })

@@ -255,11 +255,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         header: String::new(),
         text: translation_unit(&[COMMON, &[MMA]].concat(), &text),
         template: TEMPLATE.name,
-        launch: Launch {
-            grid: [u32::try_from(blocks).expect("grids have under 2^32 blocks"), 1, 1],
-            block: [u32::try_from(plan.threads()).expect("blocks are small"), 1, 1],
-            smem_bytes: u32::try_from(plan.smem_bytes(&window)).expect("shared memory is small"),
-        },
+        launch: Launch::in_a_row(blocks, plan.threads(), plan.smem_bytes(&window)),
         params: passed,
         workspace_bytes: 0,
     })

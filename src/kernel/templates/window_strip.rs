@@ -248,15 +248,7 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
         header: String::new(),
         text: translation_unit(&[COMMON, &[WINDOW]].concat(), &text),
         template: TEMPLATE.name,
-        launch: Launch {
-            grid: [
-                u32::try_from(plan.n_blocks(&window)).expect("grids have under 2^32 blocks"),
-                1,
-                1,
-            ],
-            block: [u32::try_from(plan.threads).expect("blocks are small"), 1, 1],
-            smem_bytes: 0,
-        },
+        launch: Launch::in_a_row(plan.n_blocks(&window), plan.threads, 0),
         params: passed,
         workspace_bytes: 0,
     })
