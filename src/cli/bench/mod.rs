@@ -20,7 +20,7 @@ use crate::engine::Binding;
 use crate::ir::HostTensor;
 use crate::onnx;
 use crate::ops::random::drawn;
-use crate::pipeline::{self, Selection};
+use crate::pipeline::{self, Selection, Settings};
 use crate::runtime::{Clock, DeviceEngine, ExecutionContext, RuntimeError, Trace, TraceOptions};
 use profile::KernelTime;
 use summary::Summary;
@@ -50,17 +50,12 @@ struct BenchReport {
 pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     check(&args.timing)?;
     let path = subject(args);
-    let engine = loaded(args, &path)?;
-    let shapes = build::settings(&args.build)?.shapes;
+    let settings = build::settings(&args.build)?;
+    build::check_rules(&settings)?;
+    let shapes = settings.shapes.clone();
+    let engine = loaded(args, &path, settings)?;
     let number = super::shapes::profile(engine.profiles(), &shapes)?;
-    let profile = &engine.profiles()[number];
-    let inputs = inputs(&profile.inputs, args.load_inputs.as_deref())?;
-    let mut contexts = Vec::with_capacity(args.timing.inf_streams);
-    for _ in 0..args.timing.inf_streams {
-        let mut context = ExecutionContext::new(&engine)?;
-        context.write_inputs(&inputs)?;
-        contexts.push(context);
-    }
+    let mut contexts = contexts(args, &engine, number)?;
     let replays = replays(&mut contexts[0])?;
     let traces = traces(&engine, &mut contexts, &args.timing)?;
     let reports = &args.reports;
@@ -94,6 +89,21 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     }
 }
 
+/// One context per stream, its inputs written.
+fn contexts(
+    args: &BenchArgs,
+    engine: &Arc<DeviceEngine>,
+    profile: usize,
+) -> Result<Vec<ExecutionContext>, Failure> {
+    let inputs = inputs(&engine.profiles()[profile].inputs, args.load_inputs.as_deref())?;
+    let context = |_| {
+        let mut context = ExecutionContext::new(engine)?;
+        context.write_inputs(&inputs)?;
+        Ok(context)
+    };
+    (0..args.timing.inf_streams).map(context).collect()
+}
+
 fn check(timing: &TimingArgs) -> Result<(), Failure> {
     if timing.inf_streams == 0 {
         return Err(Failure::usage("`--infStreams 0`: at least one stream executes"));
@@ -112,19 +122,17 @@ fn subject(args: &BenchArgs) -> PathBuf {
 }
 
 /// The engine on its device; a model is compiled for that device first.
-fn loaded(args: &BenchArgs, path: &Path) -> Result<Arc<DeviceEngine>, Failure> {
-    let settings = build::settings(&args.build)?;
-    build::check_rules(&settings)?;
+fn loaded(args: &BenchArgs, path: &Path, settings: Settings) -> Result<Arc<DeviceEngine>, Failure> {
     if inspect::is_engine(path)? {
         return Ok(pipeline::load_engine(path, args.device)?);
     }
-    let archs = [pipeline::arch_of_device(args.device)?];
+    let arch = pipeline::arch_of_device(args.device)?;
     let progress = Progress::new(args.reports.json);
     let graph = onnx::import_file(path)?.graph;
-    let arch = archs.first().copied();
-    let Decided { graph, settings, .. } = precision::decide(graph, &args.build, settings, arch, &progress)?;
+    let Decided { graph, settings, .. } =
+        precision::decide(graph, &args.build, settings, Some(arch), &progress)?;
     let core = pipeline::lower(&graph, &settings)?;
-    let engine = pipeline::compile(&[core], &archs, &settings, &Selection::Predicted, &progress)?;
+    let engine = pipeline::compile(&[core], &[arch], &settings, &Selection::Predicted, &progress)?;
     drop(progress);
     Ok(pipeline::on_device(&engine, args.device)?)
 }

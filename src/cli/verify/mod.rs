@@ -62,7 +62,7 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
         .collect();
     let passed = outputs.iter().all(|comparison| comparison.passed);
     let first_difference = if args.bisect && !passed {
-        Some(bisected(args, &subject, &graph, &inputs, &settings)?)
+        Some(bisected(args, subject, &graph, &inputs, &settings)?)
     } else {
         None
     };
@@ -98,6 +98,7 @@ fn judged_by(args: &VerifyArgs) -> (Tolerance, Statistic) {
 }
 
 /// What is verified.
+#[derive(Clone, Copy)]
 enum Subject<'a> {
     Engine(&'a Engine, usize),
     /// The model, compiled for a device.
@@ -202,7 +203,7 @@ fn output_ports(graph: &Graph) -> Vec<Port> {
 /// What is to be said of the first node that differs.
 fn bisected(
     args: &VerifyArgs,
-    subject: &Subject<'_>,
+    subject: Subject<'_>,
     graph: &Graph,
     inputs: &[HostTensor],
     settings: &Settings,
@@ -210,9 +211,8 @@ fn bisected(
     let (tolerance, statistic) = judged_by(args);
     // An engine shows its outputs only: the model is compiled anew, up to one node after the other.
     let compiled = match subject {
-        Subject::Engine(_, ordinal) => Subject::Device(settings, *ordinal),
-        Subject::Device(settings, ordinal) => Subject::Device(settings, *ordinal),
-        Subject::Regions(settings) => Subject::Regions(settings),
+        Subject::Engine(_, ordinal) => Subject::Device(settings, ordinal),
+        other => other,
     };
     let culprit = bisect::first_difference(graph, |part| {
         let expected = pipeline::run_reference(part, inputs, settings)?;
