@@ -110,6 +110,38 @@ fn the_first_difference_is_named() {
 }
 
 #[test]
+fn the_reference_is_in_f32_whatever_is_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let (samples, outputs) = samples_and_outputs(folder.path());
+    let difference = |against: &str| {
+        let model = model();
+        let arguments = ["verify", &model, "--device", "cpu", "--fp16", "--json"];
+        let more = ["--inputs", &samples, "--against", against, "--atol", "1e-2"];
+        let verified = rtrt(folder.path(), &[arguments.as_slice(), &more].concat());
+        assert!(verified.status.success(), "{}", stderr(&verified));
+        let report: serde_json::Value = serde_json::from_str(&stdout(&verified)).unwrap();
+        report["outputs"][0]["required_absolute"].as_f64().unwrap()
+    };
+    let by_reference = difference("reference");
+    assert!(by_reference > 0.0);
+    assert!((by_reference - difference(outputs.to_str().unwrap())).abs() <= f64::EPSILON);
+}
+
+#[test]
+fn bytes_are_verified_only_as_they_are_compiled() {
+    let folder = tempfile::tempdir().unwrap();
+    let status = |command: &[&str]| {
+        let failed = rtrt(folder.path(), command);
+        (failed.status.code(), stderr(&failed))
+    };
+    let model = model();
+    let compiled = status(&["compile", &model, "--arch", "sm_80", "--int8", "-o", "a.engine"]);
+    let verified = status(&["verify", &model, "--device", "cpu", "--int8"]);
+    assert_ne!(verified.0, Some(0));
+    assert_eq!(verified.0, compiled.0, "{}\n{}", verified.1, compiled.1);
+}
+
+#[test]
 fn what_cannot_be_verified_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let python = |arguments: &[&str]| {

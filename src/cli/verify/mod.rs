@@ -15,7 +15,8 @@ use serde::Serialize;
 use super::args::VerifyArgs;
 use super::device::Device;
 use super::failure::Failure;
-use super::{build, out};
+use super::precision::Decided;
+use super::{build, out, precision};
 use crate::engine::{self, Engine};
 use crate::io::{self, Port};
 use crate::ir::{Graph, HostTensor};
@@ -50,8 +51,10 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
     build::check_rules(&settings)?;
     let graph = onnx::import_file(path)?.graph;
     let inputs = inputs(args, &graph, &settings, engine.as_ref())?;
-    let subject = Subject::of(args, &settings, engine.as_ref())?;
-    let found = subject.run(&graph, &inputs)?;
+    let device = Device::of(args.device.as_deref())?;
+    let decided = decided(args, &graph, &settings, device, engine.as_ref())?;
+    let subject = Subject::of(&decided.settings, device, engine.as_ref())?;
+    let found = subject.run(&decided.graph, &inputs)?;
     let expected = expected(args, path, &graph, &inputs, &settings)?;
     let (tolerance, statistic) = judged_by(args);
     let outputs: Vec<Comparison> = graph
@@ -62,7 +65,7 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
         .collect();
     let passed = outputs.iter().all(|comparison| comparison.passed);
     let first_difference = if args.bisect && !passed {
-        Some(bisected(args, subject, &graph, &inputs, &settings)?)
+        Some(bisected(args, subject, &decided, &inputs)?)
     } else {
         None
     };
@@ -108,8 +111,8 @@ enum Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    fn of(args: &VerifyArgs, settings: &'a Settings, engine: Option<&'a Engine>) -> Result<Self, Failure> {
-        Ok(match (engine, Device::of(args.device.as_deref())?) {
+    fn of(settings: &'a Settings, device: Device, engine: Option<&'a Engine>) -> Result<Self, Failure> {
+        Ok(match (engine, device) {
             (Some(engine), Device::Cuda(ordinal)) => Subject::Engine(engine, ordinal),
             (Some(_), Device::Cpu) => {
                 return Err(Failure::refused(
@@ -142,6 +145,29 @@ impl<'a> Subject<'a> {
             Subject::Regions(settings) => Ok(pipeline::run_regions(graph, inputs, settings)?),
         }
     }
+}
+
+/// The model as it is compiled: in 8 bits where that is asked for. An engine was decided already.
+fn decided(
+    args: &VerifyArgs,
+    graph: &Graph,
+    settings: &Settings,
+    device: Device,
+    engine: Option<&Engine>,
+) -> Result<Decided, Failure> {
+    let (graph, settings) = (graph.clone(), settings.clone());
+    if engine.is_some() {
+        return Ok(Decided {
+            graph,
+            settings,
+            report: None,
+        });
+    }
+    let arch = match device {
+        Device::Cpu => None,
+        Device::Cuda(ordinal) => Some(pipeline::arch_of_device(ordinal)?),
+    };
+    precision::decide(graph, &args.build, settings, arch, &pipeline::Silent)
 }
 
 /// The inputs of a file, or drawn ones: of the engine's shapes where there is one.
@@ -178,7 +204,7 @@ fn expected(
     settings: &Settings,
 ) -> Result<Vec<HostTensor>, Failure> {
     match args.against.as_str() {
-        "reference" => Ok(pipeline::run_reference(graph, inputs, settings)?),
+        "reference" => Ok(pipeline::run_reference(graph, inputs, &settings.in_f32())?),
         "onnxruntime" => onnxruntime::run(model, graph, inputs),
         path => Ok(io::read_inputs(Path::new(path), &output_ports(graph))?),
     }
@@ -204,18 +230,18 @@ fn output_ports(graph: &Graph) -> Vec<Port> {
 fn bisected(
     args: &VerifyArgs,
     subject: Subject<'_>,
-    graph: &Graph,
+    decided: &Decided,
     inputs: &[HostTensor],
-    settings: &Settings,
 ) -> Result<String, Failure> {
     let (tolerance, statistic) = judged_by(args);
     // An engine shows its outputs only: the model is compiled anew, up to one node after the other.
     let compiled = match subject {
-        Subject::Engine(_, ordinal) => Subject::Device(settings, ordinal),
+        Subject::Engine(_, ordinal) => Subject::Device(&decided.settings, ordinal),
         other => other,
     };
-    let culprit = bisect::first_difference(graph, |part| {
-        let expected = pipeline::run_reference(part, inputs, settings)?;
+    let wide = decided.settings.in_f32();
+    let culprit = bisect::first_difference(&decided.graph, |part| {
+        let expected = pipeline::run_reference(part, inputs, &wide)?;
         if bisect::any_not_finite(&expected) {
             return Ok(None);
         }
