@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::compile::{Cache, CompileError, arch_name};
+use crate::compile::{Cache, CompileError, Progress, arch_name};
 use crate::cuda::{Context, CudaError, Nvrtc};
 use crate::engine::{self, Engine, EngineError};
 use crate::io::{IoError, Port};
@@ -21,7 +22,7 @@ use crate::rewrite::{
 };
 use crate::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
 use crate::specialize::{self, BindError, SpecializeError, StagesError};
-use crate::tune::{self, Database, Effort, Machine, Problem, Tactic, TuneError};
+use crate::tune::{self, Database, Effort, Ledger, Machine, Problem, Tactic, TuneError};
 
 pub mod precise;
 mod simulate;
@@ -240,8 +241,16 @@ pub enum Selection {
         max_variants: usize,
         /// Whether the right ones are timed, or the first right one is taken.
         time: bool,
-        /// File of measurements, read before and written after.
+        /// File of measurements, read before and written after every problem.
         database: Option<PathBuf>,
+        /// When to end; every kernel has a right variant even then.
+        until: Option<Instant>,
+    },
+    /// By a file of measurements alone, where a missing one is an error; needs no GPU.
+    Recorded {
+        /// Variants looked up per kernel.
+        max_variants: usize,
+        database: PathBuf,
     },
 }
 
@@ -252,11 +261,15 @@ impl Selection {
     /// # Errors
     /// If there is such a thing.
     pub fn check(&self, archs: &[Arch]) -> Result<(), PipelineError> {
-        let Selection::OnDevice {
-            ordinal, database, ..
-        } = self
-        else {
-            return Ok(());
+        let (ordinal, database) = match self {
+            Selection::Predicted => return Ok(()),
+            Selection::Recorded { database, .. } => {
+                Database::load(database)?;
+                return Ok(());
+            }
+            Selection::OnDevice {
+                ordinal, database, ..
+            } => (ordinal, database),
         };
         if let Some(path) = database {
             Database::load(path)?;
@@ -435,39 +448,100 @@ fn tactics(
     let stage = format!("kernels for {}", arch_name(arch));
     observer.stage(&stage, problems.len());
     let progress = |n_done, n_steps| observer.step(n_done, n_steps);
-    let Selection::OnDevice {
-        ordinal,
-        max_variants,
-        time,
-        database: path,
-    } = selection
-    else {
-        return Ok(tune::predict(problems, arch, &cache, &progress)?);
-    };
-    let context = Context::new(*ordinal)?;
+    match selection {
+        Selection::Predicted => Ok(tune::predict(problems, arch, &cache, &progress)?),
+        Selection::Recorded {
+            max_variants,
+            database: path,
+        } => {
+            let database = Database::load(path)?;
+            let machine = recorded_machine(&database, path, arch)?;
+            let known = (&machine, &database);
+            Ok(tune::recall(
+                problems,
+                arch,
+                known,
+                *max_variants,
+                &cache,
+                &progress,
+            )?)
+        }
+        Selection::OnDevice {
+            ordinal,
+            max_variants,
+            time,
+            database: path,
+            until,
+        } => {
+            let effort = Effort {
+                max_variants: *max_variants,
+                time: *time,
+                cold_weights: false,
+                until: *until,
+            };
+            let database = path.as_deref();
+            measured(problems, arch, *ordinal, database, effort, &progress)
+        }
+    }
+}
+
+/// The machine whose times in the file at `path` decide: the only one for `arch` and this NVRTC, or
+/// where there are several, this one.
+fn recorded_machine(database: &Database, path: &Path, arch: Arch) -> Result<Machine, PipelineError> {
+    let (arch_name, nvrtc) = (arch_name(arch), nvrtc()?.version().to_string());
+    let fitting: Vec<&Machine> = database
+        .machines()
+        .into_iter()
+        .filter(|machine| machine.arch == arch_name && machine.nvrtc == nvrtc)
+        .collect();
+    if let [only] = fitting[..] {
+        return Ok(only.clone());
+    }
+    let own = Context::new(0).map(|context| Machine::new(context.info(), nvrtc.clone(), arch));
+    match own {
+        Ok(own) if fitting.contains(&&own) => Ok(own),
+        _ => Err(PipelineError::Tune(TuneError::CacheMachine {
+            path: path.to_owned(),
+            arch: arch_name,
+            nvrtc,
+            machines: fitting
+                .iter()
+                .map(|machine| format!("{} with driver {}", machine.device, machine.driver))
+                .collect(),
+        })),
+    }
+}
+
+fn measured(
+    problems: &[Problem],
+    arch: Arch,
+    ordinal: usize,
+    path: Option<&Path>,
+    effort: Effort,
+    progress: Progress<'_>,
+) -> Result<Vec<Tactic>, PipelineError> {
+    let context = Context::new(ordinal)?;
     let machine = Machine::new(context.info(), nvrtc()?.version().to_string(), arch);
-    let mut database = path
-        .as_deref()
-        .map_or_else(|| Ok(Database::default()), Database::load)?;
+    let mut database = path.map_or_else(|| Ok(Database::default()), Database::load)?;
     let effort = Effort {
-        max_variants: *max_variants,
-        time: *time,
         cold_weights: weights_bytes(problems) > context.info().l2_bytes,
+        ..effort
     };
-    let tactics = tune::measure(
+    let mut ledger = Ledger {
+        machine: &machine,
+        database: &mut database,
+        path,
+    };
+    let cache = Cache::of_user();
+    Ok(tune::measure(
         problems,
         arch,
         &context,
-        (&machine, &mut database),
+        &mut ledger,
         effort,
         &cache,
-        &progress,
-    );
-    // What was measured before a failure is kept too.
-    if let Some(path) = path {
-        database.save(path)?;
-    }
-    Ok(tactics?)
+        progress,
+    )?)
 }
 
 fn weights_bytes(problems: &[Problem]) -> usize {

@@ -384,6 +384,14 @@ fn a_timing_cache_that_cannot_be_kept() {
     );
     place.write("timings.jsonl", b"{\"kernel\": 3}\n");
     place.expect("timing_cache_is_damaged", FAILED, &cache("timings.jsonl"));
+    let alone = ["--timingCacheFile", "timings.jsonl", "--errorOnTimingCacheMiss"];
+    place.expect("timing_cache_alone_is_damaged", FAILED, &compile(&alone));
+    place.expect("timing_cache_is_not_named", USAGE, &compile(&alone[2..]));
+    place.expect(
+        "build_budget_is_no_time",
+        USAGE,
+        &compile(&["--tune", "--build-budget", "5x"]),
+    );
 }
 
 #[test]

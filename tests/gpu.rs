@@ -14,6 +14,7 @@ mod regions;
 
 use std::env;
 use std::sync::Arc;
+use std::time::Instant;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use regions::Problem;
@@ -359,6 +360,7 @@ fn tuning() -> Result<(), Failed> {
         max_variants: 4,
         time: true,
         database: Some(path.clone()),
+        until: None,
     };
     let first = built(&graph, DType::F32, &selection)?;
     let noted = Database::load(&path)?;
@@ -372,12 +374,26 @@ fn tuning() -> Result<(), Failed> {
     if first != second {
         return Err("the second build differs".into());
     }
+    let recorded = Selection::Recorded {
+        max_variants: 4,
+        database: path,
+    };
+    if first != built(&graph, DType::F32, &recorded)? {
+        return Err("the engine by the file alone differs".into());
+    }
+    let hurried = Selection::OnDevice {
+        ordinal: 0,
+        max_variants: 4,
+        time: true,
+        database: None,
+        until: Some(Instant::now()),
+    };
+    let hurried = built(&graph, DType::F32, &hurried)?;
     let inputs = inputs_of(&graph);
     let wanted = reference::run(&graph, &inputs)?;
-    check_outputs(
-        &pipeline::execution(&first, 0)?.run(&inputs)?,
-        &wanted,
-        1e-4,
-        "tuned",
-    )
+    for (engine, name) in [(first, "tuned"), (hurried, "tuned in no time")] {
+        let outputs = pipeline::execution(&engine, 0)?.run(&inputs)?;
+        check_outputs(&outputs, &wanted, 1e-4, name)?;
+    }
+    Ok(())
 }

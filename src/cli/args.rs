@@ -1,6 +1,7 @@
 //! The command line, as data.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -58,6 +59,17 @@ pub struct CompileArgs {
     /// File that keeps every timing and is reused by the next build.
     #[arg(long = "timingCacheFile", value_name = "FILE")]
     pub timing_cache_file: Option<PathBuf>,
+    /// Choose variants by the timing cache alone, without a GPU; a timing that it lacks is an error.
+    #[arg(
+        long = "errorOnTimingCacheMiss",
+        requires = "timing_cache_file",
+        conflicts_with_all = ["verify_kernels", "build_budget"]
+    )]
+    pub error_on_timing_cache_miss: bool,
+    /// When tuning ends, from the start of the build: `90`, `90s` or `5m`. Every kernel is a right one
+    /// even then; what takes longest in an execution is tuned first.
+    #[arg(long, visible_alias = "buildBudget", value_name = "TIME", requires = "tune", value_parser = super::build::duration)]
+    pub build_budget: Option<Duration>,
     /// Variants tried per kernel when tuning.
     #[arg(long = "maxTactics", value_name = "N", default_value_t = 8)]
     pub max_tactics: usize,

@@ -1,5 +1,7 @@
 //! Settings of a build, from arguments.
 
+use std::time::Duration;
+
 use super::args::{BuildArgs, RuleArgs};
 use super::failure::Failure;
 use super::shapes;
@@ -52,6 +54,20 @@ fn bytes(text: &str) -> Result<usize, Failure> {
         reason = "checked above"
     )]
     Ok(n_bytes as usize)
+}
+
+/// `90`, `90s`, `5m` or `1h`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let (digits, seconds) = match text.char_indices().last() {
+        Some((at, 's')) => (&text[..at], 1.0),
+        Some((at, 'm')) => (&text[..at], 60.0),
+        Some((at, 'h')) => (&text[..at], 3600.0),
+        _ => (text, 1.0),
+    };
+    let number: f64 = digits
+        .parse()
+        .map_err(|_| "expected seconds, or a number with s, m or h".to_owned())?;
+    Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())
 }
 
 /// Which rules take part.

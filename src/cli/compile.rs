@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::args::CompileArgs;
 use super::build;
@@ -69,14 +70,20 @@ fn cores(args: &CompileArgs, graph: &Graph, settings: &Settings) -> Result<Vec<G
 }
 
 fn selection(args: &CompileArgs) -> Selection {
-    if !args.tune && !args.verify_kernels {
-        return Selection::Predicted;
-    }
-    Selection::OnDevice {
-        ordinal: 0,
-        max_variants: args.max_tactics,
-        time: args.tune,
-        database: args.timing_cache_file.clone(),
+    let max_variants = args.max_tactics;
+    match &args.timing_cache_file {
+        Some(path) if args.error_on_timing_cache_miss => Selection::Recorded {
+            max_variants,
+            database: path.clone(),
+        },
+        path if args.tune || args.verify_kernels => Selection::OnDevice {
+            ordinal: 0,
+            max_variants,
+            time: args.tune,
+            database: path.clone(),
+            until: args.build_budget.map(|budget| Instant::now() + budget),
+        },
+        _ => Selection::Predicted,
     }
 }
 

@@ -4,6 +4,7 @@
 //! the knobs for people. Files of several machines can be joined with `sort -u`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -72,6 +73,28 @@ pub enum Outcome {
     Wrong { error: f64 },
     /// NVRTC refused it, or it needs more than the device has.
     Unusable { reason: String },
+}
+
+impl Outcome {
+    /// The time by which a right kernel is compared with others.
+    pub fn us(&self) -> Option<f64> {
+        match self {
+            Outcome::Timed { median_us, .. } => Some(*median_us),
+            Outcome::Slow { at_least_us } => Some(*at_least_us),
+            Outcome::Wrong { .. } | Outcome::Unusable { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Timed { median_us, .. } => write!(f, "takes {median_us:.2} us"),
+            Outcome::Slow { at_least_us } => write!(f, "takes {at_least_us:.2} us or more"),
+            Outcome::Wrong { error } => write!(f, "is off by {error:.2e} in the 2-norm"),
+            Outcome::Unusable { reason } => write!(f, "cannot be used: {reason}"),
+        }
+    }
 }
 
 /// Measurements by machine and kernel.
@@ -176,6 +199,13 @@ impl Database {
             predicted_us: variant.predicted_us,
             outcome,
         });
+    }
+
+    /// The machines that have measurements, without repetition.
+    pub fn machines(&self) -> Vec<&Machine> {
+        let mut machines: Vec<&Machine> = self.entries.keys().map(|(machine, _)| machine).collect();
+        machines.dedup();
+        machines
     }
 
     /// Every measurement, by machine and kernel.

@@ -22,6 +22,29 @@ pub enum TuneError {
         help("tune on a device of that architecture, or compile without `--tune` and `--verify-kernels`")
     )]
     OtherDevice { arch: String, device: String, sm: u32 },
+    #[error("{n_missing} kernels for {device} are not in the timing cache; the first is `{first}`")]
+    #[diagnostic(
+        code(tune::cache_miss),
+        help("build with `--tune` on {device}, with the same file, model and options, to have them timed")
+    )]
+    CacheMiss {
+        n_missing: usize,
+        first: String,
+        device: String,
+    },
+    #[error("the timing cache `{}` has times for {arch} and NVRTC {nvrtc} of {}", path.display(), listed(machines))]
+    #[diagnostic(
+        code(tune::cache_machine),
+        help(
+            "give a file with the times of one such machine, made there by `compile --tune --timingCacheFile`"
+        )
+    )]
+    CacheMachine {
+        path: PathBuf,
+        arch: String,
+        nvrtc: String,
+        machines: Vec<String>,
+    },
     #[error(transparent)]
     #[diagnostic(code(tune::kernel))]
     Kernel(#[from] KernelError),
@@ -54,4 +77,12 @@ pub enum TuneError {
         line: usize,
         reason: String,
     },
+}
+
+fn listed(machines: &[String]) -> String {
+    if machines.is_empty() {
+        "no machine".to_owned()
+    } else {
+        format!("several machines: {}", machines.join(", "))
+    }
 }

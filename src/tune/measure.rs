@@ -5,10 +5,13 @@
 //! alike, and those far behind are dropped after a few replays. A variant whose time is in
 //! the database is neither run nor timed again.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rayon::prelude::*;
 
+use super::choice::fastest;
 use super::database::{Database, Machine, Outcome};
 use super::error::TuneError;
 use super::lab::{Bench, Candidate, Data, Lab};
@@ -27,6 +30,42 @@ pub struct Effort {
     /// Whether constant operands are kept out of L2, as they are where the weights of the
     /// whole model exceed it.
     pub cold_weights: bool,
+    /// When to end. Every kernel has a right variant first, however long that takes; the rest of the
+    /// time goes to the kernels that an execution spends most of its own in.
+    pub until: Option<Instant>,
+}
+
+impl Effort {
+    /// Variants of each problem that are tried before anything is looked at again.
+    fn first_variants(&self) -> usize {
+        if self.until.is_some() {
+            1
+        } else {
+            self.max_variants
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+}
+
+/// Where measurements are looked up and kept.
+pub struct Ledger<'a> {
+    pub machine: &'a Machine,
+    pub database: &'a mut Database,
+    /// Written after every problem, so that nothing is lost with the process.
+    pub path: Option<&'a Path>,
+}
+
+impl Ledger<'_> {
+    fn save(&self) -> Result<(), TuneError> {
+        self.path.map_or(Ok(()), |path| self.database.save(path))
+    }
+
+    fn note(&mut self, source: &Source, variant: &Variant, outcome: Outcome) {
+        self.database.note(self.machine, source, variant, outcome);
+    }
 }
 
 /// Replays after which slow variants are dropped, and in all.
@@ -34,8 +73,6 @@ const FIRST_REPLAYS: usize = 3;
 const REPLAYS: usize = 9;
 /// A variant this many times slower than the best is dropped early.
 const HOPELESS: f64 = 1.5;
-/// Variants are given in the order of their predictions; a later one must win by this.
-const MARGIN: f64 = 0.98;
 
 /// The fastest right variant of each problem, on the device of `context`.
 ///
@@ -45,33 +82,69 @@ pub fn measure(
     problems: &[Problem],
     arch: Arch,
     context: &Arc<Context>,
-    (machine, database): (&Machine, &mut Database),
+    ledger: &mut Ledger<'_>,
     effort: Effort,
     cache: &Cache,
     progress: Progress<'_>,
 ) -> Result<Vec<Tactic>, TuneError> {
     let (distinct, numbers) = distinct(problems);
     let lab = Lab::new(context)?;
-    let mut tactics = Vec::with_capacity(distinct.len());
     let variants: Vec<Vec<Variant>> = distinct
         .par_iter()
         .map(|problem| problem.variants(arch))
         .collect();
-    let likely = likely(&distinct, &variants, arch, effort, cache)?;
-    for (position, ((problem, variants), likely)) in distinct.iter().zip(&variants).zip(likely).enumerate() {
+    let mut try_out = |n: usize, likely: Vec<Built>| {
         let mut trial = Trial {
-            problem,
+            problem: distinct[n],
             arch,
             lab: &lab,
-            machine,
-            database,
+            ledger: &mut *ledger,
             effort,
             cache,
         };
-        tactics.push(trial.winner(variants, likely)?);
-        progress(position + 1, distinct.len());
+        let tactic = trial.winner(&variants[n], likely);
+        // What was measured before a failure is kept too.
+        ledger.save()?;
+        tactic
+    };
+    let all: Vec<usize> = (0..distinct.len()).collect();
+    let build = |which: &[usize], n_variants: usize| {
+        let pairs = which
+            .iter()
+            .map(|&n| (distinct[n], likeliest(&variants[n], n_variants)));
+        built(&pairs.collect::<Vec<_>>(), arch, cache)
+    };
+    let mut tactics = Vec::with_capacity(distinct.len());
+    for (n, likely) in build(&all, effort.first_variants())?.into_iter().enumerate() {
+        tactics.push(try_out(n, likely)?);
+        progress(n + 1, distinct.len());
+    }
+    if effort.first_variants() < effort.max_variants {
+        for (position, n) in heaviest_first(&tactics, &numbers).into_iter().enumerate() {
+            if effort.is_over() {
+                break;
+            }
+            let mut likely = build(&[n], effort.max_variants)?;
+            tactics[n] = try_out(n, likely.pop().expect("one problem was built"))?;
+            progress(position + 1, distinct.len());
+        }
     }
     Ok(numbers.into_iter().map(|n| tactics[n].clone()).collect())
+}
+
+fn likeliest(variants: &[Variant], n_variants: usize) -> &[Variant] {
+    &variants[..n_variants.min(variants.len())]
+}
+
+/// The distinct problems by how much of an execution's time they take, all their kernels together.
+fn heaviest_first(tactics: &[Tactic], numbers: &[usize]) -> Vec<usize> {
+    let mut us = vec![0.0; tactics.len()];
+    for &n in numbers {
+        us[n] += tactics[n].measured_us.unwrap_or(tactics[n].variant.predicted_us);
+    }
+    let mut order: Vec<usize> = (0..tactics.len()).collect();
+    order.sort_by(|&a, &b| us[b].total_cmp(&us[a]));
+    order
 }
 
 /// A variant with its text and what became of compiling it.
@@ -81,27 +154,20 @@ struct Built {
     cubin: Result<Cubin, CompileError>,
 }
 
-/// The likeliest variants of every problem, compiled together, so that all cores are busy
-/// before the device is.
-fn likely(
-    problems: &[&Problem],
-    variants: &[Vec<Variant>],
+/// Variants of several problems, compiled together, so that all cores are busy before the device is.
+fn built(
+    problems: &[(&Problem, &[Variant])],
     arch: Arch,
-    effort: Effort,
     cache: &Cache,
 ) -> Result<Vec<Vec<Built>>, TuneError> {
-    let pairs: Vec<(usize, &Variant)> = variants
+    let pairs: Vec<(usize, &Variant)> = problems
         .iter()
         .enumerate()
-        .flat_map(|(n, own)| {
-            own.iter()
-                .take(effort.max_variants)
-                .map(move |variant| (n, variant))
-        })
+        .flat_map(|(n, (_, variants))| variants.iter().map(move |variant| (n, variant)))
         .collect();
     let sources: Vec<Source> = pairs
         .par_iter()
-        .map(|(n, variant)| kernel::render(&problems[*n].spec, variant, arch))
+        .map(|(n, variant)| kernel::render(&problems[*n].0.spec, variant, arch))
         .collect::<Result<_, _>>()?;
     let cubins = compile::compile_each(&sources, arch, cache, &|_, _| {})?;
     let mut built: Vec<Vec<Built>> = problems.iter().map(|_| Vec::new()).collect();
@@ -116,12 +182,11 @@ fn likely(
 }
 
 /// The search among the variants of one problem.
-struct Trial<'a> {
+struct Trial<'a, 'b> {
     problem: &'a Problem,
     arch: Arch,
     lab: &'a Lab,
-    machine: &'a Machine,
-    database: &'a mut Database,
+    ledger: &'a mut Ledger<'b>,
     effort: Effort,
     cache: &'a Cache,
 }
@@ -133,7 +198,7 @@ struct Entrant {
     median_us: Option<f64>,
 }
 
-impl Trial<'_> {
+impl Trial<'_, '_> {
     /// `likely` are the first of `variants`, compiled.
     fn winner(&mut self, variants: &[Variant], likely: Vec<Built>) -> Result<Tactic, TuneError> {
         let ops = self.problem.spec.ops().join(", ");
@@ -147,16 +212,9 @@ impl Trial<'_> {
         }
         // Where the likely ones are all wrong, the others get their chance.
         for variant in &variants[n_likely..] {
-            let source = kernel::render(&self.problem.spec, variant, self.arch)?;
-            let mut cubins =
-                compile::compile_each(std::slice::from_ref(&source), self.arch, self.cache, &|_, _| {})?;
-            let cubin = cubins.pop().expect("one source gives one result");
-            let built = Built {
-                variant: variant.clone(),
-                source,
-                cubin,
-            };
-            match self.best_of(vec![built])? {
+            let one = [(self.problem, std::slice::from_ref(variant))];
+            let mut built = built(&one, self.arch, self.cache)?;
+            match self.best_of(built.pop().expect("one problem was built"))? {
                 Ok(tactic) => return Ok(tactic),
                 Err(reason) => last = reason,
             }
@@ -195,20 +253,13 @@ impl Trial<'_> {
             }
             self.time(&bench, &right, &mut entrants)?;
         }
-        let mut best: Option<Entrant> = None;
-        for entrant in entrants.into_iter().filter(|entrant| entrant.median_us.is_some()) {
-            let limit = best
-                .as_ref()
-                .and_then(|best| best.median_us)
-                .map_or(f64::INFINITY, |us| us * MARGIN);
-            if entrant.median_us.is_some_and(|us| us < limit) {
-                best = Some(entrant);
-            }
-        }
-        Ok(best
-            .map(|entrant| Tactic {
-                measured_us: entrant.median_us,
-                ..entrant.tactic
+        let timed = entrants
+            .into_iter()
+            .filter_map(|entrant| Some((entrant.tactic, entrant.median_us?)));
+        Ok(fastest(timed)
+            .map(|(tactic, us)| Tactic {
+                measured_us: Some(us),
+                ..tactic
             })
             .ok_or(last))
     }
@@ -235,8 +286,7 @@ impl Trial<'_> {
         let cubin = cubin.map_err(|error| {
             tracing::warn!("passing over a variant: {error}");
             let reason = error.to_string();
-            self.database.note(
-                self.machine,
+            self.ledger.note(
                 &source,
                 variant,
                 Outcome::Unusable {
@@ -245,12 +295,14 @@ impl Trial<'_> {
             );
             reason
         })?;
-        let median_us = match self.database.get(self.machine, &source) {
+        let known = self.ledger.database.get(self.ledger.machine, &source);
+        let median_us = match known {
             None => None,
-            Some(Outcome::Timed { median_us, .. }) => Some(*median_us),
-            Some(Outcome::Slow { at_least_us }) => Some(*at_least_us),
-            Some(Outcome::Wrong { error }) => return Err(format!("{} is off by {error:.2e}", source.name)),
-            Some(Outcome::Unusable { reason }) => return Err(reason.clone()),
+            Some(outcome) => Some(
+                outcome
+                    .us()
+                    .ok_or_else(|| format!("{} ({}) {outcome}", source.name, variant.knobs_text()))?,
+            ),
         };
         let tactic = Tactic {
             variant: variant.clone(),
@@ -274,8 +326,7 @@ impl Trial<'_> {
                 let outcome = Outcome::Unusable {
                     reason: reason.clone(),
                 };
-                self.database
-                    .note(self.machine, &tactic.source, &tactic.variant, outcome);
+                self.ledger.note(&tactic.source, &tactic.variant, outcome);
                 return Ok(Err(reason));
             }
         };
@@ -283,18 +334,11 @@ impl Trial<'_> {
         if right {
             return Ok(Ok((candidate, error)));
         }
-        let reason = format!(
-            "{} ({}) is off by {error:.2e} in the 2-norm",
-            tactic.source.name,
-            tactic.variant.knobs_text()
-        );
+        let outcome = Outcome::Wrong { error };
+        let (source, variant) = (&tactic.source, &tactic.variant);
+        let reason = format!("{} ({}) {outcome}", source.name, variant.knobs_text());
         tracing::warn!("{reason}; region:\n{}", self.problem.spec.text());
-        self.database.note(
-            self.machine,
-            &tactic.source,
-            &tactic.variant,
-            Outcome::Wrong { error },
-        );
+        self.ledger.note(source, variant, outcome);
         Ok(Err(reason))
     }
 
@@ -328,12 +372,8 @@ impl Trial<'_> {
             let entrant = &mut entrants[*n];
             entrant.median_us = Some(median(times));
             let outcome = outcome(times, *error);
-            self.database.note(
-                self.machine,
-                &entrant.tactic.source,
-                &entrant.tactic.variant,
-                outcome,
-            );
+            let tactic = &entrant.tactic;
+            self.ledger.note(&tactic.source, &tactic.variant, outcome);
         }
         Ok(())
     }

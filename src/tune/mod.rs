@@ -2,23 +2,26 @@
 //!
 //! Without a GPU the analytic times decide ([`predict`]). With one, the likeliest variants
 //! are compiled, compared with the reference, and the correct ones timed ([`measure`]); every
-//! measurement is kept in a [`Database`], a text file that the next build reuses. Equal
-//! problems, as repeated layers pose them, are solved once.
+//! measurement is kept in a [`Database`], a text file that the next build reuses, also one on a
+//! machine without that GPU ([`recall`]). Equal problems, as repeated layers pose them, are solved once.
 
 mod check;
+mod choice;
 mod database;
 mod error;
 mod lab;
 mod measure;
 mod predict;
 mod problem;
+mod recall;
 mod survey;
 mod widen;
 
 pub use check::{Bound, bound, error_of};
 pub use database::{Database, Machine, Measurement, Outcome};
 pub use error::TuneError;
-pub use measure::{Effort, measure};
+pub use measure::{Effort, Ledger, measure};
 pub use predict::predict;
 pub use problem::{Problem, Tactic};
+pub use recall::recall;
 pub use survey::{Finding, survey};

@@ -7,7 +7,7 @@ use rtrt_codegen::compile::Cache;
 use rtrt_codegen::cuda::{Context, Nvrtc};
 use rtrt_codegen::ir::DType;
 use rtrt_codegen::kernel::Arch;
-use rtrt_codegen::tune::{self, Database, Effort, Machine, Measurement, Outcome};
+use rtrt_codegen::tune::{self, Database, Effort, Ledger, Machine, Measurement, Outcome};
 
 use crate::products::{self, CONV, Conv, Epilogue, Layout};
 use crate::regions::Problem;
@@ -104,25 +104,27 @@ fn measured(context: &Arc<Context>, arch: Arch, problem: Problem) -> Result<Vec<
         max_variants: 12,
         time: true,
         cold_weights: false,
+        until: None,
     };
     let nvrtc = Nvrtc::get().map_err(ToString::to_string)?;
     let machine = Machine::new(context.info(), nvrtc.version().to_string(), arch);
     let mut database = Database::default();
+    let mut ledger = Ledger {
+        machine: &machine,
+        database: &mut database,
+        path: None,
+    };
     tune::measure(
         &[problem],
         arch,
         context,
-        (&machine, &mut database),
+        &mut ledger,
         effort,
         &Cache::of_user(),
         &|_, _| {},
     )?;
     let mut found: Vec<Measurement> = database.measurements().cloned().collect();
-    let us = |entry: &Measurement| match entry.outcome {
-        Outcome::Timed { median_us, .. } => median_us,
-        Outcome::Slow { at_least_us } => at_least_us,
-        Outcome::Wrong { .. } | Outcome::Unusable { .. } => 0.0,
-    };
+    let us = |entry: &Measurement| entry.outcome.us().unwrap_or(0.0);
     found.sort_by(|a, b| us(a).total_cmp(&us(b)));
     Ok(found)
 }
