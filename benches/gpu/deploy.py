@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""What a deployer meets, on the GPU of this machine: one engine for ten shapes against ONNX Runtime and
+against static engines, cold starts, and a tuning that is killed.
+
+    deploy.py --bin target/release/rtrt-codegen --models MODELS --out OUT [--runner target/runtime/small/rtrt-run]
+
+MODELS as in models.py. Needs numpy, onnx and onnxruntime. Engines are f16, errors relative in the 2-norm
+(at most 1e-2), times medians over replays of one CUDA graph. Exit status 1 if an output is wrong.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from models import HALF_BOUND, prepare
+
+# The first of each is the shape that a static engine is made for, too.
+SHAPES = {
+    "resnet50": [{"batch": n} for n in (8, 1, 2, 3, 4, 5, 6, 7, 12, 16)],
+    "vit_b_16": [{"batch": n} for n in (4, 1, 2, 3, 5, 6, 7, 8, 10, 12)],
+    "bert_base": [{"batch": b, "length": n} for b, n in
+                  ((1, 128), (1, 8), (1, 31), (1, 64), (1, 256), (1, 384), (2, 128), (4, 64), (4, 128), (8, 128))],
+    "gpt2_kv": [{"batch": b, "past_length": n} for b, n in
+                ((1, 128), (1, 1), (1, 17), (1, 64), (1, 255), (1, 256), (1, 511), (2, 128), (4, 128), (8, 64))],
+}
+DTYPES = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.INT64: np.int64}
+
+
+def bound_dims(value, symbols):
+    return [symbols[d.dim_param] if d.dim_param else d.dim_value for d in value.type.tensor_type.shape.dim]
+
+
+def shape_text(graph, symbols):
+    return ",".join(f"{value.name}:{'x'.join(map(str, bound_dims(value, symbols)))}" for value in graph.input)
+
+
+def drawn(graph, symbols, rng):
+    """Random inputs; integers are small enough to be tokens, positions and masks."""
+    def draw(value):
+        dims, kind = bound_dims(value, symbols), DTYPES[value.type.tensor_type.elem_type]
+        if kind == np.int64:
+            if "mask" in value.name:
+                return np.ones(dims, kind)
+            return rng.integers(0, 64, dims).astype(kind)
+        return rng.standard_normal(dims).astype(kind)
+    return {value.name: draw(value) for value in graph.input}
+
+
+def worst_error(outputs, wanted):
+    def error(got, want):
+        got, want = got.astype(np.float64), want.astype(np.float64)
+        return float(np.linalg.norm(got - want) / max(np.linalg.norm(want), 1e-30))
+    return max(error(outputs[name], want) for name, want in wanted.items())
+
+
+class Deployer:
+    def __init__(self, args):
+        self.args = args
+        self.wrong = False
+
+    def command(self, *arguments):
+        done = subprocess.run([self.args.bin, *map(str, arguments)], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{arguments[:2]}: {done.stderr.strip()[-400:]}")
+        return done.stdout
+
+    def compile(self, model, engine, shapes, *flags):
+        shapes = [flag for shape in shapes for flag in ("--shapes", shape)]
+        started = time.time()
+        self.command("compile", model, "--arch", self.args.arch, "--fp16", "-o", engine, *shapes, *flags)
+        return time.time() - started
+
+    def median_us(self, engine, shape):
+        return json.loads(self.command("bench", engine, "--json", "--duration", "0.2", "--shapes", shape))["median_us"]
+
+    def dynamic(self, name):
+        """One engine at all shapes of a model."""
+        case = prepare(self.args.models / name, self.args.work)
+        model = case / "model.onnx"
+        graph = onnx.load(model, load_external_data=False).graph
+        texts = [shape_text(graph, symbols) for symbols in SHAPES[name]]
+        engine, static = (self.args.work / f"{name}.{kind}.engine" for kind in ("dynamic", "static"))
+        seconds = self.compile(model, engine, texts)
+        self.compile(model, static, texts[:1])
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        rng = np.random.default_rng(1)
+        errors = []
+        for symbols in SHAPES[name]:
+            inputs = drawn(graph, symbols, rng)
+            given, got = self.args.work / "in.npz", self.args.work / "out.npz"
+            np.savez(given, **inputs)
+            self.command("run", engine, "--inputs", given, "--outputs", got, "--device", "cuda:0")
+            errors.append(worst_error(np.load(got), dict(zip(names, session.run(names, inputs)))))
+        self.wrong |= max(errors) > HALF_BOUND
+        ours, alone = self.median_us(engine, texts[0]), self.median_us(static, texts[0])
+        print(f"{name:12} {len(texts):3} shapes  worst error {max(errors):.1e}  {ours:8.1f} us, static {alone:8.1f} us "
+              f"({ours / alone:.3f})  {engine.stat().st_size / 1e6:7.1f} MB, static {static.stat().st_size / 1e6:7.1f} MB"
+              f"  built in {seconds:.1f} s", flush=True)
+        return static
+
+    def cold_start(self, name):
+        """A new process each time; the first one also finds the file cold."""
+        case = prepare(self.args.models / name, self.args.work)
+        engine = self.args.work / f"{name}.cold.engine"
+        self.compile(case / "model.onnx", engine, [])
+        for _ in range(3):
+            done = subprocess.run([self.args.runner, engine], capture_output=True, text=True)
+            print(f"{name:12} cold start: {(done.stdout or done.stderr).strip()}", flush=True)
+
+    def killed_tuning(self, name):
+        """Timings survive the process that made them."""
+        case = prepare(self.args.models / name, self.args.work)
+        engine, timings = self.args.work / "killed.engine", self.args.out / "killed.jsonl"
+        tune = ["compile", case / "model.onnx", "--arch", self.args.arch, "--fp16", "-o", engine, "--tune",
+                "--timingCacheFile", timings]
+        build = subprocess.Popen([self.args.bin, *tune], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while build.poll() is None and not timings.exists():
+            time.sleep(0.01)
+        time.sleep(1)
+        build.send_signal(signal.SIGKILL)
+        build.wait()
+        kept, left = len(timings.read_text().splitlines()), engine.exists()
+        started = time.time()
+        self.command(*tune)
+        seconds = time.time() - started
+        bytes_tuned = engine.read_bytes()
+        started = time.time()
+        self.command("compile", case / "model.onnx", "--arch", self.args.arch, "--fp16", "-o", engine,
+                     "--timingCacheFile", timings, "--errorOnTimingCacheMiss")
+        same = bytes_tuned == engine.read_bytes()
+        self.wrong |= left or not same
+        print(f"{name:12} killed while tuning: {kept} timings kept, engine left: {left}; resumed in {seconds:.1f} s, "
+              f"{len(timings.read_text().splitlines())} timings; by the file alone in {time.time() - started:.1f} s, same bytes: {same}")
+
+    def budget(self, name, seconds):
+        case = prepare(self.args.models / name, self.args.work)
+        engine = self.args.work / "budget.engine"
+        took = self.compile(case / "model.onnx", engine, [], "--tune", "--build-budget", f"{seconds}s")
+        print(f"{name:12} built in {took:.1f} s with a budget of {seconds} s", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bin", type=pathlib.Path, required=True)
+    parser.add_argument("--models", type=pathlib.Path, required=True)
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("/tmp/rtrt-models"))
+    parser.add_argument("--runner", type=pathlib.Path)
+    parser.add_argument("--arch", default="sm_90a")
+    parser.add_argument("--only", default=",".join(SHAPES))
+    args = parser.parse_args()
+    args.bin = args.bin.resolve()
+    args.work.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    deployer = Deployer(args)
+    for name in args.only.split(","):
+        deployer.dynamic(name)
+    if args.runner:
+        deployer.cold_start("resnet50")
+    deployer.killed_tuning("mobilenet_v3_large")
+    deployer.budget("mobilenet_v3_large", 5)
+    return int(deployer.wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
