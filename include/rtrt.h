@@ -36,10 +36,17 @@ int rtrt_engine_tensor(const RtrtEngine *engine, size_t profile, int is_output, 
 
 /* Everything is allocated here, nothing in rtrt_context_run. */
 RtrtContext *rtrt_context_new(const RtrtEngine *engine);
+/* The same, but everything is queued on a stream that stays yours: a CUstream or cudaStream_t of the
+ * engine's device, or NULL for the default stream. It must outlive the context. */
+RtrtContext *rtrt_context_new_on(const RtrtEngine *engine, void *stream);
 void rtrt_context_free(RtrtContext *context);
 
 /* Reads inputs[i] and writes outputs[i], in host memory; returns when the outputs are there. */
 int rtrt_context_run(RtrtContext *context, size_t profile, const void *const *inputs, void *const *outputs);
+
+/* Queues an execution on the context's stream and returns before it is done: reads inputs[i] and writes
+ * outputs[i], addresses of device memory. Whatever you queue on that stream afterwards sees the outputs. */
+int rtrt_context_enqueue(RtrtContext *context, size_t profile, const void *const *inputs, void *const *outputs);
 
 #ifdef __cplusplus
 }

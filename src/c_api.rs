@@ -12,10 +12,10 @@ use std::path::Path;
 use std::slice;
 use std::sync::Arc;
 
-use crate::cuda::Context;
+use crate::cuda::{Context, DeviceMemory, Stream};
 use crate::engine::{self, Binding, Profile};
 use crate::ir::HostTensor;
-use crate::runtime::{DeviceEngine, ExecutionContext};
+use crate::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
 
 thread_local! {
     static LAST_ERROR: RefCell<CString> = RefCell::default();
@@ -200,7 +200,31 @@ pub unsafe extern "C" fn rtrt_context_new(engine: *const RtrtEngine) -> *mut Rtr
         fail("the engine is null");
         return std::ptr::null_mut();
     };
-    match ExecutionContext::new(&own.engine) {
+    context_or_null(ExecutionContext::new(&own.engine))
+}
+
+/// As [`rtrt_context_new`]; everything is queued on `stream`.
+///
+/// # Safety
+/// `engine` is null or alive; `stream` is null, for the default stream, or a stream of the primary
+/// context of the engine's device, which lives as long as the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rtrt_context_new_on(
+    engine: *const RtrtEngine,
+    stream: *mut c_void,
+) -> *mut RtrtContext {
+    // SAFETY: null or alive.
+    let Some(own) = (unsafe { engine.as_ref() }) else {
+        fail("the engine is null");
+        return std::ptr::null_mut();
+    };
+    // SAFETY: as the caller promised.
+    let stream = unsafe { Stream::borrowed(own.engine.context(), stream) };
+    context_or_null(ExecutionContext::on(&own.engine, stream))
+}
+
+fn context_or_null(context: Result<ExecutionContext, RuntimeError>) -> *mut RtrtContext {
+    match context {
         Ok(context) => Box::into_raw(Box::new(RtrtContext { context })),
         Err(error) => {
             fail(&error.to_string());
@@ -274,6 +298,56 @@ pub unsafe extern "C" fn rtrt_context_run(
     OK
 }
 
+/// Queues an execution and returns: reads `inputs[i]` and writes `outputs[i]`, device memory of the sizes
+/// that [`rtrt_engine_tensor`] tells.
+///
+/// # Safety
+/// `context` is null or alive and used by this thread alone; `inputs` and `outputs` are null or hold an
+/// address for each tensor of the profile, each null or of as many bytes of the engine's device as the
+/// tensor has, which stay until the execution is done.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rtrt_context_enqueue(
+    context: *mut RtrtContext,
+    profile: usize,
+    inputs: *const *const c_void,
+    outputs: *const *mut c_void,
+) -> c_int {
+    // SAFETY: null or alive, and ours alone.
+    let Some(own) = (unsafe { context.as_mut() }) else {
+        return fail("the context is null");
+    };
+    let Some(bound) = own.context.engine().profiles().get(profile).cloned() else {
+        return fail(&format!("there is no profile {profile}"));
+    };
+    if inputs.is_null() || outputs.is_null() {
+        return fail("the inputs or outputs are null");
+    }
+    let device = Arc::clone(own.context.engine().context());
+    let blocks = |bindings: &[Binding], addresses: *const *const c_void| {
+        // SAFETY: as many addresses as tensors, as the caller promised.
+        let addresses = unsafe { slice::from_raw_parts(addresses, bindings.len()) };
+        let pairs = bindings.iter().zip(addresses);
+        let block = |(binding, &address): (&Binding, &*const c_void)| {
+            // SAFETY: as many bytes as the tensor has, as the caller promised.
+            let block = || unsafe { DeviceMemory::borrowed(&device, address as u64, binding.ty().n_bytes()) };
+            (!address.is_null()).then(block)
+        };
+        pairs.map(block).collect::<Option<Vec<_>>>()
+    };
+    let (from, to) = (
+        blocks(&bound.inputs, inputs),
+        blocks(&bound.outputs, outputs.cast()),
+    );
+    let (Some(from), Some(to)) = (from, to) else {
+        return fail("one of the inputs or outputs is null");
+    };
+    let (from, to) = (from.iter().collect::<Vec<_>>(), to.iter().collect::<Vec<_>>());
+    match own.context.enqueue(profile, &from, &to) {
+        Ok(()) => OK,
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::ptr::null_mut as null;
@@ -300,6 +374,11 @@ mod tests {
             assert_eq!(rtrt_engine_tensor(std::ptr::null(), 0, 0, 0, null()), FAILED);
             assert_eq!(
                 rtrt_context_run(null(), 0, std::ptr::null(), std::ptr::null()),
+                FAILED
+            );
+            assert!(rtrt_context_new_on(std::ptr::null(), null()).is_null());
+            assert_eq!(
+                rtrt_context_enqueue(null(), 0, std::ptr::null(), std::ptr::null()),
                 FAILED
             );
             rtrt_engine_free(null());

@@ -19,7 +19,7 @@ use std::time::Instant;
 use libtest_mimic::{Arguments, Failed, Trial};
 use regions::Problem;
 use rtrt_codegen::compile::Cache;
-use rtrt_codegen::cuda::Context;
+use rtrt_codegen::cuda::{Context, DeviceMemory, Stream};
 use rtrt_codegen::engine;
 use rtrt_codegen::ir::{DType, Graph, HostTensor};
 use rtrt_codegen::kernel::Arch;
@@ -54,6 +54,7 @@ fn trials() -> Vec<Trial> {
         Trial::test("contexts_share_an_engine", contexts),
         Trial::test("profiles_take_turns", profiles),
         Trial::test("threads_agree", threads),
+        Trial::test("executions_are_queued", enqueued),
         Trial::test("engines_copy_tiles_of_tensors", engines_with_tensor_maps),
         Trial::test("wrong_inputs_are_refused", wrong_inputs),
         Trial::test("tuning_keeps_and_reuses_measurements", tuning),
@@ -333,6 +334,51 @@ fn threads() -> Result<(), Failed> {
         threads.into_iter().try_for_each(join)
     })?;
     Ok(())
+}
+
+/// Executions on buffers and a stream of the caller, queued one after the other without waiting.
+fn enqueued() -> Result<(), Failed> {
+    let graphs = [7, 64].map(rows);
+    let engine = pipeline::compile(
+        &graphs,
+        &[arch()?],
+        &settings(DType::F16),
+        &Selection::Predicted,
+        &Silent,
+    )?;
+    let cuda = context()?;
+    let loaded = DeviceEngine::load(&engine, &cuda)?;
+    let (own, uploads) = (Stream::new(&cuda)?, Stream::new(&cuda)?);
+    let mut context = ExecutionContext::on(&loaded, own)?;
+    let mut expected = Vec::new();
+    for (profile, graph) in graphs.iter().enumerate().cycle().take(10) {
+        let inputs = inputs_of(graph);
+        let wanted = ExecutionContext::new(&loaded)?.run(&inputs)?;
+        let from = DeviceMemory::new(&cuda, inputs[0].n_bytes())?;
+        uploads.upload_now(&from, 0, inputs[0].bytes())?;
+        expected.push((
+            profile,
+            from,
+            DeviceMemory::new(&cuda, wanted[0].n_bytes())?,
+            wanted,
+        ));
+    }
+    for (profile, from, to, _) in &expected {
+        context.enqueue(*profile, &[from], &[to])?;
+    }
+    context.synchronize()?;
+    for (_, _, to, wanted) in &expected {
+        let mut found = vec![0; to.len()];
+        uploads.download_now(&mut found, to, 0)?;
+        if found != wanted[0].bytes() {
+            return Err("an enqueued execution differs".into());
+        }
+    }
+    let (_, from, to, _) = &expected[0];
+    match context.enqueue(1, &[from], &[to]) {
+        Err(RuntimeError::BufferSize { .. }) => Ok(()),
+        other => Err(format!("{other:?}").into()),
+    }
 }
 
 fn wrong_inputs() -> Result<(), Failed> {

@@ -3,6 +3,7 @@
 //! Every object keeps its [`Context`] alive and makes it current before it calls the
 //! driver, so they may be used from any thread.
 
+use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
 
@@ -68,6 +69,7 @@ impl Drop for Context {
 pub struct Stream {
     pub(super) context: Arc<Context>,
     pub(super) handle: sys::CUstream,
+    is_own: bool,
 }
 
 // SAFETY: the driver locks streams itself; a handle is not bound to a thread.
@@ -85,7 +87,21 @@ impl Stream {
         Ok(Stream {
             context: Arc::clone(context),
             handle,
+            is_own: true,
         })
+    }
+
+    /// A stream that somebody else made; it is not destroyed here. Null is the default stream.
+    ///
+    /// # Safety
+    /// `handle` is null or a stream of `context` (the primary context of its device), and stays so as
+    /// long as the result lives.
+    pub unsafe fn borrowed(context: &Arc<Context>, handle: *mut c_void) -> Self {
+        Stream {
+            context: Arc::clone(context),
+            handle: handle.cast(),
+            is_own: false,
+        }
     }
 
     pub fn context(&self) -> &Arc<Context> {
@@ -155,6 +171,32 @@ impl Stream {
         })
     }
 
+    /// Queues a copy from device memory to device memory.
+    pub fn copy(
+        &self,
+        to: &DeviceMemory,
+        to_offset: usize,
+        from: &DeviceMemory,
+        from_offset: usize,
+        len: usize,
+    ) -> Result<(), CudaError> {
+        span("copy", to_offset, len, to.len())?;
+        span("copy", from_offset, len, from.len())?;
+        if len == 0 {
+            return Ok(());
+        }
+        self.context.bind()?;
+        // SAFETY: both ranges were checked against their buffers, which are live.
+        check("cuMemcpyDtoDAsync", unsafe {
+            sys::cuMemcpyDtoDAsync_v2(
+                to.address() + to_offset as u64,
+                from.address() + from_offset as u64,
+                len,
+                self.handle,
+            )
+        })
+    }
+
     /// Queues setting `len` bytes at `offset` to `byte`.
     pub fn fill(&self, memory: &DeviceMemory, offset: usize, len: usize, byte: u8) -> Result<(), CudaError> {
         span("fill", offset, len, memory.len())?;
@@ -217,10 +259,12 @@ impl Drop for Stream {
     fn drop(&mut self) {
         // Work in flight may still use buffers that are dropped after us.
         warn_on_drop(self.synchronize());
-        // SAFETY: destroys the handle made in `new`, once.
-        warn_on_drop(check("cuStreamDestroy", unsafe {
-            sys::cuStreamDestroy_v2(self.handle)
-        }));
+        if self.is_own {
+            // SAFETY: destroys the handle made in `new`, once.
+            warn_on_drop(check("cuStreamDestroy", unsafe {
+                sys::cuStreamDestroy_v2(self.handle)
+            }));
+        }
     }
 }
 

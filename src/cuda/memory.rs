@@ -16,6 +16,7 @@ pub struct DeviceMemory {
     context: Arc<Context>,
     address: sys::CUdeviceptr,
     len: usize,
+    is_own: bool,
 }
 
 impl DeviceMemory {
@@ -31,7 +32,22 @@ impl DeviceMemory {
             context: Arc::clone(context),
             address,
             len,
+            is_own: true,
         })
+    }
+
+    /// A block that somebody else allocated; it is not freed here.
+    ///
+    /// # Safety
+    /// `len` bytes at `address` are memory of the device of `context` as long as the result lives, and
+    /// whatever else uses them is ordered with the work that the result is used in.
+    pub unsafe fn borrowed(context: &Arc<Context>, address: u64, len: usize) -> Self {
+        DeviceMemory {
+            context: Arc::clone(context),
+            address,
+            len,
+            is_own: false,
+        }
     }
 
     pub fn address(&self) -> u64 {
@@ -49,6 +65,9 @@ impl DeviceMemory {
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
+        if !self.is_own {
+            return;
+        }
         warn_on_drop(self.context.bind());
         // SAFETY: frees the block made in `new`, once; the driver waits for its users.
         warn_on_drop(check("cuMemFree", unsafe { sys::cuMemFree_v2(self.address) }));

@@ -8,7 +8,7 @@ use crate::cuda::{
     Begin, CudaError, DeviceMemory, Event, GraphExec, KernelArg, LaunchGeometry, PinnedMemory, PixelCorners,
     Stream, Strided, TensorMap,
 };
-use crate::engine::{self, ALIGNMENT, Arg, Launch, Memory, Pixels, Place, Profile, Program};
+use crate::engine::{self, ALIGNMENT, Arg, Binding, Launch, Memory, Pixels, Place, Profile, Program};
 use crate::ir::{HostTensor, TensorType};
 
 /// Memory, stream and recorded graphs of executions that happen one after the other. Several
@@ -30,20 +30,29 @@ pub struct ExecutionContext {
 }
 
 impl ExecutionContext {
-    /// Allocates everything and records the launches.
+    /// Allocates everything and records the launches, on a stream of its own.
     ///
     /// # Errors
     /// If the device is out of memory.
     pub fn new(engine: &Arc<DeviceEngine>) -> Result<Self, RuntimeError> {
+        ExecutionContext::on(engine, Stream::new(&engine.context)?)
+    }
+
+    /// As [`ExecutionContext::new`]; everything is queued on `stream`.
+    ///
+    /// # Errors
+    /// If the device is out of memory.
+    pub fn on(engine: &Arc<DeviceEngine>, stream: Stream) -> Result<Self, RuntimeError> {
         let context = &engine.context;
         let largest = |bytes: fn(&Program) -> usize| {
             let all = engine.programs.iter().map(|loaded| bytes(&loaded.program));
             all.max().unwrap_or(0)
         };
-        let stream = Stream::new(context)?;
         let arena = DeviceMemory::new(context, largest(|program| program.arena_bytes))?;
         let workspace = DeviceMemory::new(context, largest(|program| program.workspace_bytes))?;
         stream.fill(&workspace, 0, workspace.len(), 0)?;
+        // Work on the default stream cannot be recorded.
+        let recorder = Stream::new(context)?;
         let graphs = (0..engine.programs.len()).map(|profile| {
             let memories = Memories {
                 engine,
@@ -51,7 +60,7 @@ impl ExecutionContext {
                 arena: &arena,
                 workspace: &workspace,
             };
-            let graph = GraphExec::record(&stream, |stream| memories.launch_all(stream))?;
+            let graph = GraphExec::record(&recorder, |stream| memories.launch_all(stream))?;
             graph.upload(&stream)?;
             Ok(graph)
         });
@@ -113,6 +122,37 @@ impl ExecutionContext {
         self.read_outputs()
     }
 
+    /// Queues an execution of profile number `profile`, and returns before it is done: `inputs` are read
+    /// from where they lie on the device, and `outputs` written there, each of exactly the bytes of its
+    /// binding. Allocates nothing and does not wait; executions of one context follow each other.
+    ///
+    /// # Errors
+    /// If there is no such profile, or the buffers are not as many or as large as its bindings.
+    pub fn enqueue(
+        &mut self,
+        profile: usize,
+        inputs: &[&DeviceMemory],
+        outputs: &[&DeviceMemory],
+    ) -> Result<(), RuntimeError> {
+        let n_profiles = self.graphs.len();
+        let bound = self.engine.profiles().get(profile);
+        let bound = bound.ok_or(RuntimeError::Profile { profile, n_profiles })?;
+        check_buffers(&bound.inputs, inputs)?;
+        check_buffers(&bound.outputs, outputs)?;
+        self.use_profile(profile)?;
+        let engine = Arc::clone(&self.engine);
+        let program = engine.program(profile);
+        for (place, input) in program.inputs.iter().zip(inputs) {
+            self.stream.copy(&self.arena, place.offset, input, 0, place.len)?;
+        }
+        self.launch()?;
+        for (place, output) in program.outputs.iter().zip(outputs) {
+            let memory = self.memories().memory(place.memory);
+            self.stream.copy(output, 0, memory, place.offset, place.len)?;
+        }
+        Ok(())
+    }
+
     /// Puts inputs on the device, where they stay for any number of [`ExecutionContext::launch`],
     /// and uses the profile of their types.
     ///
@@ -145,11 +185,13 @@ impl ExecutionContext {
     pub(super) fn queue_downloads(&mut self) -> Result<(), RuntimeError> {
         let places = &self.engine.program(self.profile).outputs;
         for (span, place) in spans(places).zip(places) {
-            let memory = match place.memory {
-                Memory::Arena => &self.arena,
-                Memory::Weights => &self.engine.weights,
-                Memory::Workspace => &self.workspace,
+            let memories = Memories {
+                engine: &self.engine,
+                profile: self.profile,
+                arena: &self.arena,
+                workspace: &self.workspace,
             };
+            let memory = memories.memory(place.memory);
             self.stream
                 .download(&mut self.staged_outputs, span, memory, place.offset, place.len)?;
         }
@@ -179,6 +221,14 @@ impl ExecutionContext {
             arena: &self.arena,
             workspace: &self.workspace,
         }
+    }
+
+    /// Waits for what is queued.
+    ///
+    /// # Errors
+    /// If the device reports a fault.
+    pub fn synchronize(&self) -> Result<(), RuntimeError> {
+        Ok(self.stream.synchronize()?)
     }
 
     pub(super) fn stream(&self) -> &Stream {
@@ -258,7 +308,15 @@ struct Memories<'a> {
     workspace: &'a DeviceMemory,
 }
 
-impl Memories<'_> {
+impl<'a> Memories<'a> {
+    fn memory(&self, memory: Memory) -> &'a DeviceMemory {
+        match memory {
+            Memory::Arena => self.arena,
+            Memory::Weights => &self.engine.weights,
+            Memory::Workspace => self.workspace,
+        }
+    }
+
     fn launch_all(&self, stream: &Stream) -> Result<(), CudaError> {
         let mut launches = self.engine.program(self.profile).launches.iter();
         launches.try_for_each(|launch| self.launch(stream, launch))
@@ -304,12 +362,28 @@ impl Memories<'_> {
     }
 
     fn address(&self, place: &Place) -> u64 {
-        let memory = match place.memory {
-            Memory::Arena => self.arena,
-            Memory::Weights => &self.engine.weights,
-            Memory::Workspace => self.workspace,
-        };
-        memory.address() + place.offset as u64
+        self.memory(place.memory).address() + place.offset as u64
+    }
+}
+
+fn check_buffers(bindings: &[Binding], buffers: &[&DeviceMemory]) -> Result<(), RuntimeError> {
+    if bindings.len() != buffers.len() {
+        return Err(RuntimeError::BufferCount {
+            wanted: bindings.len(),
+            found: buffers.len(),
+        });
+    }
+    let wrong = bindings
+        .iter()
+        .zip(buffers)
+        .find(|(binding, buffer)| binding.ty().n_bytes() != buffer.len());
+    match wrong {
+        None => Ok(()),
+        Some((binding, buffer)) => Err(RuntimeError::BufferSize {
+            name: binding.name.clone(),
+            wanted: binding.ty().n_bytes(),
+            found: buffer.len(),
+        }),
     }
 }
 

@@ -23,6 +23,19 @@ pub enum RuntimeError {
         wanted: String,
         found: TensorType,
     },
+    #[error("there is no profile {profile}; the engine has {n_profiles}")]
+    #[diagnostic(code(runtime::profile))]
+    Profile { profile: usize, n_profiles: usize },
+    #[error("{wanted} buffers are needed, {found} were given")]
+    #[diagnostic(code(runtime::buffers))]
+    BufferCount { wanted: usize, found: usize },
+    #[error("`{name}` takes a buffer of {wanted} bytes, one of {found} was given")]
+    #[diagnostic(code(runtime::buffers))]
+    BufferSize {
+        name: String,
+        wanted: usize,
+        found: usize,
+    },
     #[error(transparent)]
     #[diagnostic(transparent)]
     Cuda(#[from] CudaError),

@@ -82,6 +82,7 @@ CALL(cuMemAlloc_v2, (uint64_t* address, size_t len), *address = reinterpret_cast
 CALL(cuMemFree_v2, (uint64_t address), std::free(reinterpret_cast<void*>(address)))
 CALL(cuMemHostAlloc, (void** pointer, size_t len, unsigned), *pointer = std::malloc(len))
 CALL(cuMemFreeHost, (void* pointer), std::free(pointer))
+CALL(cuMemcpyDtoDAsync_v2, (uint64_t to, uint64_t from, size_t len, Handle), std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), len))
 CALL(cuMemcpyHtoDAsync_v2, (uint64_t to, const void* from, size_t len, Handle), std::memcpy(reinterpret_cast<void*>(to), from, len))
 CALL(cuMemcpyDtoHAsync_v2, (void* to, uint64_t from, size_t len, Handle), std::memcpy(to, reinterpret_cast<const void*>(from), len))
 CALL(cuMemsetD8Async, (uint64_t at, unsigned char byte, size_t len, Handle), std::memset(reinterpret_cast<void*>(at), byte, len))
