@@ -9,6 +9,8 @@
 mod attention_regions;
 #[path = "hostexec/harness.rs"]
 mod harness;
+#[path = "hostexec/placed_regions.rs"]
+mod placed_regions;
 #[path = "hostexec/products.rs"]
 mod products;
 #[path = "hostexec/quantized_models.rs"]
@@ -23,12 +25,14 @@ mod window_regions;
 use std::cell::Cell;
 
 use harness::{Case, Outcome, have_compiler, run_all};
+use placed_regions::in_boxes;
 use regions::Problem;
 use rtrt_codegen::ir::{DType, HostTensor};
 use rtrt_codegen::kernel::{self, Arch};
 use rtrt_codegen::ops::{Lowering, TileKind};
 use rtrt_codegen::precision::Kind;
 use rtrt_codegen::reference;
+use translation::poison;
 
 const SM_90: Arch = Arch {
     sm: 90,
@@ -139,13 +143,15 @@ fn check_by(
                 source.name,
                 source.launch
             );
-            cases.push(Case {
+            let case = Case {
                 label: format!("{} {} {:?}", problem.label, variant.template, variant.knobs),
                 source,
                 inputs: problem.inputs.clone(),
-                outputs: problem.spec.output_types(),
-            });
-            wanted.push(reference::run(&problem.spec.body, &problem.inputs).unwrap());
+                outputs: problem.spec.stored_types(),
+            };
+            let results = reference::run(&problem.spec.body, &problem.inputs).unwrap();
+            wanted.push(problem.spec.stored(results, poison(&case)));
+            cases.push(case);
         }
     }
     let mut wrong = Vec::new();
@@ -537,4 +543,45 @@ fn mma_products_in_tf32() {
         problem.spec.options.tf32 = true;
     }
     check_sums(&problems, "gemm_mma", SM_90, 2, TF32);
+}
+
+#[test]
+fn elements_and_rows_in_boxes() {
+    check_some(in_boxes(regions::pointwise()), 3);
+    check_some(in_boxes(regions::moves()), 2);
+    check_some(in_boxes(regions::turned_vectors()), 3);
+    check_some(in_boxes(regions::rows()), 2);
+    check_template(&in_boxes(regions::groups()), "column", SM_90, 1);
+    check_some(in_boxes(regions::reductions()), 2);
+}
+
+#[test]
+fn products_in_boxes() {
+    check_in_turns(&in_boxes(products::epilogues(DType::F16)), "gemm_mma", SM_90, SUMS);
+    check_in_turns(&in_boxes(products::tails(DType::F16)), "gemm_mma", SM_90, SUMS);
+    check_in_turns(&in_boxes(products::batches(DType::F16)), "gemm_mma", SM_90, SUMS);
+    check_in_turns(&in_boxes(products::tails(DType::F32)), "gemm_simt", SM_90, SUMS);
+    check_in_turns(&in_boxes(products::tiled(DType::F16)), "gemm_wgmma", SM_90, SUMS);
+    check_in_turns(&in_boxes(products::normalised(DType::F16)), "gemm_mma", SM_90, SUMS);
+    check_in_turns(&in_boxes(products::skinny(DType::F16)), "gemv", SM_90, 2.0 * SUMS);
+    let deep = in_boxes(products::deep(DType::F16));
+    check_sums(&deep, "gemm_mma", SM_90, 2, 2.0 * SUMS);
+}
+
+#[test]
+fn windows_and_attention_in_boxes() {
+    let convolutions = |last| in_boxes(products::convolutions(DType::F16, last));
+    check_in_turns(&convolutions(true), "gemm_mma", SM_90, SUMS);
+    check_in_turns(&convolutions(false), "gemm_mma", SM_90, SUMS);
+    let tiled = in_boxes(products::tiled_convolutions(DType::F16));
+    check_in_turns(&tiled, "gemm_wgmma", SM_90, SUMS);
+    check_template(&in_boxes(window_regions::depthwise()), "window_strip", SM_90, 1);
+    check_template(&in_boxes(window_regions::few_channels()), "window_mma", SM_90, 1);
+    check_template(&in_boxes(window_regions::pools(true)), "window_strip", SM_90, 1);
+    check_template(&in_boxes(window_regions::pools(false)), "window_taps", SM_90, 1);
+    check_template(&in_boxes(window_regions::transposed()), "window_taps", SM_90, 1);
+    check_template(&in_boxes(attention_regions::half()), "attention_mma", SM_90, 1);
+    check_template(&in_boxes(attention_regions::of_groups()), "attention_wgmma", SM_90, 1);
+    check_template(&in_boxes(attention_regions::wide()), "attention_simt", SM_90, 1);
+    check_template(&in_boxes(attention_regions::decode()), "attention_decode", SM_90, 1);
 }

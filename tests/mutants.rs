@@ -26,6 +26,7 @@ use plants::{MUTANTS, Mutant};
 use rtrt_codegen::ir::HostTensor;
 use rtrt_codegen::kernel::{self, Variant};
 use rtrt_codegen::reference;
+use translation::poison;
 
 /// A bed's kernel as it is, and what it computes.
 struct Ground {
@@ -58,13 +59,14 @@ fn ground(bed: &'static Bed) -> Ground {
             panic!("bed `{}` has no variant among\n{}", bed.name, offered.join("\n"))
         });
     let source = kernel::render(&problem.spec, variant, bed.arch).unwrap();
-    let wanted = reference::run(&problem.spec.body, &problem.inputs).unwrap();
+    let results = reference::run(&problem.spec.body, &problem.inputs).unwrap();
     let case = Case {
         label: bed.name.to_owned(),
         source,
         inputs: problem.inputs,
-        outputs: problem.spec.output_types(),
+        outputs: problem.spec.stored_types(),
     };
+    let wanted = problem.spec.stored(results, poison(&case));
     Ground { bed, case, wanted }
 }
 

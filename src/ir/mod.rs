@@ -5,6 +5,7 @@
 
 pub mod graph;
 pub mod host_tensor;
+pub mod placement;
 pub mod text;
 pub mod tiled_view;
 pub mod types;
@@ -12,5 +13,6 @@ pub mod verify;
 
 pub use graph::{Attr, Attrs, Graph, Node, NodeId, Operand, Source, Value, ValueId};
 pub use host_tensor::HostTensor;
+pub use placement::Placement;
 pub use tiled_view::{PixelBox, TiledView};
 pub use types::{DType, Dim, Shape, TensorType};

@@ -4,11 +4,12 @@
 //! so are their variants, sources and measurements. Names and origins are kept apart, for
 //! the comment above the kernel.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-use crate::ir::{Attr, Graph, HostTensor, Operand, Source, TensorType, ValueId};
+use crate::ir::{Attr, Graph, HostTensor, Operand, Placement, Source, TensorType, ValueId};
 use crate::rewrite::{FusedGraph, Region, RegionKind};
 
 /// What a build decides for every kernel.
@@ -25,6 +26,8 @@ pub struct KernelSpec {
     /// The region's body: core ops on typed values, in the order of the region.
     pub body: Graph,
     pub options: KernelOptions,
+    /// Outputs that are boxes of larger tensors, by their number; the others are dense.
+    pub placements: BTreeMap<usize, Placement>,
 }
 
 /// The problem of region number `region`.
@@ -38,6 +41,7 @@ impl KernelSpec {
             kind: region.kind,
             body: region.body.clone(),
             options,
+            placements: region.placements.clone(),
         }
     }
 
@@ -57,6 +61,40 @@ impl KernelSpec {
             .iter()
             .map(|&value| self.body.ty(value).clone())
             .collect()
+    }
+
+    /// The most elements of a vector that outputs of `n_elements` are made of, wherever they lie.
+    pub fn placed_vector(&self, n_elements: usize) -> usize {
+        let outputs = self.output_types();
+        let vectors = self
+            .placements
+            .iter()
+            .map(|(&number, placement)| placement.vector(&outputs[number].dims()));
+        vectors.fold(n_elements, gcd)
+    }
+
+    /// Types of what the output pointers point to.
+    pub fn stored_types(&self) -> Vec<TensorType> {
+        let whole = |(number, ty): (usize, TensorType)| match self.placements.get(&number) {
+            Some(placement) => TensorType::new(ty.dtype, &placement.dims),
+            None => ty,
+        };
+        self.output_types().into_iter().enumerate().map(whole).collect()
+    }
+
+    /// What the output pointers point to once `results` are stored, where every byte was `unwritten`
+    /// before.
+    pub fn stored(&self, results: Vec<HostTensor>, unwritten: u8) -> Vec<HostTensor> {
+        let whole = |(number, result): (usize, HostTensor)| match self.placements.get(&number) {
+            Some(placement) => {
+                let mut whole = HostTensor::zeros(result.dtype(), &placement.dims);
+                whole.bytes_mut().fill(unwritten);
+                placement.paste(&result, &mut whole);
+                whole
+            }
+            None => result,
+        };
+        results.into_iter().enumerate().map(whole).collect()
     }
 
     pub fn output_types(&self) -> Vec<TensorType> {
@@ -85,7 +123,14 @@ impl KernelSpec {
             .body
             .outputs
             .iter()
-            .map(|&value| namer.name(&self.body, value))
+            .enumerate()
+            .map(|(number, &value)| {
+                let name = namer.name(&self.body, value);
+                match self.placements.get(&number) {
+                    Some(placement) => format!("{name} {placement}"),
+                    None => name,
+                }
+            })
             .collect();
         write!(text, "return {}", outputs.join(", ")).expect("writing to a string succeeds");
         text
@@ -95,6 +140,10 @@ impl KernelSpec {
     pub fn ops(&self) -> Vec<&'static str> {
         self.body.nodes.iter().map(|node| node.op).collect()
     }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// `%0 = add(a, b): f32[2,3]`, one line per node.

@@ -208,7 +208,7 @@ impl Planner<'_> {
         let tensor = self.fused.tensor(owner);
         match &tensor.source {
             TensorSource::Weight(data) => self.assembly.weight(data),
-            TensorSource::Input(_) | TensorSource::Region { .. } => Place {
+            TensorSource::Input(_) | TensorSource::Regions => Place {
                 memory: Memory::Arena,
                 // A tensor that no launch touches has no elements.
                 offset: self.offsets.get(&owner).copied().unwrap_or(0),

@@ -182,7 +182,7 @@ mod tests {
         let mut steps = Storage::of(&fused).steps;
         let reads_a_region = |&number: &usize| {
             let mut inputs = fused.regions[number].inputs.iter();
-            inputs.any(|id| matches!(fused.tensor(*id).source, TensorSource::Region { .. }))
+            inputs.any(|id| matches!(fused.tensor(*id).source, TensorSource::Regions))
         };
         steps.sort_by_key(reads_a_region);
         let given = Storage::of(&fused).in_order(steps);
@@ -224,7 +224,7 @@ mod tests {
 
     /// The regions of `order`, each as soon as what it reads is written.
     fn ready_order(fused: &FusedGraph, order: &[usize]) -> Vec<crate::rewrite::Region> {
-        let written = |id: &TensorId| matches!(fused.tensor(*id).source, TensorSource::Region { .. });
+        let written = |id: &TensorId| matches!(fused.tensor(*id).source, TensorSource::Regions);
         let mut known: Vec<TensorId> = Vec::new();
         let mut left: Vec<usize> = order.to_vec();
         let mut regions = Vec::new();

@@ -145,7 +145,6 @@ impl FusedBuilder<'_, '_> {
                 self.names.rules_of(expr),
             );
         }
-        let number = self.fused.regions.len();
         let mut outputs = Vec::new();
         for &output in &candidate.outputs {
             if self.net.tensors[output].consumers == 0 {
@@ -155,10 +154,7 @@ impl FusedBuilder<'_, '_> {
             let id = self.add_tensor(Tensor {
                 ty: self.net.tensors[output].ty.clone(),
                 name: self.name_of(output),
-                source: TensorSource::Region {
-                    region: number,
-                    result: outputs.len(),
-                },
+                source: TensorSource::Regions,
             });
             self.tensors.insert(output, id);
             outputs.push(id);
@@ -166,6 +162,7 @@ impl FusedBuilder<'_, '_> {
         self.fused.regions.push(Region {
             inputs: body.inputs,
             outputs,
+            placements: BTreeMap::new(),
             kind: candidate.kind,
             rules: self.rules(candidate),
             bound_us: candidate.bound_us,
@@ -236,7 +233,7 @@ impl FusedBuilder<'_, '_> {
         let mut given: BTreeSet<TensorId> = BTreeSet::new();
         for (position, &place) in self.net.outputs.iter().enumerate() {
             let id = self.memory(place)?;
-            let is_own = matches!(self.fused.tensor(id).source, TensorSource::Region { .. });
+            let is_own = matches!(self.fused.tensor(id).source, TensorSource::Regions);
             let id = if is_own && given.insert(id) {
                 id
             } else {
@@ -266,15 +263,15 @@ impl FusedBuilder<'_, '_> {
         );
         let result = body.graph.node(node).results[0];
         body.graph.add_output("", result);
-        let region = self.fused.regions.len();
         let id = self.add_tensor(Tensor {
-            source: TensorSource::Region { region, result: 0 },
+            source: TensorSource::Regions,
             ..source
         });
         self.fused.regions.push(Region {
             body: body.graph,
             inputs: vec![from],
             outputs: vec![id],
+            placements: BTreeMap::new(),
             kind: RegionKind::Pointwise,
             rules: Vec::new(),
             bound_us: 0.0,

@@ -1,6 +1,8 @@
 //! What rewriting hands to the kernel layer: a graph cut into regions.
 
-use crate::ir::{Graph, HostTensor, TensorType};
+use std::collections::BTreeMap;
+
+use crate::ir::{Graph, HostTensor, Placement, TensorType};
 
 /// Names a tensor in device memory; prints as `t7`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,8 +23,8 @@ pub enum TensorSource {
     Input(usize),
     /// Constant data, folded on the host.
     Weight(HostTensor),
-    /// Output number `result` of region number `region`.
-    Region { region: usize, result: usize },
+    /// Written by one region, or by several that each write a box of it.
+    Regions,
 }
 
 /// The nodes that become one kernel.
@@ -30,12 +32,15 @@ pub enum TensorSource {
 /// The body keeps the nodes as a graph of core ops, so its meaning is the meaning of that
 /// graph: the reference interpreter runs it as it is, and the kernel layer derives its tile
 /// expression from it. `inputs[i]` is the tensor behind `body.inputs[i]`, `outputs[i]` the
-/// tensor that `body.outputs[i]` becomes. Scalar constants live inside the body as weights.
+/// tensor that `body.outputs[i]` becomes, or becomes a box of where `placements` says so. Scalar
+/// constants live inside the body as weights.
 #[derive(Clone, Debug)]
 pub struct Region {
     pub body: Graph,
     pub inputs: Vec<TensorId>,
     pub outputs: Vec<TensorId>,
+    /// Where outputs lie in their tensors, by number; the others are their tensors.
+    pub placements: BTreeMap<usize, Placement>,
     /// Which `kernel` declaration of the rule files accepted the region.
     pub kind: RegionKind,
     /// Rules that took part, in order of application, each once.

@@ -22,7 +22,7 @@ pub fn run_fused(fused: &FusedGraph, inputs: &[HostTensor]) -> Result<Vec<HostTe
         .map(|tensor| match &tensor.source {
             TensorSource::Input(position) => inputs.get(*position).cloned(),
             TensorSource::Weight(weight) => Some(weight.clone()),
-            TensorSource::Region { .. } => None,
+            TensorSource::Regions => None,
         })
         .collect();
     let read = |data: &[Option<HostTensor>], id: TensorId| {
@@ -34,8 +34,15 @@ pub fn run_fused(fused: &FusedGraph, inputs: &[HostTensor]) -> Result<Vec<HostTe
         let wide = widened(&region.body);
         let body = wide.as_ref().unwrap_or(&region.body);
         let results = reference::run(body, &operands)?;
-        for (&output, result) in region.outputs.iter().zip(results) {
-            data[output.0 as usize] = Some(result);
+        for (number, (&output, result)) in region.outputs.iter().zip(results).enumerate() {
+            let own = &mut data[output.0 as usize];
+            match region.placements.get(&number) {
+                Some(placement) => {
+                    let empty = || HostTensor::zeros(result.dtype(), &placement.dims);
+                    placement.paste(&result, own.get_or_insert_with(empty));
+                }
+                None => *own = Some(result),
+            }
         }
     }
     Ok(fused.outputs.iter().map(|(_, id)| read(&data, *id)).collect())

@@ -43,6 +43,7 @@ pub struct Bench {
     /// For each input, copies that launches take turns on.
     inputs: Vec<Vec<DeviceMemory>>,
     outputs: Vec<DeviceMemory>,
+    /// All that outputs point to, with what nothing is written to.
     wanted: Vec<HostTensor>,
     types: Vec<TensorType>,
     bounds: Vec<Bound>,
@@ -114,7 +115,8 @@ impl Lab {
             let copies = (0..n_copies).map(|_| self.upload(operand.bytes()));
             inputs.push(copies.collect::<Result<Vec<_>, _>>()?);
         }
-        let types = problem.spec.output_types();
+        let wanted = problem.spec.stored(wanted, POISON);
+        let types = problem.spec.stored_types();
         let outputs = types
             .iter()
             .map(|ty| DeviceMemory::new(&self.context, ty.n_bytes()));

@@ -66,7 +66,7 @@ fn problems(name: &str, fused: &FusedGraph, x: &HostTensor) -> Vec<Problem> {
         .map(|tensor| match &tensor.source {
             TensorSource::Input(_) => Some(x.clone()),
             TensorSource::Weight(weight) => Some(weight.clone()),
-            TensorSource::Region { .. } => None,
+            TensorSource::Regions => None,
         })
         .collect();
     (0..fused.regions.len())

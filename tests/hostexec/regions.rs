@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test crate uses a part of it")]
 
+use std::collections::BTreeMap;
+
 use rtrt_codegen::ir::{Attr, Attrs, DType, Graph, HostTensor, TensorType, ValueId};
 use rtrt_codegen::kernel::{KernelOptions, KernelSpec};
 use rtrt_codegen::ops::samples::Draw;
@@ -82,6 +84,7 @@ impl Build {
                 kind,
                 body: self.graph,
                 options: KernelOptions::default(),
+                placements: BTreeMap::new(),
             },
             inputs: self.inputs,
         }

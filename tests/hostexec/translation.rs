@@ -93,7 +93,7 @@ fn tensor_map(operand: &str, view: &TiledView) -> String {
 }
 
 /// What memory holds before it is written: not-a-number, or an awkward integer.
-fn poison(case: &Case) -> u8 {
+pub fn poison(case: &Case) -> u8 {
     if case.outputs.iter().any(|ty| ty.dtype.is_float()) {
         0xff
     } else {

@@ -13,7 +13,8 @@ use crate::kernel::body::rebuild::canonical;
 use crate::kernel::body::region::{operands, results};
 use crate::kernel::error::KernelError;
 use crate::kernel::print::expr::{Operand, Printer};
-use crate::kernel::print::types::{storage_type, value_type};
+use crate::kernel::print::store::{is_vector, store_one};
+use crate::kernel::print::types::value_type;
 use crate::kernel::print::vector::{Lane, is_aligned, without};
 use crate::kernel::spec::KernelSpec;
 use crate::ops::{self, Lowering, TileKind};
@@ -279,12 +280,7 @@ impl After {
             if let Some(array) = array {
                 printer.line(&format!("{array}[{counter}] = {value};"));
             } else {
-                let address = printer.index(address);
-                printer.line(&format!(
-                    "{}[{address}] = rt_put<{}>({value});",
-                    to.name,
-                    storage_type(to.dtype)
-                ));
+                store_one(printer, to, address, &value);
             }
         }
         printer.close();
@@ -307,10 +303,8 @@ impl After {
         to: &Operand,
         lane: Lane,
     ) -> (Index, Option<String>) {
-        let address = linearize(&stored.at, &to.dims).recombined(&self.body.vars);
-        let wide = lane.width > 1
-            && address.stride_of(lane.var) == Some(Extent::known(1))
-            && is_aligned(&address, lane);
+        let address = to.address(&stored.at, &self.body.vars);
+        let wide = lane.width > 1 && is_vector(&address, lane);
         let array = wide.then(|| {
             let name = printer.fresh("y");
             printer.line(&format!(

@@ -20,6 +20,18 @@ pub struct Composed {
     /// Variables of the element that is computed, the first ones of the body.
     pub vars: Vec<VarId>,
     pub outputs: Vec<ExprId>,
+    /// Coordinates of the element in each output.
+    pub at: Vec<Vec<Index>>,
+}
+
+impl Composed {
+    /// Where each of `outputs` stores the element.
+    pub fn places(&self, outputs: &[Operand]) -> Vec<Index> {
+        let addresses = outputs.iter().zip(&self.at);
+        addresses
+            .map(|(output, at)| output.address(at, &self.body.vars))
+            .collect()
+    }
 }
 
 /// Composes every output of `spec` at the coordinates that `at` gives for its dims; `extents`
@@ -39,12 +51,19 @@ pub fn compose_at(
         .collect();
     let mut composer = Composer::new(&spec.body);
     let mut outputs = Vec::with_capacity(spec.body.outputs.len());
+    let mut ats = Vec::with_capacity(spec.body.outputs.len());
     for &output in &spec.body.outputs {
         let coordinates = at(&body, &vars, &spec.body.ty(output).dims());
         outputs.push(composer.value(&mut body, output, &coordinates)?);
+        ats.push(coordinates);
     }
     let (body, outputs) = canonical(&body, &vars, &outputs);
-    Ok(Composed { body, vars, outputs })
+    Ok(Composed {
+        body,
+        vars,
+        outputs,
+        at: ats,
+    })
 }
 
 /// Composes over row-major positions `width * vars[0] + vars[1]` of the outputs, which all
@@ -85,23 +104,17 @@ pub fn operands(spec: &KernelSpec) -> Vec<Operand> {
     spec.input_types()
         .iter()
         .enumerate()
-        .map(|(position, ty)| Operand {
-            name: format!("in{position}"),
-            dims: extents(&ty.dims()),
-            dtype: ty.dtype,
-        })
+        .map(|(position, ty)| Operand::whole(format!("in{position}"), ty))
         .collect()
 }
 
-/// The region's outputs as operands `out0`, `out1`, ..
+/// The region's outputs as operands `out0`, `out1`, .., where they are placed.
 pub fn results(spec: &KernelSpec) -> Vec<Operand> {
     spec.output_types()
         .iter()
         .enumerate()
-        .map(|(position, ty)| Operand {
-            name: format!("out{position}"),
-            dims: extents(&ty.dims()),
-            dtype: ty.dtype,
+        .map(|(position, ty)| {
+            Operand::placed(format!("out{position}"), ty, spec.placements.get(&position))
         })
         .collect()
 }

@@ -560,7 +560,7 @@ fn is_zero_at_zero(body: &Body, root: ExprId) -> bool {
 }
 
 fn place(spec: &KernelSpec, output: usize, at: &[Index], body: &Body) -> Index {
-    linearize(at, &results(spec)[output].dims).recombined(&body.vars)
+    results(spec)[output].address(at, &body.vars)
 }
 
 /// Coordinates of every value that has one element per element of `product`, where `product`
@@ -661,6 +661,7 @@ mod tests {
                 kind,
                 body: self.0,
                 options: KernelOptions::default(),
+                placements: BTreeMap::new(),
             })
         }
     }

@@ -9,8 +9,9 @@ use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{BATCH, Contraction, M, N};
 use crate::kernel::gemm::parts::tensors;
 use crate::kernel::print::expr::{Operand, Printer};
+use crate::kernel::print::store::{is_vector, store_one};
 use crate::kernel::print::types::{storage_type, value_type};
-use crate::kernel::print::vector::{Lane, is_aligned, without};
+use crate::kernel::print::vector::{Lane, without};
 use crate::kernel::spec::KernelSpec;
 use crate::tile::{Body, Expr, ExprId, Extent, Index, VarId};
 
@@ -70,8 +71,7 @@ impl Epilogue {
     }
 
     fn is_wide(&self, place: &Index) -> bool {
-        let place = place.recombined(&self.body.vars);
-        place.stride_of(self.lane.var) == Some(Extent::known(1)) && is_aligned(&place, self.lane)
+        is_vector(&place.recombined(&self.body.vars), self.lane)
     }
 
     /// Loads of vectors that no other row reads: what is worth asking for long before it is used.
@@ -224,13 +224,6 @@ pub fn bind_row_sums(printer: &mut Printer<'_>, slots: &[(u8, usize)]) {
     for &(slot, number) in slots {
         printer.bind_accumulator(slot, &format!("row_sums[{number}]"));
     }
-}
-
-/// Stores `value` at `place` of `output`.
-pub fn store_one(printer: &mut Printer<'_>, output: &Operand, place: &Index, value: &str) {
-    let position = printer.index(place);
-    let ty = storage_type(output.dtype);
-    printer.line(&format!("{}[{position}] = rt_put<{ty}>({value});", output.name));
 }
 
 /// The widest vector of columns of at most `widest` that outputs can be stored in.

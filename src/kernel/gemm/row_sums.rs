@@ -4,9 +4,10 @@
 use crate::kernel::body::region::results;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, M};
-use crate::kernel::gemm::epilogue::{bind_row_sums, store_one};
+use crate::kernel::gemm::epilogue::bind_row_sums;
 use crate::kernel::gemm::parts::tensors;
 use crate::kernel::print::expr::Printer;
+use crate::kernel::print::store::store_one;
 use crate::kernel::spec::KernelSpec;
 
 /// Instructions that one element of `a` takes for one sum, its share of the read among them.

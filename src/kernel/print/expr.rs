@@ -8,22 +8,62 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 
-use crate::ir::{Attr, DType};
+use crate::ir::{Attr, DType, Placement, TensorType};
 use crate::kernel::body::free_vars::FreeVars;
 use crate::kernel::body::rebuild::operands;
 use crate::kernel::error::KernelError;
 use crate::kernel::print::types::{float_literal, int_constant, literal, value_type};
 use crate::ops::{self, Lowering};
 use crate::tile::index::linearize;
-use crate::tile::{Atom, Body, Cond, Expr, ExprId, Extent, Index, ReduceOp, Scalar, VarId};
+use crate::tile::{Atom, Body, Cond, Expr, ExprId, Extent, Index, ReduceOp, Scalar, VarId, Vars};
 
-/// A tensor that expressions load from.
+/// A tensor in memory, that expressions load from or whose elements are stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Operand {
     /// Pointer parameter, such as `in0`.
     pub name: String,
+    /// Of what the pointer points to.
     pub dims: Vec<Extent>,
     pub dtype: DType,
+    /// Where the operand begins in it; empty where it is the whole.
+    pub starts: Vec<usize>,
+}
+
+impl Operand {
+    /// A tensor of its own.
+    pub fn whole(name: String, ty: &TensorType) -> Operand {
+        Operand {
+            name,
+            dims: ty.dims().into_iter().map(Extent::from).collect(),
+            dtype: ty.dtype,
+            starts: Vec::new(),
+        }
+    }
+
+    /// A tensor that is a box of what the pointer points to, where `placement` says so.
+    pub fn placed(name: String, ty: &TensorType, placement: Option<&Placement>) -> Operand {
+        let own = Operand::whole(name, ty);
+        let Some(placement) = placement else {
+            return own;
+        };
+        Operand {
+            dims: placement.dims.iter().copied().map(Extent::from).collect(),
+            starts: placement.starts.clone(),
+            ..own
+        }
+    }
+
+    /// Position of the element at coordinates `at`, from the pointer on.
+    pub fn address(&self, at: &[Index], vars: &Vars) -> Index {
+        let starts = self.starts.iter().copied().chain(std::iter::repeat(0));
+        let known = |start| i64::try_from(start).expect("extents fit in i64");
+        let moved: Vec<Index> = at
+            .iter()
+            .zip(starts)
+            .map(|(index, start)| index.plus_known(known(start)))
+            .collect();
+        linearize(&moved, &self.dims).recombined(vars)
+    }
 }
 
 /// Names that are in reach at one nesting level of the text.
@@ -235,7 +275,7 @@ impl<'a> Printer<'a> {
 
     /// Row-major position of `index` in an operand.
     pub fn position(&self, input: u32, index: &[Index]) -> Index {
-        linearize(index, &self.operands[input as usize].dims).recombined(&self.body.vars)
+        self.operands[input as usize].address(index, &self.body.vars)
     }
 
     pub(super) fn operand(&self, input: u32) -> &'a Operand {

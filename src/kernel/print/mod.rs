@@ -2,5 +2,6 @@
 //! and several neighbouring elements at a time in [`vector`].
 
 pub mod expr;
+pub mod store;
 pub mod types;
 pub mod vector;

@@ -5,7 +5,7 @@
 //! output axes and the reduced variables in this frame, whatever their order in memory was. An
 //! axis that reductions only see divided, as channels in groups, counts as two axes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::kernel::body::free_vars::FreeVars;
 use crate::kernel::body::rebuild::{Rebuild, Stage, lone_var, operands as operands_of};
@@ -118,6 +118,7 @@ fn compose_parts(spec: &KernelSpec, number: usize, n_axes: usize, parts: &[Part]
             body
         },
         options: spec.options,
+        placements: BTreeMap::new(),
     };
     let extents: Vec<usize> = parts.iter().map(|part| part.extent).collect();
     compose_at(&one, &extents, |_, vars, _| {

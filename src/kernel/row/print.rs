@@ -7,11 +7,11 @@ use crate::kernel::body::free_vars::values_in;
 use crate::kernel::body::rebuild::Stage;
 use crate::kernel::body::region::operands;
 use crate::kernel::print::expr::{Operand, Printer, identity};
-use crate::kernel::print::types::{storage_type, value_type};
-use crate::kernel::print::vector::{Lane, is_aligned, without};
+use crate::kernel::print::store::{is_vector, store_one};
+use crate::kernel::print::types::value_type;
+use crate::kernel::print::vector::{Lane, without};
 use crate::kernel::row::plan::{RowBody, RowOutput};
 use crate::kernel::spec::KernelSpec;
-use crate::tile::index::linearize;
 use crate::tile::{Expr, ExprId, Extent, Index, ReduceOp, VarId};
 
 /// The accumulator of one stage as C++.
@@ -93,9 +93,8 @@ pub fn prepare_store(
     to: &Operand,
     lane: Lane,
 ) -> Stored {
-    let address = linearize(&output.at, &to.dims).recombined(&rows.body.vars);
-    let wide =
-        lane.width > 1 && address.stride_of(lane.var) == Some(Extent::known(1)) && is_aligned(&address, lane);
+    let address = to.address(&output.at, &rows.body.vars);
+    let wide = lane.width > 1 && is_vector(&address, lane);
     let array = wide.then(|| {
         let name = printer.fresh("y");
         let ty = value_type(rows.body.dtype(output.value));
@@ -109,11 +108,7 @@ pub fn prepare_store(
 pub fn store_lane(printer: &mut Printer<'_>, stored: &Stored, to: &Operand, value: &str, counter: &str) {
     match &stored.array {
         Some(array) => printer.line(&format!("{array}[{counter}] = {value};")),
-        None => {
-            let address = printer.index(&stored.address);
-            let ty = storage_type(to.dtype);
-            printer.line(&format!("{}[{address}] = rt_put<{ty}>({value});", to.name));
-        }
+        None => store_one(printer, to, &stored.address, value),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{COMMON, translation_unit};
 use crate::kernel::print::expr::{Operand, Printer, index_type};
+use crate::kernel::print::store::store_one;
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 use crate::rewrite::RegionKind;
@@ -143,10 +144,9 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
     let all: Vec<Operand> = inputs.iter().chain(&outputs).cloned().collect();
     let mut printer = Printer::new(&composed.body, &all);
     printer.bind(composed.vars[0], "i");
-    for (output, &root) in outputs.iter().zip(&composed.outputs) {
+    for ((output, &root), place) in outputs.iter().zip(&composed.outputs).zip(composed.places(&outputs)) {
         let value = printer.value(root);
-        let ty = crate::kernel::print::types::storage_type(output.dtype);
-        printer.line(&format!("{}[i] = rt_put<{ty}>({value});", output.name));
+        store_one(&mut printer, output, &place, &value);
     }
     let n_elements = spec.output_types().first().map_or(0, TensorType::n_elements);
     let (params, passed) = signature(spec);

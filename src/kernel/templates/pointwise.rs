@@ -11,7 +11,8 @@ use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{COMMON, translation_unit};
 use crate::kernel::print::expr::{Operand, Printer, index_type};
-use crate::kernel::print::vector::Lane;
+use crate::kernel::print::store::{is_vector, store_one};
+use crate::kernel::print::vector::{Lane, without};
 use crate::kernel::source::{Arch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 use crate::tile::{Expr, Extent, Index};
@@ -50,6 +51,9 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         if has_reduction(&composed) {
             return Vec::new();
         }
+        if !stores_vectors(spec, &composed, lane) {
+            continue;
+        }
         for (threads, unroll) in [(256, 1), (128, 1), (128, 2), (256, 4)] {
             if n_elements / width < threads * unroll * 2 && (threads, unroll) != (128, 1) {
                 continue;
@@ -72,11 +76,21 @@ fn widths(spec: &KernelSpec, n_elements: usize) -> Vec<usize> {
     let sizes = || types.iter().map(|ty| ty.dtype.size_bytes());
     let (least, most) = (sizes().min().unwrap_or(4), sizes().max().unwrap_or(4));
     let largest = (16 / least).min(32 / most).max(1);
+    let vectors = spec.placed_vector(n_elements);
     [16, 8, 4, 2, 1]
         .into_iter()
-        .filter(|&width| width <= largest && n_elements.is_multiple_of(width))
+        .filter(|&width| width <= largest && vectors.is_multiple_of(width))
         .take(3)
         .collect()
+}
+
+/// Whether the elements of a thread lie side by side in every output.
+fn stores_vectors(spec: &KernelSpec, composed: &Composed, lane: Lane) -> bool {
+    lane.width == 1
+        || composed
+            .places(&results(spec))
+            .iter()
+            .all(|place| is_vector(place, lane))
 }
 
 fn has_reduction(composed: &Composed) -> bool {
@@ -199,7 +213,10 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
     );
     let (composed, lane) = compose_flat(spec, width)?;
     let n_elements = spec.output_types().first().map_or(0, TensorType::n_elements);
-    if has_reduction(&composed) || !n_elements.is_multiple_of(width) {
+    if has_reduction(&composed)
+        || !n_elements.is_multiple_of(width)
+        || !stores_vectors(spec, &composed, lane)
+    {
         return Err(KernelError::NotAccepted {
             template: TEMPLATE.name,
             reason: format!("{n_elements} elements in vectors of {width}, without reductions"),
@@ -248,20 +265,20 @@ fn body_text(
     let mut printer = Printer::new(&composed.body, all);
     printer.set_depth(depth);
     printer.bind(composed.vars[0], "i");
+    let places = composed.places(outputs);
     if lane.width == 1 {
-        for (output, &root) in outputs.iter().zip(&composed.outputs) {
+        for ((output, &root), place) in outputs.iter().zip(&composed.outputs).zip(places) {
             let value = printer.value(root);
-            let ty = crate::kernel::print::types::storage_type(output.dtype);
-            printer.line(&format!("{}[i] = rt_put<{ty}>({value});", output.name));
+            store_one(&mut printer, output, &place, &value);
         }
         return printer.finish();
     }
     let values = printer.lanes(lane, &composed.outputs);
-    for (output, value) in outputs.iter().zip(values) {
+    for ((output, value), place) in outputs.iter().zip(values).zip(places) {
+        let position = printer.index(&without(&place, lane.var));
         printer.line(&format!(
-            "rt_store<{width}>({} + i * {width}, {value});",
-            output.name,
-            width = lane.width
+            "rt_store<{}>({} + {position}, {value});",
+            lane.width, output.name
         ));
     }
     printer.finish()

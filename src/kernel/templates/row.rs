@@ -12,7 +12,8 @@ use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{COMMON, translation_unit};
 use crate::kernel::print::expr::{Operand, Printer, index_type};
-use crate::kernel::print::types::{storage_type, value_bytes, value_type};
+use crate::kernel::print::store::store_one;
+use crate::kernel::print::types::{value_bytes, value_type};
 use crate::kernel::print::vector::Lane;
 use crate::kernel::row::plan::{RowBody, RowShape, row_body, row_shape};
 use crate::kernel::row::print::{
@@ -484,11 +485,8 @@ impl<'a> Emit<'a> {
         self.printer.open("if (t == 0) {");
         for (output, to) in found {
             let value = self.printer.value(output.value);
-            let address = crate::tile::index::linearize(&output.at, &to.dims).recombined(&rows.body.vars);
-            let address = self.printer.index(&address);
-            let ty = storage_type(to.dtype);
-            self.printer
-                .line(&format!("{}[{address}] = rt_put<{ty}>({value});", to.name));
+            let address = to.address(&output.at, &rows.body.vars);
+            store_one(&mut self.printer, to, &address, &value);
         }
         self.printer.close();
     }

@@ -15,10 +15,11 @@ use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{COMMON, translation_unit};
 use crate::kernel::print::expr::{Operand, Printer, index_type};
-use crate::kernel::print::types::{storage_type, value_bytes, value_type};
+use crate::kernel::print::store::store_one;
+use crate::kernel::print::types::{value_bytes, value_type};
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
-use crate::tile::index::{delinearize, linearize};
+use crate::tile::index::delinearize;
 use crate::tile::{Expr, ExprId, Extent, Index, VarId, Vars};
 
 pub static TEMPLATE: Template = Template {
@@ -293,10 +294,8 @@ fn store_text(
     }
     for (output, &root) in outputs.iter().zip(&turned.composed.outputs) {
         let value = printer.value(root);
-        let address = linearize(&turned.at, &output.dims).recombined(&turned.composed.body.vars);
-        let address = printer.index(&address);
-        let ty = storage_type(output.dtype);
-        printer.line(&format!("{}[{address}] = rt_put<{ty}>({value});", output.name));
+        let address = output.address(&turned.at, &turned.composed.body.vars);
+        store_one(&mut printer, output, &address, &value);
     }
     printer.finish()
 }

@@ -14,11 +14,11 @@ use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{COMMON, translation_unit};
 use crate::kernel::print::expr::{Operand, Printer, index_type};
+use crate::kernel::print::store::is_vector;
 use crate::kernel::print::types::{value_bytes, value_type};
 use crate::kernel::print::vector::{Lane, is_aligned, without};
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
-use crate::tile::index::linearize;
 use crate::tile::{Expr, ExprId, Extent, Index, VarId};
 
 pub static TEMPLATE: Template = Template {
@@ -217,9 +217,8 @@ fn lane(composed: &Composed, at: usize, width: usize) -> Lane {
 fn addresses(spec: &KernelSpec, at: &[Index], composed: &Composed, width: usize) -> Option<Vec<Index>> {
     let lane = lane(composed, 4, width);
     let address = |output: &Operand| {
-        let address = linearize(at, &output.dims).recombined(&composed.body.vars);
-        let wide = address.stride_of(lane.var) == Some(Extent::known(1)) && is_aligned(&address, lane);
-        wide.then(|| without(&address, lane.var))
+        let address = output.address(at, &composed.body.vars);
+        is_vector(&address, lane).then(|| without(&address, lane.var))
     };
     results(spec).iter().map(address).collect()
 }
