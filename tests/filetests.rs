@@ -189,7 +189,9 @@ fn rewrite(case: &Case, line: &str) -> Result<(), Failed> {
     for (position, region) in fused.regions.iter().enumerate() {
         let ops: Vec<&str> = region.body.nodes.iter().map(|node| node.op).collect();
         let label = if position == 0 { "regions:" } else { "        " };
-        found.push_str(&format!("{label} {:?}({})\n", region.kind, ops.join(", ")));
+        let places: Vec<String> = region.placements.values().map(|own| format!(" {own}")).collect();
+        let (kind, places) = (region.kind, places.concat());
+        found.push_str(&format!("{label} {kind:?}({}){places}\n", ops.join(", ")));
     }
     case.expect(&found)
 }

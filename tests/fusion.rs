@@ -256,3 +256,48 @@ fn squeeze_and_excite_scales_in_the_product_behind_it() {
     });
     assert_eq!(scaled.count(), 1);
 }
+
+/// A U: what goes down is kept for the way up, and pooled, too.
+#[test]
+fn a_skip_connection_is_no_kernel() {
+    let fused = fused(
+        "graph g(x: f32[1,8,8,8], a: f32[16,8,3,3], b: f32[16,16,3,3], c: f32[8,32,3,3], u: f32[16,16,2,2]) {
+           s = relu(conv[strides=[1,1], pads=[1,1,1,1], dilations=[1,1]](x, a))
+           p = max_pool[kernel_shape=[2,2], strides=[2,2], pads=[0,0,0,0], dilations=[1,1]](s)
+           h = relu(conv[strides=[1,1], pads=[1,1,1,1], dilations=[1,1]](p, b))
+           up = conv_transpose[strides=[2,2], pads=[0,0,0,0], dilations=[1,1], output_padding=[0,0]](h, u)
+           return conv[strides=[1,1], pads=[1,1,1,1], dilations=[1,1]](concat[axis=1](s, up), c) as \"y\"
+         }",
+        &["conv_channels_last"],
+    );
+    assert_eq!(n_concatenations(&fused), 0, "{:?}", kinds(&fused));
+    let boxes: usize = fused.regions.iter().map(|region| region.placements.len()).sum();
+    assert_eq!(boxes, 2);
+}
+
+/// A bottleneck of YOLO: both halves of a split, and what a chain makes of the second.
+#[test]
+fn split_halves_and_what_follows_them_are_joined_in_place() {
+    let fused = fused(
+        "graph g(x: f32[1,16,4,4]) {
+           t = swish(conv[strides=[1,1], pads=[0,0,0,0], dilations=[1,1]](x, f32[32,16,1,1]{0.1 ..}))
+           a = slice[starts=[0,0,0,0], ends=[1,16,4,4], steps=[1,1,1,1]](t)
+           b = slice[starts=[0,16,0,0], ends=[1,32,4,4], steps=[1,1,1,1]](t)
+           h = swish(conv[strides=[1,1], pads=[1,1,1,1], dilations=[1,1]](b, f32[16,16,3,3]{0.02 ..}))
+           c = add(b, swish(conv[strides=[1,1], pads=[1,1,1,1], dilations=[1,1]](h, f32[16,16,3,3]{0.01 ..})))
+           return swish(conv[strides=[1,1], pads=[0,0,0,0], dilations=[1,1]](concat[axis=1](a, b, c), f32[8,48,1,1]{0.05 ..})) as \"y\"
+         }",
+        &["conv_channels_last"],
+    );
+    assert_eq!(n_concatenations(&fused), 0, "{:?}", kinds(&fused));
+    let loops = kinds(&fused)
+        .into_iter()
+        .filter(|kind| *kind != RegionKind::Pointwise);
+    assert_eq!(loops.count(), 4);
+    assert!(fused.regions.len() <= 5, "{:?}", kinds(&fused));
+}
+
+fn n_concatenations(fused: &FusedGraph) -> usize {
+    let nodes = fused.regions.iter().flat_map(|region| &region.body.nodes);
+    nodes.filter(|node| node.op == "concat").count()
+}

@@ -557,12 +557,22 @@ fn elements_and_rows_in_boxes() {
 
 #[test]
 fn products_in_boxes() {
-    check_in_turns(&in_boxes(products::epilogues(DType::F16)), "gemm_mma", SM_90, SUMS);
+    check_in_turns(
+        &in_boxes(products::epilogues(DType::F16)),
+        "gemm_mma",
+        SM_90,
+        SUMS,
+    );
     check_in_turns(&in_boxes(products::tails(DType::F16)), "gemm_mma", SM_90, SUMS);
     check_in_turns(&in_boxes(products::batches(DType::F16)), "gemm_mma", SM_90, SUMS);
     check_in_turns(&in_boxes(products::tails(DType::F32)), "gemm_simt", SM_90, SUMS);
     check_in_turns(&in_boxes(products::tiled(DType::F16)), "gemm_wgmma", SM_90, SUMS);
-    check_in_turns(&in_boxes(products::normalised(DType::F16)), "gemm_mma", SM_90, SUMS);
+    check_in_turns(
+        &in_boxes(products::normalised(DType::F16)),
+        "gemm_mma",
+        SM_90,
+        SUMS,
+    );
     check_in_turns(&in_boxes(products::skinny(DType::F16)), "gemv", SM_90, 2.0 * SUMS);
     let deep = in_boxes(products::deep(DType::F16));
     check_sums(&deep, "gemm_mma", SM_90, 2, 2.0 * SUMS);
@@ -581,7 +591,22 @@ fn windows_and_attention_in_boxes() {
     check_template(&in_boxes(window_regions::pools(false)), "window_taps", SM_90, 1);
     check_template(&in_boxes(window_regions::transposed()), "window_taps", SM_90, 1);
     check_template(&in_boxes(attention_regions::half()), "attention_mma", SM_90, 1);
-    check_template(&in_boxes(attention_regions::of_groups()), "attention_wgmma", SM_90, 1);
+    check_template(
+        &in_boxes(attention_regions::of_groups()),
+        "attention_wgmma",
+        SM_90,
+        1,
+    );
     check_template(&in_boxes(attention_regions::wide()), "attention_simt", SM_90, 1);
-    check_template(&in_boxes(attention_regions::decode()), "attention_decode", SM_90, 1);
+    check_template(
+        &in_boxes(attention_regions::decode()),
+        "attention_decode",
+        SM_90,
+        1,
+    );
+}
+
+#[test]
+fn regions_of_joined_graphs() {
+    check_some(placed_regions::of_graphs(0..40), 2);
 }

@@ -37,6 +37,14 @@ pub static CONCAT: OpDef = OpDef {
     ..GATHER_BASE
 };
 
+/// As `concat`, where the operands are written into the result: what computes them stores them
+/// there, and those of which that cannot be are copied.
+pub static JOIN: OpDef = OpDef {
+    name: "join",
+    lower: Lowering::Tile(TileKind::Other, tile_concat),
+    ..CONCAT
+};
+
 /// `x` with `before` and `after` elements more on each axis (fewer where negative). `mode` says
 /// what they are: `constant` (the scalar `value`, or zero), `edge`, `reflect` or `wrap`.
 pub static PAD: OpDef = OpDef {
@@ -689,4 +697,4 @@ fn sample_gather_nd(seed: u64) -> Option<Sample> {
     samples::sample(vec![x, index], attrs)
 }
 
-pub static OPS: &[&OpDef] = &[&CONCAT, &PAD, &TILE, &GATHER, &GATHER_ELEMENTS, &GATHER_ND];
+pub static OPS: &[&OpDef] = &[&CONCAT, &JOIN, &PAD, &TILE, &GATHER, &GATHER_ELEMENTS, &GATHER_ND];

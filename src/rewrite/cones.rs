@@ -11,6 +11,7 @@ use super::contract::{Cone, Shape};
 use super::cost::{DeviceRates, as_f64, work_of};
 use super::limits::Limits;
 use super::net::{Net, Use};
+use super::parts::{JOIN, placing_us, selecting_us};
 use super::regions::RegionKind;
 use crate::ops::TileKind;
 
@@ -110,7 +111,13 @@ impl Grower<'_> {
         }
         let wider: Vec<Candidate> = found.iter().filter_map(|own| self.with_statistics(own)).collect();
         found.extend(wider);
-        undominated(found)
+        // A join that moves nothing says by how much a kernel that does would lose.
+        let (joins, kernels): (Vec<Candidate>, Vec<Candidate>) = found
+            .into_iter()
+            .partition(|candidate| self.is_join(root, &candidate.inlined));
+        let mut kept = undominated(kernels);
+        kept.extend(undominated(joins));
+        kept
     }
 
     /// A product that also writes the statistics of its rows that others read: they are taken
@@ -224,6 +231,12 @@ impl Grower<'_> {
         is_new
     }
 
+    fn is_join(&self, root: usize, inlined: &BTreeMap<usize, usize>) -> bool {
+        inlined
+            .get(&root)
+            .is_some_and(|&expr| self.net.exprs[expr].op == JOIN)
+    }
+
     /// The candidate of a cone; `None` where it reads what is only computed later.
     fn candidate(
         &self,
@@ -248,20 +261,23 @@ impl Grower<'_> {
         if needs.last().is_some_and(|&last| last >= first) {
             return None;
         }
-        let work = work_of(
-            self.net,
-            &outputs,
-            &inlined,
-            |tensor| once.contains(&tensor),
-            self.device,
-        );
+        let (bound_us, bytes) = if self.is_join(root, &inlined) {
+            (placing_us(self.net, root, &inlined, self.device)?, 0.0)
+        } else {
+            let once = |tensor| once.contains(&tensor);
+            let work = work_of(self.net, &outputs, &inlined, once, self.device);
+            (
+                work.bound_us(self.device) + selecting_us(self.net, &inlined),
+                work.bytes,
+            )
+        };
         Some(Candidate {
             kind,
             root,
             outputs,
             needs,
-            bound_us: work.bound_us(self.device),
-            bytes: work.bytes,
+            bound_us,
+            bytes,
             inlined,
         })
     }

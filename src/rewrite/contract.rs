@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cost::DeviceRates;
 use super::net::{Net, NetExpr, Use};
+use super::parts::JOIN;
 use super::regions::RegionKind;
 use crate::ir::{Attr, DType};
 use crate::ops::TileKind;
@@ -18,6 +19,8 @@ const BIJECTIONS: [&str; 2] = ["reshape", "transpose"];
 const CONVERSION: &str = "cast";
 /// The one op of `TileKind::Other` that has a template of its own.
 const ATTENTION: &str = "attention";
+/// Views of tensors that may be parts of a join.
+const PLACED_VIEWS: [&str; 2] = ["reshape", "slice"];
 /// Row operators whose result at one place depends on the place, not on the row alone.
 const SCANS: [&str; 2] = ["cum_sum", "cum_prod"];
 
@@ -85,6 +88,7 @@ impl Cone<'_> {
                 TileKind::Other if self.expr(*anchor).op == ATTENTION => {
                     self.around(*anchor, RegionKind::Attention)?
                 }
+                TileKind::Other if self.expr(*anchor).op == JOIN => self.joined(*anchor)?,
                 TileKind::Other => self.alone(*anchor)?,
                 TileKind::Map | TileKind::View | TileKind::Index => return None,
             },
@@ -110,6 +114,25 @@ impl Cone<'_> {
     /// An op that no other op may join.
     fn alone(&self, anchor: usize) -> Option<Shape> {
         (self.inlined.len() == 1).then(|| Shape {
+            kind: RegionKind::Other,
+            after: BTreeSet::from([anchor]),
+            row: None,
+        })
+    }
+
+    /// A join, and one view between it and each operand.
+    fn joined(&self, anchor: usize) -> Option<Shape> {
+        let operands: BTreeSet<usize> = self.expr(anchor).uses().map(|operand| operand.tensor).collect();
+        let is_view = |tensor: usize| {
+            let expr = self.expr(tensor);
+            let reads_memory = || {
+                expr.uses()
+                    .all(|operand| !self.inlined.contains_key(&operand.tensor))
+            };
+            PLACED_VIEWS.contains(&expr.op) && operands.contains(&tensor) && reads_memory()
+        };
+        let mut others = self.inlined.keys().filter(|&&tensor| tensor != anchor);
+        (anchor == self.root && others.all(|&tensor| is_view(tensor))).then(|| Shape {
             kind: RegionKind::Other,
             after: BTreeSet::from([anchor]),
             row: None,

@@ -11,6 +11,7 @@ use super::extract::{self, Names};
 use super::fold::Folder;
 use super::frontier;
 use super::limits::Limits;
+use super::place::place;
 use super::prepack::prepack;
 use super::regions::{FusedGraph, RuleUse};
 use super::rule_set::RuleSet;
@@ -61,6 +62,7 @@ pub fn fuse_canonical(
     };
     let mut folder = Folder::new(&net, &terms.terms.analysis.interner.weights);
     let mut fused = extract::extract(&net, &chosen, &mut folder, &names, device)?;
+    place(&mut fused);
     prepack(&mut fused);
     Ok(fused)
 }

@@ -24,6 +24,8 @@ pub mod language;
 pub mod limits;
 pub mod match_graph;
 pub mod net;
+mod parts;
+mod place;
 mod prepack;
 pub mod probe;
 mod ranges;

@@ -156,3 +156,84 @@ fn slice(builder: &mut GraphBuilder, x: ValueId, starts: [i64; 2], ends: [i64; 2
         .with("steps", ints(&[1, 1]));
     builder.op("slice", &[x], attrs)
 }
+
+/// A drawn graph of about `n_nodes` ops in which half of the values are concatenations, of values that
+/// others read, too: of slices, of inputs and constants, of one value twice, of concatenations.
+pub fn joined_graph(n_nodes: usize, seed: u64) -> GraphBuilder {
+    const MOST_ELEMENTS: usize = 400;
+    let mut builder = GraphBuilder::new("joined", seed);
+    let mut draw = Draw::new(seed ^ 0x1015);
+    let first = builder.input(&[4, 8]);
+    let mut values = vec![first, builder.input(&[4, 3]), builder.weight(&[4, 2])];
+    while builder.graph.nodes.len() < n_nodes {
+        let recent = values.len().min(6);
+        let pick = |draw: &mut Draw, values: &[ValueId]| values[values.len() - 1 - draw.below(recent)];
+        let value = pick(&mut draw, &values);
+        let next = if draw.below(2) == 0 {
+            let mut parts: Vec<ValueId> = (0..1 + draw.below(3)).map(|_| pick(&mut draw, &values)).collect();
+            parts.push(value);
+            joined(&mut builder, &mut draw, &parts)
+        } else {
+            Some(computed(&mut builder, &mut draw, value))
+        };
+        let fits = |value: &ValueId| builder.graph.ty(*value).n_elements() <= MOST_ELEMENTS;
+        values.extend(next.filter(fits));
+    }
+    let last = builder.graph.nodes.len() - 1;
+    for node in [last, last - draw.below(last), draw.below(last)] {
+        let value = builder.graph.nodes[node].results[0];
+        builder.output(value);
+    }
+    builder
+}
+
+/// `parts` joined along an axis in which alone they differ.
+fn joined(builder: &mut GraphBuilder, draw: &mut Draw, parts: &[ValueId]) -> Option<ValueId> {
+    let axis = usize::from(draw.below(4) > 0);
+    let other = |value: &ValueId| builder.graph.ty(*value).dims()[1 - axis];
+    let parts: Vec<ValueId> = parts
+        .iter()
+        .copied()
+        .filter(|part| other(part) == other(&parts[0]))
+        .collect();
+    let attrs = Attrs::new().with("axis", Attr::Int(i64::try_from(axis).expect("two axes")));
+    (parts.len() > 1).then(|| builder.op("concat", &parts, attrs))
+}
+
+/// A value with other numbers of columns or in two halves, or with one function of each element or row.
+fn computed(builder: &mut GraphBuilder, draw: &mut Draw, x: ValueId) -> ValueId {
+    let dims = builder.graph.ty(x).dims();
+    let size = |extent: usize| i64::try_from(extent).expect("small");
+    match draw.below(6) {
+        0 => builder.plain("tanh", &[x]),
+        1 => builder.op("softmax", &[x], Attrs::new().with("axis", Attr::Int(1))),
+        2 => {
+            let (rows, columns) = (size(dims[0]), size(dims[1]));
+            let half = columns / 2;
+            let (left, right) = (
+                slice(builder, x, [0, 0], [rows, half]),
+                slice(builder, x, [0, half], [rows, columns]),
+            );
+            let right = builder.plain("tanh", &[right]);
+            let own = slice(builder, x, [0, half], [rows, columns]);
+            let parts: &[ValueId] = if half == 0 {
+                &[own, right]
+            } else {
+                &[left, own, right]
+            };
+            builder.op("concat", parts, Attrs::new().with("axis", Attr::Int(1)))
+        }
+        3 => {
+            let shape = ints(&[size(dims[1]), size(dims[0])]);
+            let moved = builder.op("reshape", &[x], Attrs::new().with("shape", shape));
+            let moved = builder.plain("sigmoid", &[moved]);
+            let shape = ints(&[size(dims[0]), size(dims[1])]);
+            builder.op("reshape", &[moved], Attrs::new().with("shape", shape))
+        }
+        _ => {
+            let columns = [3, 4, 8][draw.below(3)];
+            let w = builder.weight(&[dims[1], columns]);
+            builder.plain("matmul", &[x, w])
+        }
+    }
+}

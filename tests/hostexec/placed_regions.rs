@@ -1,6 +1,10 @@
 //! Regions whose outputs are boxes of larger tensors.
 
 use rtrt_codegen::ir::Placement;
+use rtrt_codegen::kernel::{KernelOptions, KernelSpec};
+use rtrt_codegen::ops::samples::Draw;
+use rtrt_codegen::rewrite::{DeviceRates, RuleSet, fuse};
+use rtrt_codegen::testing::builder::joined_graph;
 
 use crate::regions::Problem;
 
@@ -21,7 +25,11 @@ fn in_box(mut problem: Problem, turn: usize) -> Problem {
             continue;
         }
         // Mostly along the last axis, as channels are joined.
-        let axis = if turn % 3 == 2 { turn / 3 % dims.len() } else { dims.len() - 1 };
+        let axis = if turn % 3 == 2 {
+            turn / 3 % dims.len()
+        } else {
+            dims.len() - 1
+        };
         let (before, behind) = MARGINS[(turn + number) % MARGINS.len()];
         let mut placement = Placement {
             starts: vec![0; dims.len()],
@@ -33,4 +41,26 @@ fn in_box(mut problem: Problem, turn: usize) -> Problem {
         problem.spec.placements.insert(number, placement);
     }
     problem
+}
+
+/// The regions of drawn graphs of concatenations that read or write boxes.
+pub fn of_graphs(seeds: std::ops::Range<u64>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for seed in seeds {
+        let graph = joined_graph(20, seed).graph;
+        let fused = fuse(&graph, RuleSet::builtin(), DeviceRates::for_sm(90)).unwrap();
+        let mut draw = Draw::new(seed);
+        for (number, region) in fused.regions.iter().enumerate() {
+            let spec = KernelSpec::of_region(region, KernelOptions::default());
+            let types = spec.input_types();
+            if !spec.placements.is_empty() || spec.ops().contains(&"slice") {
+                problems.push(Problem {
+                    label: format!("region {number} of seed {seed}"),
+                    inputs: types.iter().map(|ty| draw.tensor(ty.dtype, &ty.dims())).collect(),
+                    spec,
+                });
+            }
+        }
+    }
+    problems
 }

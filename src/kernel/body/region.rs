@@ -113,9 +113,7 @@ pub fn results(spec: &KernelSpec) -> Vec<Operand> {
     spec.output_types()
         .iter()
         .enumerate()
-        .map(|(position, ty)| {
-            Operand::placed(format!("out{position}"), ty, spec.placements.get(&position))
-        })
+        .map(|(position, ty)| Operand::placed(format!("out{position}"), ty, spec.placements.get(&position)))
         .collect()
 }
 

@@ -144,7 +144,11 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
     let all: Vec<Operand> = inputs.iter().chain(&outputs).cloned().collect();
     let mut printer = Printer::new(&composed.body, &all);
     printer.bind(composed.vars[0], "i");
-    for ((output, &root), place) in outputs.iter().zip(&composed.outputs).zip(composed.places(&outputs)) {
+    for ((output, &root), place) in outputs
+        .iter()
+        .zip(&composed.outputs)
+        .zip(composed.places(&outputs))
+    {
         let value = printer.value(root);
         store_one(&mut printer, output, &place, &value);
     }

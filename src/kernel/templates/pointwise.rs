@@ -213,9 +213,7 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
     );
     let (composed, lane) = compose_flat(spec, width)?;
     let n_elements = spec.output_types().first().map_or(0, TensorType::n_elements);
-    if has_reduction(&composed)
-        || !n_elements.is_multiple_of(width)
-        || !stores_vectors(spec, &composed, lane)
+    if has_reduction(&composed) || !n_elements.is_multiple_of(width) || !stores_vectors(spec, &composed, lane)
     {
         return Err(KernelError::NotAccepted {
             template: TEMPLATE.name,
