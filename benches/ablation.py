@@ -29,7 +29,7 @@ SHAPES = {
     "bert_base": "input_ids:1x128,attention_mask:1x128",
     "gpt2": "input_ids:1x128",
 }
-ALL_TAGS = ["quantization", "canonical", "recognize", "algebra", "layout", "horizontal", "vertical"]
+ALL_TAGS = ["quantization", "canonical", "recognize", "algebra", "layout", "horizontal", "vertical", "placement"]
 # Heading of a column, and the tags of the rules that are left out.
 COLUMNS = [
     ("all rules", []),

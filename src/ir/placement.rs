@@ -78,16 +78,15 @@ impl Placement {
             };
         };
         let mut starts = vec![0];
-        for axis in 0..dims.len() {
-            let extent = if axis == last { 1 } else { dims[axis] };
+        for (axis, &own) in dims.iter().enumerate() {
+            let extent = if axis == last { 1 } else { own };
             let steps = self.starts[axis]..self.starts[axis] + extent;
             let below = |at: usize| steps.clone().map(move |step| at * self.dims[axis] + step);
             starts = starts.into_iter().flat_map(below).collect();
         }
-        starts.iter_mut().for_each(|at| *at *= size);
         Runs {
             bytes: dims[last] * size,
-            starts,
+            starts: starts.into_iter().map(|at| at * size).collect(),
         }
     }
 }
