@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 pub use super::devices::DeviceRates;
 use super::language::{def_of, kind_of};
 use super::net::{Net, NetExpr, NetSource};
-use crate::ir::{Attrs, TensorType};
+use crate::ir::{Attrs, DType, TensorType};
 use crate::ops::{TileKind, Tolerance};
 
 /// Scalar operations of one element of an op: transcendental functions count as several,
@@ -118,7 +118,7 @@ pub fn work_of(
         let expr = &net.exprs[expr];
         let is_statistic = expr.kind == TileKind::Reduce;
         let repeats = if is_statistic { repeats } else { 1.0 };
-        work.compute_us += repeats * compute_us(net, expr, times, device);
+        work.compute_us += repeats * compute_us(net, expr, inlined, times, device);
         for operand in expr.uses() {
             *reads.entry(operand.tensor).or_default() += reads_of(net, expr, operand.tensor, times, own);
         }
@@ -153,7 +153,13 @@ fn statistic_repeats(net: &Net, inlined: &BTreeMap<usize, usize>) -> f64 {
     columns.map_or(1.0, |columns| as_f64(columns.div_ceil(TILE_COLUMNS)))
 }
 
-fn compute_us(net: &Net, expr: &NetExpr, times: f64, device: &DeviceRates) -> f64 {
+fn compute_us(
+    net: &Net,
+    expr: &NetExpr,
+    inlined: &BTreeMap<usize, usize>,
+    times: f64,
+    device: &DeviceRates,
+) -> f64 {
     match expr.kind {
         TileKind::Map | TileKind::View | TileKind::Index => times * expr.flops / device.scalar_rate(),
         TileKind::Reduce => expr.flops / device.scalar_rate(),
@@ -162,8 +168,27 @@ fn compute_us(net: &Net, expr: &NetExpr, times: f64, device: &DeviceRates) -> f6
                 .uses()
                 .next()
                 .map_or(expr.results[0], |operand| operand.tensor);
-            expr.flops / device.matrix_rate(net.tensors[first].ty.dtype)
+            expr.flops / device.matrix_rate(kind_in_memory(net, inlined, first))
         }
+    }
+}
+
+/// The kind that a product reads an operand in: of what it converts while it is staged, where that is
+/// a byte, which instructions multiply as it is.
+fn kind_in_memory(net: &Net, inlined: &BTreeMap<usize, usize>, operand: usize) -> DType {
+    let own = net.tensors[operand].ty.dtype;
+    let mut tensor = operand;
+    while let Some(&expr) = inlined.get(&tensor) {
+        let expr = &net.exprs[expr];
+        let passes = expr.op == "cast" || matches!(expr.kind, TileKind::View);
+        let Some(source) = expr.uses().next().filter(|_| passes) else {
+            break;
+        };
+        tensor = source.tensor;
+    }
+    match net.tensors[tensor].ty.dtype {
+        byte @ (DType::I8 | DType::F8E4M3) => byte,
+        _ => own,
     }
 }
 

@@ -53,8 +53,14 @@ struct Found {
 fn weight_of_product(fused: &FusedGraph, region: &Region) -> Option<Found> {
     let body = &region.body;
     let product = body.nodes.iter().find(|node| is_product(node))?;
-    let operand = |position: usize| Some(converted_input(body, product.operands.get(position).copied()??));
-    let (x, input) = (operand(0)??, operand(1)??);
+    let operand = |position: usize, views: bool| {
+        Some(converted_input(
+            body,
+            product.operands.get(position).copied()??,
+            views,
+        ))
+    };
+    let (x, input) = (operand(0, true)??, operand(1, false)??);
     let kind = body.ty(x).dtype;
     let number = body.inputs.iter().position(|&own| own == input)?;
     let tensor = region.inputs[number];
@@ -78,11 +84,12 @@ fn is_product(node: &Node) -> bool {
     is_loop && matches!(node.op, "matmul" | "conv_nhwc")
 }
 
-/// The input that `value` is, converted at most.
-fn converted_input(body: &Graph, value: ValueId) -> Option<ValueId> {
+/// The input that `value` is, converted at most, and under other dims or axes where `views`.
+fn converted_input(body: &Graph, value: ValueId, views: bool) -> Option<ValueId> {
     let mut value = value;
     while let Some((_, node)) = body.producer(value) {
-        if node.op != "cast" {
+        let passes = node.op == "cast" || (views && matches!(node.op, "reshape" | "transpose"));
+        if !passes {
             return None;
         }
         value = node.operands.first().copied().flatten()?;
