@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
-"""Judges 8-bit engines on the GPU of this machine: accuracy of small trained networks, speed of ResNet-50.
+"""Judges 8-bit engines on the GPU of this machine: accuracy of small trained networks, speed of ResNet-50
+and of single products.
 
     precision.py --bin target/release/rtrt-codegen --models MODELS [--tests tests/precision] [--batch 32]
 
 The networks of tests/precision tell held-out digits on the GPU and on the CPU, in each precision with all
 layers in it. ResNet-50 (MODELS as in models.py, seeded weights, ranges from two seeded images) is timed in
-f16, and in f16 and i8 with the layers that are predicted to gain, and with all layers.
+f16, and in f16 and i8 with the layers that are predicted to gain, and with all layers; --kernels adds the
+slowest kernels of each. Products of drawn operands are timed in f16, i8 and f8e4m3, those of one row with
+weights of 8 bits; a sum of 4096 terms in f8e4m3 is compared with the CPU's. --sections picks some of
+accuracy, resnet50, products.
 """
 from __future__ import annotations
 
@@ -16,6 +20,8 @@ import subprocess
 import tempfile
 
 import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 from models import prepare
 
@@ -56,7 +62,21 @@ def accuracy(args, work):
             print(f"{network:10} {name:22} right of {len(labels)}: {right}, GPU and CPU differ by {off:.2e}", flush=True)
 
 
-def speed(args, work):
+def timed(args, label, model, flags, work):
+    """Median time of an engine in microseconds, which is printed with its size."""
+    engine = work / "timed.engine"
+    tune = ["--tune", "--timingCacheFile", work / "timings"] if args.tune else []
+    call([args.bin, "compile", model, "--arch", args.arch, "-o", engine, *flags, *tune])
+    profile = ["--dumpProfile"] if args.kernels else []
+    report = json.loads(call([args.bin, "bench", engine, "--json", "--duration", "0.2", *profile]))
+    print(f"{label:44} {report['median_us']:9.1f} us, predicted {report['predicted_us']:9.1f}, {engine.stat().st_size / 1e6:.1f} MB", flush=True)
+    slowest = sorted(report["kernels"], key=lambda kernel: -kernel["alone_us"]) if args.kernels else []
+    for kernel in slowest[:args.kernels]:
+        print(f"    {kernel['alone_us']:8.2f} us  {kernel['name']}", flush=True)
+    return report["median_us"]
+
+
+def resnet50(args, work):
     model = prepare(args.models / "resnet50", work)
     images = np.random.default_rng(1).standard_normal((2, 3, 224, 224)).astype(np.float32)
     np.savez(work / "images.npz", image=images)
@@ -64,11 +84,79 @@ def speed(args, work):
     call([args.bin, "calibrate", model / "model.onnx", "--calib", work / "images.npz", "-o", cache])
     int8 = ["--fp16", "--int8", "--calib", cache]
     shapes = ["--shapes", f"image:{args.batch}x3x224x224"]
-    for name, flags in {"fp16": ["--fp16"], "int8 where predicted": int8, "int8": [*int8, "--layerPrecisions", "*:int8"]}.items():
-        engine = work / "resnet50.engine"
-        call([args.bin, "compile", model / "model.onnx", "--arch", args.arch, "-o", engine, *shapes, *flags])
-        report = json.loads(call([args.bin, "bench", engine, "--json"]))
-        print(f"resnet50 batch {args.batch} {name:22} {report['median_us']:9.1f} us, {engine.stat().st_size / 1e6:.1f} MB", flush=True)
+    cases = {"fp16": ["--fp16"], "int8 where predicted": int8, "int8": [*int8, "--layerPrecisions", "*:int8"]}
+    times = {
+        name: timed(args, f"resnet50 batch {args.batch} {name}", model / "model.onnx", [*shapes, *flags], work)
+        for name, flags in cases.items()
+    }
+    for name in list(cases)[1:]:
+        print(f"resnet50 batch {args.batch} {name}: {times['fp16'] / times[name]:.2f} times the speed of fp16", flush=True)
+
+
+F16, I8, F8 = TensorProto.FLOAT16, TensorProto.INT8, TensorProto.FLOAT8E4M3FN
+
+
+def drawn(kind, dims, name):
+    """A weight of `kind`; floats of 8 bits have sizes of at most 1."""
+    generator = np.random.default_rng(2)
+    if kind == F16:
+        return numpy_helper.from_array(generator.standard_normal(dims).astype(np.float16), name)
+    if kind == I8:
+        return numpy_helper.from_array(generator.integers(-127, 128, dims, dtype=np.int8), name)
+    codes = generator.integers(0, 0x39, dims, dtype=np.uint8) | generator.integers(0, 2, dims, dtype=np.uint8) << 7
+    return helper.make_tensor(name, kind, dims, codes.tobytes(), raw=True)
+
+
+def product(kind, rows, size, path, x_kind=None):
+    """A model that multiplies rows of `x_kind`, stored as `kind`, with a square weight."""
+    weights, nodes = [drawn(kind, (size, size), "w")], []
+    a, b = "x", "w"
+    if kind != F16:
+        scale = numpy_helper.from_array(np.float32(0.01), "scale")
+        weights += [scale, helper.make_tensor("zero", kind, [], b"\0", raw=True)]
+        if x_kind:
+            nodes.append(helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.FLOAT))
+            nodes.append(helper.make_node("QuantizeLinear", ["wide", "scale", "zero"], ["q"]))
+            a = "q"
+        nodes.append(helper.make_node("DequantizeLinear", [a, "scale", "zero"], ["a"]))
+        nodes.append(helper.make_node("DequantizeLinear", ["w", "scale", "zero"], ["b"]))
+        a, b = "a", "b"
+    nodes.append(helper.make_node("MatMul", [a, b], ["product"]))
+    nodes.append(helper.make_node("Cast", ["product"], ["y"], to=F16))
+    inputs = [helper.make_tensor_value_info("x", x_kind or kind, [rows, size])]
+    outputs = [helper.make_tensor_value_info("y", F16, [rows, size])]
+    graph = helper.make_graph(nodes, "product", inputs, outputs, weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
+
+
+def products(args, work):
+    model = work / "product.onnx"
+    for size in (4096, 8192):
+        times = {}
+        for name, kind in {"fp16": F16, "int8": I8, "fp8": F8}.items():
+            product(kind, size, size, model)
+            times[name] = timed(args, f"product {size} x {size} x {size} {name}", model, [], work)
+        speeds = [f"{name} {times['fp16'] / us:.2f}" for name, us in times.items()]
+        print(f"    speed beside fp16: {', '.join(speeds)}", flush=True)
+    for size in (4096, 8192):
+        product(F16, 1, size, model)
+        bytes_alone = ["--fp16", "--int8-weights", "--layerPrecisions", "*:int8-weights"]
+        times = [
+            timed(args, f"row times {size} x {size} {name}", model, flags, work)
+            for name, flags in {"fp16": ["--fp16"], "int8 weights": bytes_alone}.items()
+        ]
+        print(f"    int8 weights {times[0] / times[1]:.2f} times fp16", flush=True)
+    product(F8, 256, 4096, model, x_kind=F16)
+    np.savez(work / "x.npz", x=np.random.default_rng(3).uniform(0, 0.02, (256, 4096)).astype(np.float16))
+    found = []
+    for device in ("cpu", "cuda:0"):
+        call([args.bin, "run", model, "--inputs", work / "x.npz", "--outputs", work / "y.npz", "--device", device])
+        found.append(np.load(work / "y.npz")["y"].astype(np.float64))
+    off = np.linalg.norm(found[0] - found[1]) / np.linalg.norm(found[0])
+    print(f"sums of 4096 products of fp8: GPU and CPU differ by {off:.2e} (relative, 2-norm)", flush=True)
+
+
+SECTIONS = {"accuracy": accuracy, "resnet50": resnet50, "products": products}
 
 
 def main():
@@ -76,14 +164,17 @@ def main():
     parser.add_argument("--bin", type=pathlib.Path, required=True)
     parser.add_argument("--models", type=pathlib.Path)
     parser.add_argument("--tests", type=pathlib.Path, default=pathlib.Path("tests/precision"))
+    parser.add_argument("--sections", default=",".join(SECTIONS))
+    parser.add_argument("--kernels", type=int, default=0)
+    parser.add_argument("--tune", action="store_true")
     parser.add_argument("--arch", default="sm_90a")
     parser.add_argument("--batch", type=int, default=32)
     args = parser.parse_args()
     args.bin = args.bin.resolve()
     with tempfile.TemporaryDirectory() as work:
-        accuracy(args, pathlib.Path(work))
-        if args.models:
-            speed(args, pathlib.Path(work))
+        for name in args.sections.split(","):
+            if name != "resnet50" or args.models:
+                SECTIONS[name](args, pathlib.Path(work))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ use super::limits::Limits;
 use super::net::{Net, Use};
 use super::parts::{JOIN, placing_us, selecting_us};
 use super::regions::RegionKind;
+use crate::ir::DType;
 use crate::ops::TileKind;
 
 /// Candidates kept per tensor.
@@ -179,8 +180,9 @@ impl Grower<'_> {
     }
 
     /// Tensors to make exceptions at, those first where the choice matters most: values
-    /// that others read too, then main loops; a private map is best inlined anyway. A reshape
-    /// always is: it costs nothing, and what it relabels is a choice of its own.
+    /// that others read too, and those that quantisers make, then main loops; any other private
+    /// map is best inlined anyway. A reshape always is: it costs nothing, and what it relabels is
+    /// a choice of its own.
     fn by_interest(&self, grown: &Grown) -> Vec<(usize, Vec<usize>)> {
         let mut choices: Vec<(usize, Vec<usize>)> = grown
             .choices
@@ -193,7 +195,8 @@ impl Grower<'_> {
             })
             .collect();
         choices.sort_by_key(|(tensor, others)| {
-            let shared = self.net.tensors[*tensor].consumers > 1;
+            let shared = self.net.tensors[*tensor].consumers > 1
+                || self.is_quantised(*tensor, grown.inlined[tensor]);
             let heavy = grown.shape.after.contains(tensor);
             let grade = match (shared, heavy || others.len() > 1) {
                 (true, _) => 0,
@@ -203,6 +206,13 @@ impl Grower<'_> {
             (grade, std::cmp::Reverse(*tensor))
         });
         choices
+    }
+
+    /// Whether `expr` makes bytes out of something wider: what is stored in a quantised network.
+    fn is_quantised(&self, tensor: usize, expr: usize) -> bool {
+        let bytes = |tensor: usize| self.net.tensors[tensor].ty.dtype.size_bytes();
+        let is_byte = bytes(tensor) == 1 && self.net.tensors[tensor].ty.dtype != DType::Bool;
+        is_byte && self.net.exprs[expr].uses().any(|operand| bytes(operand.tensor) > 1)
     }
 
     /// The op alone.
