@@ -360,6 +360,19 @@ pub fn number2(
     })
 }
 
+/// Whether the elements of a weight are whole numbers that a byte holds, and make use of it: what a
+/// quantised weight is, in whatever kind.
+pub fn holds_bytes(elements: &[f64]) -> bool {
+    /// Elements from which a constant counts as a weight.
+    const LEAST_WEIGHT: usize = 256;
+    let largest = elements
+        .iter()
+        .fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    elements.len() >= LEAST_WEIGHT
+        && (64.0..=255.0).contains(&largest)
+        && elements.iter().all(|value| value.fract() == 0.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -162,6 +162,12 @@ pub static FUNCTIONS: &[Function] = &[
         |args, facts| ranges::magnitude(args[0].as_handle()?, facts).map(Value::float),
     ),
     Function::new(
+        "of_bytes",
+        (1, 1),
+        "whether the value is made of bytes, or is a weight that bytes hold",
+        |args, facts| Some(Value::Bool(ranges::of_bytes(args[0].as_handle()?, facts))),
+    ),
+    Function::new(
         "largest_sum",
         (2, 2),
         "largest_sum(w, axis): of absolute values of a weight, over all other axes",

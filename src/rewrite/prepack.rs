@@ -1,80 +1,104 @@
-//! Weights in the kind and order in which matrix instructions for 8-bit operands read them.
+//! Weights in the kind and order in which kernels read 8-bit operands.
 //!
 //! Constants are folded in the kind that a product computes in, so that those of a quantised layer
-//! are wide. Where the other operand is 8 bits wide in memory and they hold nothing that 8 bits of
-//! that kind do not, they are stored so, and the region's body converts them. A matrix is stored
-//! with its terms innermost. What a region computes stays the same to the bit.
+//! are wide. Where they hold nothing that 8 bits do not, they are stored so, and the bodies of the
+//! regions that read them convert them. Beside an operand that is 8 bits wide in memory, a matrix is
+//! stored with its terms innermost, as matrix instructions for bytes want it. What a region computes
+//! stays the same to the bit.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::regions::{FusedGraph, Region, TensorId, TensorSource};
 use crate::ir::{Attr, Attrs, DType, Graph, HostTensor, Node, Source, TensorType, ValueId};
-use crate::ops::evaluate::{from_values, to_vec};
+use crate::ops::evaluate::{from_values, holds_bytes, to_vec};
 use crate::ops::{Lowering, TileKind, lookup};
 
-/// Stores weights of products beside 8-bit operands in 8 bits.
+/// Stores weights of products in 8 bits where that loses nothing.
 pub fn prepack(fused: &mut FusedGraph) {
-    let mut readers: HashMap<TensorId, usize> = HashMap::new();
-    let read = fused.regions.iter().flat_map(|region| &region.inputs);
-    for id in read.chain(fused.outputs.iter().map(|(_, id)| id)) {
-        *readers.entry(*id).or_default() += 1;
-    }
-    for number in 0..fused.regions.len() {
-        let region = &fused.regions[number];
-        let Some(found) = weight_of_product(fused, region).filter(|found| readers[&found.tensor] == 1) else {
+    for (tensor, readers) in weights_of_products(fused) {
+        let Packing { kind, is_turned } = readers[0].1.packing;
+        if readers.iter().any(|(_, read)| read.packing != readers[0].1.packing) {
+            continue;
+        }
+        let TensorSource::Weight(data) = &fused.tensor(tensor).source else {
             continue;
         };
-        let TensorSource::Weight(data) = &fused.tensor(found.tensor).source else {
+        let Some(narrow) = in_kind(data, kind) else {
             continue;
         };
-        let Some(narrow) = in_kind(data, found.kind) else {
-            continue;
-        };
-        let packed = if found.is_matrix { turned(&narrow) } else { narrow };
-        let body = converting(&region.body, &found, &packed.ty());
-        fused.regions[number].body = body;
-        let tensor = &mut fused.tensors[found.tensor.0 as usize];
+        let packed = if is_turned { turned(&narrow) } else { narrow };
+        for (region, read) in &readers {
+            let body = converting(&fused.regions[*region].body, read, &packed.ty());
+            fused.regions[*region].body = body;
+        }
+        let tensor = &mut fused.tensors[tensor.0 as usize];
         tensor.ty = packed.ty();
         tensor.source = TensorSource::Weight(packed);
     }
 }
 
-/// A weight that only a product reads.
-struct Found {
-    tensor: TensorId,
+/// A weight that a product reads and nothing else of its region.
+struct Read {
     /// The weight in the region's body.
     input: ValueId,
-    /// Of the product's other operand.
-    kind: DType,
-    /// Whether it is a matrix with terms along its last axis but one.
-    is_matrix: bool,
+    packing: Packing,
 }
 
-fn weight_of_product(fused: &FusedGraph, region: &Region) -> Option<Found> {
+/// How a weight is to be stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Packing {
+    kind: DType,
+    /// Whether it is a matrix whose last two axes change places.
+    is_turned: bool,
+}
+
+/// The weights that products alone read, with the regions of those.
+fn weights_of_products(fused: &FusedGraph) -> BTreeMap<TensorId, Vec<(usize, Read)>> {
+    let mut found: BTreeMap<TensorId, Vec<(usize, Read)>> = BTreeMap::new();
+    let mut others: HashSet<TensorId> = fused.outputs.iter().map(|(_, id)| *id).collect();
+    for (number, region) in fused.regions.iter().enumerate() {
+        let weight = weight_of_product(fused, region);
+        let own = weight.as_ref().map(|(tensor, _)| *tensor);
+        others.extend(region.inputs.iter().filter(|&&input| Some(input) != own));
+        if let Some((tensor, read)) = weight {
+            found.entry(tensor).or_default().push((number, read));
+        }
+    }
+    found.retain(|tensor, _| !others.contains(tensor));
+    found
+}
+
+fn weight_of_product(fused: &FusedGraph, region: &Region) -> Option<(TensorId, Read)> {
     let body = &region.body;
     let product = body.nodes.iter().find(|node| is_product(node))?;
-    let operand = |position: usize, views: bool| {
-        Some(converted_input(
-            body,
-            product.operands.get(position).copied()??,
-            views,
-        ))
-    };
-    let (x, input) = (operand(0, true)??, operand(1, false)??);
-    let kind = body.ty(x).dtype;
+    let operand = |position: usize| product.operands.get(position).copied()?;
+    let input = converted_input(body, operand(1)?, false)?;
     let number = body.inputs.iter().position(|&own| own == input)?;
     let tensor = region.inputs[number];
     let readers = body.nodes.iter().flat_map(|node| &node.operands);
     let is_own =
         readers.filter(|&&operand| operand == Some(input)).count() == 1 && !body.outputs.contains(&input);
-    let is_weight = matches!(fused.tensor(tensor).source, TensorSource::Weight(_));
-    let found = Found {
-        tensor,
-        input,
-        kind,
-        is_matrix: product.op == "matmul" && body.ty(input).rank() >= 2,
+    let TensorSource::Weight(data) = &fused.tensor(tensor).source else {
+        return None;
     };
-    (is_own && is_weight && matches!(kind, DType::I8 | DType::F8E4M3)).then_some(found)
+    let is_matrix = product.op == "matmul" && body.ty(input).rank() >= 2;
+    let beside = converted_input(body, operand(0)?, true).map(|x| body.ty(x).dtype);
+    let packing = match beside {
+        Some(kind @ (DType::I8 | DType::F8E4M3)) => Packing {
+            kind,
+            is_turned: is_matrix,
+        },
+        _ if is_wide_float(data.dtype()) && holds_bytes(&to_vec::<f64>(data)) => Packing {
+            kind: DType::I8,
+            is_turned: false,
+        },
+        _ => return None,
+    };
+    is_own.then_some((tensor, Read { input, packing }))
+}
+
+fn is_wide_float(dtype: DType) -> bool {
+    dtype.is_float() && dtype.size_bytes() > 1
 }
 
 /// A product that instructions read with terms innermost on both sides.
@@ -121,21 +145,21 @@ fn turned(data: &HostTensor) -> HostTensor {
 }
 
 /// `body` with its weight of type `stored`, turned back where it is a matrix, and converted.
-fn converting(body: &Graph, found: &Found, stored: &TensorType) -> Graph {
+fn converting(body: &Graph, read: &Read, stored: &TensorType) -> Graph {
     let mut target = Graph::new(&body.name);
     let mut known: HashMap<ValueId, ValueId> = HashMap::new();
     for &input in &body.inputs {
         let value = body.value(input);
-        let ty = if input == found.input {
+        let ty = if input == read.input {
             Some(stored.clone())
         } else {
             value.ty.clone()
         };
         known.insert(input, target.add_input(&value.name, ty));
     }
-    let wide = body.ty(found.input);
-    let mut own = known[&found.input];
-    if found.is_matrix {
+    let wide = body.ty(read.input);
+    let mut own = known[&read.input];
+    if read.packing.is_turned {
         let rank = i64::try_from(wide.rank()).expect("tensors have few axes");
         let mut perm: Vec<i64> = (0..rank).collect();
         perm.swap(wide.rank() - 2, wide.rank() - 1);
@@ -157,7 +181,7 @@ fn converting(body: &Graph, found: &Found, stored: &TensorType) -> Graph {
             wide.clone(),
         );
     }
-    known.insert(found.input, own);
+    known.insert(read.input, own);
     for (number, value) in body.values.iter().enumerate() {
         if let Source::Weight(data) = &value.source {
             let id = ValueId(u32::try_from(number).expect("graphs have under 2^32 values"));
@@ -217,6 +241,54 @@ mod tests {
         );
         assert_eq!(weights(&fused), [TensorType::new(DType::I8, &[2, 3])]);
         let x = from_values(DType::I8, &[2, 3], &[1.0, 2.0, 3.0, -4.0, 5.0, 100.0]);
+        let wanted = reference::run(&core, std::slice::from_ref(&x)).unwrap();
+        assert_eq!(run_fused(&fused, &[x]).unwrap(), wanted);
+    }
+
+    #[test]
+    fn bytes_are_seen_through_views() {
+        let (core, fused) = fused(
+            "graph g(x: i8[1,2,3]) {
+               w = i32[3,2]{1, -128, 127, 4, 5, 6}
+               return matmul(reshape[shape=[2, 3]](cast[to=i32](x)), w) as \"y\"
+             }",
+        );
+        assert_eq!(weights(&fused), [TensorType::new(DType::I8, &[2, 3])]);
+        let x = from_values(DType::I8, &[1, 2, 3], &[1.0, 2.0, 3.0, -4.0, 5.0, 100.0]);
+        let wanted = reference::run(&core, std::slice::from_ref(&x)).unwrap();
+        assert_eq!(run_fused(&fused, &[x]).unwrap(), wanted);
+    }
+
+    #[test]
+    fn weights_of_several_products_are_bytes() {
+        let (core, fused) = fused(
+            "graph g(x: i8[2,3], z: i8[4,3]) {
+               w = i32[3,2]{1, -128, 127, 4, 5, 6}
+               return matmul(cast[to=i32](x), w) as \"y\", matmul(cast[to=i32](z), w) as \"u\"
+             }",
+        );
+        assert_eq!(weights(&fused), [TensorType::new(DType::I8, &[2, 3])]);
+        let x = from_values(DType::I8, &[2, 3], &[1.0, 2.0, 3.0, -4.0, 5.0, 100.0]);
+        let z = from_values(DType::I8, &[4, 3], &[7.0; 12]);
+        let wanted = reference::run(&core, &[x.clone(), z.clone()]).unwrap();
+        assert_eq!(run_fused(&fused, &[x, z]).unwrap(), wanted);
+    }
+
+    #[test]
+    fn weights_alone_are_bytes_in_their_order() {
+        let numbers: Vec<String> = (0..256).map(|n| (n - 128).to_string()).collect();
+        let (core, fused) = fused(&format!(
+            "graph g(x: f32[2,16]) {{
+               w = f32[16,16]{{{}}}
+               s = f32[16]{{{}}}
+               return mul(matmul(x, w), s) as \"y\"
+             }}",
+            numbers.join(", "),
+            (1..=16).map(|n| format!("0.{n:02}")).collect::<Vec<_>>().join(", ")
+        ));
+        assert!(weights(&fused).contains(&TensorType::new(DType::I8, &[16, 16])));
+        let values: Vec<f64> = (0..32).map(|n| f64::from(n) * 0.25 - 3.0).collect();
+        let x = from_values(DType::F32, &[2, 16], &values);
         let wanted = reference::run(&core, std::slice::from_ref(&x)).unwrap();
         assert_eq!(run_fused(&fused, &[x]).unwrap(), wanted);
     }

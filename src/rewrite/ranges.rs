@@ -1,7 +1,9 @@
-//! How large integers can be: what decides whether a sum of products is exact in floats.
+//! How large integers can be, which decides whether a sum of products is exact in floats, and whether
+//! a value is one of bytes.
 
 use super::facts::{Facts, Handle};
 use crate::ir::DType;
+use crate::ops::evaluate::holds_bytes;
 
 /// Ops looked through at most.
 const DEPTH: usize = 8;
@@ -31,6 +33,30 @@ fn range(value: Handle, facts: &dyn Facts, depth: usize) -> Option<(f64, f64)> {
     ["cast", "reshape", "transpose"].iter().find_map(|op| {
         let (_, operands) = facts.made_by(value, op)?;
         range((*operands.first()?)?, facts, depth)
+    })
+}
+
+/// Whether a value is made of bytes, or is a weight that bytes hold, in whatever kind and order: kernels
+/// read it as bytes unless it is scaled.
+pub fn of_bytes(value: Handle, facts: &dyn Facts) -> bool {
+    is_of_bytes(value, facts, DEPTH)
+}
+
+fn is_of_bytes(value: Handle, facts: &dyn Facts, depth: usize) -> bool {
+    let Some(ty) = facts.ty(value).filter(|_| depth > 0) else {
+        return false;
+    };
+    if matches!(ty.dtype, DType::I8 | DType::U8 | DType::F8E4M3) {
+        return true;
+    }
+    if let Some(elements) = facts.elements(value) {
+        return holds_bytes(&elements);
+    }
+    ["cast", "reshape", "transpose"].iter().any(|op| {
+        let source = facts
+            .made_by(value, op)
+            .and_then(|(_, operands)| operands.first().copied().flatten());
+        source.is_some_and(|source| is_of_bytes(source, facts, depth - 1))
     })
 }
 

@@ -29,7 +29,7 @@ use std::collections::BTreeSet;
 
 use super::tidy;
 use crate::ir::{Attr, Attrs, DType, Graph, HostTensor, Node, Operand, TensorType, ValueId};
-use crate::ops::evaluate::{from_values, to_vec};
+use crate::ops::evaluate::{from_values, holds_bytes, to_vec};
 use crate::ops::{self, InferCtx, Lowering, OpDef, TileKind, infer};
 
 /// Ops whose results may be far larger or smaller than their operands.
@@ -192,9 +192,6 @@ fn quantising(graph: &Graph) -> Vec<bool> {
     found
 }
 
-/// Elements from which a constant counts as a weight of bytes.
-const LEAST_WEIGHT: usize = 256;
-
 /// Values that are integers in floats, or sums of products of 8-bit floats: casts, what moves them,
 /// products of them, and these with a bias before they are scaled.
 fn integral(graph: &Graph) -> Vec<bool> {
@@ -233,15 +230,8 @@ fn is_byte_like(dtype: DType) -> bool {
 }
 
 /// Whether a constant holds integers that sums of products with them may leave the range of `f16`.
-fn holds_bytes(data: &HostTensor) -> bool {
-    if data.dtype() != DType::F32 || data.n_elements() < LEAST_WEIGHT {
-        return false;
-    }
-    let values = data.as_slice::<f32>();
-    let largest = values
-        .iter()
-        .fold(0.0_f32, |largest, value| largest.max(value.abs()));
-    (64.0..=255.0).contains(&largest) && values.iter().all(|value| value.fract() == 0.0)
+fn is_weight_of_bytes(data: &HostTensor) -> bool {
+    data.dtype() == DType::F32 && holds_bytes(&to_vec::<f64>(data))
 }
 
 /// Nodes that lead to the argument of a periodic function, or from a mean to a gate.
@@ -429,7 +419,7 @@ impl Narrowing<'_> {
                 .copied()
                 .flatten()
                 .and_then(|value| self.graph.weight(value))
-                .is_some_and(holds_bytes)
+                .is_some_and(is_weight_of_bytes)
     }
 
     /// Whether a node moves elements of an f32 input to an f32 output. Narrow, it would be
