@@ -483,6 +483,22 @@ fn products_by_groups_of_warps_in_every_tile() {
 }
 
 #[test]
+fn quantisers_round_and_saturate() {
+    check(products::quantisers());
+}
+
+#[test]
+fn sums_of_bytes_at_the_ends_of_their_range() {
+    for template in ["gemm_mma", "gemm_wgmma"] {
+        for product in [DType::I32, DType::F32] {
+            check_template(&products::extreme_bytes(product), template, SM_90, 1);
+        }
+        let residuals = [DType::I8, DType::U8].map(products::quantised_residual);
+        check_template(&residuals, template, SM_90, 1);
+    }
+}
+
+#[test]
 fn products_of_bytes() {
     for (stored, product) in [
         (DType::I8, DType::I32),

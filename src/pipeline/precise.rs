@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Observer, PipelineError, Settings, Simulation, canonical, lower, ports, regions};
 use crate::io::samples::{Declared, Samples};
-use crate::ir::{DType, Graph, HostTensor};
+use crate::ir::{DType, Graph, HostTensor, Node};
 use crate::kernel::{self, Arch, KernelOptions};
 use crate::precision::calibrate::{self, Aside};
 use crate::precision::metric::{Outputs, relative_error};
@@ -115,7 +115,8 @@ pub fn decide(
         reasons: BTreeMap::new(),
     };
     decision.predict(observer)?;
-    let candidates = decision.candidates();
+    let mut candidates = decision.candidates();
+    decision.reconsider(&mut candidates, observer)?;
     let outcome = decision.choose(model, &candidates, observer)?;
     decision.finish(model, &outcome, observer)
 }
@@ -284,6 +285,69 @@ impl Decision<'_> {
         kinds
     }
 
+    /// Takes back what was refused for a layer on its own and makes the whole network slower: floats
+    /// between layers in 8 bits are converted, and written in twice the bytes. Refuses all where even
+    /// so the network is no faster than in the float.
+    fn reconsider(
+        &mut self,
+        candidates: &mut [Candidate],
+        observer: &dyn Observer,
+    ) -> Result<(), PipelineError> {
+        /// Layers reconsidered at most, those first that lose least.
+        const MOST: usize = 16;
+        let Some(arch) = self.request.arch.filter(|_| !candidates.is_empty()) else {
+            return Ok(());
+        };
+        let cheapest = self.request.kinds.first().copied().unwrap_or(Kind::Float);
+        if cheapest <= Kind::Float {
+            return Ok(());
+        }
+        let mut plan = plan_of(&self.request.fixed, candidates);
+        let mut best = self.total(&plan, arch)?;
+        let mut refused: Vec<(f64, usize)> = (0..candidates.len())
+            .filter(|&number| candidates[number].kinds[0] == Kind::Float)
+            .map(|number| {
+                let name = &candidates[number].name;
+                let own = self.time(name, cheapest).unwrap_or(0.0);
+                (own - self.time(name, Kind::Float).unwrap_or(0.0), number)
+            })
+            .collect();
+        refused.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        refused.truncate(MOST);
+        observer.stage("reconsider layers", refused.len());
+        for (n_done, (_, number)) in refused.iter().enumerate() {
+            let candidate = &mut candidates[*number];
+            let tried = plan.with(&candidate.name, cheapest);
+            let us = self.total(&tried, arch)?;
+            if us < best {
+                (plan, best) = (tried, us);
+                candidate.kinds.insert(0, cheapest);
+                self.reasons.remove(&candidate.name);
+            }
+            observer.step(n_done + 1, refused.len());
+        }
+        let float_us = self.total(&self.all_in(Kind::Float), arch)?;
+        if float_us <= best && self.request.fixed.kinds.is_empty() {
+            let float = self.float_name();
+            for candidate in candidates {
+                candidate.kinds.retain(|kind| *kind <= Kind::Float);
+                if candidate.kinds.is_empty() {
+                    candidate.kinds.push(Kind::Float);
+                }
+                let reason = format!("the network takes {best:.2} us with {cheapest}, {float} {float_us:.2} us");
+                self.reasons.entry(candidate.name.clone()).or_insert(reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// Predicted time of the whole network.
+    fn total(&self, plan: &Plan, arch: Arch) -> Result<f64, PipelineError> {
+        let settings = self.settings_of(plan);
+        let kernels = kernel_times(&self.quantised(plan).graph, arch, &settings)?;
+        Ok(kernels.iter().map(|(_, us)| us).sum())
+    }
+
     fn float_name(&self) -> &'static str {
         match self.settings.precision {
             DType::F16 => "fp16",
@@ -313,12 +377,8 @@ impl Decision<'_> {
         observer: &dyn Observer,
     ) -> Result<Outcome, PipelineError> {
         let (Some(budget), Some(held)) = (&self.request.budget, &self.request.held) else {
-            let fixed = self.request.fixed.clone();
-            let plan = candidates
-                .iter()
-                .fold(fixed, |plan, own| plan.with(&own.name, own.kinds[0]));
             return Ok(Outcome {
-                plan,
+                plan: plan_of(&self.request.fixed, candidates),
                 score: Score {
                     value: 0.0,
                     error: 0.0,
@@ -494,37 +554,67 @@ fn run_all(graph: &Graph, settings: &Settings, batches: &[Outputs]) -> Result<Ve
     batches.iter().map(|inputs| simulation.run(inputs)).collect()
 }
 
-/// Predicted time of each layer: of the kernels that compute it, shared with other layers there.
+/// Every layer without a choice, and the others in their cheapest kinds.
+fn plan_of(fixed: &Plan, candidates: &[Candidate]) -> Plan {
+    candidates
+        .iter()
+        .fold(fixed.clone(), |plan, own| plan.with(&own.name, own.kinds[0]))
+}
+
+/// Predicted time of each layer: of the kernel of its product, and of kernels without a product that
+/// make or read what it reads, shared with other layers there.
 fn times(
     graph: &Graph,
     layers: &[Layer],
     arch: Arch,
     settings: &Settings,
 ) -> Result<BTreeMap<String, f64>, PipelineError> {
-    let core = lower(graph, settings)?;
-    let fused = regions(&core, arch, settings)?;
     let names: BTreeSet<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
-    let options = KernelOptions { tf32: settings.tf32 };
     let mut times: BTreeMap<String, f64> = BTreeMap::new();
-    for (number, region) in fused.regions.iter().enumerate() {
-        let origins = region.body.nodes.iter().flat_map(|node| &node.origin);
-        let own: BTreeSet<&str> = origins
-            .map(String::as_str)
-            .filter(|name| names.contains(name))
-            .collect();
-        if own.is_empty() {
-            continue;
-        }
-        let spec = kernel::spec(&fused, number, &options);
-        let best = kernel::variants(&spec, arch)
-            .first()
-            .map(|variant| variant.predicted_us);
-        let us = best.unwrap_or(region.bound_us) / own.len() as f64;
-        for name in own {
-            *times.entry(name.to_owned()).or_default() += us;
+    for (body, us) in kernel_times(graph, arch, settings)? {
+        let own = layers_of(&body, &names);
+        for name in &own {
+            *times.entry((*name).to_owned()).or_default() += us / own.len() as f64;
         }
     }
     Ok(times)
+}
+
+/// The body of every kernel and its predicted time in microseconds.
+fn kernel_times(graph: &Graph, arch: Arch, settings: &Settings) -> Result<Vec<(Graph, f64)>, PipelineError> {
+    let core = lower(graph, settings)?;
+    let fused = regions(&core, arch, settings)?;
+    let options = KernelOptions { tf32: settings.tf32 };
+    let us = |number: usize| {
+        let spec = kernel::spec(&fused, number, &options);
+        let variants = kernel::variants(&spec, arch);
+        let best = variants.first().map(|variant| variant.predicted_us);
+        best.unwrap_or(fused.regions[number].bound_us)
+    };
+    let times: Vec<f64> = (0..fused.regions.len()).map(us).collect();
+    Ok(fused.regions.into_iter().map(|region| region.body).zip(times).collect())
+}
+
+/// The layers whose products a body computes, or those that its nodes come from where it has none.
+fn layers_of<'a>(body: &'a Graph, names: &BTreeSet<&str>) -> BTreeSet<&'a str> {
+    // What a rule makes comes from the last leaf of its pattern first: from a layer's own weight.
+    let is_product = |node: &&Node| matches!(node.op, "matmul" | "conv" | "conv_nhwc" | "conv_transpose");
+    let products = body.nodes.iter().filter(is_product);
+    let own = |node: &'a Node| {
+        node.origin
+            .iter()
+            .map(String::as_str)
+            .find(|name| names.contains(name))
+    };
+    let found: BTreeSet<&str> = products.filter_map(own).collect();
+    if !found.is_empty() {
+        return found;
+    }
+    let origins = body.nodes.iter().flat_map(|node| &node.origin);
+    origins
+        .map(String::as_str)
+        .filter(|name| names.contains(name))
+        .collect()
 }
 
 /// What stays in f32 for a reason of its own; empty where all is f32, or a shape is not known.

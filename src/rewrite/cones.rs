@@ -195,8 +195,8 @@ impl Grower<'_> {
             })
             .collect();
         choices.sort_by_key(|(tensor, others)| {
-            let shared = self.net.tensors[*tensor].consumers > 1
-                || self.is_quantised(*tensor, grown.inlined[tensor]);
+            let shared =
+                self.net.tensors[*tensor].consumers > 1 || self.is_quantised(*tensor, grown.inlined[tensor]);
             let heavy = grown.shape.after.contains(tensor);
             let grade = match (shared, heavy || others.len() > 1) {
                 (true, _) => 0,
@@ -212,7 +212,10 @@ impl Grower<'_> {
     fn is_quantised(&self, tensor: usize, expr: usize) -> bool {
         let bytes = |tensor: usize| self.net.tensors[tensor].ty.dtype.size_bytes();
         let is_byte = bytes(tensor) == 1 && self.net.tensors[tensor].ty.dtype != DType::Bool;
-        is_byte && self.net.exprs[expr].uses().any(|operand| bytes(operand.tensor) > 1)
+        is_byte
+            && self.net.exprs[expr]
+                .uses()
+                .any(|operand| bytes(operand.tensor) > 1)
     }
 
     /// The op alone.

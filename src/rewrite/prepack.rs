@@ -17,7 +17,10 @@ use crate::ops::{Lowering, TileKind, lookup};
 pub fn prepack(fused: &mut FusedGraph) {
     for (tensor, readers) in weights_of_products(fused) {
         let Packing { kind, is_turned } = readers[0].1.packing;
-        if readers.iter().any(|(_, read)| read.packing != readers[0].1.packing) {
+        if readers
+            .iter()
+            .any(|(_, read)| read.packing != readers[0].1.packing)
+        {
             continue;
         }
         let TensorSource::Weight(data) = &fused.tensor(tensor).source else {
@@ -284,7 +287,10 @@ mod tests {
                return mul(matmul(x, w), s) as \"y\"
              }}",
             numbers.join(", "),
-            (1..=16).map(|n| format!("0.{n:02}")).collect::<Vec<_>>().join(", ")
+            (1..=16)
+                .map(|n| format!("0.{n:02}"))
+                .collect::<Vec<_>>()
+                .join(", ")
         ));
         assert!(weights(&fused).contains(&TensorType::new(DType::I8, &[16, 16])));
         let values: Vec<f64> = (0..32).map(|n| f64::from(n) * 0.25 - 3.0).collect();

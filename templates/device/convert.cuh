@@ -146,6 +146,29 @@ template <class T, class V> RT_DEV T rt_put(V x) { return RtPut<T>::from(x); }
 
 // Casts inside a kernel. Those to `f16` and `bf16` keep full precision until a value is
 // stored; those to narrower floats round, since that is what they are there for.
+//
+// Conversions between integers and floats have a quarter of the rate of arithmetic. Small integers
+// need none: they are the last bits of floats between 2^23 and 2^24.
+RT_DEV float rt_f32_of_small(int32_t x) { return rt_f32_of_bits(uint32_t(0x4b400000 + x)) - 12582912.0f; }
+RT_DEV float rt_f32_of_byte(int8_t x) { return rt_f32_of_bits(0x4b000000u | (uint8_t(x) ^ 0x80u)) - 8388736.0f; }
+RT_DEV float rt_f32_of_byte(uint8_t x) { return rt_f32_of_bits(0x4b000000u | x) - 8388608.0f; }
+
+// The nearest integer, ties to even, within bounds that are integers of the byte's kind; 0 for NaN.
+template <class T> RT_DEV T rt_rounded(float x, float low, float high) {
+  const float above = x > low ? x : low;
+  const float within = above < high ? above : high;
+  const uint32_t bits = rt_bits_of_f32(within + 12582912.0f);
+  return x == x ? T(bits) : T(0);
+}
+RT_DEV int8_t rt_rounded_i8(float x, float low, float high) { return rt_rounded<int8_t>(x, low, high); }
+RT_DEV uint8_t rt_rounded_u8(float x, float low, float high) { return rt_rounded<uint8_t>(x, low, high); }
+
+RT_DEV float rt_cast_f32(int8_t x) { return rt_f32_of_byte(x); }
+RT_DEV float rt_cast_f32(uint8_t x) { return rt_f32_of_byte(x); }
+RT_DEV float rt_cast_f16(int8_t x) { return rt_f32_of_byte(x); }
+RT_DEV float rt_cast_f16(uint8_t x) { return rt_f32_of_byte(x); }
+RT_DEV float rt_cast_bf16(int8_t x) { return rt_f32_of_byte(x); }
+RT_DEV float rt_cast_bf16(uint8_t x) { return rt_f32_of_byte(x); }
 template <class V> RT_DEV double rt_cast_f64(V x) { return double(x); }
 template <class V> RT_DEV float rt_cast_f32(V x) { return float(x); }
 template <class V> RT_DEV float rt_cast_f16(V x) { return float(x); }

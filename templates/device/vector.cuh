@@ -17,6 +17,14 @@ template <int N, class T, class V> RT_DEV void rt_load(V (&to)[N], const T* from
   }
 }
 
+// The same for integers of at most 2^22, as floats.
+template <int N> RT_DEV void rt_load_small(float (&to)[N], const int32_t* from) {
+  int32_t own[N];
+  rt_load<N>(own, from);
+#pragma unroll
+  for (int i = 0; i < N; ++i) to[i] = rt_f32_of_small(own[i]);
+}
+
 template <int N, class T, class V> RT_DEV void rt_store(T* to, const V (&from)[N]) {
   constexpr int kChunk = RtChunk<T, N>::kElements;
 #pragma unroll

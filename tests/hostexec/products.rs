@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test crate uses a part of it")]
 
 use rtrt_codegen::ir::{Attr, Attrs, DType, ValueId};
+use rtrt_codegen::ops::evaluate::from_values;
 use rtrt_codegen::rewrite::RegionKind;
 
 use crate::regions::{Build, Problem, cast, ints};
@@ -609,6 +610,88 @@ fn finished_byte_product(
     let z = finish(&mut b, sum);
     let label = format!("{stored:?} {a_dims:?} {b_dims:?} in {product:?}");
     b.done(&label, RegionKind::Dot, &[z])
+}
+
+/// The largest sums that take no conversion to be floats, of one sign and of both, which saturate when
+/// they are stored.
+pub fn extreme_bytes(product: DType) -> Vec<Problem> {
+    let ends = [(-128.0, -128.0), (-128.0, 127.0), (127.0, 127.0)];
+    let problem = |(left, right): (f64, f64)| {
+        let mut problem = byte_product(DType::I8, product, &[20, 256], &[256, 24]);
+        for (input, value) in problem.inputs.iter_mut().zip([left, right]) {
+            let dims = input.dims().to_vec();
+            *input = from_values(DType::I8, &dims, &vec![value; input.n_elements()]);
+        }
+        problem
+    };
+    ends.into_iter().map(problem).collect()
+}
+
+/// A product of bytes in a quantised residual block: scaled, added to bytes with a zero point, and stored
+/// as bytes with another one.
+pub fn quantised_residual(stored: DType) -> Problem {
+    let mut b = Build::new(83);
+    let left = operand(&mut b, DType::I8, &[40, 64], Layout::Plain);
+    let right = operand(&mut b, DType::I8, &[64, 48], Layout::Turned);
+    let residual = b.input(stored, &[40, 48]);
+    let [left, right] = [left, right].map(|side| cast(&mut b, side, DType::I32));
+    let sum = b.op("matmul", &[left, right]);
+    let wide = cast(&mut b, sum, DType::F32);
+    // All steps are exact, so that no two ways of rounding differ.
+    let scales: Vec<f64> = (0..48).map(|n| f64::from(1 << (n % 5)) / 4096.0).collect();
+    let scale = b.given(from_values(DType::F32, &[48], &scales));
+    let product = b.op("mul", &[wide, scale]);
+    let residual = cast(&mut b, residual, DType::F32);
+    let zero = b.scalar(DType::F32, 3.0);
+    let shifted = b.op("sub", &[residual, zero]);
+    let step = b.scalar(DType::F32, 0.25);
+    let residual = b.op("mul", &[shifted, step]);
+    let added = b.op("add", &[product, residual]);
+    let steps = b.scalar(DType::F32, 16.0);
+    let scaled = b.op("mul", &[added, steps]);
+    let whole = b.op("round", &[scaled]);
+    let zero = b.scalar(DType::F32, 7.0);
+    let whole = b.op("add", &[whole, zero]);
+    let (low, high) = if stored == DType::I8 { (-128.0, 127.0) } else { (0.0, 255.0) };
+    let limits = Attrs::new()
+        .with("low", Attr::Float(low))
+        .with("high", Attr::Float(high));
+    let limited = b.with("clamp", &[whole], limits);
+    let z = cast(&mut b, limited, stored);
+    b.done(&format!("a residual of {stored:?}"), RegionKind::Dot, &[z])
+}
+
+/// Quantisers of values at ties, beyond the bounds and of no size, and all bytes back as floats.
+pub fn quantisers() -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (stored, low, high) in [
+        (DType::I8, -128.0, 127.0),
+        (DType::I8, -7.0, 90.0),
+        (DType::U8, 0.0, 255.0),
+    ] {
+        let mut b = Build::new(89);
+        let x = b.input(DType::F32, &[1024]);
+        let whole = b.op("round", &[x]);
+        let limits = Attrs::new()
+            .with("low", Attr::Float(low))
+            .with("high", Attr::Float(high));
+        let limited = b.with("clamp", &[whole], limits);
+        let z = cast(&mut b, limited, stored);
+        let mut problem = b.done("a quantiser", RegionKind::Pointwise, &[z]);
+        let mut values: Vec<f64> = (0..1019).map(|n| f64::from(n) * 0.5 - 200.0).collect();
+        values.extend([1e30, -1e30, f64::INFINITY, f64::NEG_INFINITY, f64::NAN]);
+        problem.inputs[0] = from_values(DType::F32, &[1024], &values);
+        problems.push(problem);
+        let mut b = Build::new(97);
+        let x = b.input(stored, &[256]);
+        let z = cast(&mut b, x, DType::F32);
+        let mut problem = b.done("bytes", RegionKind::Pointwise, &[z]);
+        let least = if stored == DType::I8 { -128 } else { 0 };
+        let values: Vec<f64> = (0..256).map(|n| f64::from(n + least)).collect();
+        problem.inputs[0] = from_values(stored, &[256], &values);
+        problems.push(problem);
+    }
+    problems
 }
 
 /// Products of bytes: tails in every direction, several tiles along `k`, batches.

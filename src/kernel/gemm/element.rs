@@ -1,14 +1,18 @@
 //! The kinds that matrix instructions take operands in, and sum them in.
 
 use crate::ir::DType;
+use crate::kernel::body::rebuild::operands;
 use crate::kernel::gemm::contraction::{Contraction, Side};
 use crate::kernel::gemm::operand::{is_exact, memory_kind};
 use crate::kernel::print::types::value_type;
 use crate::kernel::source::Arch;
 use crate::kernel::spec::KernelSpec;
+use crate::tile::{Expr, ExprId};
 
 /// Terms whose sum surely fits 32 bits: products of two 8-bit integers are at most 2^14.
 const MOST_TERMS: usize = 1 << 17;
+/// Terms whose sum is at most 2^22, so that it takes no conversion to be a float.
+const MOST_SMALL_TERMS: usize = 1 << 8;
 
 /// The kinds in which instructions of a warp multiply what the products mean, the fastest first.
 /// Instructions for 8-bit kinds want neighbours along `k`.
@@ -51,8 +55,50 @@ fn sums_fit(contraction: &Contraction) -> bool {
     }
 }
 
-/// C++ types of the instructions' sums, and of what the epilogue takes them as.
-pub fn sum_types(element: DType, contraction: &Contraction) -> (&'static str, &'static str) {
+/// How the sums of the instructions reach the epilogue.
+pub struct Sums {
+    /// C++ types of the sums, and of what the epilogue takes them as.
+    pub sum: &'static str,
+    pub value: &'static str,
+    /// The function that loads the one as the other.
+    pub load: &'static str,
+}
+
+pub fn sums(element: DType, contraction: &Contraction) -> Sums {
     let sum = if element == DType::I8 { "int32_t" } else { "float" };
-    (sum, value_type(contraction.sum))
+    let value = if is_taken_as_f32(contraction) {
+        "float"
+    } else {
+        value_type(contraction.sum)
+    };
+    let is_small = contraction.sizes.k <= MOST_SMALL_TERMS;
+    let load = match (sum, value) {
+        ("int32_t", "float") if is_small => "rt_load_small",
+        _ => "rt_load",
+    };
+    Sums { sum, value, load }
+}
+
+/// Whether all that happens to the sum is that it becomes an `f32`.
+fn is_taken_as_f32(contraction: &Contraction) -> bool {
+    let body = &contraction.body;
+    let is_sum =
+        |id: &ExprId| matches!(body.expr(*id), Expr::Acc { slot, .. } if *slot == contraction.sum_slot);
+    let is_cast = |expr: &Expr| {
+        matches!(
+            expr,
+            Expr::Map {
+                op: "cast",
+                dtype: DType::F32,
+                ..
+            }
+        )
+    };
+    let mut readers = body
+        .exprs()
+        .filter(|(_, expr)| operands(expr).iter().any(is_sum))
+        .peekable();
+    readers.peek().is_some()
+        && readers.all(|(_, expr)| is_cast(expr))
+        && !contraction.outputs.iter().any(is_sum)
 }

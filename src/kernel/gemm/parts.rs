@@ -3,12 +3,12 @@
 use crate::ir::TensorType;
 use crate::kernel::body::region::{operands, results, signature};
 use crate::kernel::gemm::contraction::{Contraction, Side, Sizes};
-use crate::kernel::gemm::operand::{Along, Cut, Fetch};
+use crate::kernel::gemm::operand::{Along, Cut, Fetch, memory_kind};
 use crate::kernel::print::expr::Operand;
 use crate::kernel::source::{Launch, Param, Variant};
 use crate::kernel::spec::KernelSpec;
 use crate::kernel::templates::indexed::work;
-use crate::tile::Expr;
+use crate::tile::{Body, Expr};
 
 /// Extents of a block's share, and how many blocks share a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +115,26 @@ pub fn epilogue_work(contraction: &Contraction) -> f64 {
         .row_terms()
         .map(|term| work(&contraction.body, term))
         .sum();
+    if memory_kind(contraction, Side::A).size_bytes() == 1 {
+        return (steps - per_row - conversions(&contraction.body)).max(0.0) + 4.0;
+    }
     (steps - per_row).max(0.0) * 1.5 + 4.0
+}
+
+/// Steps of a quantised network's epilogue that are part of others: casts change no bits but where bytes
+/// are made, and there rounding and bounds belong to them.
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+fn conversions(body: &Body) -> f64 {
+    let is_conversion = |expr: &Expr| {
+        matches!(
+            expr,
+            Expr::Map {
+                op: "cast" | "round" | "clamp",
+                ..
+            }
+        )
+    };
+    body.exprs().filter(|(_, expr)| is_conversion(expr)).count() as f64
 }
 
 /// Blocks that an SM should hold of a tile whose threads sum `sums` elements each. Two where a

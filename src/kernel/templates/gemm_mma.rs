@@ -13,7 +13,7 @@ use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side};
 use crate::kernel::gemm::cost::{STEP_CLK, Tiling, predicted_us, split_choices};
-use crate::kernel::gemm::element;
+use crate::kernel::gemm::element::{self, Sums};
 use crate::kernel::gemm::epilogue::{Epilogue, best_width};
 use crate::kernel::gemm::operand::{Along, Cut, best_cut, is_plain};
 use crate::kernel::gemm::parts::{
@@ -45,6 +45,8 @@ struct GemmMmaContext {
     /// Types of the instructions' sums, and of what the epilogue takes them as.
     sum: &'static str,
     value: &'static str,
+    /// What loads the one as the other.
+    load: &'static str,
     m: usize,
     n: usize,
     tiles_m: usize,
@@ -448,7 +450,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             cuts.element,
         )?);
     }
-    let (sum, value) = element::sum_types(cuts.element, contraction);
+    let Sums { sum, value, load } = element::sums(cuts.element, contraction);
     let is = |mode| cuts.sides.iter().any(|(_, own)| *own == mode);
     let text = fill(
         &TEMPLATE,
@@ -459,6 +461,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             element: storage_type(cuts.element),
             sum,
             value,
+            load,
             m: sizes.m,
             n: sizes.n,
             tiles_m,

@@ -20,7 +20,7 @@ use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Sizes};
 use crate::kernel::gemm::cost::{Tiling, predicted_us, split_choices};
-use crate::kernel::gemm::element;
+use crate::kernel::gemm::element::{self, Sums};
 use crate::kernel::gemm::epilogue::{Epilogue, best_width};
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, is_oversized, memory_bytes, parameters, ranked, register_limit, tensors,
@@ -49,6 +49,8 @@ struct GemmWgmmaContext {
     /// Types of the instructions' sums, and of what the epilogue takes them as.
     sum: &'static str,
     value: &'static str,
+    /// What loads the one as the other.
+    load: &'static str,
     m: usize,
     n: usize,
     tiles_m: usize,
@@ -243,7 +245,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         ("0", "kSteps", "0")
     };
     let name = kernel_name(spec, TEMPLATE.name, &tile_name(shape, blocking));
-    let (sum, value) = element::sum_types(problem.element, &problem.contraction);
+    let Sums { sum, value, load } = element::sums(problem.element, &problem.contraction);
     let text = fill(
         &TEMPLATE,
         &GemmWgmmaContext {
@@ -253,6 +255,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             element: storage_type(problem.element),
             sum,
             value,
+            load,
             m: sizes.m,
             n: sizes.n,
             tiles_m,
