@@ -9,7 +9,7 @@ layers in it. ResNet-50 (MODELS as in models.py, seeded weights, ranges from two
 f16, and in f16 and i8 with the layers that are predicted to gain, and with all layers; --kernels adds the
 slowest kernels of each. Products of drawn operands are timed in f16, i8 and f8e4m3, those of one row with
 weights of 8 bits; a sum of 4096 terms in f8e4m3 is compared with the CPU's. --sections picks some of
-accuracy, resnet50, products.
+accuracy, resnet50, products, rows.
 """
 from __future__ import annotations
 
@@ -93,14 +93,14 @@ def resnet50(args, work):
         print(f"resnet50 batch {args.batch} {name}: {times['fp16'] / times[name]:.2f} times the speed of fp16", flush=True)
 
 
-F16, I8, F8 = TensorProto.FLOAT16, TensorProto.INT8, TensorProto.FLOAT8E4M3FN
+F32, F16, I8, F8 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.FLOAT8E4M3FN
 
 
 def drawn(kind, dims, name):
     """A weight of `kind`; floats of 8 bits have sizes of at most 1."""
     generator = np.random.default_rng(2)
-    if kind == F16:
-        return numpy_helper.from_array(generator.standard_normal(dims).astype(np.float16), name)
+    if kind in (F16, F32):
+        return numpy_helper.from_array(generator.standard_normal(dims).astype(helper.tensor_dtype_to_np_dtype(kind)), name)
     if kind == I8:
         return numpy_helper.from_array(generator.integers(-127, 128, dims, dtype=np.int8), name)
     codes = generator.integers(0, 0x39, dims, dtype=np.uint8) | generator.integers(0, 2, dims, dtype=np.uint8) << 7
@@ -111,7 +111,7 @@ def product(kind, rows, size, path, x_kind=None):
     """A model that multiplies rows of `x_kind`, stored as `kind`, with a square weight."""
     weights, nodes = [drawn(kind, (size, size), "w")], []
     a, b = "x", "w"
-    if kind != F16:
+    if kind in (I8, F8):
         scale = numpy_helper.from_array(np.float32(0.01), "scale")
         weights += [scale, helper.make_tensor("zero", kind, [], b"\0", raw=True)]
         if x_kind:
@@ -138,14 +138,6 @@ def products(args, work):
             times[name] = timed(args, f"product {size} x {size} x {size} {name}", model, [], work)
         speeds = [f"{name} {times['fp16'] / us:.2f}" for name, us in times.items()]
         print(f"    speed beside fp16: {', '.join(speeds)}", flush=True)
-    for size in (4096, 8192):
-        product(F16, 1, size, model)
-        bytes_alone = ["--fp16", "--int8-weights", "--layerPrecisions", "*:int8-weights"]
-        times = [
-            timed(args, f"row times {size} x {size} {name}", model, flags, work)
-            for name, flags in {"fp16": ["--fp16"], "int8 weights": bytes_alone}.items()
-        ]
-        print(f"    int8 weights {times[0] / times[1]:.2f} times fp16", flush=True)
     product(F8, 256, 4096, model, x_kind=F16)
     np.savez(work / "x.npz", x=np.random.default_rng(3).uniform(0, 0.02, (256, 4096)).astype(np.float16))
     found = []
@@ -156,7 +148,19 @@ def products(args, work):
     print(f"sums of 4096 products of fp8: GPU and CPU differ by {off:.2e} (relative, 2-norm)", flush=True)
 
 
-SECTIONS = {"accuracy": accuracy, "resnet50": resnet50, "products": products}
+def rows(args, work):
+    model = work / "row.onnx"
+    bytes_alone = ["--fp16", "--int8-weights", "--layerPrecisions", "*:int8-weights"]
+    for size in (4096, 8192):
+        times = []
+        # Only weights of f32 are quantised.
+        for name, kind, flags in (("fp16", F16, []), ("int8 weights", F32, bytes_alone)):
+            product(kind, 1, size, model)
+            times.append(timed(args, f"row times {size} x {size} {name}", model, flags, work))
+        print(f"    int8 weights {times[0] / times[1]:.2f} times fp16", flush=True)
+
+
+SECTIONS = {"accuracy": accuracy, "resnet50": resnet50, "products": products, "rows": rows}
 
 
 def main():
