@@ -246,10 +246,10 @@ template <typename T>
 RT_DEV T rt_celu(T x, rt_as<T> alpha) {
   return x < T(0) ? alpha * rt_expm1(x / alpha) : x;
 }
-template <typename T>
-RT_DEV T rt_sigmoid(T x) {
-  return T(1) / (T(1) + rt_exp(-x));
-}
+// Activations of `float` have no branches and no division, which would cost more than the rest of an
+// epilogue. They are within some units in the last place of where they are above 1e-3, and absolutely below.
+RT_DEV double rt_sigmoid(double x) { return 1.0 / (1.0 + rt_exp(-x)); }
+RT_DEV float rt_sigmoid(float x) { return rt_fast_reciprocal(1.0f + rt_fast_exp2(x * -1.4426950408889634f)); }
 // max(x, 0) + log(1 + exp(-|x|)) does not overflow; NaN passes through the first term.
 template <typename T>
 RT_DEV T rt_softplus(T x) {
@@ -265,22 +265,33 @@ RT_DEV T rt_hard_sigmoid(T x, rt_as<T> alpha, rt_as<T> beta) {
 }
 template <typename T>
 RT_DEV T rt_hard_swish(T x) {
-  return x * rt_clamp(x / T(6) + T(0.5), T(0), T(1));
+  return x * rt_clamp(x * T(1.0 / 6.0) + T(0.5), T(0), T(1));
 }
-template <typename T>
-RT_DEV T rt_gelu_none(T x) {
-  return T(0.5) * x * (T(1) + rt_erf(x * T(0.70710678118654752)));
+RT_DEV double rt_gelu_none(double x) { return 0.5 * x * (1.0 + rt_erf(x * 0.70710678118654752)); }
+// x below zero times the normal distribution's share below it, and for positive x what is symmetric. The
+// polynomial is that share's binary logarithm, fitted to what errors in it do to the result.
+RT_DEV float rt_gelu_none(float x) {
+  constexpr float kTerms[11] = {-9.99999881e-1f, -1.15110838f,     -4.59192187e-1f, -5.25192991e-2f,
+                                7.0529324e-3f,   -8.06557509e-5f,  -2.43249946e-4f, 6.64868494e-5f,
+                                -9.34036325e-6f, 7.12967505e-7f,   -2.3290335e-8f};
+  const float size = fminf(fabsf(x), 6.5f);
+  float power = kTerms[10];
+#pragma unroll
+  for (int i = 9; i >= 0; --i) power = power * size + kTerms[i];
+  // Not a selection: minus infinity has no limit here, as in the reference.
+  const float above = 0.5f * fabsf(x) + 0.5f * x;
+  return above - size * rt_fast_exp2(power);
 }
-template <typename T>
-RT_DEV T rt_gelu_tanh(T x) {
-  const T inner = T(0.79788456080286536) * (x + T(0.044715) * x * x * x);
-  return T(0.5) * x * (T(1) + rt_tanh(inner));
+RT_DEV double rt_gelu_tanh(double x) {
+  return 0.5 * x * (1.0 + rt_tanh(0.79788456080286536 * (x + 0.044715 * x * x * x)));
 }
+// (1 + tanh(z)) / 2 is the sigmoid of 2 z.
+RT_DEV float rt_gelu_tanh(float x) { return x * rt_sigmoid(x * (1.5957691216057308f + 0.07135481627159893f * (x * x))); }
 template <typename T>
 RT_DEV T rt_mish(T x) {
   return x * rt_tanh(rt_softplus(x));
 }
 template <typename T>
 RT_DEV T rt_swish(T x, rt_as<T> alpha) {
-  return x * rt_sigmoid(alpha * x);
+  return x * rt_sigmoid(static_cast<T>(alpha * x));
 }
