@@ -30,3 +30,21 @@ RT_DEV bool rt_last_warp(uint32_t* ticket, uint32_t n) {
   __threadfence();
   return before == n - 1u;
 }
+
+// Folds over blocks, for threads in slices as those of rt_slice_fold: what a block's slices have folded goes to
+// `shares`, those of its columns.
+template <int kColumns, int N, class T> RT_DEV void rt_share(const T (&value)[N], T* shares, int split) {
+  if (int(threadIdx.x) >= kColumns) return;
+#pragma unroll
+  for (int i = 0; i < N; ++i) shares[(split * N + i) * kColumns + int(threadIdx.x)] = value[i];
+}
+
+// Every slice gets the fold of some of the shares, in their order; `value` holds what changes nothing.
+template <class Op, int kColumns, int kSlices, int kSplits, int N, class T>
+RT_DEV void rt_shares_fold(T (&value)[N], const T* shares) {
+  const int column = int(threadIdx.x) % kColumns;
+  for (int split = int(threadIdx.x) / kColumns; split < kSplits; split += kSlices) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) value[i] = Op::fold(value[i], shares[(split * N + i) * kColumns + column]);
+  }
+}

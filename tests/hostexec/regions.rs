@@ -382,6 +382,24 @@ pub fn reductions() -> Vec<Problem> {
     problems
 }
 
+/// Few columns over long ranges, which several blocks share.
+pub fn shared_columns() -> Vec<Problem> {
+    let mut b = Build::new(37);
+    let x = b.input(DType::F16, &[2, 61, 37, 24]);
+    let z = b.with("reduce_mean", &[x], ints("axes", &[1, 2]));
+    let mean = b.done("mean of large images", RegionKind::Reduce, &[z]);
+    let mut b = Build::new(38);
+    let x = b.input(DType::I64, &[1999, 5]);
+    let z = b.with("reduce_sum", &[x], ints("axes", &[0]));
+    let w = b.with("reduce_max", &[x], ints("axes", &[0]));
+    let two = b.done("long sum and max", RegionKind::Reduce, &[z, w]);
+    let mut b = Build::new(39);
+    let x = b.input(DType::F16, &[1531, 10]);
+    let z = b.with("arg_min", &[x], int("axis", 0).with("last", Attr::Int(0)));
+    let place = b.done("long arg_min", RegionKind::Reduce, &[z]);
+    vec![mean, two, place]
+}
+
 /// The samples of every op that has generated code, each a region of its own.
 pub fn ops_of_the_table(kept: impl Fn(&ops::OpDef) -> bool) -> Vec<Problem> {
     let mut problems = Vec::new();

@@ -65,6 +65,10 @@ fn attention(dtype: DType, queries: usize, keys: usize, depth: usize, causal_off
     b.done("attention", RegionKind::Attention, &[z])
 }
 
+fn shared_columns() -> Problem {
+    regions::shared_columns().swap_remove(0)
+}
+
 fn softmax(dims: &[usize], axis: i64, kind: RegionKind) -> Problem {
     let mut b = Build::new(21);
     let x = b.input(DType::F32, dims);
@@ -291,6 +295,14 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("slices", 2, 99)],
         problem: || softmax(&[2, 41, 6, 10], 1, RegionKind::Reduce),
+        slack: 1.0,
+    },
+    Bed {
+        name: "shared columns",
+        template: "column",
+        arch: SM_90,
+        knobs: &[("slices", 2, 99), ("splits", 2, 99)],
+        problem: shared_columns,
         slack: 1.0,
     },
     Bed {

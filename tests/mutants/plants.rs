@@ -656,6 +656,24 @@ pub const MUTANTS: &[Mutant] = &[
         "    value[i] = folded;\n  }",
     ),
     plant(
+        "shared columns",
+        "the last block but one finishes",
+        "(workspace) + share, kSplits)",
+        "(workspace) + share, kSplits - 1)",
+    ),
+    plant(
+        "shared columns",
+        "a block's own fold counts twice",
+        "sum0[i] = 0.0f;\n  rt_shares_fold",
+        "sum0[i] = sum0[i];\n  rt_shares_fold",
+    ),
+    plant(
+        "shared columns",
+        "slices that leave out shares",
+        "split < kSplits; split += kSlices",
+        "split < kSplits - 1; split += kSlices",
+    ),
+    plant(
         "pointwise",
         "a tail that is one vector too long",
         "if (i >= kVectors) return;",

@@ -6,6 +6,7 @@ use crate::ir::{DType, TensorType};
 use crate::kernel::body::free_vars::values_in;
 use crate::kernel::body::rebuild::Stage;
 use crate::kernel::body::region::operands;
+use crate::kernel::device::Device;
 use crate::kernel::print::expr::{Operand, Printer, identity};
 use crate::kernel::print::store::{is_vector, store_one};
 use crate::kernel::print::types::value_type;
@@ -147,9 +148,19 @@ pub fn hoist(printer: &mut Printer<'_>, roots: &[ExprId], along: &BTreeSet<VarId
     }
 }
 
-/// Bytes that cross memory when neighbouring threads differ in `neighbour` and, within one,
-/// in the lane: an operand whose elements they do not read side by side costs a sector each.
-pub fn inefficiency(spec: &KernelSpec, rows: &RowBody, lane: Lane, neighbour: VarId) -> f64 {
+/// Microseconds of memory when neighbouring threads differ in `neighbour` and, within one, in the lane: an
+/// operand whose elements they do not read side by side costs a sector each, of the L2 cache every time.
+pub fn memory_us(
+    spec: &KernelSpec,
+    rows: &RowBody,
+    lane: Lane,
+    neighbour: VarId,
+    device: &Device,
+) -> f64 {
+    const SECTOR_BYTES: f64 = 32.0;
+    /// Share of the L2 rate that single sectors reach.
+    const SECTOR_RATE: f64 = 0.6;
+    let mut sectors = 0.0;
     let inputs = operands(spec);
     let printer = Printer::new(&rows.body, &inputs);
     let step = Extent::from(lane.width);
@@ -186,8 +197,11 @@ pub fn inefficiency(spec: &KernelSpec, rows: &RowBody, lane: Lane, neighbour: Va
             let neighbours = position.stride_of(lane.var) == Some(Extent::known(1));
             let used = if neighbours { lane.width } else { 1 };
             #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
-            let sector = 32.0 / (inputs[*input as usize].dtype.size_bytes() * used) as f64;
+            let sector = SECTOR_BYTES / (inputs[*input as usize].dtype.size_bytes() * used) as f64;
             factors[*input as usize] = sector.clamp(1.0, 8.0);
+            #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+            let fetched = n_elements as f64 / used as f64;
+            sectors += fetched;
         }
     }
     #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
@@ -198,5 +212,6 @@ pub fn inefficiency(spec: &KernelSpec, rows: &RowBody, lane: Lane, neighbour: Va
         .sum();
     #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
     let written = spec.output_types().iter().map(TensorType::n_bytes).sum::<usize>() as f64;
-    read + written
+    let through_l2 = sectors * SECTOR_BYTES / (device.l2_gb_per_s * SECTOR_RATE * 1e3);
+    device.memory_us(read + written).max(through_l2)
 }

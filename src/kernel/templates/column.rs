@@ -1,21 +1,26 @@
 //! `column`: threads along rows that are neighbours in memory. Reductions over axes that are
 //! not the innermost one, such as pooling an NHWC tensor or a softmax over channels of NCHW.
+//!
+//! Where there are too few columns to fill the device, several blocks share them: each leaves what it
+//! has folded in the workspace, and the last one folds that.
 
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 
 use super::{Template, field_names, fill, indexed, knob, variant};
-use crate::kernel::body::region::{kernel_name, lane_index, operands, results, signature};
+use crate::kernel::body::region::{kernel_name, lane_index, operands, results};
+use crate::kernel::body::rebuild::Stage;
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
-use crate::kernel::prelude::{COMMON, translation_unit};
+use crate::kernel::gemm::parts::parameters;
+use crate::kernel::prelude::{COMMON, SPLIT, translation_unit};
 use crate::kernel::print::expr::{Operand, Printer, index_type};
 use crate::kernel::print::types::{value_bytes, value_type};
 use crate::kernel::print::vector::Lane;
 use crate::kernel::row::plan::{RowBody, RowOutput, RowShape, row_body, row_shape};
 use crate::kernel::row::print::{
-    Accumulator, Stored, hoist, inefficiency, pass_roots, prepare_store, store_lane, store_wide,
+    Accumulator, Stored, hoist, memory_us, pass_roots, prepare_store, store_lane, store_wide,
 };
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
@@ -39,6 +44,7 @@ struct ColumnContext {
     n_columns: usize,
     columns_per_block: usize,
     slices: usize,
+    splits: usize,
     len: usize,
     body: String,
 }
@@ -49,10 +55,30 @@ struct Plan {
     width: usize,
     columns_per_block: usize,
     slices: usize,
+    /// Blocks that share their columns.
+    splits: usize,
+}
+
+impl Plan {
+    fn threads(self) -> usize {
+        self.columns_per_block * self.slices
+    }
+
+    /// Blocks of one split.
+    fn shares(self, shape: &RowShape) -> usize {
+        (shape.n_rows / self.width).div_ceil(self.columns_per_block)
+    }
+
+    fn n_blocks(self, shape: &RowShape) -> usize {
+        self.shares(shape) * self.splits
+    }
 }
 
 /// Static shared memory for combining slices, well below the 48 KB every architecture has.
 const MAX_SCRATCH_BYTES: usize = 40 << 10;
+
+/// Positions that a thread should have at least where blocks share columns.
+const MIN_SHARED_STEPS: usize = 2;
 
 const SHAPES: [(usize, usize); 8] = [
     (128, 1),
@@ -98,32 +124,57 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
             continue;
         };
         for (columns_per_block, slices) in SHAPES {
-            let plan = Plan {
+            let whole = Plan {
                 width,
                 columns_per_block,
                 slices,
+                splits: 1,
             };
-            let idle = slices > shape.len
-                || columns_per_block > 2 * shape.n_rows.div_ceil(width).next_multiple_of(8);
-            if idle || scratch_bytes(&rows, plan) > MAX_SCRATCH_BYTES {
-                continue;
-            }
-            let us = predicted_us(spec, &shape, &rows, plan, Device::of(arch));
-            found.push(variant(
-                TEMPLATE.name,
-                &[
+            for splits in split_choices(&shape, &rows, whole, Device::of(arch)) {
+                let plan = Plan { splits, ..whole };
+                let idle = slices > shape.len
+                    || columns_per_block > 2 * shape.n_rows.div_ceil(width).next_multiple_of(8);
+                if idle || scratch_bytes(&rows, plan) > MAX_SCRATCH_BYTES {
+                    continue;
+                }
+                let us = predicted_us(spec, &shape, &rows, plan, Device::of(arch));
+                let knobs = [
                     ("width", width),
                     ("columns_per_block", columns_per_block),
                     ("slices", slices),
-                ],
-                us,
-            ));
+                    ("splits", splits),
+                ];
+                found.push(variant(TEMPLATE.name, &knobs, us));
+            }
         }
     }
     // Slices and widths multiply; the slowest are not worth compiling.
     found.sort_by(|a, b| a.predicted_us.total_cmp(&b.predicted_us));
     found.truncate(6);
     found
+}
+
+/// Numbers of blocks that may share columns, up to what fills the device. What has one element per position, or
+/// folds twice, needs the whole fold in every block.
+fn split_choices(shape: &RowShape, rows: &RowBody, whole: Plan, device: &Device) -> Vec<usize> {
+    let may_share =
+        whole.slices > 1 && rows.passes().len() == 1 && rows.outputs.iter().all(|output| output.per_row);
+    let most_threads = device.n_sms as usize * device.max_threads_per_sm as usize;
+    let fills = |splits: usize| splits * whole.n_blocks(shape) * whole.threads() <= most_threads;
+    let is_long = |splits: usize| splits * whole.slices * MIN_SHARED_STEPS <= shape.len;
+    [1, 2, 4, 8, 16, 32, 64]
+        .into_iter()
+        .filter(|&splits| splits == 1 || (may_share && fills(splits) && is_long(splits)))
+        .collect()
+}
+
+/// Bytes of one accumulator.
+fn accumulator_bytes(stage: &Stage) -> usize {
+    match stage.op {
+        // A value and its position.
+        ReduceOp::ArgMax { .. } | ReduceOp::ArgMin { .. } => 16,
+        _ => value_bytes(stage.dtype),
+    }
 }
 
 /// Bytes of the scratch arrays: one per type of accumulator.
@@ -134,15 +185,28 @@ fn scratch_bytes(rows: &RowBody, plan: Plan) -> usize {
     let types: BTreeSet<(usize, &str)> = rows
         .stages
         .iter()
-        .map(|stage| match stage.op {
-            ReduceOp::ArgMax { .. } | ReduceOp::ArgMin { .. } => {
-                (16, value_type(rows.body.dtype(stage.term)))
-            }
-            _ => (value_bytes(stage.dtype), value_type(stage.dtype)),
+        .map(|stage| {
+            let value = match stage.op {
+                ReduceOp::ArgMax { .. } | ReduceOp::ArgMin { .. } => value_type(rows.body.dtype(stage.term)),
+                _ => value_type(stage.dtype),
+            };
+            (accumulator_bytes(stage), value)
         })
         .collect();
     let bytes: usize = types.into_iter().map(|(bytes, _)| bytes).sum();
-    plan.columns_per_block * plan.slices * plan.width * bytes
+    plan.threads() * plan.width * bytes
+}
+
+/// Where the tickets of blocks that share columns end in the workspace, and then each accumulator's shares;
+/// the last is the end of all.
+fn shares_at(shape: &RowShape, rows: &RowBody, plan: Plan) -> Vec<usize> {
+    let n_columns = plan.n_blocks(shape) * plan.columns_per_block * plan.width;
+    let tickets = (plan.shares(shape) * 4).next_multiple_of(256);
+    let ends = rows.stages.iter().scan(tickets, |end, stage| {
+        *end += (n_columns * accumulator_bytes(stage)).next_multiple_of(256);
+        Some(*end)
+    });
+    std::iter::once(tickets).chain(ends).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
@@ -154,11 +218,15 @@ fn predicted_us(spec: &KernelSpec, shape: &RowShape, rows: &RowBody, plan: Plan,
         .flatten()
         .map(|&root| indexed::work(&rows.body, root))
         .sum();
-    let threads = (plan.columns_per_block * plan.slices) as f64;
-    let fill = device.fill((n_columns / plan.columns_per_block as f64).ceil(), threads);
+    /// Writing shares, waiting for the last block and reading them.
+    const SHARE_US: f64 = 1.5;
+    // Wide loads need fewer threads to keep as much under way.
+    let widest = spec.input_types().iter().map(|ty| ty.dtype.size_bytes()).max();
+    let load = (plan.width * widest.unwrap_or(4)) as f64 / 8.0;
+    let fill = device.fill(plan.n_blocks(shape) as f64, plan.threads() as f64 * load.clamp(0.5, 2.0));
     let issue = n_columns * shape.len as f64 * (per_element * 2.0 * plan.width as f64 + 8.0 * n_passes)
         / (f64::from(device.n_sms) * device.clock_ghz * 1e3 * 64.0);
-    let steps = (shape.len as f64 / plan.slices as f64).ceil();
+    let steps = (shape.len as f64 / (plan.slices * plan.splits) as f64).ceil();
     let chain = n_passes
         * (steps * 0.03
             + if plan.slices > 1 {
@@ -167,8 +235,9 @@ fn predicted_us(spec: &KernelSpec, shape: &RowShape, rows: &RowBody, plan: Plan,
                 0.0
             });
     let lane = lane_of(rows, plan.width);
-    let bytes = inefficiency(spec, rows, lane, rows.vars[0]);
-    NODE_US + (device.memory_us(bytes) * n_passes.sqrt() / fill).max(issue) + chain
+    let memory = memory_us(spec, rows, lane, rows.vars[0], device);
+    let shared = if plan.splits > 1 { SHARE_US } else { 0.0 };
+    NODE_US + (memory * n_passes.sqrt() / fill).max(issue) + chain + shared
 }
 
 fn lane_of(rows: &RowBody, width: usize) -> Lane {
@@ -183,6 +252,7 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
         width: knob(&TEMPLATE, variant, "width")?,
         columns_per_block: knob(&TEMPLATE, variant, "columns_per_block")?,
         slices: knob(&TEMPLATE, variant, "slices")?,
+        splits: knob(&TEMPLATE, variant, "splits")?,
     };
     let refused = || KernelError::NotAccepted {
         template: TEMPLATE.name,
@@ -192,40 +262,54 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
     let rows = plan_body(spec, &shape, plan.width)?.ok_or_else(refused)?;
     let (inputs, outputs) = (operands(spec), results(spec));
     let all: Vec<Operand> = inputs.iter().chain(&outputs).cloned().collect();
-    let body = Emit::new(&rows, plan, &all, &outputs).print()?;
-    let (params, passed) = signature(spec);
-    let name = kernel_name(
-        spec,
-        TEMPLATE.name,
-        &format!("v{}_{}x{}", plan.width, plan.columns_per_block, plan.slices),
-    );
-    let threads = plan.columns_per_block * plan.slices;
-    let n_columns = shape.n_rows / plan.width;
+    let shares_at = shares_at(&shape, &rows, plan);
+    let workspace_bytes = if plan.splits > 1 {
+        shares_at.last().copied().unwrap_or(0)
+    } else {
+        0
+    };
+    let body = Emit::new(&rows, plan, &all, &outputs, shares_at).print()?;
+    let (params, passed) = parameters(spec, workspace_bytes);
+    let name = kernel_name(spec, TEMPLATE.name, &tile_name(plan));
     let text = fill(
         &TEMPLATE,
         &ColumnContext {
             name: name.clone(),
             params,
-            threads,
+            threads: plan.threads(),
             index_type: index_type(&all),
             width: plan.width,
-            n_columns,
+            n_columns: shape.n_rows / plan.width,
             columns_per_block: plan.columns_per_block,
             slices: plan.slices,
+            splits: plan.splits,
             len: shape.len,
             body,
         },
     )?;
-    let blocks = n_columns.div_ceil(plan.columns_per_block);
+    let sections = if plan.splits > 1 {
+        [COMMON, &[SPLIT]].concat()
+    } else {
+        COMMON.to_vec()
+    };
     Ok(Source {
         name,
         header: String::new(),
-        text: translation_unit(COMMON, &text),
+        text: translation_unit(&sections, &text),
         template: TEMPLATE.name,
-        launch: Launch::in_a_row(blocks, threads, 0),
+        launch: Launch::in_a_row(plan.n_blocks(&shape), plan.threads(), 0),
         params: passed,
-        workspace_bytes: 0,
+        workspace_bytes,
     })
+}
+
+fn tile_name(plan: Plan) -> String {
+    let tile = format!("v{}_{}x{}", plan.width, plan.columns_per_block, plan.slices);
+    if plan.splits > 1 {
+        format!("{tile}_s{}", plan.splits)
+    } else {
+        tile
+    }
 }
 
 /// Prints the passes of one thread.
@@ -239,10 +323,18 @@ struct Emit<'a> {
     done: Vec<(usize, Accumulator)>,
     /// Shared arrays by element type.
     scratch: Vec<(String, String)>,
+    /// Where the shares of each accumulator begin in the workspace, those of all blocks.
+    shares_at: Vec<usize>,
 }
 
 impl<'a> Emit<'a> {
-    fn new(rows: &'a RowBody, plan: Plan, all: &'a [Operand], outputs: &'a [Operand]) -> Self {
+    fn new(
+        rows: &'a RowBody,
+        plan: Plan,
+        all: &'a [Operand],
+        outputs: &'a [Operand],
+        shares_at: Vec<usize>,
+    ) -> Self {
         let mut printer = Printer::new(&rows.body, all);
         printer.accumulators_depend_on(&BTreeSet::from([rows.vars[2]]));
         printer.bind(rows.vars[0], "column");
@@ -255,6 +347,7 @@ impl<'a> Emit<'a> {
             outputs,
             done: Vec::new(),
             scratch: Vec::new(),
+            shares_at,
         }
     }
 
@@ -282,14 +375,16 @@ impl<'a> Emit<'a> {
         for &stage in stages {
             let stage = &rows.stages[stage];
             let accumulator = Accumulator::of(stage, rows.body.dtype(stage.term), &mut self.printer);
-            let Accumulator { ty, name, start, .. } = &accumulator;
+            let Accumulator { ty, name, .. } = &accumulator;
             self.printer.line(&format!("{ty} {name}[{width}];"));
-            self.printer.line("#pragma unroll");
-            self.printer
-                .line(&format!("for (int i = 0; i < {width}; ++i) {name}[i] = {start};"));
+            self.start(&accumulator);
             accumulators.push(accumulator);
         }
-        self.printer.open("for (int p = slice; p < kLen; p += kSlices) {");
+        self.printer.open(if self.plan.splits > 1 {
+            "for (int p = slice * kSplits + split; p < kLen; p += kSlices * kSplits) {"
+        } else {
+            "for (int p = slice; p < kLen; p += kSlices) {"
+        });
         let counter = self.open_lanes(&roots);
         for (accumulator, &root) in accumulators.iter().zip(&roots) {
             let value = self.printer.value(root);
@@ -298,10 +393,49 @@ impl<'a> Emit<'a> {
         }
         self.printer.close();
         self.printer.close();
-        for (accumulator, &stage) in accumulators.into_iter().zip(stages) {
-            self.combine(&accumulator);
-            self.done.push((stage, accumulator));
+        for accumulator in &accumulators {
+            self.combine(accumulator);
         }
+        if self.plan.splits > 1 {
+            self.combine_blocks(&accumulators, stages);
+        }
+        self.done.extend(stages.iter().copied().zip(accumulators));
+    }
+
+    /// Folds across the blocks that share columns; only the last one goes on.
+    fn combine_blocks(&mut self, accumulators: &[Accumulator], stages: &[usize]) {
+        let own = self.plan.splits * self.plan.columns_per_block * self.lane.width;
+        let mut arrays = Vec::new();
+        for (accumulator, &stage) in accumulators.iter().zip(stages) {
+            let Accumulator { name, ty, .. } = accumulator;
+            let array = self.printer.fresh("shares");
+            let at = self.shares_at[stage];
+            self.printer.line(&format!(
+                "{ty}* const {array} = reinterpret_cast<{ty}*>(workspace + {at}) + int64_t(share) * {own};"
+            ));
+            self.printer
+                .line(&format!("rt_share<kColumnsPerBlock>({name}, {array}, split);"));
+            arrays.push(array);
+        }
+        self.printer
+            .line("if (!rt_last_arriver(reinterpret_cast<uint32_t*>(workspace) + share, kSplits)) return;");
+        for (accumulator, array) in accumulators.iter().zip(arrays) {
+            let Accumulator { name, fold, .. } = accumulator;
+            self.start(accumulator);
+            self.printer.line(&format!(
+                "rt_shares_fold<{fold}, kColumnsPerBlock, kSlices, kSplits>({name}, {array});"
+            ));
+            self.combine(accumulator);
+        }
+    }
+
+    /// Gives every lane of an accumulator what changes nothing.
+    fn start(&mut self, accumulator: &Accumulator) {
+        let Accumulator { name, start, .. } = accumulator;
+        let width = self.lane.width;
+        self.printer.line("#pragma unroll");
+        self.printer
+            .line(&format!("for (int i = 0; i < {width}; ++i) {name}[i] = {start};"));
     }
 
     fn open_lanes(&mut self, roots: &[ExprId]) -> String {

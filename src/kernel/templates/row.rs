@@ -17,7 +17,7 @@ use crate::kernel::print::types::{value_bytes, value_type};
 use crate::kernel::print::vector::Lane;
 use crate::kernel::row::plan::{RowBody, RowShape, row_body, row_shape};
 use crate::kernel::row::print::{
-    Accumulator, Stored, hoist, inefficiency, pass_roots, prepare_store, store_lane, store_wide,
+    Accumulator, Stored, hoist, memory_us, pass_roots, prepare_store, store_lane, store_wide,
 };
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
@@ -197,9 +197,8 @@ fn predicted_us(spec: &KernelSpec, shape: &RowShape, rows: &RowBody, plan: Plan,
         var: rows.vars[2],
         width: plan.width,
     };
-    let bytes = inefficiency(spec, rows, lane, rows.vars[1]);
     let waves = (threads / (f64::from(device.n_sms) * f64::from(device.max_threads_per_sm))).ceil();
-    let memory = device.memory_us(bytes) * reads.sqrt() / fill;
+    let memory = memory_us(spec, rows, lane, rows.vars[1], device) * reads.sqrt() / fill;
     NODE_US + (memory.max(issue) + chain).max(chain * waves)
 }
 
