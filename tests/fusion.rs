@@ -140,6 +140,26 @@ fn guarded_attention_is_one_kernel() {
     assert_eq!(kinds(&fused), [RegionKind::Attention]);
 }
 
+/// The product could not copy tiles of the transposed heads: attention stores them in its order.
+#[test]
+fn heads_are_stored_as_the_product_behind_them_reads() {
+    let fused = fused(
+        "graph g(q: f32[1,4,6,8], k: f32[1,4,6,8], v: f32[1,4,6,8], r: f32[6,16]) {
+           s = mul(matmul(q, transpose[perm=[0,1,3,2]](k)), f32[]{0.25})
+           p = transpose[perm=[0,2,1,3]](matmul(softmax[axis=3](s), v))
+           y = add(matmul(reshape[shape=[6,32]](p), f32[32,16]{0.5 ..}), r)
+           return y as \"y\"
+         }",
+        &["attention_scaled"],
+    );
+    assert_eq!(kinds(&fused), [RegionKind::Attention, RegionKind::Dot]);
+    let is_transposed = |number: usize| {
+        let nodes = &fused.regions[number].body.nodes;
+        nodes.iter().any(|node| node.op == "transpose")
+    };
+    assert!(is_transposed(0) && !is_transposed(1));
+}
+
 #[test]
 fn heads_that_share_keys_are_not_repeated() {
     let fused = fused(

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::contract::{Cone, Shape};
-use super::cost::{DeviceRates, as_f64, work_of};
+use super::cost::{DeviceRates, as_f64, gathered, work_of};
 use super::limits::Limits;
 use super::net::{Net, Use};
 use super::parts::{JOIN, placing_us, selecting_us};
@@ -315,7 +315,9 @@ impl Grower<'_> {
             }
             let legal = self.legal(root, tensor, &uses, &mut inlined);
             let taken = match exceptions.get(&tensor) {
-                None => legal.first(),
+                None => legal
+                    .first()
+                    .filter(|(expr, _)| !self.is_better_stored(tensor, *expr, &inlined)),
                 Some(wanted) => legal.iter().find(|(expr, _)| expr == wanted),
             };
             if let Some((taken, new_shape)) = taken {
@@ -330,6 +332,23 @@ impl Grower<'_> {
             shape,
             choices,
         })
+    }
+
+    /// Whether a product would gather the transposed `tensor` in pieces, although the loop that computes it for
+    /// no one else can store it in this order.
+    fn is_better_stored(&self, tensor: usize, expr: usize, inlined: &BTreeMap<usize, usize>) -> bool {
+        let from = self.net.exprs[expr].uses().next().map(|operand| operand.tensor);
+        let Some(from) = from.filter(|_| self.net.exprs[expr].op == "transpose") else {
+            return false;
+        };
+        let is_loop = |&expr: &usize| {
+            let kind = self.net.exprs[expr].kind;
+            matches!(kind, TileKind::Dot | TileKind::Window | TileKind::Other)
+        };
+        let own = &self.net.tensors[from];
+        let mut with = inlined.clone();
+        with.insert(tensor, expr);
+        own.consumers == 1 && own.exprs.iter().all(is_loop) && !gathered(self.net, &with).is_empty()
     }
 
     fn open<'n>(&'n self, expr: usize, into: &mut BTreeMap<usize, Vec<&'n Use>>) {

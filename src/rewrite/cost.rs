@@ -86,12 +86,14 @@ pub struct Work {
     pub move_us: f64,
     /// Microseconds of arithmetic at peak rates.
     pub compute_us: f64,
+    /// Microseconds of gathering operands in pieces, which nothing hides.
+    pub gather_us: f64,
 }
 
 impl Work {
     /// Lower bound of the time, in microseconds.
     pub fn bound_us(&self, device: &DeviceRates) -> f64 {
-        device.launch_us + self.move_us.max(self.compute_us)
+        device.launch_us + self.gather_us + self.move_us.max(self.compute_us)
     }
 }
 
@@ -124,9 +126,13 @@ pub fn work_of(
         }
     }
     let (mut weights, mut values) = (0.0, 0.0);
-    for (&tensor, &times) in reads.iter().filter(|(tensor, _)| !inlined.contains_key(tensor)) {
-        let tensor = &net.tensors[tensor];
+    let gathered = gathered(net, inlined);
+    for (&number, &times) in reads.iter().filter(|(tensor, _)| !inlined.contains_key(tensor)) {
+        let tensor = &net.tensors[number];
         let bytes = times.min(as_f64(tensor.n_elements)) * as_f64(tensor.ty.dtype.size_bytes());
+        if gathered.iter().any(|&(_, from)| from == number) {
+            work.gather_us += device.move_us(bytes);
+        }
         match tensor.source {
             NetSource::Const(_) => weights += bytes,
             NetSource::Input(_) | NetSource::Device => values += bytes,
@@ -139,6 +145,30 @@ pub fn work_of(
     work.bytes = weights + values;
     work.move_us = device.move_us(values) + device.weights_us(weights, as_f64(net.weight_bytes));
     work
+}
+
+/// Transposed tensors that a product reads with axes put together which are no neighbours in memory, and what they
+/// are transposed from: rows of the operand are then pieces, of which no copy brings a tile. Whatever writes the
+/// tensor rather writes it in the order that the product reads.
+pub fn gathered(net: &Net, inlined: &BTreeMap<usize, usize>) -> Vec<(usize, usize)> {
+    // What `tensor` is a view of by `op`, if the kernel computes it so.
+    let viewed = |tensor: usize, op: &str| {
+        let expr = &net.exprs[*inlined.get(&tensor)?];
+        let operand = expr.uses().next()?;
+        (expr.op == op).then_some(operand.tensor)
+    };
+    let products = inlined
+        .values()
+        .filter(|&&expr| net.exprs[expr].kind == TileKind::Dot);
+    let operands = products.flat_map(|&expr| net.exprs[expr].uses());
+    let found = operands.filter_map(|operand| {
+        let mut tensor = viewed(operand.tensor, "reshape")?;
+        while let Some(inner) = viewed(tensor, "reshape") {
+            tensor = inner;
+        }
+        Some((tensor, viewed(tensor, "transpose")?))
+    });
+    found.collect()
 }
 
 /// How often a product takes statistics of its rows: each tile of columns anew.
