@@ -1,10 +1,10 @@
-//! Weights in the kind and order in which kernels read 8-bit operands.
+//! Weights in the kind and order in which kernels read them best.
 //!
 //! Constants are folded in the kind that a product computes in, so that those of a quantised layer
 //! are wide. Where they hold nothing that 8 bits do not, they are stored so, and the bodies of the
 //! regions that read them convert them. Beside an operand that is 8 bits wide in memory, a matrix is
-//! stored with its terms innermost, as matrix instructions for bytes want it. What a region computes
-//! stays the same to the bit.
+//! stored with its terms innermost, as matrix instructions for bytes want it; so is one of any kind whose rows
+//! are no whole number of copies long while its columns are. What a region computes stays the same to the bit.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -13,7 +13,10 @@ use crate::ir::{Attr, Attrs, DType, Graph, HostTensor, Node, Source, TensorType,
 use crate::ops::evaluate::{from_values, holds_bytes, to_vec};
 use crate::ops::{Lowering, TileKind, lookup};
 
-/// Stores weights of products in 8 bits where that loses nothing.
+/// Bytes that kernels copy at a time, from addresses that are multiples of them.
+const COPY_BYTES: usize = 16;
+
+/// Stores weights of products in 8 bits where that loses nothing, and in the order that copies can read.
 pub fn prepack(fused: &mut FusedGraph) {
     for (tensor, readers) in weights_of_products(fused) {
         let Packing { kind, is_turned } = readers[0].1.packing;
@@ -95,9 +98,22 @@ fn weight_of_product(fused: &FusedGraph, region: &Region) -> Option<(TensorId, R
             kind: DType::I8,
             is_turned: false,
         },
+        _ if is_matrix && is_copied_along_columns_only(data) => Packing {
+            kind: data.dtype(),
+            is_turned: true,
+        },
         _ => return None,
     };
     is_own.then_some((tensor, Read { input, packing }))
+}
+
+/// Whether every column of a matrix would begin where a copy can, were it stored as a row, and not every row does.
+fn is_copied_along_columns_only(data: &HostTensor) -> bool {
+    let [.., rows, columns] = data.dims() else {
+        return false;
+    };
+    let is_whole = |length: usize| (length * data.dtype().size_bytes()).is_multiple_of(COPY_BYTES);
+    is_whole(*rows) && !is_whole(*columns)
 }
 
 fn is_wide_float(dtype: DType) -> bool {
@@ -295,6 +311,20 @@ mod tests {
         assert!(weights(&fused).contains(&TensorType::new(DType::I8, &[16, 16])));
         let values: Vec<f64> = (0..32).map(|n| f64::from(n) * 0.25 - 3.0).collect();
         let x = from_values(DType::F32, &[2, 16], &values);
+        let wanted = reference::run(&core, std::slice::from_ref(&x)).unwrap();
+        assert_eq!(run_fused(&fused, &[x]).unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_matrix_with_odd_rows_is_turned() {
+        let (core, fused) = fused(
+            "graph g(x: f32[1,2,4]) {
+               w = f32[4,3]{0.5, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}
+               return matmul(relu(x), w) as \"y\"
+             }",
+        );
+        assert_eq!(weights(&fused), [TensorType::new(DType::F32, &[3, 4])]);
+        let x = from_values(DType::F32, &[1, 2, 4], &[1.0f32, 2.0, 3.0, -4.0, 5.0, 7.0, 0.5, 0.0]);
         let wanted = reference::run(&core, std::slice::from_ref(&x)).unwrap();
         assert_eq!(run_fused(&fused, &[x]).unwrap(), wanted);
     }
