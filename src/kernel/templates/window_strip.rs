@@ -104,6 +104,16 @@ impl Plan {
         (self.strip - 1) * columns.stride + (columns.kernel - 1) * columns.dilation + 1
     }
 
+    /// Share of its rates that an SM reaches with as many warps as its registers hold.
+    #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+    fn occupancy(self, window: &Window) -> f64 {
+        /// Warps whose loads and conversions hide each other, as measured on an H200.
+        const ENOUGH_WARPS: f64 = 12.0;
+        let registers = 16.0 + 1.4 * self.values(window) as f64;
+        let blocks = (65536.0 / (registers * self.threads as f64)).floor().max(1.0);
+        (blocks * self.threads as f64 / 32.0 / ENOUGH_WARPS).min(1.0)
+    }
+
     fn values(self, window: &Window) -> usize {
         let [_, columns] = plane(window);
         let filter = if window.has_filter() { columns.kernel } else { 0 };
@@ -215,7 +225,8 @@ fn predicted_us(spec: &KernelSpec, window: &Window, plan: Plan, device: &Device)
     // What a thread waits for: the filters, then its columns, several rows of them at once.
     let waits = if window.has_filter() { 0.9 } else { 0.5 } + 0.08 * rows.kernel as f64;
     let latency = waits + own * 4.0 / (device.clock_ghz * 1e3) * 0.25;
-    NODE_US + latency + (device.memory_us(operand_bytes(spec)) / fill).max(issue)
+    let work = (device.memory_us(operand_bytes(spec)) / fill).max(issue);
+    NODE_US + latency + work / plan.occupancy(window)
 }
 
 fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, KernelError> {

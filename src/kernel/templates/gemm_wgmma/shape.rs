@@ -47,14 +47,17 @@ pub const SHAPES: &[Shape] = &[
     shape(128, 64, 2, 6, 64, 1),
     shape(256, 64, 2, 4, 64, 1),
     shape(64, 256, 1, 4, 64, 1),
+    shape(128, 128, 1, 3, 32, 2),
     shape(64, 128, 1, 4, 32, 2),
     shape(64, 64, 1, 6, 32, 2),
 ];
 
-/// Registers per thread of copying and of multiplying threads, where three groups share what
-/// the launch has for 168 each.
+/// Registers per thread of copying threads.
 const RELEASED: usize = 40;
+/// Registers per thread of multiplying ones, where three groups share what the launch has for 168 each, and
+/// where two of each of two blocks share what it has for 128.
 const CLAIMED: usize = 232;
+const CLAIMED_BY_ONE: usize = 216;
 /// Warp groups, and rows that one of their instructions multiplies.
 const GROUP: usize = 128;
 pub const BLOCK_ROWS: usize = 64;
@@ -85,8 +88,7 @@ impl Shape {
             (_, 0) => register_limit(self.threads(), self.resident),
             (_, claimed) => claimed,
         };
-        let sums = self.m * self.n / (self.consumers * GROUP);
-        let free_bytes = own.saturating_sub(sums + OTHERS) * 4;
+        let free_bytes = own.saturating_sub(self.sums() + OTHERS) * 4;
         let vectors = 16 * self.slab / width / 32;
         let rounds = self.m / BLOCK_ROWS / self.consumers * (self.n / self.slab);
         (MOST_BYTES.min(free_bytes) / (vectors * bytes)).min(rounds)
@@ -103,10 +105,19 @@ impl Shape {
         (self.slabs_at() + slabs).next_multiple_of(SWIZZLE_BYTES)
     }
 
+    /// Elements that a multiplying thread sums.
+    fn sums(self) -> usize {
+        self.m * self.n / (self.consumers * GROUP)
+    }
+
     /// Registers that warps exchange.
     pub fn exchanged(self) -> (usize, usize) {
+        /// Of a launch without exchange, where two blocks are resident.
+        const FEW: usize = 64;
         if self.consumers > 1 {
             (RELEASED, CLAIMED)
+        } else if self.resident > 1 && self.sums() > FEW {
+            (RELEASED, CLAIMED_BY_ONE)
         } else {
             (0, 0)
         }
