@@ -221,8 +221,14 @@ fn reductions_over_any_axes() {
 #[test]
 fn columns_that_blocks_share() {
     check_picked(&regions::shared_columns(), SM_90, 1.0, |variants| {
-        let shared = |variant: &kernel::Variant| variant.knobs.iter().any(|(name, value)| *name == "splits" && *value > 1);
-        let own = (0..variants.len()).filter(|&rank| variants[rank].template == "column" && shared(&variants[rank]));
+        let shared = |variant: &kernel::Variant| {
+            variant
+                .knobs
+                .iter()
+                .any(|(name, value)| *name == "splits" && *value > 1)
+        };
+        let own = (0..variants.len())
+            .filter(|&rank| variants[rank].template == "column" && shared(&variants[rank]));
         let own: Vec<usize> = own.collect();
         assert!(!own.is_empty(), "no blocks share columns");
         own

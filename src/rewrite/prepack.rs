@@ -324,7 +324,11 @@ mod tests {
              }",
         );
         assert_eq!(weights(&fused), [TensorType::new(DType::F32, &[3, 4])]);
-        let x = from_values(DType::F32, &[1, 2, 4], &[1.0f32, 2.0, 3.0, -4.0, 5.0, 7.0, 0.5, 0.0]);
+        let x = from_values(
+            DType::F32,
+            &[1, 2, 4],
+            &[1.0f32, 2.0, 3.0, -4.0, 5.0, 7.0, 0.5, 0.0],
+        );
         let wanted = reference::run(&core, std::slice::from_ref(&x)).unwrap();
         assert_eq!(run_fused(&fused, &[x]).unwrap(), wanted);
     }

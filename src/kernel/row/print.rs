@@ -150,13 +150,7 @@ pub fn hoist(printer: &mut Printer<'_>, roots: &[ExprId], along: &BTreeSet<VarId
 
 /// Microseconds of memory when neighbouring threads differ in `neighbour` and, within one, in the lane: an
 /// operand whose elements they do not read side by side costs a sector each, of the L2 cache every time.
-pub fn memory_us(
-    spec: &KernelSpec,
-    rows: &RowBody,
-    lane: Lane,
-    neighbour: VarId,
-    device: &Device,
-) -> f64 {
+pub fn memory_us(spec: &KernelSpec, rows: &RowBody, lane: Lane, neighbour: VarId, device: &Device) -> f64 {
     const SECTOR_BYTES: f64 = 32.0;
     /// Share of the L2 rate that single sectors reach.
     const SECTOR_RATE: f64 = 0.6;

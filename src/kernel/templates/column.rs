@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::{Template, field_names, fill, indexed, knob, variant};
-use crate::kernel::body::region::{kernel_name, lane_index, operands, results};
 use crate::kernel::body::rebuild::Stage;
+use crate::kernel::body::region::{kernel_name, lane_index, operands, results};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::parts::parameters;
@@ -223,7 +223,10 @@ fn predicted_us(spec: &KernelSpec, shape: &RowShape, rows: &RowBody, plan: Plan,
     // Wide loads need fewer threads to keep as much under way.
     let widest = spec.input_types().iter().map(|ty| ty.dtype.size_bytes()).max();
     let load = (plan.width * widest.unwrap_or(4)) as f64 / 8.0;
-    let fill = device.fill(plan.n_blocks(shape) as f64, plan.threads() as f64 * load.clamp(0.5, 2.0));
+    let fill = device.fill(
+        plan.n_blocks(shape) as f64,
+        plan.threads() as f64 * load.clamp(0.5, 2.0),
+    );
     let issue = n_columns * shape.len as f64 * (per_element * 2.0 * plan.width as f64 + 8.0 * n_passes)
         / (f64::from(device.n_sms) * device.clock_ghz * 1e3 * 64.0);
     let steps = (shape.len as f64 / (plan.slices * plan.splits) as f64).ceil();
