@@ -17,17 +17,17 @@ use crate::precision::calibrate::CalibrateError;
 use crate::precision::metric::MetricError;
 use crate::reference::ReferenceError;
 use crate::rewrite::canonicalize::{canonicalize, rewrite_model};
-use crate::rewrite::{
-    self, DeviceRates, FusedGraph, RewriteError, RuleErrors, RuleOptions, RuleSet, TensorSource,
-};
+use crate::rewrite::{self, FusedGraph, RewriteError, RuleErrors, RuleOptions, RuleSet, TensorSource};
 use crate::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
 use crate::specialize::{self, BindError, SpecializeError, StagesError};
 use crate::tune::{self, Database, Effort, Ledger, Machine, Problem, Tactic, TuneError};
 
+pub mod layouts;
 pub mod precise;
 mod simulate;
 mod staged;
 
+use layouts::{Layouts, Times, layouts};
 pub use simulate::Simulation;
 pub use staged::run_on_device;
 
@@ -320,14 +320,13 @@ pub fn compile(
     observer: &dyn Observer,
 ) -> Result<Engine, PipelineError> {
     let rules = RuleSet::load(&settings.rules)?;
+    let times = Times::default();
     let mut plans = Vec::new();
     for core in cores {
-        observer.stage("canonicalize", 0);
-        let canonical = in_canonical_form(core, settings, &rules);
         for &arch in archs {
             observer.stage(&format!("fuse for {}", arch_name(arch)), 0);
-            let fused = rewrite::fuse_canonical(&canonical, &rules, DeviceRates::for_sm(arch.sm))?;
-            plans.push((arch, fused));
+            let layouts = layouts(core, arch, settings, &rules, &times)?;
+            plans.push(planned(layouts, arch, settings, selection, observer)?);
         }
     }
     let model = cores.first().map_or_else(String::new, |core| core.name.clone());
@@ -347,20 +346,65 @@ pub fn compile(
     Err(PipelineError::Memory { most, least })
 }
 
+/// The graph of one program, and its kernels where they are chosen already.
+struct Planned {
+    arch: Arch,
+    fused: FusedGraph,
+    tactics: Option<Vec<Tactic>>,
+}
+
+/// The fastest of several plans: by prediction, or by the times of their kernels.
+fn planned(
+    layouts: Layouts,
+    arch: Arch,
+    settings: &Settings,
+    selection: &Selection,
+    observer: &dyn Observer,
+) -> Result<Planned, PipelineError> {
+    let (are_timed, until) = match selection {
+        Selection::Predicted => (false, None),
+        Selection::OnDevice { time, until, .. } => (*time, *until),
+        Selection::Recorded { .. } => (true, None),
+    };
+    if !are_timed || layouts.is_single() {
+        return Ok(Planned {
+            arch,
+            fused: layouts.predicted(),
+            tactics: None,
+        });
+    }
+    let (fused, own) = layouts.timed(until, |fused| {
+        let problems = problems(fused, settings, Thrift::None);
+        tactics(&problems, arch, selection, observer)
+    })?;
+    Ok(Planned {
+        arch,
+        fused,
+        tactics: Some(own),
+    })
+}
+
 /// The engine of fused graphs, where so much is given up for less memory.
 fn built(
     model: &str,
-    plans: &[(Arch, FusedGraph)],
+    plans: &[Planned],
     settings: &Settings,
     thrift: Thrift,
     selection: &Selection,
     observer: &dyn Observer,
 ) -> Result<Engine, PipelineError> {
     let mut assembly = Assembly::new();
-    for (arch, fused) in plans {
-        let problems = problems(fused, settings, thrift);
-        let tactics = tactics(&problems, *arch, selection, observer)?;
-        let program = plan::plan(fused, &tactics, *arch, thrift, &mut assembly);
+    for Planned {
+        arch,
+        fused,
+        tactics: known,
+    } in plans
+    {
+        let chosen = match known {
+            Some(known) if thrift < Thrift::Workspace => known.clone(),
+            _ => tactics(&problems(fused, settings, thrift), *arch, selection, observer)?,
+        };
+        let program = plan::plan(fused, &chosen, *arch, thrift, &mut assembly);
         assembly.add(program);
     }
     let engine = assembly.finish(Identity {
@@ -384,18 +428,26 @@ pub fn canonical(core: &Graph, settings: &Settings) -> Result<Graph, PipelineErr
     ))
 }
 
-/// The regions that `core` is cut into for `arch`.
+/// The regions that `core` is cut into for `arch`, in the layouts that are predicted fastest.
 ///
 /// # Errors
 /// If a rule is wrong.
 pub fn regions(core: &Graph, arch: Arch, settings: &Settings) -> Result<FusedGraph, PipelineError> {
+    regions_timed(core, arch, settings, &Times::default())
+}
+
+/// As [`regions`], where `times` are those of kernels known by now.
+///
+/// # Errors
+/// If a rule is wrong.
+pub fn regions_timed(
+    core: &Graph,
+    arch: Arch,
+    settings: &Settings,
+    times: &Times,
+) -> Result<FusedGraph, PipelineError> {
     let rules = RuleSet::load(&settings.rules)?;
-    let canonical = in_canonical_form(core, settings, &rules);
-    Ok(rewrite::fuse_canonical(
-        &canonical,
-        &rules,
-        DeviceRates::for_sm(arch.sm),
-    )?)
+    Ok(layouts(core, arch, settings, &rules, times)?.predicted())
 }
 
 fn in_canonical_form(core: &Graph, settings: &Settings, rules: &RuleSet) -> Graph {

@@ -167,6 +167,30 @@ impl RuleSet {
         self.horizontals.retain(|rule| keeps(&rule.header));
     }
 
+    /// The set without the rules of a name or tag.
+    #[must_use]
+    pub fn without(&self, name: &str) -> RuleSet {
+        let mut set = self.clone();
+        set.rules.retain(|rule| !is_named(&rule.header, name));
+        set.horizontals.retain(|rule| !is_named(&rule.header, name));
+        set
+    }
+
+    /// The set, where rules of a name or tag fire only where `condition` holds, too.
+    ///
+    /// # Errors
+    /// If the condition cannot be read.
+    pub fn restricted(&self, name: &str, condition: &str) -> Result<RuleSet, RuleErrors> {
+        let text =
+            format!("rule r : canonical numerics(exact) {{ relu(x) ~> x where {condition} doc \"-\" }}");
+        let conditions = RuleSet::from_text("condition", &text)?.rules.remove(0).conditions;
+        let mut set = self.clone();
+        for rule in set.rules.iter_mut().filter(|rule| is_named(&rule.header, name)) {
+            rule.conditions.extend(conditions.iter().cloned());
+        }
+        Ok(set)
+    }
+
     /// Where a span begins, as `layout.rules:12`.
     pub fn place(&self, span: Span) -> String {
         let file = &self.files[span.file.0 as usize];

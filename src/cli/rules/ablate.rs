@@ -1,7 +1,6 @@
 //! `rules ablate`: what each rule is worth in a model.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Mutex;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
@@ -13,7 +12,8 @@ use crate::cli::failure::Failure;
 use crate::cli::progress::Progress;
 use crate::cli::{build, model, out};
 use crate::ir::Graph;
-use crate::kernel::{self, Arch, KernelOptions};
+use crate::kernel::{Arch, KernelOptions};
+use crate::pipeline::layouts::Times;
 use crate::pipeline::{self, Observer, Settings};
 use crate::plan::lifetimes::Storage;
 use crate::rewrite::canonicalize::{canonicalize_counting, rewrite_model_watched};
@@ -68,7 +68,7 @@ pub fn run(args: &RulesAblateArgs) -> Result<(), Failure> {
         graph: &graph,
         arch,
         settings: &settings,
-        known: Mutex::default(),
+        times: Times::default(),
     };
     progress.stage("all rules", 0);
     let all = bench.worth(&[])?;
@@ -122,8 +122,7 @@ struct Bench<'a> {
     graph: &'a Graph,
     arch: Arch,
     settings: &'a Settings,
-    /// Predicted times of kernel problems, which most plans share.
-    known: Mutex<HashMap<String, f64>>,
+    times: Times,
 }
 
 impl Bench<'_> {
@@ -134,31 +133,12 @@ impl Bench<'_> {
             .disabled
             .extend(disabled.iter().map(|&name| name.to_owned()));
         let core = pipeline::lower(self.graph, &settings)?;
-        let fused = pipeline::regions(&core, self.arch, &settings)?;
+        let fused = pipeline::regions_timed(&core, self.arch, &settings, &self.times)?;
         let options = KernelOptions { tf32: settings.tf32 };
-        let launched = Storage::of(&fused).steps;
-        let times = launched
-            .iter()
-            .map(|&region| self.time(&kernel::spec(&fused, region, &options)));
         Ok(Worth {
-            kernels: launched.len(),
-            predicted_us: times.sum(),
+            kernels: Storage::of(&fused).steps.len(),
+            predicted_us: self.times.plan_us(&fused, self.arch, options),
         })
-    }
-
-    /// The time of the variant that is predicted fastest.
-    fn time(&self, spec: &kernel::KernelSpec) -> f64 {
-        let key = spec.key();
-        if let Some(&known) = self.known.lock().expect("no thread panics with it").get(&key) {
-            return known;
-        }
-        let variants = kernel::variants(spec, self.arch);
-        let time = variants.first().map_or(0.0, |variant| variant.predicted_us);
-        self.known
-            .lock()
-            .expect("no thread panics with it")
-            .insert(key, time);
-        time
     }
 
     /// Rules that fire in the model, in file order, and how many do not.

@@ -1,0 +1,410 @@
+//! Layouts by time: a graph is planned with channels last and as exported, and for each size of
+//! picture either way; the fastest plan is built.
+//!
+//! Rules tagged [`TURNS`] turn an op to channels last, others let the transposes sink. Plans differ by
+//! the picture sizes for which the first kind may fire. Without a GPU their times are predicted, so
+//! that every machine finds the same plan; where kernels are timed, the nearest plans are timed, too.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use super::{PipelineError, Settings, in_canonical_form};
+use crate::ir::Graph;
+use crate::kernel::{self, Arch, KernelOptions, KernelSpec};
+use crate::plan::lifetimes::Storage;
+use crate::rewrite::{self, DeviceRates, FusedGraph, RegionKind, Rejected, RuleSet};
+use crate::tune::Tactic;
+
+/// Tag of the rules that turn an op `y = op(x, ..)` whose pictures are the last two axes of `x`.
+const TURNS: &str = "turns";
+/// Most sizes of pictures that are decided apart from each other; the largest are decided first.
+const MAX_SIZES: usize = 8;
+/// By how many times others must be predicted faster than channels last everywhere: kernels are
+/// written for those, and predictions are no more exact.
+const LEAST_GAIN: f64 = 1.03;
+/// Layouts that must be this many times faster than another to be taken without looking further.
+const CLEARLY: f64 = 1.5;
+
+/// Predicted times of kernel problems, which most plans of a graph share.
+#[derive(Default)]
+pub struct Times {
+    known: Mutex<HashMap<String, f64>>,
+}
+
+impl Times {
+    /// Microseconds of the launches of `fused`, one after the other.
+    pub fn plan_us(&self, fused: &FusedGraph, arch: Arch, options: KernelOptions) -> f64 {
+        let steps = Storage::of(fused).steps;
+        let times: Vec<f64> = steps
+            .par_iter()
+            .map(|&region| self.kernel_us(&kernel::spec(fused, region, &options), arch))
+            .collect();
+        // In order: the sum is the same on every machine.
+        times.into_iter().sum()
+    }
+
+    /// Microseconds of the variant that is predicted fastest.
+    pub fn kernel_us(&self, spec: &KernelSpec, arch: Arch) -> f64 {
+        let key = format!("{arch:?} {}", spec.key());
+        let known = |own: &Self| {
+            own.known
+                .lock()
+                .expect("no thread panics with it")
+                .get(&key)
+                .copied()
+        };
+        if let Some(time) = known(self) {
+            return time;
+        }
+        let variants = kernel::variants(spec, arch);
+        let time = variants.first().map_or(0.0, |variant| variant.predicted_us);
+        self.known
+            .lock()
+            .expect("no thread panics with it")
+            .insert(key, time);
+        time
+    }
+}
+
+/// A plan of a graph.
+struct Layout {
+    fused: FusedGraph,
+    predicted_us: f64,
+    /// Sizes of pictures, in cells, whose channels are last.
+    turned: BTreeSet<usize>,
+}
+
+/// The plans of a graph that are worth timing; the first one is taken where none is timed.
+pub struct Layouts {
+    plans: Vec<Layout>,
+    /// All sizes of pictures.
+    sizes: BTreeSet<usize>,
+}
+
+impl Layouts {
+    /// Whether there is nothing to choose.
+    pub fn is_single(&self) -> bool {
+        self.plans.len() == 1
+    }
+
+    /// The plan that is predicted fastest.
+    pub fn predicted(mut self) -> FusedGraph {
+        let us: Vec<f64> = self.plans.iter().map(|plan| plan.predicted_us).collect();
+        self.explain(0, &us);
+        self.plans.swap_remove(0).fused
+    }
+
+    /// The plan whose kernels take the least time, where `tactics` chooses and times the kernels of a
+    /// plan. Plans that are predicted much slower than the first are left out, those that are still
+    /// to be tried when time is up, and those of which a kernel was not timed.
+    ///
+    /// # Errors
+    /// If no kernels can be chosen for any plan.
+    pub fn timed(
+        mut self,
+        until: Option<Instant>,
+        tactics: impl Fn(&FusedGraph) -> Result<Vec<Tactic>, PipelineError>,
+    ) -> Result<(FusedGraph, Vec<Tactic>), PipelineError> {
+        let most = CLEARLY * self.plans[0].predicted_us;
+        self.plans.retain(|plan| plan.predicted_us <= most);
+        let mut found: Vec<Result<Vec<Tactic>, PipelineError>> = Vec::new();
+        for plan in &self.plans {
+            if !found.is_empty() && until.is_some_and(|until| until <= Instant::now()) {
+                break;
+            }
+            found.push(tactics(&plan.fused));
+        }
+        self.plans.truncate(found.len());
+        let times = self.plans.iter().zip(&found).map(|(plan, own)| match own {
+            Ok(own) => measured_us(&plan.fused, own),
+            Err(_) => f64::INFINITY,
+        });
+        let us: Vec<f64> = times.collect();
+        let built = (0..us.len()).filter(|&plan| found[plan].is_ok());
+        let fastest = built.min_by(|&a, &b| us[a].total_cmp(&us[b])).unwrap_or(0);
+        let own = found.swap_remove(fastest)?;
+        self.explain(fastest, &us);
+        Ok((self.plans.swap_remove(fastest).fused, own))
+    }
+
+    /// Says at the first convolution of plan number `chosen` how the others differ, where `us` are the
+    /// times of all of them.
+    fn explain(&mut self, chosen: usize, us: &[f64]) {
+        let others = (0..us.len()).filter(|&other| other != chosen && us[other].is_finite());
+        let rejected: Vec<Rejected> = others
+            .map(|other| Rejected {
+                rules: vec![self.name(&self.plans[other])],
+                lost_us: (us[other] - us[chosen]).max(0.0),
+                ..Rejected::default()
+            })
+            .collect();
+        let mut regions = self.plans[chosen].fused.regions.iter_mut();
+        if let Some(first) = regions.find(|region| region.kind == RegionKind::Window) {
+            first.explanation.rejected.extend(rejected);
+        }
+    }
+
+    fn name(&self, plan: &Layout) -> String {
+        let sizes: Vec<String> = plan.turned.iter().rev().map(ToString::to_string).collect();
+        if plan.turned.is_empty() {
+            "channels last nowhere".to_owned()
+        } else if plan.turned == self.sizes {
+            "channels last everywhere".to_owned()
+        } else {
+            format!("channels last for pictures of {} cells", sizes.join(", "))
+        }
+    }
+}
+
+/// The plans of `core` for `arch`.
+///
+/// # Errors
+/// If a rule is wrong.
+pub fn layouts(
+    core: &Graph,
+    arch: Arch,
+    settings: &Settings,
+    rules: &RuleSet,
+    times: &Times,
+) -> Result<Layouts, PipelineError> {
+    let search = Search {
+        core,
+        arch,
+        settings,
+        rules,
+        times,
+    };
+    let untouched = in_canonical_form(core, settings, &rules.without(TURNS));
+    let sizes = picture_sizes(&untouched);
+    let everywhere = search.plan(&sizes, &sizes)?;
+    if sizes.is_empty()
+        || !rules
+            .headers()
+            .any(|header| header.tags.iter().any(|tag| tag == TURNS))
+    {
+        return Ok(Layouts {
+            plans: vec![everywhere],
+            sizes,
+        });
+    }
+    let nowhere = search.fused(&untouched, BTreeSet::new())?;
+    let mixed = search.mixed(&sizes, &everywhere, &nowhere)?;
+    let mut plans = vec![everywhere, nowhere];
+    plans.extend(mixed);
+    let handicapped = |plan: &Layout| {
+        let handicap = if plan.turned == sizes { 1.0 } else { LEAST_GAIN };
+        handicap * plan.predicted_us
+    };
+    plans.sort_by(|a, b| handicapped(a).total_cmp(&handicapped(b)));
+    Ok(Layouts { plans, sizes })
+}
+
+struct Search<'a> {
+    core: &'a Graph,
+    arch: Arch,
+    settings: &'a Settings,
+    rules: &'a RuleSet,
+    times: &'a Times,
+}
+
+impl Search<'_> {
+    fn fused(&self, canonical: &Graph, turned: BTreeSet<usize>) -> Result<Layout, PipelineError> {
+        let fused = rewrite::fuse_canonical(canonical, self.rules, DeviceRates::for_sm(self.arch.sm))?;
+        let options = KernelOptions {
+            tf32: self.settings.tf32,
+        };
+        Ok(Layout {
+            predicted_us: self.times.plan_us(&fused, self.arch, options),
+            fused,
+            turned,
+        })
+    }
+
+    /// The plan in which pictures of the sizes `turned`, of all `sizes`, have channels last.
+    fn plan(&self, turned: &BTreeSet<usize>, sizes: &BTreeSet<usize>) -> Result<Layout, PipelineError> {
+        let canonical = if turned == sizes {
+            in_canonical_form(self.core, self.settings, self.rules)
+        } else {
+            let rules = self.rules.restricted(TURNS, &is_one_of(turned))?;
+            in_canonical_form(self.core, self.settings, &rules)
+        };
+        self.fused(&canonical, turned.clone())
+    }
+
+    /// The best plan that differs from both for some sizes, if it is better than they: from the
+    /// better of them on, every size is tried the other way, once.
+    fn mixed(
+        &self,
+        sizes: &BTreeSet<usize>,
+        everywhere: &Layout,
+        nowhere: &Layout,
+    ) -> Result<Option<Layout>, PipelineError> {
+        let (faster, slower) = if everywhere.predicted_us <= nowhere.predicted_us {
+            (everywhere, nowhere)
+        } else {
+            (nowhere, everywhere)
+        };
+        if sizes.len() < 2 || slower.predicted_us > CLEARLY * faster.predicted_us {
+            return Ok(None);
+        }
+        let mut best: Option<Layout> = None;
+        for size in sizes.iter().rev().take(MAX_SIZES) {
+            let current = best.as_ref().unwrap_or(faster);
+            let mut turned = current.turned.clone();
+            if !turned.remove(size) {
+                turned.insert(*size);
+            }
+            // Both ends are known.
+            if turned.is_empty() || turned == *sizes {
+                continue;
+            }
+            let other = self.plan(&turned, sizes)?;
+            if other.predicted_us < current.predicted_us {
+                best = Some(other);
+            }
+        }
+        Ok(best)
+    }
+}
+
+/// Microseconds of the launches of a plan; infinite where one was not timed.
+fn measured_us(fused: &FusedGraph, tactics: &[Tactic]) -> f64 {
+    let steps = Storage::of(fused).steps.into_iter();
+    let times = steps.map(|region| tactics[region].measured_us.unwrap_or(f64::INFINITY));
+    times.sum()
+}
+
+/// A condition that holds for pictures of these sizes.
+fn is_one_of(sizes: &BTreeSet<usize>) -> String {
+    let tests = sizes
+        .iter()
+        .map(|size| format!("size(x) == {size} * dim(x, 0) * dim(x, 1)"));
+    tests.collect::<Vec<_>>().join(" or ")
+}
+
+/// Cells of the pictures that convolutions and poolings of a graph in the exporter's order read.
+fn picture_sizes(graph: &Graph) -> BTreeSet<usize> {
+    const OPS: [&str; 4] = ["conv", "conv_transpose", "max_pool", "avg_pool"];
+    let windows = graph.nodes.iter().filter(|node| OPS.contains(&node.op));
+    let cells = windows.filter_map(|node| {
+        let dims = graph.ty(node.operands.first().copied()??).dims();
+        (dims.len() == 4).then(|| dims[2] * dims[3])
+    });
+    cells.filter(|&cells| cells > 0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{DType, HostTensor};
+    use crate::ops::random::drawn;
+    use crate::tune::error_of;
+    use crate::{ir, ops, reference, specialize};
+
+    const ARCH: Arch = Arch {
+        sm: 90,
+        specific: true,
+    };
+
+    /// Convolutions of pictures of 64 and 16 cells, and a sum over a skip connection.
+    fn network() -> Graph {
+        let text = "graph g(x: f32[1,8,8,8]) {
+            y = relu(conv[strides=[1,1], pads=[1,1,1,1], dilations=[1,1]](x, f32[16,8,3,3]{0.03 ..}))
+            p = max_pool[kernel_shape=[2,2], strides=[2,2], pads=[0,0,0,0], dilations=[1,1]](y)
+            z = relu(conv[strides=[1,1], pads=[1,1,1,1], dilations=[1,1]](p, f32[16,16,3,3]{0.02 ..}))
+            return add(p, conv[strides=[1,1], pads=[1,1,1,1], dilations=[1,1]](z, f32[16,16,3,3]{0.01 ..})) as \"y\"
+          }";
+        let graph = ir::text::parse(text, &|name| ops::lookup(name).map(|def| def.name)).unwrap();
+        let bindings = specialize::bind(&graph, &[]).unwrap();
+        specialize::specialize(&graph, &bindings).unwrap()
+    }
+
+    fn search_in(core: &Graph, check: impl Fn(&Search<'_>, &BTreeSet<usize>)) {
+        let settings = Settings::stored_in(DType::F32);
+        let search = Search {
+            core,
+            arch: ARCH,
+            settings: &settings,
+            rules: RuleSet::builtin(),
+            times: &Times::default(),
+        };
+        let untouched = in_canonical_form(core, &settings, &RuleSet::builtin().without(TURNS));
+        check(&search, &picture_sizes(&untouched));
+    }
+
+    fn n_turned(plan: &Layout) -> usize {
+        let nodes = plan.fused.regions.iter().flat_map(|region| &region.body.nodes);
+        nodes.filter(|node| node.op == "conv_nhwc").count()
+    }
+
+    #[test]
+    fn only_pictures_of_the_chosen_sizes_are_turned() {
+        search_in(&network(), |search, sizes| {
+            assert_eq!(*sizes, BTreeSet::from([16, 64]));
+            let turned = |own: &[usize]| {
+                let own: BTreeSet<usize> = own.iter().copied().collect();
+                n_turned(&search.plan(&own, sizes).unwrap())
+            };
+            assert_eq!((turned(&[64]), turned(&[16]), turned(&[16, 64])), (1, 2, 3));
+        });
+    }
+
+    #[test]
+    fn every_layout_computes_the_same() {
+        let core = network();
+        let inputs: Vec<HostTensor> = core
+            .inputs
+            .iter()
+            .map(|&input| drawn(core.ty(input), 3))
+            .collect();
+        let wanted = reference::run(&core, &inputs).unwrap();
+        search_in(&core, |search, sizes| {
+            for own in [vec![64], vec![16], vec![16, 64]] {
+                let plan = search.plan(&own.into_iter().collect(), sizes).unwrap();
+                let found = rewrite::run_fused(&plan.fused, &inputs).unwrap();
+                assert!(error_of(&found[0], &wanted[0]) < 1e-4);
+            }
+        });
+    }
+
+    #[test]
+    fn the_plan_that_is_predicted_fastest_is_taken_and_says_what_lost() {
+        let settings = Settings::stored_in(DType::F32);
+        let rules = RuleSet::builtin();
+        let times = Times::default();
+        let found = layouts(&network(), ARCH, &settings, rules, &times).unwrap();
+        let least = found
+            .plans
+            .iter()
+            .map(|plan| plan.predicted_us)
+            .fold(f64::INFINITY, f64::min);
+        assert!(found.plans.len() >= 2 && found.plans[0].predicted_us <= LEAST_GAIN * least);
+        let fused = found.predicted();
+        let told = fused
+            .regions
+            .iter()
+            .flat_map(|region| &region.explanation.rejected);
+        let told: Vec<&String> = told.flat_map(|other| &other.rules).collect();
+        assert!(
+            told.iter().any(|rule| rule.starts_with("channels last")),
+            "{told:?}"
+        );
+        let again = layouts(&network(), ARCH, &settings, rules, &times)
+            .unwrap()
+            .predicted();
+        let us = |fused: &FusedGraph| times.plan_us(fused, ARCH, KernelOptions::default()).to_bits();
+        assert_eq!(us(&again), us(&fused));
+    }
+
+    #[test]
+    fn graphs_without_pictures_have_one_plan() {
+        let text = "graph g(x: f32[4,8]) { return relu(x) as \"y\" }";
+        let graph = ir::text::parse(text, &|name| ops::lookup(name).map(|def| def.name)).unwrap();
+        let settings = Settings::stored_in(DType::F32);
+        let found = layouts(&graph, ARCH, &settings, RuleSet::builtin(), &Times::default()).unwrap();
+        assert!(found.is_single());
+    }
+}
