@@ -189,14 +189,17 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
     let inputs = operands(spec);
     let cuts = Cuts::of(&contraction, &inputs);
     let (device, bytes) = (Device::of(arch), memory_bytes(spec));
-    let per_element = [cuts.a, cuts.b].map(|cut| {
-        let plain = is_plain(&contraction, cut, &inputs, memory_kind(&contraction, cut.side));
-        fetch_work(&contraction, cut, plain)
-    });
+    let plain =
+        [cuts.a, cuts.b].map(|cut| is_plain(&contraction, cut, &inputs, memory_kind(&contraction, cut.side)));
+    let per_element = [0, 1].map(|side| fetch_work(&contraction, [cuts.a, cuts.b][side], plain[side]));
     let sizes = contraction.sizes;
     let mut found = Vec::new();
     for &shape in SHAPES {
         if is_oversized(shape.m, sizes.m, 32) || is_oversized(shape.n, sizes.n, 32) {
+            continue;
+        }
+        let mut evaluated = [shape.m, shape.n].into_iter().zip(plain);
+        if evaluated.any(|(rows, plain)| !plain && rows * shape.k > MOST_EVALUATED * shape.threads()) {
             continue;
         }
         let resident = resident(&contraction, shape);
@@ -218,6 +221,10 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
     }
     ranked(found, MOST_VARIANTS)
 }
+
+/// Values of an operand that a thread evaluates for one step: compilers hold an address and tests for each of them, and
+/// spill where there are more.
+const MOST_EVALUATED: usize = 24;
 
 /// Narrow integers are summed by one block: no test covers more. Sums of 32 bits wrap, so their
 /// order does not matter.
