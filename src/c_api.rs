@@ -245,6 +245,104 @@ pub unsafe extern "C" fn rtrt_context_free(context: *mut RtrtContext) {
     }
 }
 
+/// One execution as C asks for it, with as many pointers as the profile has tensors, none of them null.
+struct Call<'a> {
+    context: &'a mut ExecutionContext,
+    profile: Profile,
+    inputs: &'a [*const c_void],
+    outputs: &'a [*mut c_void],
+}
+
+impl<'a> Call<'a> {
+    /// # Safety
+    /// As [`rtrt_context_run`] says of the same arguments.
+    unsafe fn checked(
+        context: *mut RtrtContext,
+        profile: usize,
+        inputs: *const *const c_void,
+        outputs: *const *mut c_void,
+    ) -> Result<Self, String> {
+        // SAFETY: null or alive, and ours alone.
+        let Some(own) = (unsafe { context.as_mut() }) else {
+            return Err("the context is null".to_owned());
+        };
+        let Some(bound) = own.context.engine().profiles().get(profile).cloned() else {
+            return Err(format!("there is no profile {profile}"));
+        };
+        if inputs.is_null() || outputs.is_null() {
+            return Err("the inputs or outputs are null".to_owned());
+        }
+        // SAFETY: as many pointers as tensors, as the caller promised.
+        let (inputs, outputs) = unsafe {
+            (
+                slice::from_raw_parts(inputs, bound.inputs.len()),
+                slice::from_raw_parts(outputs, bound.outputs.len()),
+            )
+        };
+        if inputs.iter().any(|pointer| pointer.is_null()) || outputs.iter().any(|pointer| pointer.is_null()) {
+            return Err("one of the inputs or outputs is null".to_owned());
+        }
+        Ok(Call {
+            context: &mut own.context,
+            profile: bound,
+            inputs,
+            outputs,
+        })
+    }
+
+    /// Copies host memory to the device, executes, and copies back.
+    ///
+    /// # Safety
+    /// Every pointer is to as many bytes of host memory as its tensor has.
+    unsafe fn run(self) -> Result<(), String> {
+        let tensors = self
+            .profile
+            .inputs
+            .iter()
+            .zip(self.inputs)
+            .map(|(binding, &pointer)| {
+                // SAFETY: as the caller promised.
+                let bytes = unsafe { slice::from_raw_parts(pointer.cast::<u8>(), binding.ty().n_bytes()) };
+                HostTensor::from_bytes(binding.dtype, &binding.dims, bytes)
+            });
+        let tensors = tensors
+            .collect::<Option<Vec<_>>>()
+            .ok_or("an input is not as large as its type says")?;
+        let results = self.context.run(&tensors).map_err(|error| error.to_string())?;
+        for (result, &pointer) in results.iter().zip(self.outputs) {
+            // SAFETY: as the caller promised.
+            unsafe { slice::from_raw_parts_mut(pointer.cast::<u8>(), result.n_bytes()) }
+                .copy_from_slice(result.bytes());
+        }
+        Ok(())
+    }
+
+    /// Queues an execution of profile number `profile` on device memory.
+    ///
+    /// # Safety
+    /// Every pointer is to as many bytes of the engine's device as its tensor has, which stay until the
+    /// execution is done.
+    unsafe fn enqueue(self, profile: usize) -> Result<(), String> {
+        let device = Arc::clone(self.context.engine().context());
+        // SAFETY: as the caller promised.
+        let block = |(binding, address): (&Binding, u64)| unsafe {
+            DeviceMemory::borrowed(&device, address, binding.ty().n_bytes())
+        };
+        let inputs = self.inputs.iter().map(|&pointer| pointer as u64);
+        let outputs = self.outputs.iter().map(|&pointer| pointer as u64);
+        let from: Vec<DeviceMemory> = self.profile.inputs.iter().zip(inputs).map(block).collect();
+        let to: Vec<DeviceMemory> = self.profile.outputs.iter().zip(outputs).map(block).collect();
+        let (from, to) = (from.iter().collect::<Vec<_>>(), to.iter().collect::<Vec<_>>());
+        self.context
+            .enqueue(profile, &from, &to)
+            .map_err(|error| error.to_string())
+    }
+}
+
+fn code(outcome: Result<(), String>) -> c_int {
+    outcome.map_or_else(|message| fail(&message), |()| OK)
+}
+
 /// Executes one profile: reads `inputs[i]` and writes `outputs[i]`, host memory of the sizes that
 /// [`rtrt_engine_tensor`] tells, and returns when the outputs are there.
 ///
@@ -258,44 +356,8 @@ pub unsafe extern "C" fn rtrt_context_run(
     inputs: *const *const c_void,
     outputs: *const *mut c_void,
 ) -> c_int {
-    // SAFETY: null or alive, and ours alone.
-    let Some(own) = (unsafe { context.as_mut() }) else {
-        return fail("the context is null");
-    };
-    let Some(bound) = own.context.engine().profiles().get(profile).cloned() else {
-        return fail(&format!("there is no profile {profile}"));
-    };
-    if inputs.is_null() || outputs.is_null() {
-        return fail("the inputs or outputs are null");
-    }
-    // SAFETY: as many pointers as tensors, as the caller promised.
-    let (from, to) = unsafe {
-        (
-            slice::from_raw_parts(inputs, bound.inputs.len()),
-            slice::from_raw_parts(outputs, bound.outputs.len()),
-        )
-    };
-    if from.iter().any(|pointer| pointer.is_null()) || to.iter().any(|pointer| pointer.is_null()) {
-        return fail("one of the inputs or outputs is null");
-    }
-    let tensors = bound.inputs.iter().zip(from).map(|(binding, &pointer)| {
-        // SAFETY: not null, and as many bytes as the tensor has.
-        let bytes = unsafe { slice::from_raw_parts(pointer.cast::<u8>(), binding.ty().n_bytes()) };
-        HostTensor::from_bytes(binding.dtype, &binding.dims, bytes)
-    });
-    let Some(tensors) = tensors.collect::<Option<Vec<_>>>() else {
-        return fail("an input is not as large as its type says");
-    };
-    let results = match own.context.run(&tensors) {
-        Ok(results) => results,
-        Err(error) => return fail(&error.to_string()),
-    };
-    for (result, &pointer) in results.iter().zip(to) {
-        // SAFETY: not null, and as many bytes as the tensor has.
-        unsafe { slice::from_raw_parts_mut(pointer.cast::<u8>(), result.n_bytes()) }
-            .copy_from_slice(result.bytes());
-    }
-    OK
+    // SAFETY: as the caller promised.
+    code(unsafe { Call::checked(context, profile, inputs, outputs).and_then(|call| call.run()) })
 }
 
 /// Queues an execution and returns: reads `inputs[i]` and writes `outputs[i]`, device memory of the sizes
@@ -312,40 +374,8 @@ pub unsafe extern "C" fn rtrt_context_enqueue(
     inputs: *const *const c_void,
     outputs: *const *mut c_void,
 ) -> c_int {
-    // SAFETY: null or alive, and ours alone.
-    let Some(own) = (unsafe { context.as_mut() }) else {
-        return fail("the context is null");
-    };
-    let Some(bound) = own.context.engine().profiles().get(profile).cloned() else {
-        return fail(&format!("there is no profile {profile}"));
-    };
-    if inputs.is_null() || outputs.is_null() {
-        return fail("the inputs or outputs are null");
-    }
-    let device = Arc::clone(own.context.engine().context());
-    let blocks = |bindings: &[Binding], addresses: *const *const c_void| {
-        // SAFETY: as many addresses as tensors, as the caller promised.
-        let addresses = unsafe { slice::from_raw_parts(addresses, bindings.len()) };
-        let pairs = bindings.iter().zip(addresses);
-        let block = |(binding, &address): (&Binding, &*const c_void)| {
-            // SAFETY: as many bytes as the tensor has, as the caller promised.
-            let block = || unsafe { DeviceMemory::borrowed(&device, address as u64, binding.ty().n_bytes()) };
-            (!address.is_null()).then(block)
-        };
-        pairs.map(block).collect::<Option<Vec<_>>>()
-    };
-    let (from, to) = (
-        blocks(&bound.inputs, inputs),
-        blocks(&bound.outputs, outputs.cast()),
-    );
-    let (Some(from), Some(to)) = (from, to) else {
-        return fail("one of the inputs or outputs is null");
-    };
-    let (from, to) = (from.iter().collect::<Vec<_>>(), to.iter().collect::<Vec<_>>());
-    match own.context.enqueue(profile, &from, &to) {
-        Ok(()) => OK,
-        Err(error) => fail(&error.to_string()),
-    }
+    // SAFETY: as the caller promised.
+    code(unsafe { Call::checked(context, profile, inputs, outputs).and_then(|call| call.enqueue(profile)) })
 }
 
 #[cfg(test)]
