@@ -579,11 +579,7 @@ fn measured(
         cold_weights: weights_bytes(problems) > context.info().l2_bytes,
         ..effort
     };
-    let mut ledger = Ledger {
-        machine: &machine,
-        database: &mut database,
-        path,
-    };
+    let mut ledger = Ledger::new(&machine, &mut database, path);
     let cache = Cache::of_user();
     Ok(tune::measure(
         problems,

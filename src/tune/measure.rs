@@ -52,19 +52,35 @@ impl Effort {
 
 /// Where measurements are looked up and kept.
 pub struct Ledger<'a> {
-    pub machine: &'a Machine,
-    pub database: &'a mut Database,
-    /// Written after every problem, so that nothing is lost with the process.
-    pub path: Option<&'a Path>,
+    machine: &'a Machine,
+    database: &'a mut Database,
+    path: Option<&'a Path>,
+    is_saved: bool,
 }
 
-impl Ledger<'_> {
-    fn save(&self) -> Result<(), TuneError> {
-        self.path.map_or(Ok(()), |path| self.database.save(path))
+impl<'a> Ledger<'a> {
+    /// A ledger of `database`, which is written to `path` once, and after every problem that adds to it, so that
+    /// nothing is lost with the process.
+    pub fn new(machine: &'a Machine, database: &'a mut Database, path: Option<&'a Path>) -> Self {
+        Ledger {
+            machine,
+            database,
+            path,
+            is_saved: false,
+        }
+    }
+
+    fn save(&mut self) -> Result<(), TuneError> {
+        if let (Some(path), false) = (self.path, self.is_saved) {
+            self.database.save(path)?;
+        }
+        self.is_saved = true;
+        Ok(())
     }
 
     fn note(&mut self, source: &Source, variant: &Variant, outcome: Outcome) {
         self.database.note(self.machine, source, variant, outcome);
+        self.is_saved = false;
     }
 }
 

@@ -109,11 +109,7 @@ fn measured(context: &Arc<Context>, arch: Arch, problem: Problem) -> Result<Vec<
     let nvrtc = Nvrtc::get().map_err(ToString::to_string)?;
     let machine = Machine::new(context.info(), nvrtc.version().to_string(), arch);
     let mut database = Database::default();
-    let mut ledger = Ledger {
-        machine: &machine,
-        database: &mut database,
-        path: None,
-    };
+    let mut ledger = Ledger::new(&machine, &mut database, None);
     tune::measure(
         &[problem],
         arch,
