@@ -177,19 +177,20 @@ pub fn layouts(
         rules,
         times,
     };
+    let can_turn = rules
+        .headers()
+        .any(|header| header.tags.iter().any(|tag| tag == TURNS));
+    // Rules make such ops of each other only; a graph without them is canonicalised once.
+    let has_pictures = can_turn && core.nodes.iter().any(|node| reads_pictures(node.op));
+    if !has_pictures {
+        return search.only();
+    }
     let untouched = in_canonical_form(core, settings, &rules.without(TURNS));
     let sizes = picture_sizes(&untouched);
-    let everywhere = search.plan(&sizes, &sizes)?;
-    if sizes.is_empty()
-        || !rules
-            .headers()
-            .any(|header| header.tags.iter().any(|tag| tag == TURNS))
-    {
-        return Ok(Layouts {
-            plans: vec![everywhere],
-            sizes,
-        });
+    if sizes.is_empty() {
+        return search.only();
     }
+    let everywhere = search.plan(&sizes, &sizes)?;
     let nowhere = search.fused(&untouched, BTreeSet::new())?;
     let mixed = search.mixed(&sizes, &everywhere, &nowhere)?;
     let mut plans = vec![everywhere, nowhere];
@@ -211,6 +212,15 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
+    /// Nothing to choose from: channels last wherever rules turn anything.
+    fn only(&self) -> Result<Layouts, PipelineError> {
+        let sizes = BTreeSet::new();
+        Ok(Layouts {
+            plans: vec![self.plan(&sizes, &sizes)?],
+            sizes,
+        })
+    }
+
     fn fused(&self, canonical: &Graph, turned: BTreeSet<usize>) -> Result<Layout, PipelineError> {
         let fused = rewrite::fuse_canonical(canonical, self.rules, DeviceRates::for_sm(self.arch.sm))?;
         let options = KernelOptions {
@@ -285,10 +295,13 @@ fn is_one_of(sizes: &BTreeSet<usize>) -> String {
     tests.collect::<Vec<_>>().join(" or ")
 }
 
+fn reads_pictures(op: &str) -> bool {
+    ["conv", "conv_transpose", "max_pool", "avg_pool"].contains(&op)
+}
+
 /// Cells of the pictures that convolutions and poolings of a graph in the exporter's order read.
 fn picture_sizes(graph: &Graph) -> BTreeSet<usize> {
-    const OPS: [&str; 4] = ["conv", "conv_transpose", "max_pool", "avg_pool"];
-    let windows = graph.nodes.iter().filter(|node| OPS.contains(&node.op));
+    let windows = graph.nodes.iter().filter(|node| reads_pictures(node.op));
     let cells = windows.filter_map(|node| {
         let dims = graph.ty(node.operands.first().copied()??).dims();
         (dims.len() == 4).then(|| dims[2] * dims[3])
