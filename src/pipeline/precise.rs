@@ -334,7 +334,8 @@ impl Decision<'_> {
                 if candidate.kinds.is_empty() {
                     candidate.kinds.push(Kind::Float);
                 }
-                let reason = format!("the network takes {best:.2} us with {cheapest}, {float} {float_us:.2} us");
+                let reason =
+                    format!("the network takes {best:.2} us with {cheapest}, {float} {float_us:.2} us");
                 self.reasons.entry(candidate.name.clone()).or_insert(reason);
             }
         }
@@ -592,7 +593,12 @@ fn kernel_times(graph: &Graph, arch: Arch, settings: &Settings) -> Result<Vec<(G
         best.unwrap_or(fused.regions[number].bound_us)
     };
     let times: Vec<f64> = (0..fused.regions.len()).map(us).collect();
-    Ok(fused.regions.into_iter().map(|region| region.body).zip(times).collect())
+    Ok(fused
+        .regions
+        .into_iter()
+        .map(|region| region.body)
+        .zip(times)
+        .collect())
 }
 
 /// The layers whose products a body computes, or those that its nodes come from where it has none.

@@ -652,7 +652,11 @@ pub fn quantised_residual(stored: DType) -> Problem {
     let whole = b.op("round", &[scaled]);
     let zero = b.scalar(DType::F32, 7.0);
     let whole = b.op("add", &[whole, zero]);
-    let (low, high) = if stored == DType::I8 { (-128.0, 127.0) } else { (0.0, 255.0) };
+    let (low, high) = if stored == DType::I8 {
+        (-128.0, 127.0)
+    } else {
+        (0.0, 255.0)
+    };
     let limits = Attrs::new()
         .with("low", Attr::Float(low))
         .with("high", Attr::Float(high));
