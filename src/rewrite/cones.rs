@@ -6,6 +6,10 @@
 //! single op is always a candidate, so a plan always exists.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use rayon::prelude::*;
+use rustc_hash::FxHashMap;
 
 use super::contract::{Cone, Shape};
 use super::cost::{DeviceRates, as_f64, gathered, work_of};
@@ -53,6 +57,7 @@ pub fn enumerate(net: &Net, limits: &Limits, device: &DeviceRates) -> Vec<Vec<Ca
         reductions: reductions_by_operand(net),
     };
     (0..net.tensors.len())
+        .into_par_iter()
         .map(|root| {
             if net.tensors[root].is_device() {
                 grower.candidates(root)
@@ -91,10 +96,13 @@ struct Grower<'a> {
     reductions: BTreeMap<usize, Vec<(usize, usize)>>,
 }
 
+/// What was found of the cones of a root: cones with other exceptions begin alike.
+type Known = FxHashMap<BTreeMap<usize, usize>, Option<Rc<Shape>>>;
+
 /// A finished cone and the tensors at which it could have been another one.
 struct Grown {
     inlined: BTreeMap<usize, usize>,
-    shape: Shape,
+    shape: Rc<Shape>,
     /// Tensors inlined, and their legal expressions.
     choices: Vec<(usize, Vec<usize>)>,
 }
@@ -135,14 +143,7 @@ impl Grower<'_> {
             inlined.entry(tensor).or_insert(expr);
         }
         let root = candidate.root;
-        let shape = Cone {
-            net: self.net,
-            device: self.device,
-            root,
-            inlined: &inlined,
-        }
-        .classify()
-        .filter(|shape| self.limits.allow(self.net, &inlined, shape))?;
+        let shape = self.allowed(root, &inlined)?;
         let mut outputs: Vec<usize> = statistics.iter().map(|(tensor, _)| *tensor).collect();
         outputs.extend(&candidate.outputs);
         let is_last = outputs.iter().all(|&output| output <= root);
@@ -154,13 +155,14 @@ impl Grower<'_> {
         let mut tried: BTreeSet<Exceptions> = BTreeSet::from([Exceptions::new()]);
         let mut open = vec![Exceptions::new()];
         let (mut n_found, mut n_inlined) = (0, 0);
+        let mut known = Known::default();
         for _ in 0..=MAX_EXCEPTIONS {
             let mut deeper = Vec::new();
             for exceptions in open {
                 if n_found >= n_wanted || n_inlined >= MAX_INLINED {
                     return;
                 }
-                let Some(grown) = self.grow(root, expr, &exceptions) else {
+                let Some(grown) = self.grow(root, expr, &exceptions, &mut known) else {
                     continue;
                 };
                 n_inlined += grown.inlined.len();
@@ -221,13 +223,7 @@ impl Grower<'_> {
     /// The op alone.
     fn single(&self, root: usize, expr: usize) -> Option<Candidate> {
         let inlined = BTreeMap::from([(root, expr)]);
-        let shape = Cone {
-            net: self.net,
-            device: self.device,
-            root,
-            inlined: &inlined,
-        }
-        .classify();
+        let shape = self.cone(root, &inlined).classify();
         let kind = shape.as_ref().map_or(RegionKind::Other, |shape| shape.kind);
         let once = BTreeSet::from([root]);
         self.candidate(root, self.net.exprs[expr].results.clone(), inlined, kind, &once)
@@ -296,15 +292,10 @@ impl Grower<'_> {
     }
 
     /// The largest legal cone under the exceptions.
-    fn grow(&self, root: usize, expr: usize, exceptions: &Exceptions) -> Option<Grown> {
+    fn grow(&self, root: usize, expr: usize, exceptions: &Exceptions, known: &mut Known) -> Option<Grown> {
         let mut inlined = BTreeMap::from([(root, expr)]);
-        let mut shape = Cone {
-            net: self.net,
-            device: self.device,
-            root,
-            inlined: &inlined,
-        }
-        .classify()?;
+        let alone = self.cone(root, &inlined);
+        let mut shape = Rc::new(alone.classify()?);
         let mut choices = Vec::new();
         // Reads of tensors that are still to be decided, highest first.
         let mut open: BTreeMap<usize, Vec<&Use>> = BTreeMap::new();
@@ -313,7 +304,7 @@ impl Grower<'_> {
             if tensor >= root || !self.net.tensors[tensor].is_device() {
                 continue;
             }
-            let legal = self.legal(root, tensor, &uses, &mut inlined);
+            let legal = self.legal(root, tensor, &uses, &mut inlined, known);
             let taken = match exceptions.get(&tensor) {
                 None => legal
                     .first()
@@ -322,7 +313,7 @@ impl Grower<'_> {
             };
             if let Some((taken, new_shape)) = taken {
                 inlined.insert(tensor, *taken);
-                shape = new_shape.clone();
+                shape = Rc::clone(new_shape);
                 self.open(*taken, &mut open);
                 choices.push((tensor, legal.iter().map(|(expr, _)| *expr).collect()));
             }
@@ -365,7 +356,8 @@ impl Grower<'_> {
         tensor: usize,
         uses: &[&Use],
         inlined: &mut BTreeMap<usize, usize>,
-    ) -> Vec<(usize, Shape)> {
+        known: &mut Known,
+    ) -> Vec<(usize, Rc<Shape>)> {
         let mut legal = Vec::new();
         for &expr in &self.net.tensors[tensor].exprs {
             let fused = uses.iter().all(|operand| operand.inline.contains(&expr));
@@ -373,20 +365,28 @@ impl Grower<'_> {
                 continue;
             }
             inlined.insert(tensor, expr);
-            let cone = Cone {
-                net: self.net,
-                device: self.device,
-                root,
-                inlined,
-            };
-            if let Some(shape) = cone.classify()
-                && self.limits.allow(self.net, inlined, &shape)
-            {
-                legal.push((expr, shape));
+            if !known.contains_key(inlined) {
+                known.insert(inlined.clone(), self.allowed(root, inlined).map(Rc::new));
             }
+            legal.extend(known[inlined].iter().map(|shape| (expr, Rc::clone(shape))));
             inlined.remove(&tensor);
         }
         legal
+    }
+
+    fn cone<'c>(&'c self, root: usize, inlined: &'c BTreeMap<usize, usize>) -> Cone<'c> {
+        Cone {
+            net: self.net,
+            device: self.device,
+            root,
+            inlined,
+        }
+    }
+
+    /// What the cone is, where it may be a kernel.
+    fn allowed(&self, root: usize, inlined: &BTreeMap<usize, usize>) -> Option<Shape> {
+        let shape = self.cone(root, inlined).classify()?;
+        self.limits.allow(self.net, inlined, &shape).then_some(shape)
     }
 }
 

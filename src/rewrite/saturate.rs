@@ -125,9 +125,10 @@ fn run_phases(
             .map(|(number, rule)| (number, admitted(graph, rule)))
             .collect();
         let mut changed = false;
+        let most_made = graph.n_made() + fuel.nodes.saturating_sub(graph.n_nodes());
         for (number, matches) in found {
             for found in matches {
-                if graph.n_nodes() > fuel.nodes {
+                if graph.n_made() > most_made {
                     tally.ran_out = true;
                     break;
                 }
@@ -156,7 +157,7 @@ fn admitted(graph: &TermGraph, rule: &Directed<'_>) -> Vec<Match> {
 }
 
 fn apply(graph: &mut TermGraph, rule: &Directed<'_>, found: Match) -> Result<bool, RewriteError> {
-    let n_nodes = graph.n_nodes();
+    let n_made = graph.n_made();
     let mut builder = Builder {
         graph,
         names: found.names,
@@ -170,7 +171,7 @@ fn apply(graph: &mut TermGraph, rule: &Directed<'_>, found: Match) -> Result<boo
         graph.fused.push((node.data, node.children[0], rule.number));
     }
     let merged = unite(graph, found.root, right, rule.header)?;
-    Ok(merged || graph.n_nodes() > n_nodes)
+    Ok(merged || graph.n_made() > n_made)
 }
 
 /// Merges two classes for a rule.

@@ -133,9 +133,14 @@ impl TermGraph {
         class
     }
 
-    /// The number of distinct nodes.
+    /// The number of distinct nodes. Takes time in proportion to the graph.
     pub fn n_nodes(&self) -> usize {
         self.terms.total_number_of_nodes()
+    }
+
+    /// Nodes ever made, those among them that merging has made equal to others.
+    pub fn n_made(&self) -> usize {
+        self.terms.total_size()
     }
 }
 
