@@ -537,6 +537,23 @@ fn tactics(
     }
 }
 
+/// How the kernels of `core` are predicted beside the times in the file at `timings`.
+///
+/// # Errors
+/// If the file cannot be read, or holds no times for `arch` and this NVRTC.
+pub fn rank(
+    core: &Graph,
+    arch: Arch,
+    settings: &Settings,
+    timings: &Path,
+) -> Result<Vec<tune::Ranked>, PipelineError> {
+    let fused = regions(core, arch, settings)?;
+    let database = Database::load(timings)?;
+    let machine = recorded_machine(&database, timings, arch)?;
+    let problems = problems(&fused, settings, Thrift::default());
+    Ok(tune::rank(&problems, arch, &machine, &database)?)
+}
+
 /// The machine whose times in the file at `path` decide: the only one for `arch` and this NVRTC, or
 /// where there are several, this one.
 fn recorded_machine(database: &Database, path: &Path, arch: Arch) -> Result<Machine, PipelineError> {

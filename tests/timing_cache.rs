@@ -14,7 +14,7 @@ use rtrt_codegen::compile::Cache;
 use rtrt_codegen::ir::DType;
 use rtrt_codegen::kernel::{self, Arch};
 use rtrt_codegen::rewrite::RegionKind;
-use rtrt_codegen::tune::{Database, Machine, Outcome, Problem, TuneError, recall};
+use rtrt_codegen::tune::{Database, Machine, Outcome, Problem, TuneError, rank, recall};
 use tiers::have_nvrtc;
 
 const ARCH: Arch = Arch {
@@ -141,4 +141,33 @@ fn a_file_without_a_fitting_machine_says_so() {
         "{message}"
     );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn predictions_are_ranked_by_the_times() {
+    let problem = product();
+    let times = [4.0, 2.0, 8.0].map(timed);
+    let ranked = rank(
+        &[problem.clone(), problem.clone()],
+        ARCH,
+        &machine("board"),
+        &database(&problem, &times),
+    )
+    .unwrap();
+    let [own] = ranked.as_slice() else {
+        panic!("equal problems are ranked once: {ranked:?}");
+    };
+    assert_eq!(own.n_launches, 2);
+    let measured: Vec<f64> = own.variants.iter().map(|variant| variant.measured_us).collect();
+    assert_eq!(measured, [4.0, 2.0, 8.0]);
+    assert_eq!((own.loss_of_first(), own.loss_of_tried()), (2.0, 1.0));
+    assert!(own.variants.is_sorted_by_key(|variant| variant.place));
+
+    let other = rank(
+        &[problem.clone()],
+        ARCH,
+        &machine("other"),
+        &database(&problem, &times),
+    );
+    assert!(other.unwrap().is_empty());
 }

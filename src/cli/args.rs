@@ -379,7 +379,10 @@ pub struct InspectArgs {
     /// Print the graph in text form as it is after a stage of compiling.
     #[arg(long, value_name = "STAGE", value_parser = ["imported", "core", "canonical", "regions"])]
     pub graph: Option<String>,
-    /// Architecture that `--graph regions` chooses for.
+    /// Print how well the times of a model's kernels are predicted, beside those in a timing cache.
+    #[arg(long = "timingCacheFile", value_name = "FILE", conflicts_with = "graph")]
+    pub timing_cache_file: Option<PathBuf>,
+    /// Architecture that `--graph regions` and `--timingCacheFile` choose for.
     #[arg(long, value_name = "ARCH", default_value = "sm_90a")]
     pub arch: String,
     #[command(flatten)]

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::args::InspectArgs;
 use super::engine_report::EngineReport;
 use super::failure::Failure;
-use super::{build, model, out, precision};
+use super::{build, model, out, precision, rank_report};
 use crate::ir::text::print_brief;
 use crate::ir::{Graph, Source};
 use crate::onnx::Model;
@@ -46,6 +46,11 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
                 "`--graph` is about models; an engine holds no graph",
             ));
         }
+        if args.timing_cache_file.is_some() {
+            return Err(Failure::usage(
+                "`--timingCacheFile` is about models; an engine holds the variants that were chosen only",
+            ));
+        }
         return inspect_engine(args);
     }
     if args.explain {
@@ -55,6 +60,9 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     }
     if let Some(stage) = &args.graph {
         return print_graph(&model::graph(&args.file)?, stage, args);
+    }
+    if let Some(timings) = &args.timing_cache_file {
+        return rank_report::run(args, timings);
     }
     let model = onnx::import_file(&args.file)?;
     let report = model_report(&model);

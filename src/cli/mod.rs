@@ -18,6 +18,7 @@ mod model;
 mod out;
 mod precision;
 mod progress;
+mod rank_report;
 mod rules;
 mod run;
 mod shapes;

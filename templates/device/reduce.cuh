@@ -108,16 +108,23 @@ RT_DEV void rt_slice_fold(T (&value)[N], T* scratch) {
   if (kSlices == 1) return;
   const int column = int(threadIdx.x) % kColumns;
   const int slice = int(threadIdx.x) / kColumns;
+  T* const own = scratch + slice * N * kColumns + column;
 #pragma unroll
-  for (int i = 0; i < N; ++i) scratch[(slice * N + i) * kColumns + column] = value[i];
+  for (int i = 0; i < N; ++i) own[i * kColumns] = value[i];
+  // The upper half of the slices that are left is folded into the lower one.
+#pragma unroll
+  for (int left = kSlices; left > 1; left = (left + 1) / 2) {
+    const int half = (left + 1) / 2;
+    __syncthreads();
+    if (slice + half >= left) continue;
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      value[i] = Op::fold(value[i], own[(half * N + i) * kColumns]);
+      own[i * kColumns] = value[i];
+    }
+  }
   __syncthreads();
 #pragma unroll
-  for (int i = 0; i < N; ++i) {
-    T folded = scratch[i * kColumns + column];
-    for (int other = 1; other < kSlices; ++other) {
-      folded = Op::fold(folded, scratch[(other * N + i) * kColumns + column]);
-    }
-    value[i] = folded;
-  }
+  for (int i = 0; i < N; ++i) value[i] = scratch[i * kColumns + column];
   __syncthreads();
 }

@@ -43,6 +43,7 @@ template <int kColumns, int N, class T> RT_DEV void rt_share(const T (&value)[N]
 template <class Op, int kColumns, int kSlices, int kSplits, int N, class T>
 RT_DEV void rt_shares_fold(T (&value)[N], const T* shares) {
   const int column = int(threadIdx.x) % kColumns;
+#pragma unroll 4
   for (int split = int(threadIdx.x) / kColumns; split < kSplits; split += kSlices) {
 #pragma unroll
     for (int i = 0; i < N; ++i) value[i] = Op::fold(value[i], shares[(split * N + i) * kColumns + column]);

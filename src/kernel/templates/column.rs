@@ -218,8 +218,10 @@ fn predicted_us(spec: &KernelSpec, shape: &RowShape, rows: &RowBody, plan: Plan,
         .flatten()
         .map(|&root| indexed::work(&rows.body, root))
         .sum();
-    /// Writing shares, waiting for the last block and reading them.
-    const SHARE_US: f64 = 1.5;
+    /// Writing shares and waiting for the last block.
+    const SHARE_US: f64 = 1.3;
+    /// Reading four shares at a time.
+    const SHARE_READ_US: f64 = 0.4;
     // Wide loads need fewer threads to keep as much under way.
     let widest = spec.input_types().iter().map(|ty| ty.dtype.size_bytes()).max();
     let load = (plan.width * widest.unwrap_or(4)) as f64 / 8.0;
@@ -230,16 +232,14 @@ fn predicted_us(spec: &KernelSpec, shape: &RowShape, rows: &RowBody, plan: Plan,
     let issue = n_columns * shape.len as f64 * (per_element * 2.0 * plan.width as f64 + 8.0 * n_passes)
         / (f64::from(device.n_sms) * device.clock_ghz * 1e3 * 64.0);
     let steps = (shape.len as f64 / (plan.slices * plan.splits) as f64).ceil();
-    let chain = n_passes
-        * (steps * 0.03
-            + if plan.slices > 1 {
-                0.2 + 0.01 * plan.slices as f64
-            } else {
-                0.0
-            });
+    let chain = n_passes * (steps * 0.03 + (plan.slices as f64).log2() * (0.05 + 0.005 * plan.width as f64));
     let lane = lane_of(rows, plan.width);
     let memory = memory_us(spec, rows, lane, rows.vars[0], device);
-    let shared = if plan.splits > 1 { SHARE_US } else { 0.0 };
+    let shared = if plan.splits > 1 {
+        SHARE_US + SHARE_READ_US * (plan.splits as f64 / plan.slices as f64 / 4.0).ceil()
+    } else {
+        0.0
+    };
     NODE_US + (memory * n_passes.sqrt() / fill).max(issue) + chain + shared
 }
 

@@ -411,6 +411,7 @@ fn tiling(
             + scale_work(shape, cuts, k),
         epilogue_work: (shape.m * shape.n) as f64 * (epilogue_work(contraction) + 12.0 / cuts.width as f64),
         step_clk: STEP_CLK,
+        store_clk: 0.0,
         stays: false,
     }
 }

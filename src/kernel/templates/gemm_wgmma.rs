@@ -186,6 +186,9 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     const SUSTAINED: f64 = 4096.0 * 0.8;
     /// Several SMs that ask for a tile at nearly the same time are answered together.
     const JOINT_COPIES: f64 = 1.5;
+    /// Clocks from a tile's last product to its first slab, and of a slab, as measured on an H200.
+    const TILE_CLK: f64 = 800.0;
+    const SLAB_CLK: f64 = 600.0;
     let k = Shape::k(problem.element);
     // Elements of half the bytes are multiplied at twice the rate.
     let halves = TILE_ROW_BYTES / 2;
@@ -209,6 +212,8 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
             * (epilogue_work(&problem.contraction) + 12.0 / problem.width as f64),
         // Phases of barriers are waited for while products are in flight.
         step_clk: 0.0,
+        // Slabs go through shared memory one after the other.
+        store_clk: TILE_CLK + SLAB_CLK * (shape.n / shape.slab) as f64,
         stays: true,
     }
 }

@@ -76,18 +76,19 @@ fn predicted_us(spec: &KernelSpec, composed: &Composed, device: &Device) -> f64 
     };
     // A term without reuse costs about four instructions, and a load hits L1 at best.
     let rate = f64::from(device.n_sms) * device.clock_ghz * 1e3 * 32.0;
-    // Loops are not unrolled into loads that wait together.
+    // A turn is an addition: the loads of several turns wait together.
     let turns: f64 = composed
         .outputs
         .iter()
         .map(|&output| turns(&composed.body, output))
         .sum();
-    let latency = per_element * 4e-3 + turns * 0.1;
-    let fill = device.fill(n_elements / THREADS as f64, THREADS as f64);
+    let latency = per_element * 5e-4 + turns * 0.012;
+    let at_a_time = turns.clamp(1.0, 8.0);
+    let fill = device.fill(n_elements / THREADS as f64, THREADS as f64 * at_a_time);
     let moved = device.memory_us(operand_bytes(spec)) * 1.5;
-    let us = latency + (n_elements * per_element / rate).max(moved) / fill;
+    let busy = (n_elements * per_element / rate).max(moved) / fill;
     // Counting flatters loops: they load single elements, and share none with their neighbours.
-    NODE_US + if turns > 0.0 { 2.0 * us } else { us }
+    NODE_US + latency + if turns > 0.0 { 2.0 * busy } else { busy }
 }
 
 /// Scalar steps to evaluate a term, loops multiplied out.

@@ -224,7 +224,9 @@ fn predicted_us(spec: &KernelSpec, window: &Window, plan: Plan, device: &Device)
     );
     // What a thread waits for: the filters, then its columns, several rows of them at once.
     let waits = if window.has_filter() { 0.9 } else { 0.5 } + 0.08 * rows.kernel as f64;
-    let latency = waits + own * 4.0 / (device.clock_ghz * 1e3) * 0.25;
+    // Filters are read one by one.
+    let filters = staged / 12.0 * 0.035;
+    let latency = waits + filters + own * 4.0 / (device.clock_ghz * 1e3) * 0.25;
     let work = (device.memory_us(operand_bytes(spec)) / fill).max(issue);
     NODE_US + latency + work / plan.occupancy(window)
 }

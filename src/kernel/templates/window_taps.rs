@@ -140,8 +140,10 @@ fn predicted_us(spec: &KernelSpec, window: &Window, plan: Plan, device: &Device)
     let n_items = plan.n_items(window) as f64;
     let rate = f64::from(device.n_sms) * device.clock_ghz * 1e3 * 128.0 * 0.5;
     let fill = device.fill(n_items / THREADS as f64, THREADS as f64);
-    let latency = 0.8 + cells * (0.02 + per_cell * 0.0015);
-    NODE_US + latency + (device.memory_us(operand_bytes(spec)) * 1.2).max(n_items * work / rate) / fill
+    let latency = 0.4 + cells * (0.01 + per_cell * 0.0008);
+    // A third of the threads that memory wants keep the arithmetic busy.
+    let issue = n_items * work / rate / (3.0 * fill).min(1.0);
+    NODE_US + latency + (device.memory_us(operand_bytes(spec)) * 1.2 / fill).max(issue)
 }
 
 fn taps(window: &Window, axis: Axis) -> usize {
