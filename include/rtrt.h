@@ -28,6 +28,8 @@ const char *rtrt_last_error(void);
 
 /* Reads an engine file, proves it and puts it on a device. */
 RtrtEngine *rtrt_engine_load(const char *path, int device);
+/* The same for an engine that must be signed by the owner of the ed25519 public key in the file signer. */
+RtrtEngine *rtrt_engine_load_signed(const char *path, const char *signer, int device);
 void rtrt_engine_free(RtrtEngine *engine);
 
 /* A profile is one binding of the model's dynamic dims. Any of the pointers may be NULL. */

@@ -13,7 +13,7 @@ use std::slice;
 use std::sync::Arc;
 
 use crate::cuda::{Context, DeviceMemory, Stream};
-use crate::engine::{self, Binding, Profile};
+use crate::engine::{self, Binding, Profile, PublicKey};
 use crate::ir::HostTensor;
 use crate::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
 
@@ -72,8 +72,31 @@ pub unsafe extern "C" fn rtrt_engine_load(path: *const c_char, device: c_int) ->
         return std::ptr::null_mut();
     }
     // SAFETY: the caller promised a string.
-    let path = unsafe { CStr::from_ptr(path) };
-    match loaded(path, device) {
+    engine_or_null(loaded(unsafe { CStr::from_ptr(path) }, None, device))
+}
+
+/// As [`rtrt_engine_load`], for an engine that must be signed by the owner of the public key in the file
+/// `signer`.
+///
+/// # Safety
+/// `path` and `signer` are each null or a string that ends with a zero byte.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rtrt_engine_load_signed(
+    path: *const c_char,
+    signer: *const c_char,
+    device: c_int,
+) -> *mut RtrtEngine {
+    if path.is_null() || signer.is_null() {
+        fail("the path or the signer is null");
+        return std::ptr::null_mut();
+    }
+    // SAFETY: the caller promised strings.
+    let (path, signer) = unsafe { (CStr::from_ptr(path), CStr::from_ptr(signer)) };
+    engine_or_null(loaded(path, Some(signer), device))
+}
+
+fn engine_or_null(engine: Result<RtrtEngine, String>) -> *mut RtrtEngine {
+    match engine {
         Ok(engine) => Box::into_raw(Box::new(engine)),
         Err(message) => {
             fail(&message);
@@ -82,16 +105,26 @@ pub unsafe extern "C" fn rtrt_engine_load(path: *const c_char, device: c_int) ->
     }
 }
 
-fn loaded(path: &CStr, device: c_int) -> Result<RtrtEngine, String> {
-    let path = path.to_str().map_err(|_| "the path is no UTF-8".to_owned())?;
+fn loaded(path: &CStr, signer: Option<&CStr>, device: c_int) -> Result<RtrtEngine, String> {
+    let path = utf8_path(path)?;
+    let key = signer.map(utf8_path).transpose()?;
+    let signer = key
+        .map(PublicKey::load)
+        .transpose()
+        .map_err(|error| error.to_string())?;
     let device = usize::try_from(device).map_err(|_| format!("there is no device {device}"))?;
-    let file = engine::load(Path::new(path)).map_err(|error| error.to_string())?;
+    let file = engine::load_signed(path, signer.as_ref()).map_err(|error| error.to_string())?;
     let context = Context::new(device).map_err(|error| error.to_string())?;
     let engine = DeviceEngine::load(&file, &context).map_err(|error| error.to_string())?;
     let text = |binding: &Binding| CString::new(binding.name.replace('\0', " ")).unwrap_or_default();
     let first = &engine.profiles()[0];
     let names = [&first.inputs, &first.outputs].map(|bindings| bindings.iter().map(text).collect());
     Ok(RtrtEngine { engine, names })
+}
+
+fn utf8_path(path: &CStr) -> Result<&Path, String> {
+    let path = path.to_str().map_err(|_| "the path is no UTF-8".to_owned())?;
+    Ok(Path::new(path))
 }
 
 /// Frees an engine; contexts of it stay usable.
@@ -396,6 +429,8 @@ mod tests {
         unsafe {
             assert!(rtrt_engine_load(std::ptr::null(), 0).is_null());
             assert!(last_error().contains("null"));
+            let no_key = rtrt_engine_load_signed(c"m.engine".as_ptr(), std::ptr::null(), 0);
+            assert!(no_key.is_null());
             assert!(rtrt_context_new(std::ptr::null()).is_null());
             assert_eq!(
                 rtrt_engine_counts(std::ptr::null(), null(), null(), null()),

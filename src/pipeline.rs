@@ -621,14 +621,6 @@ fn weights_bytes(problems: &[Problem]) -> usize {
     problems.iter().map(of).sum()
 }
 
-/// Reads an engine and puts it on device `ordinal`.
-///
-/// # Errors
-/// If the file is no valid engine, or the device cannot run it.
-pub fn load_engine(path: &Path, ordinal: usize) -> Result<Arc<DeviceEngine>, PipelineError> {
-    on_device(&engine::load(path)?, ordinal)
-}
-
 /// Puts an engine on device `ordinal`; execution contexts are made of what it gives.
 ///
 /// # Errors

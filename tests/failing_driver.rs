@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
+use rtrt_codegen::engine::{self, SecretKey};
+
 const ENGINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/engines/v1.engine");
 
 /// The folder of the fake `libcuda.so`, compiled once.
@@ -129,4 +131,43 @@ fn nothing_is_allocated_after_a_context_is_made() {
     let allocates = |call: &&str| call.contains("Alloc");
     assert!(calls[..first_launch].iter().any(allocates));
     assert!(!calls[first_launch..].iter().any(allocates));
+}
+
+/// The key of [`signed_engine`]'s signer; any 32 bytes are one.
+const SEED: [u8; 32] = [7; 32];
+
+/// An engine that [`SEED`] signed, the public key of that, and that of somebody else, in `folder`.
+fn signed_engine(folder: &Path) -> [String; 3] {
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let files = [path("signed.engine"), path("own.pub"), path("other.pub")];
+    let key = |seed: [u8; 32]| ed25519_dalek::SigningKey::from_bytes(&seed);
+    fs::write(&files[1], key(SEED).verifying_key().as_bytes()).unwrap();
+    fs::write(&files[2], key([8; 32]).verifying_key().as_bytes()).unwrap();
+    fs::write(folder.join("seed"), SEED).unwrap();
+    let signer = SecretKey::load(&folder.join("seed")).unwrap();
+    let engine = engine::load(Path::new(ENGINE)).unwrap();
+    engine::save_signed(&engine, Some(&signer), Path::new(&files[0])).unwrap();
+    files
+}
+
+#[test]
+fn only_engines_of_the_required_signer_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let [signed, own, other] = signed_engine(folder.path());
+    let executed = |engine: &str, key: &str| run(&[engine, "--require-signature", key], &[]);
+    let output = executed(&signed, &own);
+    assert!(output.status.success(), "{}", message(&output));
+    assert!(run(&[&signed], &[]).status.success());
+    let refused = |engine: &str, key: &str, words: &str| {
+        let output = executed(engine, key);
+        assert_eq!(output.status.code(), Some(1), "{words}");
+        assert!(message(&output).contains(words), "{}", message(&output));
+    };
+    refused(&signed, &other, "a signature of");
+    refused(ENGINE, &own, "is not signed");
+    refused(&signed, "nowhere.pem", "cannot read");
+    let mut bytes = fs::read(&signed).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&signed, bytes).unwrap();
+    refused(&signed, &own, "the digest of blob");
 }

@@ -222,7 +222,9 @@ fn an_engine_is_what_its_sources_compile_to() {
     let mut engine = rtrt_codegen::engine::load(&engine).unwrap();
     let cubin = engine.header.programs[0].kernels[0].cubin;
     let middle = engine.blobs[cubin].len() / 2;
-    engine.blobs[cubin][middle] ^= 1;
+    let mut damaged = engine.blobs[cubin].to_vec();
+    damaged[middle] ^= 1;
+    engine.blobs[cubin] = damaged.into();
     engine.header.blobs = rtrt_codegen::engine::format::blob_table(&engine.blobs);
     rtrt_codegen::engine::save(&engine, &folder.path().join("changed.engine")).unwrap();
     let verified = rebuild("changed.engine");

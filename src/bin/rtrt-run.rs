@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rtrt_codegen::cuda::Context;
-use rtrt_codegen::engine::{self, Binding, Engine, Profile};
+use rtrt_codegen::engine::{self, Binding, Engine, EngineError, Profile, PublicKey};
 use rtrt_codegen::ir::HostTensor;
 use rtrt_codegen::runtime::{DeviceEngine, ExecutionContext};
 
@@ -17,10 +17,12 @@ const USAGE: &str = "\
 Executes an engine on a GPU.
 
 Usage: rtrt-run ENGINE [--input NAME=FILE].. [--output NAME=FILE].. [--profile N] [--device N] [--times N]
-       rtrt-run ENGINE --info
+                [--require-signature PUBKEY]
+       rtrt-run ENGINE --info [--require-signature PUBKEY]
 
 Files are raw: elements one after the other, little-endian. Inputs without a file are zero. `--times N`
-executes N times more and prints microseconds. Exit codes: 0 done, 1 failed, 2 usage.";
+executes N times more and prints microseconds. With `--require-signature` an engine is used only if it is
+signed by the owner of that ed25519 public key (PEM, DER or 32 bytes). Exit codes: 0 done, 1 failed, 2 usage.";
 
 /// Exit code of arguments that cannot be meant.
 const WRONG_USAGE: u8 = 2;
@@ -33,6 +35,7 @@ struct Arguments {
     device: usize,
     times: usize,
     info: bool,
+    signer: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -66,6 +69,7 @@ fn parse(mut given: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
         device: 0,
         times: 0,
         info: false,
+        signer: None,
     };
     while let Some(flag) = given.next() {
         let mut value = || given.next().ok_or_else(|| format!("`{flag}` lacks its value"));
@@ -76,6 +80,7 @@ fn parse(mut given: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--output" => arguments.outputs.push(named(&value()?)?),
             "--profile" => arguments.profile = number(&flag, &value()?)?,
             "--device" => arguments.device = number(&flag, &value()?)?,
+            "--require-signature" => arguments.signer = Some(value()?),
             "--times" => arguments.times = number(&flag, &value()?)?,
             _ if flag.starts_with('-') => return Err(format!("there is no flag `{flag}`")),
             _ if arguments.engine.is_empty() => arguments.engine = flag,
@@ -102,7 +107,7 @@ fn number(flag: &str, text: &str) -> Result<usize, String> {
 
 fn run(arguments: &Arguments) -> Result<(), String> {
     let started = Instant::now();
-    let engine = engine::load(Path::new(&arguments.engine)).map_err(|error| error.to_string())?;
+    let engine = load(arguments).map_err(|error| error.to_string())?;
     if arguments.info {
         print_info(&engine);
         return Ok(());
@@ -133,6 +138,13 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         );
     }
     Ok(())
+}
+
+/// The engine, of the signer that is required.
+fn load(arguments: &Arguments) -> Result<Engine, EngineError> {
+    let key = arguments.signer.as_ref().map(Path::new);
+    let signer = key.map(PublicKey::load).transpose()?;
+    engine::load_signed(Path::new(&arguments.engine), signer.as_ref())
 }
 
 /// The first execution, and the milliseconds it took from the engine in host memory and a CUDA context on.

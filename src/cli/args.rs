@@ -82,9 +82,20 @@ pub struct CompileArgs {
     /// Run every kernel on the GPU and compare it with the reference before saving.
     #[arg(long)]
     pub verify_kernels: bool,
+    /// Sign the engine with this ed25519 key: PEM or DER (PKCS#8), or a seed of 32 bytes.
+    #[arg(long = "sign-key", value_name = "FILE")]
+    pub sign_key: Option<PathBuf>,
     /// Machine-readable report on stdout.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Whose engines are executed.
+#[derive(Debug, Clone, Args)]
+pub struct TrustArgs {
+    /// Use an engine only if it is signed by the owner of this ed25519 public key: PEM or DER, or 32 bytes.
+    #[arg(long = "require-signature", value_name = "PUBKEY")]
+    pub require_signature: Option<PathBuf>,
 }
 
 /// Settings of a build, shared by all commands that take a model.
@@ -210,6 +221,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "K")]
     pub top: Option<usize>,
     #[command(flatten)]
+    pub trust: TrustArgs,
+    #[command(flatten)]
     pub build: BuildArgs,
 }
 
@@ -225,6 +238,8 @@ pub struct BenchArgs {
     /// The model, in trtexec's spelling.
     #[arg(long, value_name = "FILE", conflicts_with = "engine")]
     pub onnx: Option<PathBuf>,
+    #[command(flatten)]
+    pub trust: TrustArgs,
     #[command(flatten)]
     pub build: BuildArgs,
     #[command(flatten)]
@@ -360,6 +375,8 @@ pub struct VerifyArgs {
     #[arg(long, requires = "engine")]
     pub rebuild: bool,
     #[command(flatten)]
+    pub trust: TrustArgs,
+    #[command(flatten)]
     pub build: BuildArgs,
     /// Machine-readable report on stdout.
     #[arg(long)]
@@ -385,6 +402,8 @@ pub struct InspectArgs {
     /// Architecture that `--graph regions` and `--timingCacheFile` choose for.
     #[arg(long, value_name = "ARCH", default_value = "sm_90a")]
     pub arch: String,
+    #[command(flatten)]
+    pub trust: TrustArgs,
     #[command(flatten)]
     pub build: BuildArgs,
 }

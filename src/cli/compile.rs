@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::out;
 use super::precision::{self, Decided};
 use super::progress::Progress;
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, SecretKey};
 use crate::ir::Graph;
 use crate::pipeline::{self, Observer, Selection, Settings};
 use crate::{io, onnx};
@@ -22,6 +22,7 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     let output = args.output.clone().unwrap_or_else(|| engine_path(&args.model));
     // Building takes long; what can be known to fail is said first.
     io::check_writable(&output)?;
+    let signer = args.sign_key.as_deref().map(SecretKey::load).transpose()?;
     build::check_rules(&settings)?;
     precision::check(&args.build)?;
     let selection = selection(args);
@@ -48,7 +49,7 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
         dump_kernels(&engine, folder)?;
     }
     progress.stage("save", 0);
-    engine::save(&engine, &output)?;
+    engine::save_signed(&engine, signer.as_ref(), &output)?;
     drop(progress);
     if let Some(decided) = decided.filter(|_| !args.json) {
         precision::print(&decided)?;
@@ -101,7 +102,7 @@ fn dump_kernels(engine: &Engine, folder: &Path) -> Result<(), Failure> {
         fs::create_dir_all(&own).map_err(failed)?;
         for (number, kernel) in program.kernels.iter().enumerate() {
             let path = own.join(format!("{number:03}_{}.cu", kernel.name));
-            fs::write(path, &engine.blobs[kernel.source]).map_err(failed)?;
+            fs::write(path, &*engine.blobs[kernel.source]).map_err(failed)?;
         }
     }
     Ok(())

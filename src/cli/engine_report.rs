@@ -75,7 +75,7 @@ impl EngineReport {
             kernels: header.programs.iter().flat_map(kernels).collect(),
             arena_bytes: largest(|program| program.arena_bytes),
             arena_lower_bound_bytes: largest(|program| program.arena_lower_bound_bytes),
-            weights_bytes: engine.weights().len(),
+            weights_bytes: header.weights_bytes(),
             workspace_bytes: largest(|program| program.workspace_bytes),
         }
     }

@@ -53,6 +53,7 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
         }
         return inspect_engine(args);
     }
+    model::check_unsigned(&args.file, &args.trust)?;
     if args.explain {
         return Err(Failure::usage(
             "`--explain` is about engines; `compile --explain` explains a model's",
@@ -83,7 +84,7 @@ pub fn is_engine(path: &Path) -> Result<bool, Failure> {
 }
 
 fn inspect_engine(args: &InspectArgs) -> Result<(), Failure> {
-    let report = EngineReport::of(&engine::load(&args.file)?);
+    let report = EngineReport::of(&model::engine(&args.file, &args.trust)?);
     if args.json {
         return out::json(&report);
     }

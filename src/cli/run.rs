@@ -1,12 +1,10 @@
 //! `run`: executes a model or an engine on given inputs.
 
-use std::path::Path;
-
 use super::args::RunArgs;
 use super::device::Device;
 use super::failure::Failure;
 use super::manifest::{self, Case};
-use super::{build, inspect, out, precision};
+use super::{build, inspect, model, out, precision};
 use crate::io::Port;
 use crate::ir::HostTensor;
 use crate::pipeline;
@@ -43,8 +41,9 @@ type Named = Vec<(String, HostTensor)>;
 fn run_case(args: &RunArgs, case: &Case) -> Result<Named, Failure> {
     let device = Device::of(args.device.as_deref())?;
     let (names, results) = if inspect::is_engine(&case.model)? {
-        run_engine(&case.model, &case.inputs, device)?
+        run_engine(args, case, device)?
     } else {
+        model::check_unsigned(&case.model, &args.trust)?;
         let model = onnx::import_file(&case.model)?;
         let inputs = io::read_inputs(&case.inputs, &pipeline::ports(&model.graph))?;
         let settings = build::settings(&args.build)?;
@@ -67,15 +66,16 @@ fn run_case(args: &RunArgs, case: &Case) -> Result<Named, Failure> {
 /// Names and values of an engine's outputs.
 type Outputs = (Vec<String>, Vec<HostTensor>);
 
-fn run_engine(engine: &Path, inputs: &Path, device: Device) -> Result<Outputs, Failure> {
+fn run_engine(args: &RunArgs, case: &Case, device: Device) -> Result<Outputs, Failure> {
     let Device::Cuda(ordinal) = device else {
         return Err(Failure::refused(
             "an engine on the CPU",
             "run the model with `--device cpu`, or the engine on a GPU",
         ));
     };
-    let mut context = ExecutionContext::new(&pipeline::load_engine(engine, ordinal)?)?;
-    let inputs = io::read_inputs(inputs, &engine_ports(&context))?;
+    let engine = model::engine(&case.model, &args.trust)?;
+    let mut context = pipeline::execution(&engine, ordinal)?;
+    let inputs = io::read_inputs(&case.inputs, &engine_ports(&context))?;
     let results = context.run(&inputs)?;
     let names = context
         .profile()

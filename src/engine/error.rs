@@ -21,4 +21,12 @@ pub enum EngineError {
     Damaged(String),
     #[error("the engine file is not valid: {0}")]
     Invalid(String),
+    #[error("cannot use the key `{}`: {reason}", path.display())]
+    Key { path: PathBuf, reason: String },
+    #[error("the engine is not signed; a signature of {wanted} is required")]
+    Unsigned { wanted: String },
+    #[error("the engine is signed by {found}; a signature of {wanted} is required")]
+    OtherSigner { wanted: String, found: String },
+    #[error("the engine was changed after it was signed, or its signature was")]
+    Forged,
 }

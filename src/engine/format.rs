@@ -1,4 +1,4 @@
-//! The engine file, format version 2; version 1 is read too, see [`v1`].
+//! The engine file, format version 3; versions 1 and 2 are read too, see [`v1`] and [`v2`].
 //!
 //! | offset | bytes | content |
 //! |---|---|---|
@@ -7,62 +7,88 @@
 //! | 12 | 4 | zero |
 //! | 16 | 8 | length of the header in bytes, little-endian |
 //! | 24 | 32 | SHA-256 of the header |
-//! | 56 | n | header: [`Header`] as JSON, in declaration order |
+//! | 56 | 96 | ed25519 public key and signature of the bytes before, or zero: [`signature`] |
+//! | 152 | n | header: [`Header`] as JSON, in declaration order |
 //! | | | blobs, each at the next multiple of 256, zero bytes between; the last one ends the file |
 //!
-//! The header lists every blob with offset, length and SHA-256, so the digest at offset 24
-//! pins the whole file. Nothing in the file is executed on the host. The reader checks every
-//! length before it uses it, then [`validate`] proves the launch table.
+//! The header lists every blob with offset, length and digest ([`pages`]), so the digest at offset 24
+//! pins the whole file, and so does the signature. Weights that were stripped are listed, and not in the
+//! file. Nothing in the file is executed on the host. The reader checks the signature first, and every
+//! length before it uses it; then [`validate`] proves the launch table.
 
-use std::fs;
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
-use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::{ALIGNMENT, Blob, Engine, EngineError, Header, v1, validate};
+use super::pages::{Hash, digests, plain_digests};
+use super::signature::{self, PublicKey, SIGNATURE_BYTES, SecretKey};
+use super::source::Source;
+use super::{ALIGNMENT, Blob, Content, Engine, EngineError, Header, v1, v2, validate};
 use crate::aside;
 
 const MAGIC: [u8; 8] = *b"RTRTENG\n";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// What all versions begin with.
 const PREAMBLE_BYTES: usize = 56;
 /// Headers are a few hundred kilobytes; a larger one is an attack or an accident.
 const MAX_HEADER_BYTES: usize = 256 << 20;
 
 /// Length, offset from the first blob, and digest of each blob; [`write`] adds the header.
-pub fn blob_table(blobs: &[Vec<u8>]) -> Vec<Blob> {
-    let digests: Vec<String> = blobs.par_iter().map(|blob| hex(&Sha256::digest(blob))).collect();
-    let mut offset = 0;
-    blobs
-        .iter()
-        .zip(digests)
-        .map(|(blob, sha256)| {
-            let entry = Blob {
-                offset: offset as u64,
-                len: blob.len() as u64,
-                sha256,
-            };
-            offset = (offset + blob.len()).next_multiple_of(ALIGNMENT);
-            entry
-        })
-        .collect()
+pub fn blob_table(blobs: &[Content]) -> Vec<Blob> {
+    let slices: Vec<&[u8]> = blobs.iter().map(|blob| &**blob).collect();
+    let entries = slices.iter().zip(digests(&slices)).map(|(blob, digest)| Blob {
+        offset: 0,
+        len: blob.len() as u64,
+        sha256: hex(&digest),
+    });
+    let mut entries: Vec<Blob> = entries.collect();
+    lay_out(&mut entries, |_| true);
+    entries
+}
+
+/// Places the blobs that are in the file one after the other; the others take no room.
+pub(super) fn lay_out(entries: &mut [Blob], is_stored: impl Fn(usize) -> bool) {
+    let mut offset = 0u64;
+    for (number, entry) in entries.iter_mut().enumerate() {
+        entry.offset = offset;
+        if is_stored(number) {
+            offset = (offset + entry.len).next_multiple_of(ALIGNMENT as u64);
+        }
+    }
 }
 
 /// Writes `engine` to `into`.
 ///
 /// # Errors
 /// As the writer's.
-pub fn write(engine: &Engine, mut into: impl Write) -> std::io::Result<()> {
+pub fn write(engine: &Engine, into: impl Write) -> std::io::Result<()> {
+    write_signed(engine, None, into)
+}
+
+/// As [`write`], signed where there is a key.
+///
+/// # Errors
+/// As the writer's.
+pub fn write_signed(
+    engine: &Engine,
+    signer: Option<&SecretKey>,
+    mut into: impl Write,
+) -> std::io::Result<()> {
     let header = serde_json::to_vec(&engine.header)?;
-    into.write_all(&MAGIC)?;
-    into.write_all(&VERSION.to_le_bytes())?;
-    into.write_all(&0u32.to_le_bytes())?;
-    into.write_all(&(header.len() as u64).to_le_bytes())?;
-    into.write_all(&Sha256::digest(&header))?;
+    let mut preamble = MAGIC.to_vec();
+    preamble.extend(VERSION.to_le_bytes());
+    preamble.extend(0u32.to_le_bytes());
+    preamble.extend((header.len() as u64).to_le_bytes());
+    preamble.extend(Sha256::digest(&header));
+    into.write_all(&preamble)?;
+    into.write_all(&signer.map_or([0; SIGNATURE_BYTES], |key| key.sign(&preamble)))?;
     into.write_all(&header)?;
-    let mut position = PREAMBLE_BYTES + header.len();
-    for blob in &engine.blobs {
+    let mut position = PREAMBLE_BYTES + SIGNATURE_BYTES + header.len();
+    let stored = engine.blobs.iter().enumerate();
+    for (_, blob) in stored.filter(|(number, _)| engine.header.is_stored(*number)) {
         let padding = position.next_multiple_of(ALIGNMENT) - position;
         into.write_all(&[0; ALIGNMENT][..padding])?;
         into.write_all(blob)?;
@@ -76,12 +102,20 @@ pub fn write(engine: &Engine, mut into: impl Write) -> std::io::Result<()> {
 /// # Errors
 /// If the folder cannot be written.
 pub fn save(engine: &Engine, path: &Path) -> Result<(), EngineError> {
+    save_signed(engine, None, path)
+}
+
+/// As [`save`], signed where there is a key.
+///
+/// # Errors
+/// If the folder cannot be written.
+pub fn save_signed(engine: &Engine, signer: Option<&SecretKey>, path: &Path) -> Result<(), EngineError> {
     let failed = |source| EngineError::File {
         action: "write",
         path: path.to_owned(),
         source,
     };
-    aside::write_aside(path, |into| write(engine, into)).map_err(failed)
+    aside::write_aside(path, |into| write_signed(engine, signer, into)).map_err(failed)
 }
 
 /// Reads and validates the engine file `path`.
@@ -89,12 +123,15 @@ pub fn save(engine: &Engine, path: &Path) -> Result<(), EngineError> {
 /// # Errors
 /// If the file cannot be read, or is not a valid engine.
 pub fn load(path: &Path) -> Result<Engine, EngineError> {
-    let bytes = fs::read(path).map_err(|source| EngineError::File {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    })?;
-    read(&bytes)
+    load_signed(path, None)
+}
+
+/// As [`load`]; where `signer` is somebody, only an engine of theirs.
+///
+/// # Errors
+/// If the file cannot be read, is not a valid engine, or is not signed as it must be.
+pub fn load_signed(path: &Path, signer: Option<&PublicKey>) -> Result<Engine, EngineError> {
+    read_from(&Source::open(path)?, signer)
 }
 
 /// Whether `bytes` begin like an engine file.
@@ -105,101 +142,172 @@ pub fn is_engine(bytes: &[u8]) -> bool {
 /// Reads and validates an engine.
 ///
 /// # Errors
-/// If the bytes are not a valid engine: wrong magic or version, a length that does not fit,
-/// a digest that differs, or a launch table that reaches outside its memories.
+/// If the bytes are not a valid engine: wrong magic or version, a signature of something else, a
+/// length that does not fit, a digest that differs, or a launch table that reaches outside its memories.
 pub fn read(bytes: &[u8]) -> Result<Engine, EngineError> {
-    let header = read_header(bytes)?;
-    let (header, end) = header;
-    let blobs = read_blobs(bytes, &header, end)?;
+    read_signed(bytes, None)
+}
+
+/// As [`read`]; where `signer` is somebody, only an engine of theirs.
+///
+/// # Errors
+/// If the bytes are not a valid engine, or not signed as they must be.
+pub fn read_signed(bytes: &[u8], signer: Option<&PublicKey>) -> Result<Engine, EngineError> {
+    read_from(&Source::Bytes(bytes), signer)
+}
+
+fn read_from(source: &Source, signer: Option<&PublicKey>) -> Result<Engine, EngineError> {
+    let preamble = Preamble::read(source, signer)?;
+    let mut header = preamble.header(source)?;
+    let blobs = read_blobs(source, &header, &preamble)?;
+    if preamble.version < VERSION {
+        header.blobs = blob_table(&blobs);
+    }
     let engine = Engine { header, blobs };
     validate::validate(&engine)?;
     Ok(engine)
 }
 
-/// The header, and where it ends.
-fn read_header(bytes: &[u8]) -> Result<(Header, usize), EngineError> {
-    if !is_engine(bytes) {
-        return Err(EngineError::NotAnEngine);
+/// What the bytes in front of the header say.
+struct Preamble {
+    version: u32,
+    /// Where the header is in the file.
+    span: Range<usize>,
+    digest: Hash,
+}
+
+impl Preamble {
+    fn read(source: &Source, signer: Option<&PublicKey>) -> Result<Self, EngineError> {
+        let head = source.read(0..source.len().min(PREAMBLE_BYTES + SIGNATURE_BYTES))?;
+        if !is_engine(&head) {
+            return Err(EngineError::NotAnEngine);
+        }
+        let bytes = head
+            .get(..PREAMBLE_BYTES)
+            .ok_or_else(|| damaged("it ends within the preamble"))?;
+        let version = u32::from_le_bytes(array(&bytes[8..12]));
+        let start = match version {
+            v1::VERSION | v2::VERSION => {
+                signature::unsigned(signer)?;
+                PREAMBLE_BYTES
+            }
+            VERSION => {
+                let signature = head.get(PREAMBLE_BYTES..PREAMBLE_BYTES + SIGNATURE_BYTES);
+                let signature = signature.ok_or_else(|| damaged("it ends within the signature"))?;
+                signature::check(bytes, &array(signature), signer)?;
+                PREAMBLE_BYTES + SIGNATURE_BYTES
+            }
+            found => {
+                let known = VERSION;
+                return Err(EngineError::Version { found, known });
+            }
+        };
+        if bytes[12..16] != [0; 4] {
+            return Err(damaged("reserved bytes of the preamble are not zero"));
+        }
+        let len = usize::try_from(u64::from_le_bytes(array(&bytes[16..24])))
+            .ok()
+            .filter(|&len| len <= MAX_HEADER_BYTES)
+            .ok_or_else(|| damaged("the header claims an absurd length"))?;
+        if source.len() - start < len {
+            return Err(damaged("it ends within the header"));
+        }
+        Ok(Preamble {
+            version,
+            span: start..start + len,
+            digest: array(&bytes[24..56]),
+        })
     }
-    let damaged = |what: &str| EngineError::Damaged(what.to_owned());
-    let preamble = bytes
-        .get(..PREAMBLE_BYTES)
-        .ok_or_else(|| damaged("it ends within the preamble"))?;
-    let version = u32::from_le_bytes(array(&preamble[8..12]));
-    if version != VERSION && version != v1::VERSION {
-        return Err(EngineError::Version {
-            found: version,
-            known: VERSION,
-        });
+
+    fn header(&self, source: &Source) -> Result<Header, EngineError> {
+        let text = source.read(self.span.clone())?;
+        if Hash::from(Sha256::digest(&text)) != self.digest {
+            return Err(damaged("the digest of the header differs"));
+        }
+        let header = match self.version {
+            v1::VERSION => v1::header(&text),
+            v2::VERSION => v2::header(&text),
+            _ => serde_json::from_slice(&text),
+        };
+        header.map_err(|error| EngineError::Invalid(format!("the header cannot be read: {error}")))
     }
-    if preamble[12..16] != [0; 4] {
-        return Err(damaged("reserved bytes of the preamble are not zero"));
-    }
-    let len = usize::try_from(u64::from_le_bytes(array(&preamble[16..24])))
-        .ok()
-        .filter(|&len| len <= MAX_HEADER_BYTES)
-        .ok_or_else(|| damaged("the header claims an absurd length"))?;
-    let end = PREAMBLE_BYTES + len;
-    let text = bytes
-        .get(PREAMBLE_BYTES..end)
-        .ok_or_else(|| damaged("it ends within the header"))?;
-    if Sha256::digest(text).as_slice() != &preamble[24..56] {
-        return Err(damaged("the digest of the header differs"));
-    }
-    let header = match version {
-        v1::VERSION => v1::header(text),
-        _ => serde_json::from_slice(text),
-    };
-    let header =
-        header.map_err(|error| EngineError::Invalid(format!("the header cannot be read: {error}")))?;
-    Ok((header, end))
+}
+
+fn damaged(what: impl Into<String>) -> EngineError {
+    EngineError::Damaged(what.into())
 }
 
 fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     bytes.try_into().expect("the caller took a slice of this length")
 }
 
-/// Copies the blobs out, proving that they cover the file without holes.
-fn read_blobs(bytes: &[u8], header: &Header, header_end: usize) -> Result<Vec<Vec<u8>>, EngineError> {
-    let damaged = |what: String| EngineError::Damaged(what);
+/// The blobs, all in one buffer, with proof that they cover the file without holes and are what the header
+/// lists. The buffer is as large as the file's rest, whatever the header claims.
+fn read_blobs(source: &Source, header: &Header, preamble: &Preamble) -> Result<Vec<Content>, EngineError> {
+    let spans = blob_spans(source.len(), header, preamble.span.end)?;
+    let start = preamble.span.end;
+    let whole = Arc::new(source.read(start..source.len())?);
+    let mut end = start;
+    let mut blobs = Vec::with_capacity(spans.len());
+    for (number, span) in spans.into_iter().enumerate() {
+        if whole[end - start..span.start - start]
+            .iter()
+            .any(|&byte| byte != 0)
+        {
+            return Err(damaged(format!("bytes before blob {number} are not zero")));
+        }
+        end = span.end;
+        blobs.push(Content::part(&whole, span.start - start..span.end - start));
+    }
+    check_digests(&blobs, header, preamble.version)?;
+    Ok(blobs)
+}
+
+/// Where every blob is in a file of `len` bytes; those that are not stored are empty.
+fn blob_spans(len: usize, header: &Header, header_end: usize) -> Result<Vec<Range<usize>>, EngineError> {
     let first = header_end.next_multiple_of(ALIGNMENT);
     let mut end = header_end;
     let mut spans = Vec::with_capacity(header.blobs.len());
     for (number, blob) in header.blobs.iter().enumerate() {
         let start = end.next_multiple_of(ALIGNMENT);
-        let stated = usize::try_from(blob.offset)
-            .ok()
-            .and_then(|offset| offset.checked_add(first));
-        if stated != Some(start) {
+        let offset = usize::try_from(blob.offset).ok();
+        if offset.and_then(|offset| offset.checked_add(first)) != Some(start) {
             return Err(damaged(format!("blob {number} is not where it should be")));
         }
-        let stop = usize::try_from(blob.len)
-            .ok()
-            .and_then(|len| start.checked_add(len))
-            .filter(|&stop| stop <= bytes.len())
-            .ok_or_else(|| damaged(format!("it ends within blob {number}")))?;
-        if bytes[end..start].iter().any(|&byte| byte != 0) {
-            return Err(damaged(format!("bytes before blob {number} are not zero")));
+        if !header.is_stored(number) {
+            spans.push(end..end);
+            continue;
         }
-        spans.push((number, start..stop, &blob.sha256));
-        end = stop;
+        let own = usize::try_from(blob.len).ok();
+        end = own
+            .and_then(|own| start.checked_add(own))
+            .filter(|&stop| stop <= len)
+            .ok_or_else(|| damaged(format!("it ends within blob {number}")))?;
+        spans.push(start..end);
     }
-    if end != bytes.len() {
-        return Err(damaged("there are bytes after the last blob".to_owned()));
+    if end != len {
+        return Err(damaged("there are bytes after the last blob"));
     }
-    spans
-        .into_par_iter()
-        .map(|(number, span, sha256)| {
-            let content = &bytes[span];
-            if hex(&Sha256::digest(content)) != *sha256 {
-                return Err(damaged(format!("the digest of blob {number} differs")));
-            }
-            Ok(content.to_vec())
-        })
-        .collect()
+    Ok(spans)
 }
 
-fn hex(bytes: &[u8]) -> String {
+fn check_digests(blobs: &[Content], header: &Header, version: u32) -> Result<(), EngineError> {
+    let slices: Vec<&[u8]> = blobs.iter().map(|blob| &**blob).collect();
+    let found = match version {
+        v1::VERSION | v2::VERSION => plain_digests(&slices),
+        _ => digests(&slices),
+    };
+    let stored = (0..blobs.len()).filter(|&number| header.is_stored(number));
+    for number in stored {
+        if hex(&found[number]) != header.blobs[number].sha256 {
+            return Err(damaged(format!("the digest of blob {number} differs")));
+        }
+    }
+    Ok(())
+}
+
+/// Bytes as text.
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
         write!(text, "{byte:02x}").expect("strings can always grow");
@@ -260,6 +368,50 @@ mod tests {
             save(&example(&["sm_87"]), &missing),
             Err(EngineError::File { .. })
         ));
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    fn secret(seed: u8) -> SecretKey {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::fs::write(&path, [seed; 32]).unwrap();
+        SecretKey::load(&path).unwrap()
+    }
+
+    #[test]
+    fn a_signed_engine_is_read_by_those_who_trust_its_signer() {
+        let engine = example(&["sm_87"]);
+        let (own, other) = (secret(1), secret(2));
+        let mut bytes = Vec::new();
+        write_signed(&engine, Some(&own), &mut bytes).unwrap();
+        assert_eq!(read_signed(&bytes, Some(&own.public())).unwrap(), engine);
+        assert_eq!(read(&bytes).unwrap(), engine);
+        let refused =
+            |bytes: &[u8], signer: &SecretKey| read_signed(bytes, Some(&signer.public())).unwrap_err();
+        assert!(matches!(refused(&bytes, &other), EngineError::OtherSigner { .. }));
+        let unsigned = bytes_of(&engine);
+        assert!(matches!(refused(&unsigned, &own), EngineError::Unsigned { .. }));
+        let older = include_bytes!("../../tests/engines/v2.engine");
+        assert!(matches!(refused(older, &own), EngineError::Unsigned { .. }));
+    }
+
+    #[test]
+    fn a_signature_covers_every_byte() {
+        let key = secret(1);
+        let mut bytes = Vec::new();
+        write_signed(&example(&["sm_87"]), Some(&key), &mut bytes).unwrap();
+        for position in 0..bytes.len() {
+            bytes[position] ^= 0x41;
+            let read = read_signed(&bytes, Some(&key.public()));
+            assert!(read.is_err(), "a change at {position} was accepted");
+            bytes[position] ^= 0x41;
+        }
+        // A header that says something else, with a digest that fits: what only the signature notices.
+        let mut forged = Vec::new();
+        write(&example(&["sm_80"]), &mut forged).unwrap();
+        let signature = PREAMBLE_BYTES..PREAMBLE_BYTES + SIGNATURE_BYTES;
+        forged[signature.clone()].copy_from_slice(&bytes[signature]);
+        let error = read_signed(&forged, Some(&key.public())).unwrap_err();
+        assert!(matches!(error, EngineError::Forged), "{error}");
     }
 }

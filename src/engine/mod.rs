@@ -5,17 +5,26 @@
 //! carries no host code. [`format`] describes the file byte by byte; [`validate`] proves
 //! every number of an untrusted file before anything is given to a device.
 
+mod content;
 pub mod error;
 pub mod format;
+mod pages;
+mod residents;
+pub mod signature;
+mod source;
 mod v1;
+mod v2;
 pub mod validate;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ir::{DType, PixelBox, TensorType, TiledView};
 
+pub use content::Content;
 pub use error::EngineError;
-pub use format::{load, read, save, write};
+pub use format::{load, load_signed, read, read_signed, save, save_signed, write, write_signed};
+pub use residents::Resident;
+pub use signature::{PublicKey, SecretKey};
 
 /// Alignment of every tensor in every memory, and of every blob in the file.
 pub const ALIGNMENT: usize = 256;
@@ -25,7 +34,7 @@ pub const ALIGNMENT: usize = 256;
 pub struct Engine {
     pub header: Header,
     /// Contents of [`Header::blobs`], in order.
-    pub blobs: Vec<Vec<u8>>,
+    pub blobs: Vec<Content>,
 }
 
 /// What the file says in front of its blobs.
@@ -47,6 +56,19 @@ pub struct Header {
     /// One per architecture and profile.
     pub programs: Vec<Program>,
     pub blobs: Vec<Blob>,
+    /// Where the weights are not in the file: what belongs where in them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stripped: Option<Vec<Fingerprint>>,
+}
+
+/// A piece of weights that are not in the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fingerprint {
+    pub offset: usize,
+    pub len: usize,
+    /// SHA-256 of its bytes, in hex.
+    pub sha256: String,
 }
 
 /// Inputs and outputs with all dims bound. Names are those of the model, in its order, in every
@@ -80,7 +102,7 @@ impl Binding {
 pub struct Blob {
     pub offset: u64,
     pub len: u64,
-    /// SHA-256 of the content, in hex.
+    /// Digest of the content, in hex, see [`pages`].
     pub sha256: String,
 }
 
@@ -102,6 +124,9 @@ pub struct Program {
     pub arena_bytes: usize,
     /// The largest sum of live tensors at any launch: no arena can be smaller.
     pub arena_lower_bound_bytes: usize,
+    /// What the arena holds and when, by rising first launch; unknown in files of versions 1 and 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tensors: Option<Vec<Resident>>,
     /// Scratch memory, zeroed when a context is made and left zero where a kernel counts on it.
     pub workspace_bytes: usize,
     /// Whether every kernel waits for what it reads by itself, so that a launch may begin
@@ -120,6 +145,9 @@ pub struct Kernel {
     pub variant: String,
     /// Blob with the cubin.
     pub cubin: usize,
+    /// Blob with PTX, which newer devices than the program's compile when they load it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ptx: Option<usize>,
     /// Blob with the CUDA text.
     pub source: usize,
     /// Registers per thread.
@@ -269,6 +297,17 @@ pub enum Memory {
 }
 
 impl Header {
+    /// Whether blob number `blob` is in the file.
+    pub fn is_stored(&self, blob: usize) -> bool {
+        self.stripped.is_none() || blob != self.weights
+    }
+
+    /// Bytes of all weights, in the file or not.
+    pub fn weights_bytes(&self) -> usize {
+        let listed = self.blobs.get(self.weights).map_or(0, |blob| blob.len);
+        usize::try_from(listed).unwrap_or(usize::MAX)
+    }
+
     /// Architectures that there are programs for, each once.
     pub fn archs(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
@@ -282,6 +321,7 @@ impl Header {
 }
 
 impl Engine {
+    /// Empty where they were stripped.
     pub fn weights(&self) -> &[u8] {
         &self.blobs[self.header.weights]
     }
@@ -299,7 +339,7 @@ impl Engine {
             arena + workspace
         };
         let archs = self.header.archs().into_iter().map(own);
-        self.weights().len() + archs.max().unwrap_or(0)
+        self.header.weights_bytes() + archs.max().unwrap_or(0)
     }
 
     /// The program of a profile for a device of compute capability `sm` (times ten): the exact
@@ -366,11 +406,25 @@ mod dtype_name {
 pub(crate) mod tests {
     use super::*;
 
+    fn binding(name: &str) -> Binding {
+        Binding {
+            name: name.to_owned(),
+            dtype: DType::F32,
+            dims: vec![4],
+        }
+    }
+
     fn program(arch: &str) -> Program {
         let arena = |offset, len| Place {
             memory: Memory::Arena,
             offset,
             len,
+        };
+        let resident = |name: &str, offset| Resident {
+            tensor: binding(name),
+            offset,
+            first: 0,
+            last: 1,
         };
         Program {
             arch: arch.to_owned(),
@@ -380,6 +434,7 @@ pub(crate) mod tests {
                 template: "pointwise".to_owned(),
                 variant: "vec=4".to_owned(),
                 cubin: 1,
+                ptx: None,
                 source: 2,
                 registers: 16,
                 local_bytes: 0,
@@ -417,7 +472,8 @@ pub(crate) mod tests {
             inputs: vec![arena(0, 16)],
             outputs: vec![arena(256, 16)],
             arena_bytes: 512,
-            arena_lower_bound_bytes: 512,
+            arena_lower_bound_bytes: 32,
+            tensors: Some(vec![resident("x", 0), resident("y", 256)]),
             workspace_bytes: 0,
             kernels_wait: false,
         }
@@ -425,12 +481,8 @@ pub(crate) mod tests {
 
     /// A small engine with one launch on each arch.
     pub fn example(archs: &[&str]) -> Engine {
-        let binding = |name: &str| Binding {
-            name: name.to_owned(),
-            dtype: DType::F32,
-            dims: vec![4],
-        };
-        let blobs = vec![vec![7; 16], b"\x7fELF and so on".to_vec(), b"// text".to_vec()];
+        let blobs = [vec![7; 16], b"\x7fELF and so on".to_vec(), b"// text".to_vec()];
+        let blobs = blobs.map(Content::from).to_vec();
         Engine {
             header: Header {
                 producer: "rtrt-codegen test".to_owned(),
@@ -444,6 +496,7 @@ pub(crate) mod tests {
                 weights: 0,
                 programs: archs.iter().map(|arch| program(arch)).collect(),
                 blobs: format::blob_table(&blobs),
+                stripped: None,
             },
             blobs,
         }

@@ -3,11 +3,11 @@
 
 use serde_json::{Value, json};
 
-use super::Header;
+use super::{Header, v2};
 
 pub const VERSION: u32 = 1;
 
-/// The header as version 2 has it.
+/// The header as it is now.
 ///
 /// # Errors
 /// If the text is no header of version 1.
@@ -28,7 +28,7 @@ pub fn header(text: &[u8]) -> Result<Header, serde_json::Error> {
             }
         }
     }
-    serde_json::from_value(header)
+    v2::upgraded(header)
 }
 
 /// Constants are never written; of others it is not known.

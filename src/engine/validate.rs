@@ -1,11 +1,12 @@
 //! Proofs about an engine before a device sees it.
 //!
 //! Every index is in range, every span lies within its memory, every launch fits the
-//! limits that all supported architectures share, and inputs and outputs are as large as
-//! their types say. Cubins themselves are code for the GPU and cannot be proved.
+//! limits that all supported architectures share, inputs and outputs are as large as
+//! their types say, and nothing in the arena is overwritten while it is used. Cubins themselves are code for the GPU and cannot be proved.
 
 use super::{
     ALIGNMENT, Arg, Binding, Engine, EngineError, Launch, Memory, Place, Profile, Program, arch_number,
+    residents,
 };
 use crate::ir::host_tensor::checked_bytes;
 
@@ -83,7 +84,8 @@ impl Checker<'_> {
             Some(_) => {}
         }
         for (number, kernel) in self.program.kernels.iter().enumerate() {
-            if kernel.cubin.max(kernel.source) >= self.engine.blobs.len() {
+            let last = kernel.cubin.max(kernel.source).max(kernel.ptx.unwrap_or(0));
+            if last >= self.engine.blobs.len() {
                 return Err(format!("kernel {number} names a blob that is not there"));
             }
         }
@@ -96,7 +98,8 @@ impl Checker<'_> {
             return Err(format!("profile {} is not there", self.program.profile));
         };
         self.check_bindings("input", &profile.inputs, &self.program.inputs, true)?;
-        self.check_bindings("output", &profile.outputs, &self.program.outputs, false)
+        self.check_bindings("output", &profile.outputs, &self.program.outputs, false)?;
+        residents::check(self.program)
     }
 
     fn check_bindings(
@@ -183,7 +186,7 @@ impl Checker<'_> {
     fn check_place(&self, place: &Place) -> Result<(), String> {
         let size = match place.memory {
             Memory::Arena => self.program.arena_bytes,
-            Memory::Weights => self.engine.weights().len(),
+            Memory::Weights => self.engine.header.weights_bytes(),
             Memory::Workspace => self.program.workspace_bytes,
         };
         let fits = place.offset.checked_add(place.len).is_some_and(|end| end <= size);

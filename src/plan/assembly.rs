@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::lifetimes::padded;
 use crate::engine::format::blob_table;
-use crate::engine::{Engine, Header, Memory, Place, Profile, Program};
+use crate::engine::{Content, Engine, Header, Memory, Place, Profile, Program};
 use crate::ir::HostTensor;
 
 /// What an engine says of itself.
@@ -85,8 +85,8 @@ impl Assembly {
 
     /// The whole engine.
     pub fn finish(self, identity: Identity) -> Engine {
-        let mut blobs = vec![self.weights];
-        blobs.extend(self.blobs);
+        let contents = std::iter::once(self.weights).chain(self.blobs);
+        let blobs: Vec<Content> = contents.map(Content::from).collect();
         Engine {
             header: Header {
                 producer: concat!("rtrt-codegen ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -97,6 +97,7 @@ impl Assembly {
                 weights: WEIGHTS,
                 programs: self.programs,
                 blobs: blob_table(&blobs),
+                stripped: None,
             },
             blobs,
         }

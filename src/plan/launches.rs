@@ -8,8 +8,9 @@ use super::{arena, order};
 use crate::compile::arch_name;
 use crate::engine::{
     ALIGNMENT, Arg, Binding, Explanation, Kernel, Launch, Memory, Place, Profile, Program, Rejected,
-    TensorMap,
+    Resident, TensorMap,
 };
+use crate::ir::TensorType;
 use crate::kernel::header::origins;
 use crate::kernel::{Arch, Param};
 use crate::rewrite::{FusedGraph, Region, TensorId, TensorSource};
@@ -43,6 +44,7 @@ pub fn plan(
     let lifetimes = storage.lifetimes(fused);
     let spans: Vec<Lifetime> = lifetimes.iter().map(|(_, own)| *own).collect();
     let packing = arena::pack(&spans, ALIGNMENT);
+    let tensors = residents(fused, &lifetimes, &packing.offsets);
     let offsets = lifetimes
         .iter()
         .map(|(id, _)| *id)
@@ -74,6 +76,7 @@ pub fn plan(
         outputs: fused.outputs.iter().map(|(_, id)| planner.place(*id)).collect(),
         arena_bytes: packing.bytes,
         arena_lower_bound_bytes: arena::lower_bound(&spans),
+        tensors: Some(tensors),
         workspace_bytes: planner.workspace_bytes,
         kernels_wait: arch.sm >= WAITING_SM,
     }
@@ -99,15 +102,34 @@ fn storage(fused: &FusedGraph, thrift: Thrift) -> Storage {
 }
 
 fn bindings(fused: &FusedGraph, ports: &[(String, TensorId)]) -> Vec<Binding> {
-    let binding = |(name, id): &(String, TensorId)| {
-        let ty = &fused.tensor(*id).ty;
-        Binding {
-            name: name.clone(),
-            dtype: ty.dtype,
-            dims: ty.dims(),
+    let ports = ports.iter();
+    ports
+        .map(|(name, id)| binding(name, &fused.tensor(*id).ty))
+        .collect()
+}
+
+fn binding(name: &str, ty: &TensorType) -> Binding {
+    Binding {
+        name: name.to_owned(),
+        dtype: ty.dtype,
+        dims: ty.dims(),
+    }
+}
+
+/// What lies where in the arena, and when.
+fn residents(fused: &FusedGraph, lifetimes: &[(TensorId, Lifetime)], offsets: &[usize]) -> Vec<Resident> {
+    let resident = |((id, own), &offset): (&(TensorId, Lifetime), &usize)| {
+        let tensor = fused.tensor(*id);
+        Resident {
+            tensor: binding(&tensor.name, &tensor.ty),
+            offset,
+            first: own.first,
+            last: own.last,
         }
     };
-    ports.iter().map(binding).collect()
+    let mut residents: Vec<Resident> = lifetimes.iter().zip(offsets).map(resident).collect();
+    residents.sort_by_key(|resident| (resident.first, resident.offset));
+    residents
 }
 
 struct Planner<'a> {
@@ -150,6 +172,7 @@ impl Planner<'_> {
             template: tactic.variant.template.clone(),
             variant: tactic.variant.knobs_text(),
             cubin: self.assembly.blob(&tactic.cubin.bytes),
+            ptx: None,
             source: self.assembly.blob(text.as_bytes()),
             registers: resources.registers,
             local_bytes: resources.local_bytes,

@@ -15,7 +15,7 @@ use super::args::{BenchArgs, TimingArgs};
 use super::failure::Failure;
 use super::precision::{self, Decided};
 use super::progress::Progress;
-use super::{build, inspect, out};
+use super::{build, inspect, model, out};
 use crate::engine::Binding;
 use crate::ir::HostTensor;
 use crate::onnx;
@@ -124,8 +124,12 @@ fn subject(args: &BenchArgs) -> PathBuf {
 /// The engine on its device; a model is compiled for that device first.
 fn loaded(args: &BenchArgs, path: &Path, settings: Settings) -> Result<Arc<DeviceEngine>, Failure> {
     if inspect::is_engine(path)? {
-        return Ok(pipeline::load_engine(path, args.device)?);
+        return Ok(pipeline::on_device(
+            &model::engine(path, &args.trust)?,
+            args.device,
+        )?);
     }
+    model::check_unsigned(path, &args.trust)?;
     let arch = pipeline::arch_of_device(args.device)?;
     let progress = Progress::new(args.reports.json);
     let graph = onnx::import_file(path)?.graph;

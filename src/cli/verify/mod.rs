@@ -16,8 +16,8 @@ use super::args::VerifyArgs;
 use super::device::Device;
 use super::failure::Failure;
 use super::precision::Decided;
-use super::{build, out, precision};
-use crate::engine::{self, Engine};
+use super::{build, model, out, precision};
+use crate::engine::{Binding, Engine};
 use crate::io::{self, Port};
 use crate::ir::{Graph, HostTensor};
 use crate::ops::random::drawn_within;
@@ -40,7 +40,11 @@ struct VerifyReport {
 
 pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
     let started = Instant::now();
-    let engine = args.engine.as_deref().map(engine::load).transpose()?;
+    let engine = args
+        .engine
+        .as_deref()
+        .map(|path| model::engine(path, &args.trust));
+    let engine = engine.transpose()?;
     if let (true, Some(engine)) = (args.rebuild, &engine) {
         check_rebuilt(engine)?;
     }
@@ -184,7 +188,7 @@ fn inputs(
         Some(engine) => {
             let profile = super::shapes::profile(&engine.header.profiles, &settings.shapes)?;
             let inputs = &engine.header.profiles[profile].inputs;
-            inputs.iter().map(engine::Binding::ty).collect()
+            inputs.iter().map(Binding::ty).collect()
         }
         None => specialize::bind(graph, &settings.shapes)?.types().to_vec(),
     };

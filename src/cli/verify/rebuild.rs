@@ -38,7 +38,7 @@ pub fn rebuild(engine: &Engine) -> Result<Rebuilt, Failure> {
             let source = String::from_utf8_lossy(&engine.blobs[kernel.source]);
             let outcome = nvrtc.compile(&source, &format!("{}.cu", kernel.name), &options);
             let reason = match outcome {
-                Ok(compiled) if compiled.cubin == engine.blobs[cubin] => continue,
+                Ok(compiled) if compiled.cubin == *engine.blobs[cubin] => continue,
                 Ok(_) => "its cubin is not what its source compiles to",
                 Err(_) => "its source does not compile",
             };
