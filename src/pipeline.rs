@@ -24,10 +24,13 @@ use crate::tune::{self, Database, Effort, Ledger, Machine, Problem, Tactic, Tune
 
 pub mod layouts;
 pub mod precise;
+pub mod ptx;
+mod refit;
 mod simulate;
 mod staged;
 
 use layouts::{Layouts, Times, layouts};
+pub use refit::refit;
 pub use simulate::Simulation;
 pub use staged::run_on_device;
 

@@ -171,3 +171,36 @@ fn only_engines_of_the_required_signer_run() {
     fs::write(&signed, bytes).unwrap();
     refused(&signed, &own, "the digest of blob");
 }
+
+#[test]
+fn a_newer_device_takes_ptx_and_nobody_takes_stripped_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let save = |engine: &engine::Engine, name: &str| {
+        let path = folder.path().join(name).to_str().unwrap().to_owned();
+        engine::save(engine, Path::new(&path)).unwrap();
+        path
+    };
+    let plain = engine::load(Path::new(ENGINE)).unwrap();
+    let mut portable = plain.clone();
+    for kernel in portable
+        .header
+        .programs
+        .iter_mut()
+        .flat_map(|program| &mut program.kernels)
+    {
+        kernel.ptx = Some(kernel.source);
+    }
+    let portable = save(&portable, "portable.engine");
+    let output = run(&[&portable], &[("FAKE_CUDA_SM", "120")]);
+    assert!(output.status.success(), "{}", message(&output));
+    let older = run(&[&portable], &[("FAKE_CUDA_SM", "75")]);
+    assert!(message(&older).contains("no program for"), "{}", message(&older));
+    let bare = save(&engine::stripped::strip(&plain), "bare.engine");
+    let output = run(&[&bare], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        message(&output).contains("they were stripped"),
+        "{}",
+        message(&output)
+    );
+}

@@ -19,6 +19,8 @@ pub struct Cli {
 pub enum Command {
     /// Turn a model into an engine; no GPU is needed.
     Compile(CompileArgs),
+    /// Give an engine whose weights were stripped those of its model.
+    Refit(RefitArgs),
     /// Execute a model or an engine on given inputs.
     Run(RunArgs),
     /// Time an engine or a model on the GPU.
@@ -82,12 +84,43 @@ pub struct CompileArgs {
     /// Run every kernel on the GPU and compare it with the reference before saving.
     #[arg(long)]
     pub verify_kernels: bool,
+    /// Also store PTX of the newest plain architecture, which the driver of a newer device compiles when it
+    /// loads the engine.
+    #[arg(long)]
+    pub ptx: bool,
+    /// Leave the weights out; `refit` gives them back.
+    #[arg(long = "strip-weights", visible_alias = "stripWeights")]
+    pub strip_weights: bool,
     /// Sign the engine with this ed25519 key: PEM or DER (PKCS#8), or a seed of 32 bytes.
     #[arg(long = "sign-key", value_name = "FILE")]
     pub sign_key: Option<PathBuf>,
     /// Machine-readable report on stdout.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RefitArgs {
+    /// The engine, compiled with `--strip-weights`.
+    pub engine: PathBuf,
+    /// The ONNX model that it was compiled from.
+    pub model: PathBuf,
+    /// Where the engine with its weights goes.
+    #[arg(
+        short = 'o',
+        long = "output",
+        visible_alias = "saveEngine",
+        value_name = "FILE"
+    )]
+    pub output: PathBuf,
+    /// Sign the result with this ed25519 key: PEM or DER (PKCS#8), or a seed of 32 bytes.
+    #[arg(long = "sign-key", value_name = "FILE")]
+    pub sign_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub trust: TrustArgs,
+    /// Settings that it was compiled with; shapes, and halves of activations, are those of the engine.
+    #[command(flatten)]
+    pub build: BuildArgs,
 }
 
 /// Whose engines are executed.
@@ -393,6 +426,12 @@ pub struct InspectArgs {
     /// Also print what each kernel of an engine saves, and the choices that lost.
     #[arg(long)]
     pub explain: bool,
+    /// Print what the arena of an engine holds at every launch, instead of the kernels.
+    #[arg(long)]
+    pub memory: bool,
+    /// Write what the arena of an engine holds at every launch as a page with pictures.
+    #[arg(long, value_name = "HTML")]
+    pub report: Option<PathBuf>,
     /// Print the graph in text form as it is after a stage of compiling.
     #[arg(long, value_name = "STAGE", value_parser = ["imported", "core", "canonical", "regions"])]
     pub graph: Option<String>,

@@ -13,12 +13,14 @@ use super::precision::{self, Decided};
 use super::progress::Progress;
 use crate::engine::{self, Engine, SecretKey};
 use crate::ir::Graph;
+use crate::kernel::Arch;
 use crate::pipeline::{self, Observer, Selection, Settings};
 use crate::{io, onnx};
 
 pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     let settings = build::settings(&args.build)?;
     let archs = build::archs(&args.arch)?;
+    let portable = portable_arch(args, &archs)?;
     let output = args.output.clone().unwrap_or_else(|| engine_path(&args.model));
     // Building takes long; what can be known to fail is said first.
     io::check_writable(&output)?;
@@ -44,7 +46,14 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     progress.stage("specialize", 0);
     let cores = cores(args, &graph, &settings)?;
     pipeline::check_nvrtc()?;
-    let engine = pipeline::compile(&cores, &archs, &settings, &selection, &progress)?;
+    let mut engine = pipeline::compile(&cores, &archs, &settings, &selection, &progress)?;
+    if let Some(arch) = portable {
+        progress.stage("PTX", 0);
+        pipeline::ptx::embed(&mut engine, arch)?;
+    }
+    if args.strip_weights {
+        engine = engine::stripped::strip(&engine);
+    }
     if let Some(folder) = &args.dump_kernels {
         dump_kernels(&engine, folder)?;
     }
@@ -55,6 +64,20 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
         precision::print(&decided)?;
     }
     report(args, &engine, &output)
+}
+
+/// The architecture that PTX is stored of.
+fn portable_arch(args: &CompileArgs, archs: &[Arch]) -> Result<Option<Arch>, Failure> {
+    if !args.ptx {
+        return Ok(None);
+    }
+    match pipeline::ptx::portable(archs) {
+        Some(arch) => Ok(Some(arch)),
+        None => Err(Failure::usage(format!(
+            "`--ptx`: newer devices do not execute code for {}; name an architecture without `a`, too",
+            args.arch
+        ))),
+    }
 }
 
 /// The model once for each binding of its dims.

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::failure::Failure;
+use super::memory_report::{self, MemoryReport};
 use super::{out, shapes};
 use crate::engine::{Binding, Engine, Explanation, Launch, Profile, Program, Rejected};
 
@@ -26,6 +27,10 @@ pub struct EngineReport {
     pub arena_lower_bound_bytes: usize,
     pub weights_bytes: usize,
     pub workspace_bytes: usize,
+    /// Device memory of one execution: weights, and the largest arena and scratch memory of any architecture.
+    pub device_bytes: usize,
+    /// What each program's arena holds when; empty for engines of versions that do not say.
+    pub memory: Vec<MemoryReport>,
 }
 
 #[derive(Serialize)]
@@ -77,6 +82,8 @@ impl EngineReport {
             arena_lower_bound_bytes: largest(|program| program.arena_lower_bound_bytes),
             weights_bytes: header.weights_bytes(),
             workspace_bytes: largest(|program| program.workspace_bytes),
+            device_bytes: engine.device_bytes(),
+            memory: header.programs.iter().filter_map(MemoryReport::of).collect(),
         }
     }
 
@@ -98,6 +105,7 @@ impl EngineReport {
             mib(self.arena_lower_bound_bytes),
             mib(self.workspace_bytes)
         ))?;
+        out::line(&format!("peak      {} bytes of device memory", self.device_bytes))?;
         for (arch, profile) in self.programs() {
             let own = self.kernels_of(arch, profile);
             let predicted: f64 = own.iter().map(|kernel| kernel.predicted_us).sum();
@@ -108,6 +116,21 @@ impl EngineReport {
             ))?;
         }
         Ok(())
+    }
+
+    /// A line per launch: what the arena holds.
+    pub fn print_memory(&self) -> Result<(), Failure> {
+        if self.memory.is_empty() {
+            return Err(Failure::failed(
+                "the engine is of a format that does not say when tensors are alive: compile the model again",
+            ));
+        }
+        self.memory.iter().try_for_each(MemoryReport::print)
+    }
+
+    /// The same as a page.
+    pub fn memory_page(&self) -> String {
+        memory_report::page(&self.model, &self.memory)
     }
 
     fn programs(&self) -> impl Iterator<Item = (&str, usize)> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use serde::Serialize;
@@ -15,7 +15,7 @@ use crate::ir::text::print_brief;
 use crate::ir::{Graph, Source};
 use crate::onnx::Model;
 use crate::rewrite::Region;
-use crate::{engine, onnx, pipeline};
+use crate::{aside, engine, onnx, pipeline};
 
 #[derive(Serialize)]
 struct ModelReport {
@@ -54,9 +54,9 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
         return inspect_engine(args);
     }
     model::check_unsigned(&args.file, &args.trust)?;
-    if args.explain {
+    if args.explain || args.memory || args.report.is_some() {
         return Err(Failure::usage(
-            "`--explain` is about engines; `compile --explain` explains a model's",
+            "`--explain`, `--memory` and `--report` are about engines; `compile --explain` explains a model's",
         ));
     }
     if let Some(stage) = &args.graph {
@@ -85,10 +85,18 @@ pub fn is_engine(path: &Path) -> Result<bool, Failure> {
 
 fn inspect_engine(args: &InspectArgs) -> Result<(), Failure> {
     let report = EngineReport::of(&model::engine(&args.file, &args.trust)?);
+    if let Some(path) = &args.report {
+        let page = report.memory_page();
+        aside::write_aside(path, |into| into.write_all(page.as_bytes()))
+            .map_err(|error| Failure::failed(format!("cannot write `{}`: {error}", path.display())))?;
+    }
     if args.json {
         return out::json(&report);
     }
     report.print_summary()?;
+    if args.memory {
+        return report.print_memory();
+    }
     report.print_kernels(args.explain)
 }
 

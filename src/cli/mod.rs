@@ -14,11 +14,13 @@ mod engine_report;
 mod failure;
 mod inspect;
 mod manifest;
+mod memory_report;
 mod model;
 mod out;
 mod precision;
 mod progress;
 mod rank_report;
+mod refit;
 mod rules;
 mod run;
 mod shapes;
@@ -58,6 +60,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Refit(args) => refit::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -37,6 +37,9 @@ pub enum CompileError {
         /// Where the whole text was saved.
         saved: Option<PathBuf>,
     },
+    #[error("kernel `{kernel}` does not become PTX: {failure}")]
+    #[diagnostic(code(compile::ptx))]
+    Ptx { kernel: String, failure: NvrtcFailure },
     #[error("the cubin of kernel `{kernel}` cannot be read: {reason}")]
     #[diagnostic(code(compile::unreadable_cubin))]
     Unreadable { kernel: String, reason: String },

@@ -47,8 +47,17 @@ pub fn arch_name(arch: Arch) -> String {
 /// `a * b + c` may contract to one rounding (NVRTC's default, stated here because results
 /// depend on it); no other fast-math liberty is taken.
 pub fn options(arch: Arch) -> Vec<String> {
+    options_for(&arch_name(arch))
+}
+
+/// The same for PTX, which is compiled to what later devices execute when they load it.
+pub fn virtual_options(arch: Arch) -> Vec<String> {
+    options_for(&arch_name(arch).replace("sm_", "compute_"))
+}
+
+fn options_for(arch: &str) -> Vec<String> {
     vec![
-        format!("--gpu-architecture={}", arch_name(arch)),
+        format!("--gpu-architecture={arch}"),
         "--std=c++17".to_owned(),
         "--fmad=true".to_owned(),
         // Helpers of the prelude that a kernel does not call.

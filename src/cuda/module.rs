@@ -24,12 +24,12 @@ unsafe impl Send for Module {}
 unsafe impl Sync for Module {}
 
 impl Module {
-    /// Loads a cubin; fails where it is for another architecture.
-    pub fn load(context: &Arc<Context>, cubin: &[u8]) -> Result<Arc<Self>, CudaError> {
+    /// Loads a cubin, or PTX, which the driver compiles; fails where it is for another architecture.
+    pub fn load(context: &Arc<Context>, image: &[u8]) -> Result<Arc<Self>, CudaError> {
         context.bind()?;
-        // The driver reads the ELF header at once: give it an aligned copy.
-        let mut aligned = vec![0u64; cubin.len().div_ceil(8) + 1];
-        bytemuck::cast_slice_mut::<u64, u8>(&mut aligned)[..cubin.len()].copy_from_slice(cubin);
+        // The driver reads the ELF header at once, and PTX up to a zero byte: give it an aligned copy with one.
+        let mut aligned = vec![0u64; image.len().div_ceil(8) + 1];
+        bytemuck::cast_slice_mut::<u64, u8>(&mut aligned)[..image.len()].copy_from_slice(image);
         let mut handle: sys::CUmodule = ptr::null_mut();
         // SAFETY: the image stays alive for the call, which copies it.
         check("cuModuleLoadData", unsafe {

@@ -69,6 +69,8 @@ pub struct Nvrtc {
     log: unsafe extern "C" fn(Program, *mut c_char) -> Status,
     cubin_size: unsafe extern "C" fn(Program, *mut usize) -> Status,
     cubin: unsafe extern "C" fn(Program, *mut c_char) -> Status,
+    ptx_size: unsafe extern "C" fn(Program, *mut usize) -> Status,
+    ptx: unsafe extern "C" fn(Program, *mut c_char) -> Status,
     error_string: unsafe extern "C" fn(Status) -> *const c_char,
 }
 
@@ -115,6 +117,35 @@ impl Nvrtc {
     /// # Errors
     /// With NVRTC's log where the text does not compile.
     pub fn compile(&self, text: &str, file_name: &str, options: &[String]) -> Result<Compiled, NvrtcFailure> {
+        let (program, log) = self.compiled(text, file_name, options)?;
+        let cubin = program.bytes(self.cubin_size, self.cubin);
+        let cubin = cubin.filter(|cubin| !cubin.is_empty());
+        let cubin = cubin.ok_or_else(|| nothing_came("cubin", &log))?;
+        Ok(Compiled { cubin, log })
+    }
+
+    /// Compiles `text` to PTX, with a zero byte at its end, for the virtual architecture of `options`.
+    ///
+    /// # Errors
+    /// With NVRTC's log where the text does not compile.
+    pub fn compile_ptx(
+        &self,
+        text: &str,
+        file_name: &str,
+        options: &[String],
+    ) -> Result<Vec<u8>, NvrtcFailure> {
+        let (program, log) = self.compiled(text, file_name, options)?;
+        let ptx = program.bytes(self.ptx_size, self.ptx);
+        let ptx = ptx.filter(|ptx| ptx.last() == Some(&0));
+        ptx.ok_or_else(|| nothing_came("PTX", &log))
+    }
+
+    fn compiled(
+        &self,
+        text: &str,
+        file_name: &str,
+        options: &[String],
+    ) -> Result<(OwnedProgram<'_>, String), NvrtcFailure> {
         let text = c_string(text)?;
         let file_name = c_string(file_name)?;
         let options: Vec<CString> = options
@@ -128,14 +159,7 @@ impl Nvrtc {
         let status = unsafe { (self.compile)(program.handle, n_options, options.as_ptr()) };
         let log = program.text(self.log_size, self.log);
         self.check(status, &log)?;
-        let cubin = program.bytes(self.cubin_size, self.cubin);
-        match cubin {
-            Some(cubin) if !cubin.is_empty() => Ok(Compiled { cubin, log }),
-            _ => Err(NvrtcFailure {
-                status: "no cubin".to_owned(),
-                log,
-            }),
-        }
+        Ok((program, log))
     }
 
     fn create_program(&self, text: &CStr, file_name: &CStr) -> Result<OwnedProgram<'_>, NvrtcFailure> {
@@ -224,6 +248,8 @@ impl Nvrtc {
             log: symbol(&library, path, "nvrtcGetProgramLog")?,
             cubin_size: symbol(&library, path, "nvrtcGetCUBINSize")?,
             cubin: symbol(&library, path, "nvrtcGetCUBIN")?,
+            ptx_size: symbol(&library, path, "nvrtcGetPTXSize")?,
+            ptx: symbol(&library, path, "nvrtcGetPTX")?,
             error_string: symbol(&library, path, "nvrtcGetErrorString")?,
         };
         std::mem::forget(library);
@@ -274,6 +300,13 @@ impl Drop for OwnedProgram<'_> {
     fn drop(&mut self) {
         // SAFETY: destroys the program made by `create_program`, once.
         unsafe { (self.nvrtc.destroy)(&raw mut self.handle) };
+    }
+}
+
+fn nothing_came(what: &str, log: &str) -> NvrtcFailure {
+    NvrtcFailure {
+        status: format!("no {what}"),
+        log: log.to_owned(),
     }
 }
 

@@ -27,6 +27,8 @@ pub enum EngineError {
     Unsigned { wanted: String },
     #[error("the engine is signed by {found}; a signature of {wanted} is required")]
     OtherSigner { wanted: String, found: String },
+    #[error("the engine cannot be refitted: {0}")]
+    Refit(String),
     #[error("the engine was changed after it was signed, or its signature was")]
     Forged,
 }

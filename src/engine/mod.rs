@@ -12,6 +12,7 @@ mod pages;
 mod residents;
 pub mod signature;
 mod source;
+pub mod stripped;
 mod v1;
 mod v2;
 pub mod validate;
@@ -342,6 +343,26 @@ impl Engine {
         self.header.weights_bytes() + archs.max().unwrap_or(0)
     }
 
+    /// The program of a profile for a device of compute capability `sm` (times ten), and which code of its
+    /// kernels: as [`Engine::program_for`], else the newest older one that has PTX.
+    pub fn code_for(&self, sm: u32, profile: usize) -> Option<(&Program, Code)> {
+        if let Some(program) = self.program_for(sm, profile) {
+            return Some((program, Code::Cubin));
+        }
+        let own = self
+            .header
+            .programs
+            .iter()
+            .filter(|program| program.profile == profile);
+        let older = own.filter_map(|program| {
+            let (arch, specific) = arch_number(&program.arch)?;
+            let has_ptx = program.kernels.iter().all(|kernel| kernel.ptx.is_some());
+            (has_ptx && !specific && arch <= sm).then_some((arch, program))
+        });
+        let newest = older.max_by_key(|(arch, _)| *arch)?;
+        Some((newest.1, Code::Ptx))
+    }
+
     /// The program of a profile for a device of compute capability `sm` (times ten): the exact
     /// architecture, its `a` form first, else the newest older one of the same major
     /// version, whose cubins the device still executes. Tegra devices share binaries with none.
@@ -359,6 +380,14 @@ impl Engine {
             .max_by_key(|(rank, _)| *rank)
             .map(|(_, program)| program)
     }
+}
+
+/// What the driver is given of a program's kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    Cubin,
+    /// Compiled by the driver when it is loaded.
+    Ptx,
 }
 
 /// Compute capabilities (times ten) of integrated devices.
@@ -512,5 +541,23 @@ pub(crate) mod tests {
         assert_eq!(arch(90), Some("sm_90a"));
         assert_eq!(arch(100), None);
         assert_eq!(arch(75), None);
+    }
+
+    #[test]
+    fn newer_devices_get_the_newest_program_with_ptx() {
+        let mut engine = example(&["sm_80", "sm_87", "sm_90a"]);
+        let code = |engine: &Engine, sm| {
+            let found = engine.code_for(sm, 0);
+            found.map(|(program, code)| (program.arch.clone(), code))
+        };
+        assert_eq!(code(&engine, 120), None);
+        for program in &mut engine.header.programs {
+            program.kernels[0].ptx = Some(2);
+        }
+        let ptx_of = |arch: &str| Some((arch.to_owned(), Code::Ptx));
+        assert_eq!(code(&engine, 120), ptx_of("sm_87"));
+        assert_eq!(code(&engine, 75), None);
+        assert_eq!(code(&engine, 89), Some(("sm_80".to_owned(), Code::Cubin)));
+        assert_eq!(code(&engine, 90), Some(("sm_90a".to_owned(), Code::Cubin)));
     }
 }

@@ -6,7 +6,7 @@
 
 use super::{
     ALIGNMENT, Arg, Binding, Engine, EngineError, Launch, Memory, Place, Profile, Program, arch_number,
-    residents,
+    residents, stripped,
 };
 use crate::ir::host_tensor::checked_bytes;
 
@@ -28,6 +28,7 @@ pub fn validate(engine: &Engine) -> Result<(), EngineError> {
     if header.blobs.len() != engine.blobs.len() || header.weights >= engine.blobs.len() {
         return invalid("the weights blob is missing");
     }
+    stripped::check(header)?;
     for profile in &header.profiles {
         check_profile(profile, &header.profiles[0])?;
     }

@@ -90,6 +90,11 @@ impl Layouts {
         self.plans.len() == 1
     }
 
+    /// All plans, that which is predicted fastest first.
+    pub fn graphs(&self) -> impl Iterator<Item = &FusedGraph> {
+        self.plans.iter().map(|plan| &plan.fused)
+    }
+
     /// The plan that is predicted fastest.
     pub fn predicted(mut self) -> FusedGraph {
         let us: Vec<f64> = self.plans.iter().map(|plan| plan.predicted_us).collect();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::error::RuntimeError;
 use crate::cuda::{Context, CudaError, DeviceMemory, Function, Module, Stream};
-use crate::engine::{Binding, Engine, Profile, Program};
+use crate::engine::{Binding, Code, Engine, Profile, Program};
 use crate::ir::TensorType;
 
 /// Modules and weights of one engine, ready to be launched by execution contexts.
@@ -39,8 +39,11 @@ impl DeviceEngine {
             archs: engine.header.archs().join(", "),
         };
         let n_profiles = engine.header.profiles.len();
-        let fitting = (0..n_profiles).map(|profile| engine.program_for(info.sm, profile));
-        let fitting: Vec<&Program> = fitting.collect::<Option<_>>().ok_or_else(missing)?;
+        if engine.header.stripped.is_some() {
+            return Err(RuntimeError::Stripped);
+        }
+        let fitting = (0..n_profiles).map(|profile| engine.code_for(info.sm, profile));
+        let fitting: Vec<(&Program, Code)> = fitting.collect::<Option<_>>().ok_or_else(missing)?;
         if fitting.is_empty() {
             return Err(missing());
         }
@@ -112,23 +115,27 @@ fn shapes(profiles: &[Profile], position: usize) -> String {
     types.join(" or ")
 }
 
-/// Loads every cubin once, and opts its kernels in to the shared memory that launches use.
+/// Loads the code of every kernel once, and opts its kernels in to the shared memory that launches use.
 fn loaded(
     engine: &Engine,
-    programs: &[&Program],
+    programs: &[(&Program, Code)],
     context: &Arc<Context>,
 ) -> Result<Vec<LoadedProgram>, CudaError> {
     let mut modules: BTreeMap<usize, Arc<Module>> = BTreeMap::new();
     let mut loaded = Vec::with_capacity(programs.len());
-    for &program in programs {
+    for &(program, code) in programs {
         let mut functions = Vec::with_capacity(program.kernels.len());
         for (number, kernel) in program.kernels.iter().enumerate() {
-            let module = match modules.get(&kernel.cubin) {
+            let image = match code {
+                Code::Cubin => kernel.cubin,
+                Code::Ptx => kernel.ptx.expect("code_for() saw PTX of every kernel"),
+            };
+            let module = match modules.get(&image) {
                 Some(module) => Arc::clone(module),
-                None => Module::load(context, &engine.blobs[kernel.cubin])?,
+                None => Module::load(context, &engine.blobs[image])?,
             };
             let function = module.function(&kernel.name)?;
-            modules.insert(kernel.cubin, module);
+            modules.insert(image, module);
             let own = program.launches.iter().filter(|launch| launch.kernel == number);
             let smem_bytes = own.map(|launch| launch.smem_bytes).max().unwrap_or(0);
             if smem_bytes > 0 {

@@ -9,6 +9,12 @@ pub enum RuntimeError {
     #[error("the engine has no program for {device} (sm_{sm}); it was compiled for {archs}")]
     #[diagnostic(code(runtime::arch), help("compile the model with `--arch sm_{sm}`"))]
     NoProgram { device: String, sm: u32, archs: String },
+    #[error("the engine has no weights: they were stripped")]
+    #[diagnostic(
+        code(runtime::stripped),
+        help("`rtrt-codegen refit ENGINE MODEL` gives them back")
+    )]
+    Stripped,
     #[error("the engine takes {wanted} inputs, {found} were given")]
     #[diagnostic(code(runtime::inputs))]
     InputCount { wanted: usize, found: usize },

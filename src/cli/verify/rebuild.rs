@@ -1,4 +1,4 @@
-//! Whether the cubins of an engine are what its own sources compile to.
+//! Whether the cubins and PTX of an engine are what its own sources compile to.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use crate::pipeline;
 /// What compiling the sources again gave.
 pub struct Rebuilt {
     pub n_kernels: usize,
-    /// Kernels whose cubin differs, with the reason.
+    /// Kernels whose code differs, with the reason.
     pub different: Vec<String>,
     /// Versions of NVRTC that made the engine and that is here, where they differ.
     pub versions: Option<(String, String)>,
 }
 
-/// Compiles every kernel of every program from the source in the engine and compares the bytes.
+/// Compiles every kernel of every program from the source in the engine and compares the bytes, of PTX too.
 ///
 /// # Errors
 /// Without NVRTC.
@@ -32,14 +32,22 @@ pub fn rebuild(engine: &Engine) -> Result<Rebuilt, Failure> {
         versions: (own != engine.header.nvrtc).then(|| (engine.header.nvrtc.clone(), own)),
     };
     for program in &engine.header.programs {
-        let options = compile::options(build::archs(&program.arch)?[0]);
+        let arch = build::archs(&program.arch)?[0];
+        let (options, virtual_options) = (compile::options(arch), compile::virtual_options(arch));
         for (cubin, kernel) in distinct(program) {
             rebuilt.n_kernels += 1;
             let source = String::from_utf8_lossy(&engine.blobs[kernel.source]);
-            let outcome = nvrtc.compile(&source, &format!("{}.cu", kernel.name), &options);
-            let reason = match outcome {
-                Ok(compiled) if compiled.cubin == *engine.blobs[cubin] => continue,
-                Ok(_) => "its cubin is not what its source compiles to",
+            let file = format!("{}.cu", kernel.name);
+            let same_ptx = |ptx: usize| {
+                let compiled = nvrtc.compile_ptx(&source, &file, &virtual_options);
+                compiled.is_ok_and(|compiled| compiled == *engine.blobs[ptx])
+            };
+            let reason = match nvrtc.compile(&source, &file, &options) {
+                Ok(compiled) if compiled.cubin != *engine.blobs[cubin] => {
+                    "its cubin is not what its source compiles to"
+                }
+                Ok(_) if kernel.ptx.is_none_or(same_ptx) => continue,
+                Ok(_) => "its PTX is not what its source compiles to",
                 Err(_) => "its source does not compile",
             };
             rebuilt
