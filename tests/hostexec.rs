@@ -349,6 +349,13 @@ fn skinny_products() {
 }
 
 #[test]
+fn skinny_products_by_bytes() {
+    for narrow in [DType::I8, DType::U8, DType::F8E4M3] {
+        check_sums(&products::skinny_by_bytes(narrow), "gemv", SM_90, 3, 2.0 * SUMS);
+    }
+}
+
+#[test]
 fn simt_products_of_every_kind_and_layout() {
     let kinds = [
         DType::F32,

@@ -4,7 +4,9 @@
 //! are wide. Where they hold nothing that 8 bits do not, they are stored so, and the bodies of the
 //! regions that read them convert them. Beside an operand that is 8 bits wide in memory, a matrix is
 //! stored with its terms innermost, as matrix instructions for bytes want it; so is one of any kind whose rows
-//! are no whole number of copies long while its columns are. What a region computes stays the same to the bit.
+//! are no whole number of copies long while its columns are, and one beside so few rows that reading it is all the
+//! time there is: a warp then reads whole columns, and no block has to share its sums. What a region computes stays
+//! the same to the bit.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -15,6 +17,8 @@ use crate::ops::{Lowering, TileKind, lookup};
 
 /// Bytes that kernels copy at a time, from addresses that are multiples of them.
 const COPY_BYTES: usize = 16;
+/// Rows beside which a matrix is read once, by a kernel for vectors (`gemv`).
+const FEW_ROWS: usize = 8;
 
 /// Stores weights of products in 8 bits where that loses nothing, and in the order that copies can read.
 pub fn prepack(fused: &mut FusedGraph) {
@@ -89,6 +93,13 @@ fn weight_of_product(fused: &FusedGraph, region: &Region) -> Option<(TensorId, R
     };
     let is_matrix = product.op == "matmul" && body.ty(input).rank() >= 2;
     let beside = converted_input(body, operand(0)?, true).map(|x| body.ty(x).dtype);
+    let is_read_by_columns = |kind: DType| {
+        is_matrix && {
+            let dims = data.dims();
+            is_whole(dims[dims.len() - 2], kind)
+                && (is_beside_few_rows(body, product, input) || !is_whole(dims[dims.len() - 1], kind))
+        }
+    };
     let packing = match beside {
         Some(kind @ (DType::I8 | DType::F8E4M3)) => Packing {
             kind,
@@ -96,9 +107,9 @@ fn weight_of_product(fused: &FusedGraph, region: &Region) -> Option<(TensorId, R
         },
         _ if is_wide_float(data.dtype()) && holds_bytes(&to_vec::<f64>(data)) => Packing {
             kind: DType::I8,
-            is_turned: false,
+            is_turned: is_read_by_columns(DType::I8),
         },
-        _ if is_matrix && is_copied_along_columns_only(data) => Packing {
+        _ if is_read_by_columns(data.dtype()) => Packing {
             kind: data.dtype(),
             is_turned: true,
         },
@@ -107,13 +118,20 @@ fn weight_of_product(fused: &FusedGraph, region: &Region) -> Option<(TensorId, R
     is_own.then_some((tensor, Read { input, packing }))
 }
 
-/// Whether every column of a matrix would begin where a copy can, were it stored as a row, and not every row does.
-fn is_copied_along_columns_only(data: &HostTensor) -> bool {
-    let [.., rows, columns] = data.dims() else {
+/// Whether so many elements are a whole number of copies: rows or columns of that length then all begin where one can.
+fn is_whole(length: usize, kind: DType) -> bool {
+    (length * kind.size_bytes()).is_multiple_of(COPY_BYTES)
+}
+
+/// Whether `product` multiplies each matrix of `weight` with few rows.
+fn is_beside_few_rows(body: &Graph, product: &Node, weight: ValueId) -> bool {
+    let dims = body.ty(weight).dims();
+    let [batch @ .., _, columns] = dims.as_slice() else {
         return false;
     };
-    let is_whole = |length: usize| (length * data.dtype().size_bytes()).is_multiple_of(COPY_BYTES);
-    is_whole(*rows) && !is_whole(*columns)
+    let per_row = batch.iter().product::<usize>() * columns;
+    let results = body.ty(product.results[0]).dims().iter().product::<usize>();
+    (1..=FEW_ROWS * per_row).contains(&results)
 }
 
 fn is_wide_float(dtype: DType) -> bool {
@@ -294,25 +312,25 @@ mod tests {
     }
 
     #[test]
-    fn weights_alone_are_bytes_in_their_order() {
-        let numbers: Vec<String> = (0..256).map(|n| (n - 128).to_string()).collect();
-        let (core, fused) = fused(&format!(
-            "graph g(x: f32[2,16]) {{
-               w = f32[16,16]{{{}}}
-               s = f32[16]{{{}}}
-               return mul(matmul(x, w), s) as \"y\"
-             }}",
-            numbers.join(", "),
-            (1..=16)
-                .map(|n| format!("0.{n:02}"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        ));
-        assert!(weights(&fused).contains(&TensorType::new(DType::I8, &[16, 16])));
-        let values: Vec<f64> = (0..32).map(|n| f64::from(n) * 0.25 - 3.0).collect();
-        let x = from_values(DType::F32, &[2, 16], &values);
-        let wanted = reference::run(&core, std::slice::from_ref(&x)).unwrap();
-        assert_eq!(run_fused(&fused, &[x]).unwrap(), wanted);
+    fn weights_alone_are_bytes() {
+        for (rows, stored) in [(2, [16, 32]), (9, [32, 16])] {
+            let numbers: Vec<String> = (0..512).map(|n| (n % 256 - 128).to_string()).collect();
+            let scales: Vec<String> = (1..=16).map(|n| format!("0.{n:02}")).collect();
+            let (core, fused) = fused(&format!(
+                "graph g(x: f32[{rows},32]) {{
+                   w = f32[32,16]{{{}}}
+                   s = f32[16]{{{}}}
+                   return mul(matmul(x, w), s) as \"y\"
+                 }}",
+                numbers.join(", "),
+                scales.join(", ")
+            ));
+            assert!(weights(&fused).contains(&TensorType::new(DType::I8, &stored)));
+            let values: Vec<f64> = (0..rows * 32).map(|n| f64::from(n) * 0.25 - 3.0).collect();
+            let x = from_values(DType::F32, &[usize::try_from(rows).unwrap(), 32], &values);
+            let wanted = reference::run(&core, std::slice::from_ref(&x)).unwrap();
+            assert_eq!(run_fused(&fused, &[x]).unwrap(), wanted);
+        }
     }
 
     #[test]

@@ -35,3 +35,44 @@ template <int N, class T, class V> RT_DEV void rt_store(T* to, const V (&from)[N
     *reinterpret_cast<RtPack<T, kChunk>*>(to + begin) = pack;
   }
 }
+
+template <class T> struct RtIsByte { static constexpr bool kValue = false; };
+template <> struct RtIsByte<int8_t> { static constexpr bool kValue = true; };
+template <> struct RtIsByte<uint8_t> { static constexpr bool kValue = true; };
+
+// A vector as it lies in memory, between its read and its use: bytes in words.
+template <class T, int N, bool kInWords = RtIsByte<T>::kValue && N % 4 == 0> struct alignas(sizeof(T) * N) RtKept {
+  T element[N];
+};
+template <class T, int N> struct alignas(N) RtKept<T, N, true> { uint32_t word[N / 4]; };
+
+// Zeros unless it is valid.
+template <int N, class T> RT_DEV RtKept<T, N> rt_fetch(const T* from, bool valid) {
+  static_assert(sizeof(T) * N <= 16, "one access reads at most 16 bytes");
+  if (valid) return *reinterpret_cast<const RtKept<T, N>*>(from);
+  return {};
+}
+
+template <class T, int N, class V> RT_DEV void rt_unpack(V (&to)[N], const RtKept<T, N, false>& kept) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) to[i] = rt_get(kept.element[i]);
+}
+template <class T, int N, class V> RT_DEV void rt_unpack(V (&to)[N], const RtKept<T, N, true>& kept) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) to[i] = V(T(kept.word[i / 4] >> 8 * (i % 4)));
+}
+
+// Bytes become the last ones of floats between 2^23 and 2^24; signed ones are turned first, four at once.
+template <int N> RT_DEV void rt_unpack_bytes(float (&to)[N], const uint32_t (&word)[N / 4], uint32_t turned, float base) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    const uint32_t bits = __byte_perm(word[i / 4] ^ turned, 0x4b000000u, 0x7440u + uint32_t(i % 4));
+    to[i] = rt_f32_of_bits(bits) - base;
+  }
+}
+template <int N> RT_DEV void rt_unpack(float (&to)[N], const RtKept<int8_t, N, true>& kept) {
+  rt_unpack_bytes(to, kept.word, 0x80808080u, 8388736.0f);
+}
+template <int N> RT_DEV void rt_unpack(float (&to)[N], const RtKept<uint8_t, N, true>& kept) {
+  rt_unpack_bytes(to, kept.word, 0u, 8388608.0f);
+}

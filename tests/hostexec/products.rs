@@ -500,6 +500,35 @@ pub fn skinny(dtype: DType) -> Vec<Problem> {
     problems
 }
 
+/// Few rows of halves times weights of 8 bits, which are read sixteen at a time where they lie so.
+pub fn skinny_by_bytes(narrow: DType) -> Vec<Problem> {
+    let sizes: [[usize; 3]; 5] = [
+        [1, 40, 640],
+        [3, 33, 272],
+        [2, 6, 2048],
+        [1, 64, 80],
+        [1, 100, 77],
+    ];
+    let problem = |[m, n, k]: [usize; 3], layout: Layout| {
+        let mut b = Build::new(67);
+        let x = b.input(DType::F16, &[m, k]);
+        let w = operand(&mut b, narrow, &[k, n], layout);
+        let (x, w) = (cast(&mut b, x, DType::F32), cast(&mut b, w, DType::F32));
+        let sum = b.op("matmul", &[x, w]);
+        let z = finish(&mut b, sum, Epilogue::RowScale);
+        b.done(
+            &format!("{m} rows by {narrow:?} {layout:?} [{k}, {n}]"),
+            RegionKind::Dot,
+            &[z],
+        )
+    };
+    let layouts = [Layout::Plain, Layout::Turned];
+    sizes
+        .into_iter()
+        .flat_map(|size| layouts.map(|layout| problem(size, layout)))
+        .collect()
+}
+
 /// Products of few rows as models have them: a language head, classifiers, a projection.
 pub fn skinny_of_models(dtype: DType) -> Vec<Problem> {
     let plain = |[m, n, k]: [usize; 3], layout, epilogue| {

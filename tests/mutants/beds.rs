@@ -218,11 +218,19 @@ pub const BEDS: &[Bed] = &[
         slack: 6.0,
     },
     Bed {
+        name: "gemv by bytes",
+        template: "gemv",
+        arch: SM_90,
+        knobs: &[("splits", 1, 1), ("warps_k", 1, 1), ("unroll", 1, 2)],
+        problem: || products::skinny_by_bytes(DType::I8).swap_remove(5),
+        slack: 6.0,
+    },
+    Bed {
         name: "gemv split",
         template: "gemv",
         arch: SM_90,
         knobs: &[("splits", 2, 99)],
-        problem: || product(DType::F32, 3, 200, 640),
+        problem: || product(DType::F32, 3, 40, 2048),
         slack: 6.0,
     },
     Bed {

@@ -416,8 +416,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "gemv",
         "rows read before they are in shared memory",
-        "  __syncthreads();\n  const int first =",
-        "  const int first =",
+        "  __syncthreads();\n  float acc",
+        "  float acc",
     ),
     plant(
         "gemv",
@@ -442,6 +442,30 @@ pub const MUTANTS: &[Mutant] = &[
         "a missing bound of columns",
         "    if (column >= kColumns) continue;\n",
         "",
+    ),
+    plant(
+        "gemv by bytes",
+        "a step read in place of the next",
+        "from_k + ((step + 1) * kUnroll + u) * kStride",
+        "from_k + (step * kUnroll + u) * kStride",
+    ),
+    plant(
+        "gemv by bytes",
+        "a last step that is not read",
+        "if (step + 1 < kSteps) {",
+        "if (step + 2 < kSteps) {",
+    ),
+    plant(
+        "gemv by bytes",
+        "rows without the gaps that they are read with",
+        "own / kVector * kPitch + own % kVector",
+        "own",
+    ),
+    plant(
+        "gemv by bytes",
+        "bytes taken as if they had no sign",
+        "rt_unpack_bytes(to, kept.word, 0x80808080u, 8388736.0f)",
+        "rt_unpack_bytes(to, kept.word, 0u, 8388608.0f)",
     ),
     plant(
         "gemv split",

@@ -1,11 +1,13 @@
 //! `gemv`: products with at most eight rows on one side, which are bound by reading the other.
 //!
 //! The few rows lie in shared memory. Threads read the many columns in vectors along whichever
-//! axis is contiguous, and lanes, warps and blocks that share a column add up in a fixed order.
+//! axis is contiguous, keep them as they lie in memory until they are used, and have the next ones
+//! under way by then. Lanes, warps and blocks that share a column add up in a fixed order.
 
 use serde::Serialize;
 
 use super::{Template, field_names, fill, knob, variant};
+use crate::ir::DType;
 use crate::kernel::body::region::{kernel_name, operands};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
@@ -15,7 +17,7 @@ use crate::kernel::gemm::operand::{Along, Cut, Fetch, best_cut, is_plain, memory
 use crate::kernel::gemm::parts::{epilogue_work, fetch_work, memory_bytes, parameters, ranked, tensors};
 use crate::kernel::prelude::{COMMON, SPLIT, translation_unit};
 use crate::kernel::print::expr::{Operand, index_type};
-use crate::kernel::print::types::{value_bytes, value_type};
+use crate::kernel::print::types::{storage_type, value_bytes, value_type};
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 use crate::tile::Expr;
@@ -46,22 +48,32 @@ struct GemvContext {
     vector: usize,
     unroll: usize,
     steps: usize,
+    /// Type and number of the neighbours of one read.
+    stored: &'static str,
     wide: usize,
+    runs: usize,
     along_k: bool,
     /// Whether the few rows are the product's columns.
     turned: bool,
     few_width: usize,
+    gap: usize,
     partial_offset: usize,
     tickets_bytes: usize,
     load_few: String,
-    load_many: String,
+    /// What reads a thread's vectors: those of its first step, and of the one after the present one.
+    load_first: String,
+    load_next: String,
     epilogue: String,
 }
 
 const MOST_ROWS: usize = 8;
-const MOST_VARIANTS: usize = 8;
-/// Elements that a thread reads before it uses the first: enough bytes in flight, few registers.
-const READ_AHEAD: usize = 32;
+const MOST_VARIANTS: usize = 12;
+/// Bytes that a thread has under way: enough for the rate of memory, few registers.
+const READ_AHEAD_BYTES: [usize; 2] = [64, 128];
+/// Reads of a thread side by side at most: each may have a test of its own.
+const MOST_READS: usize = 8;
+/// Elements that are read ahead where they are computed from others.
+const VALUES_AHEAD: usize = 4;
 const MOST_SHARED_BYTES: usize = 96 << 10;
 const VECTOR_BYTES: usize = 16;
 
@@ -71,7 +83,10 @@ struct Problem {
     few: Side,
     /// How the operand with the many columns is read.
     cut: Cut,
+    /// Whether nothing but conversions is between memory and the product.
     plain: bool,
+    /// The kind in memory, where vectors wait for their use as they lie there; otherwise values do.
+    kept: Option<DType>,
     few_width: usize,
 }
 
@@ -99,16 +114,17 @@ impl Problem {
             return None;
         }
         let kind = memory_kind(&contraction, many);
-        let widest = (VECTOR_BYTES / kind.size_bytes().max(1)).clamp(1, 8);
+        let widest = (VECTOR_BYTES / kind.size_bytes().max(1)).clamp(1, VECTOR_BYTES);
         let cut = best_cut(&contraction, many, inputs, (widest, 1));
-        let plain = is_plain(&contraction, cut, inputs, kind) || is_load(&contraction, many);
+        let as_it_lies = is_plain(&contraction, cut, inputs, kind);
         let own = best_cut(&contraction, few, inputs, (4, 1));
         Some(Problem {
             few_width: if own.along == Along::K { own.width } else { 1 },
+            plain: as_it_lies || is_load(&contraction, many),
+            kept: as_it_lies.then_some(kind),
             contraction,
             few,
             cut,
-            plain,
         })
     }
 
@@ -134,6 +150,39 @@ impl Problem {
         plan.own * self.vector()
     }
 
+    /// Bytes of one element of those that a thread keeps until it uses them.
+    fn kept_bytes(&self) -> usize {
+        self.kept
+            .map_or(value_bytes(self.contraction.product), DType::size_bytes)
+    }
+
+    /// Elements between the few rows' vectors in shared memory: those of lanes that read at the same
+    /// time then lie in different banks.
+    fn gap(&self) -> usize {
+        let bytes = stored_value_bytes(self.contraction.product);
+        if self.vector() * bytes > VECTOR_BYTES {
+            VECTOR_BYTES / bytes
+        } else {
+            0
+        }
+    }
+
+    /// Reads of a thread side by side, from none to as many as memory's rate may take.
+    fn reads_ahead(&self, plan: Plan) -> Vec<usize> {
+        let loaded = self.loaded(plan);
+        let most: Vec<usize> = if self.plain {
+            READ_AHEAD_BYTES.map(|bytes| bytes / self.kept_bytes()).to_vec()
+        } else {
+            vec![VALUES_AHEAD]
+        };
+        let mut found: Vec<usize> = most
+            .into_iter()
+            .map(|most| plan.unrolled(self, (most / loaded).clamp(1, MOST_READS)))
+            .collect();
+        found.dedup();
+        found
+    }
+
     fn plans(&self) -> Vec<Plan> {
         let shapes: Vec<[usize; 4]> = match self.cut.along {
             Along::K => [
@@ -141,8 +190,12 @@ impl Problem {
                 (2, [8, 1]),
                 (4, [8, 1]),
                 (1, [4, 2]),
+                (2, [4, 2]),
+                (4, [4, 2]),
                 (2, [4, 1]),
+                (4, [4, 1]),
                 (2, [2, 4]),
+                (4, [2, 4]),
                 (1, [1, 8]),
                 (1, [1, 4]),
             ]
@@ -161,7 +214,7 @@ impl Problem {
         let mut plans = Vec::new();
         for [lanes, own, warps_n, warps_k] in shapes {
             for &splits in splits {
-                let mut plan = Plan {
+                let plan = Plan {
                     lanes,
                     own,
                     warps_n,
@@ -169,17 +222,16 @@ impl Problem {
                     unroll: 1,
                     splits,
                 };
-                let ahead = if self.plain { READ_AHEAD } else { 4 };
-                let most = (ahead / self.loaded(plan)).clamp(1, 16);
-                while plan.unroll < most && plan.steps(self) > 1 {
-                    plan.unroll *= 2;
-                }
                 // A split that reads less than once has nothing to share.
                 let vectors = self.contraction.sizes.k.div_ceil(self.vector());
-                let idle = splits > 1 && vectors < 2 * splits * plan.stride();
-                if !idle && plan.smem_bytes(self) <= MOST_SHARED_BYTES {
-                    plans.push(plan);
+                if splits > 1 && vectors < 2 * splits * plan.stride() {
+                    continue;
                 }
+                let unrolled = self
+                    .reads_ahead(plan)
+                    .into_iter()
+                    .map(|unroll| Plan { unroll, ..plan });
+                plans.extend(unrolled.filter(|plan| plan.smem_bytes(self) <= MOST_SHARED_BYTES));
             }
         }
         plans
@@ -194,6 +246,14 @@ impl Plan {
     /// Vectors of `k` that a block reads side by side.
     fn stride(self) -> usize {
         self.warps_k * 32 / self.lanes
+    }
+
+    /// At most `most` reads side by side, as long as there is more than one step.
+    fn unrolled(mut self, problem: &Problem, most: usize) -> usize {
+        while self.unroll < most && self.steps(problem) > 1 {
+            self.unroll *= 2;
+        }
+        self.unroll
     }
 
     fn steps(self, problem: &Problem) -> usize {
@@ -215,7 +275,9 @@ impl Plan {
     }
 
     fn few_bytes(self, problem: &Problem) -> usize {
-        let bytes = problem.rows() * self.depth(problem) * value_bytes(problem.contraction.product);
+        let vectors = self.depth(problem) / problem.vector();
+        let row = vectors * (problem.vector() + problem.gap());
+        let bytes = problem.rows() * row * value_bytes(problem.contraction.product);
         bytes.next_multiple_of(VECTOR_BYTES)
     }
 
@@ -224,10 +286,12 @@ impl Plan {
         self.few_bytes(problem) + sums * value_bytes(problem.contraction.sum)
     }
 
-    /// Registers of a thread, estimated: what it reads ahead, its sums, addresses.
+    /// Registers of a thread, estimated: what it reads ahead and has converted, its sums, addresses.
     #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
     fn registers(self, problem: &Problem) -> f64 {
-        (40 + self.unroll * problem.loaded(self) + problem.rows() * self.own) as f64
+        let loaded = problem.loaded(self);
+        let ahead = (self.unroll * loaded * problem.kept_bytes()).div_ceil(4);
+        (40 + ahead + loaded.min(32) + problem.vector() + problem.rows() * self.own) as f64
     }
 
     fn tickets_bytes(self, problem: &Problem) -> usize {
@@ -241,6 +305,15 @@ impl Plan {
         let tiles = problem.contraction.sizes.batch * self.blocks(problem);
         let sums = tiles * self.splits * problem.rows() * self.block_columns();
         self.tickets_bytes(problem) + sums * value_bytes(problem.contraction.sum)
+    }
+}
+
+/// Bytes of a value where it lies in shared memory: floats are widened, integers are not.
+fn stored_value_bytes(kind: DType) -> usize {
+    if kind.is_float() {
+        value_bytes(kind)
+    } else {
+        kind.size_bytes()
     }
 }
 
@@ -283,12 +356,17 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
 fn predicted_us(spec: &KernelSpec, problem: &Problem, plan: Plan, device: &Device) -> f64 {
     /// Bytes that an SM must have under way for the full rate of memory.
     const IN_FLIGHT: f64 = 25e3;
-    /// Two dependent loads, two barriers and the folds, in microseconds.
-    const FILL_US: f64 = 1.0;
+    /// Two barriers and the folds, in microseconds; the first reads are under way by then.
+    const FILL_US: f64 = 0.5;
+    /// Time of memory beside that of kernels that also write.
+    const READS_ALONE: f64 = 0.95;
     /// A load that misses, in microseconds.
     const LATENCY_US: f64 = 0.45;
-    const SPLIT_US: f64 = 0.9;
+    /// Fences, a ticket, and reading what the others wrote, in microseconds.
+    const SPLIT_US: f64 = 1.5;
     const ISSUE_PER_CLK: f64 = 90.0;
+    /// Instructions of a thread before its first product and after its last.
+    const SETUP_STEPS: f64 = 250.0;
     let sizes = problem.contraction.sizes;
     let many = (sizes.batch * problem.columns() * sizes.k) as f64;
     let element = memory_kind(&problem.contraction, problem.cut.side).size_bytes() as f64;
@@ -307,20 +385,35 @@ fn predicted_us(spec: &KernelSpec, problem: &Problem, plan: Plan, device: &Devic
         Along::Row => (plan.lanes * plan.own) as f64 * element,
     };
     let full = (flight / (n_sms * IN_FLIGHT)).min(1.0) * (segment / 64.0).clamp(0.25, 1.0);
-    let staged = blocks * plan.few_bytes(problem) as f64;
+    let staged = blocks * (problem.rows() * plan.depth(problem)) as f64 * 4.0;
     let l2 = (many * element + staged) / (device.l2_gb_per_s * 0.6 * 1e3);
-    let memory = device.memory_us(memory_bytes(spec)).max(l2) / full;
-    let fetch = match (problem.plain, problem.cut.width) {
-        // Loads of one thread differ by constants: nothing but the load and a conversion.
-        (true, 1) => 2.5,
-        (plain, _) => fetch_work(&problem.contraction, problem.cut, plain),
-    };
-    let issue = many * (fetch + 2.0 + 1.2 * problem.rows() as f64)
-        / (n_sms.min(blocks) * device.clock_ghz * 1e3 * ISSUE_PER_CLK);
+    let memory = (READS_ALONE * device.memory_us(memory_bytes(spec))).max(l2) / full;
+    // The SM with the most blocks is done last.
+    let share = (blocks / n_sms).ceil() / blocks;
+    let per_element = fetch_steps(problem) + 0.2 + 1.1 * problem.rows() as f64;
+    let steps = many * per_element + blocks * threads * SETUP_STEPS;
+    let issue = steps * share / (device.clock_ghz * 1e3 * ISSUE_PER_CLK);
     let waves = (blocks / (per_sm * n_sms)).ceil();
     let chain = waves * plan.steps(problem) as f64 * LATENCY_US;
     let finish = epilogue_work(&problem.contraction) * 2e-3 + if plan.splits > 1 { SPLIT_US } else { 0.0 };
     NODE_US + FILL_US + memory.max(issue).max(chain) + finish
+}
+
+/// Instructions to read one element of the many columns and to have it as a value.
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+fn fetch_steps(problem: &Problem) -> f64 {
+    const READ: f64 = 4.0;
+    let width = problem.cut.width;
+    if !problem.plain {
+        return fetch_work(&problem.contraction, problem.cut, false);
+    }
+    let convert = match problem.kept_bytes() {
+        // A quarter of a word's sign bits, a byte put into a float, and the float's base taken off.
+        1 => 2.25,
+        2 => 1.0,
+        _ => 0.0,
+    };
+    READ / width as f64 + convert
 }
 
 fn plan_of(variant: &Variant) -> Result<Plan, KernelError> {
@@ -386,15 +479,8 @@ fn context(
         along: Along::K,
         width: few_width,
     };
-    let covered = plan.blocks(problem) * plan.block_columns();
     let load_few = Fetch::new(contraction, few, problem.rows(), depth * plan.splits);
-    let load_many = Fetch::new(contraction, problem.cut, covered, depth * plan.splits);
     let along_k = problem.cut.along == Along::K;
-    let (depth_many, target) = if along_k {
-        (4, "many[u][c]")
-    } else {
-        (3, "many[u][0]")
-    };
     let (m, n) = match problem.few {
         Side::A => (problem.rows(), problem.columns()),
         Side::B => (problem.columns(), problem.rows()),
@@ -416,14 +502,40 @@ fn context(
         vector: problem.vector(),
         unroll: plan.unroll,
         steps: plan.steps(problem),
+        stored: problem.kept.map_or(value_type(contraction.product), storage_type),
         wide: problem.cut.width,
+        runs: if along_k { plan.own } else { 1 },
         along_k,
         turned: problem.few == Side::B,
         few_width,
+        gap: problem.gap(),
         partial_offset: plan.few_bytes(problem),
         tickets_bytes: plan.tickets_bytes(problem),
         load_few: load_few.values(inputs, 2, "next", None)?,
-        load_many: load_many.values(inputs, depth_many, target, None)?,
+        load_first: load_many(problem, plan, inputs, 3)?,
+        load_next: load_many(problem, plan, inputs, 5)?,
         epilogue: Epilogue::new(contraction, 1, m, n).text(spec, &[], 2)?,
     })
+}
+
+/// Statements that read the vector at `batch`, `row` and `k` into `many[u][c]`.
+fn load_many(
+    problem: &Problem,
+    plan: Plan,
+    inputs: &[Operand],
+    indent: usize,
+) -> Result<String, KernelError> {
+    let covered = plan.blocks(problem) * plan.block_columns();
+    let depth = plan.depth(problem) * plan.splits;
+    let fetch = Fetch::new(&problem.contraction, problem.cut, covered, depth);
+    match problem.kept.and_then(|kind| fetch.plain(inputs, kind)) {
+        Some(plain) => {
+            let address = fetch.address(&plain, inputs, indent)?;
+            let margin = "  ".repeat(indent);
+            Ok(format!(
+                "{address}{margin}many[u][c] = rt_fetch<kWide>(from, valid);\n"
+            ))
+        }
+        None => fetch.values(inputs, indent, "many[u][c].element", None),
+    }
 }

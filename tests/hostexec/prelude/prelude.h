@@ -39,6 +39,13 @@ template <class T> T rt_exchange(T value, int source, host::Site site) {
   host::exchange(&value, sizeof(T), source, site);
   return value;
 }
+// Bytes of `high:low`, each chosen by a digit of `places`.
+inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t places) {
+  const uint64_t both = uint64_t(high) << 32 | low;
+  uint32_t chosen = 0;
+  for (int i = 0; i < 4; ++i) chosen |= uint32_t(both >> 8 * (places >> 4 * i & 7) & 0xff) << 8 * i;
+  return chosen;
+}
 template <class T> T __shfl_xor_sync(unsigned, T value, int lanes, RT_SITE) {
   return rt_exchange(value, host::lane() ^ lanes, site);
 }
