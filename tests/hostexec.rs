@@ -312,6 +312,7 @@ fn transposes_of_vectors() {
 fn windows_of_few_channels() {
     check_template(&window_regions::few_channels(), "window_mma", SM_90, 3);
     check_template(&window_regions::few_channels()[..2], "window_mma", SM_75, 1);
+    check_template(&window_regions::few_channels_to_bytes(), "window_mma", SM_90, 2);
 }
 
 #[test]
@@ -319,6 +320,7 @@ fn windows_that_pool() {
     check_template(&window_regions::pools(true), "window_strip", SM_90, 4);
     check_template(&window_regions::pools(true), "window_taps", SM_90, 1);
     check_template(&window_regions::pools(false), "window_taps", SM_90, 2);
+    check_template(&window_regions::pools_of_bytes(), "window_strip", SM_90, 3);
 }
 
 #[test]
@@ -517,8 +519,9 @@ fn sums_of_bytes_at_the_ends_of_their_range() {
         for product in [DType::I32, DType::F32] {
             check_template(&products::extreme_bytes(product), template, SM_90, 1);
         }
-        let residuals = [DType::I8, DType::U8].map(products::quantised_residual);
-        check_template(&residuals, template, SM_90, 1);
+        let mut residuals = [DType::I8, DType::U8].map(products::quantised_residual).to_vec();
+        residuals.push(products::quantised_residual_relu());
+        check_template(&residuals, template, SM_90, 3);
     }
 }
 

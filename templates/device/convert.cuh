@@ -158,7 +158,8 @@ template <class T> RT_DEV T rt_rounded(float x, float low, float high) {
   const float above = x > low ? x : low;
   const float within = above < high ? above : high;
   const uint32_t bits = rt_bits_of_f32(within + 12582912.0f);
-  return x == x ? T(bits) : T(0);
+  // NaN is not above the lower bound.
+  return low == 0.0f || x == x ? T(bits) : T(0);
 }
 RT_DEV int8_t rt_rounded_i8(float x, float low, float high) { return rt_rounded<int8_t>(x, low, high); }
 RT_DEV uint8_t rt_rounded_u8(float x, float low, float high) { return rt_rounded<uint8_t>(x, low, high); }

@@ -62,6 +62,26 @@ RT_DEV float rt_fast_reciprocal(float x) {
   return reciprocal;
 }
 
+// The greater and the lesser of two, NaN where either is NaN: one instruction from sm_80 on.
+RT_DEV float rt_max_or_nan(float a, float b) {
+#if __CUDA_ARCH__ >= 800
+  float x;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(x) : "f"(a), "f"(b));
+  return x;
+#else
+  return a > b || a != a ? a : b;
+#endif
+}
+RT_DEV float rt_min_or_nan(float a, float b) {
+#if __CUDA_ARCH__ >= 800
+  float x;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(x) : "f"(a), "f"(b));
+  return x;
+#else
+  return a < b || a != a ? a : b;
+#endif
+}
+
 // Where a generic pointer into shared memory lies in it.
 RT_DEV uint32_t rt_shared_address(const void* pointer) { return uint32_t(__cvta_generic_to_shared(pointer)); }
 

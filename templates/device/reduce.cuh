@@ -25,6 +25,8 @@ template <class T> RT_DEV T rt_highest() { return RtLimits<T>::highest(); }
 // NaN wins over every number, as in the reference.
 template <class T> RT_DEV T rt_fold_max(T a, T b) { return a > b || a != a ? a : b; }
 template <class T> RT_DEV T rt_fold_min(T a, T b) { return a < b || a != a ? a : b; }
+RT_DEV float rt_fold_max(float a, float b) { return rt_max_or_nan(a, b); }
+RT_DEV float rt_fold_min(float a, float b) { return rt_min_or_nan(a, b); }
 
 template <class T> RT_DEV bool rt_above(T a, T best) { return a > best || (a != a && best == best); }
 template <class T> RT_DEV bool rt_below(T a, T best) { return a < best || (a != a && best == best); }

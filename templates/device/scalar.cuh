@@ -96,6 +96,8 @@ template <typename T>
 RT_DEV T rt_max(T a, T b) {
   return a > b || a != a ? a : b;
 }
+RT_DEV float rt_min(float a, float b) { return rt_min_or_nan(a, b); }
+RT_DEV float rt_max(float a, float b) { return rt_max_or_nan(a, b); }
 template <typename T>
 RT_DEV T rt_clamp(T x, rt_as<T> low, rt_as<T> high) {
   const T above = x < low ? low : x;
@@ -224,6 +226,7 @@ template <typename T>
 RT_DEV T rt_relu(T x) {
   return x < T(0) ? T(0) : x;
 }
+RT_DEV float rt_relu(float x) { return rt_max_or_nan(x, 0.0f); }
 template <typename T>
 RT_DEV T rt_leaky_relu(T x, rt_as<T> alpha) {
   return x < T(0) ? alpha * x : x;

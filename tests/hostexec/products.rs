@@ -6,7 +6,7 @@ use rtrt_codegen::ir::{Attr, Attrs, DType, ValueId};
 use rtrt_codegen::ops::evaluate::from_values;
 use rtrt_codegen::rewrite::RegionKind;
 
-use crate::regions::{Build, Problem, cast, ints};
+use crate::regions::{Build, Problem, cast, ints, quantised};
 
 /// What happens to a sum.
 #[derive(Clone, Copy, Debug)]
@@ -659,6 +659,15 @@ pub fn extreme_bytes(product: DType) -> Vec<Problem> {
 /// A product of bytes in a quantised residual block: scaled, added to bytes with a zero point, and stored
 /// as bytes with another one.
 pub fn quantised_residual(stored: DType) -> Problem {
+    residual_block(stored, 3.0, 7.0, false)
+}
+
+/// The same behind a `relu`, without zero points, as residual networks have it.
+pub fn quantised_residual_relu() -> Problem {
+    residual_block(DType::I8, 0.0, 0.0, true)
+}
+
+fn residual_block(stored: DType, zero_in: f64, zero_out: f64, has_relu: bool) -> Problem {
     let mut b = Build::new(83);
     let left = operand(&mut b, DType::I8, &[40, 64], Layout::Plain);
     let right = operand(&mut b, DType::I8, &[64, 48], Layout::Turned);
@@ -671,26 +680,15 @@ pub fn quantised_residual(stored: DType) -> Problem {
     let scale = b.given(from_values(DType::F32, &[48], &scales));
     let product = b.op("mul", &[wide, scale]);
     let residual = cast(&mut b, residual, DType::F32);
-    let zero = b.scalar(DType::F32, 3.0);
+    let zero = b.scalar(DType::F32, zero_in);
     let shifted = b.op("sub", &[residual, zero]);
     let step = b.scalar(DType::F32, 0.25);
     let residual = b.op("mul", &[shifted, step]);
-    let added = b.op("add", &[product, residual]);
-    let steps = b.scalar(DType::F32, 16.0);
-    let scaled = b.op("mul", &[added, steps]);
-    let whole = b.op("round", &[scaled]);
-    let zero = b.scalar(DType::F32, 7.0);
-    let whole = b.op("add", &[whole, zero]);
-    let (low, high) = if stored == DType::I8 {
-        (-128.0, 127.0)
-    } else {
-        (0.0, 255.0)
-    };
-    let limits = Attrs::new()
-        .with("low", Attr::Float(low))
-        .with("high", Attr::Float(high));
-    let limited = b.with("clamp", &[whole], limits);
-    let z = cast(&mut b, limited, stored);
+    let mut added = b.op("add", &[product, residual]);
+    if has_relu {
+        added = b.op("relu", &[added]);
+    }
+    let z = quantised(&mut b, added, 16.0, zero_out, stored);
     b.done(&format!("a residual of {stored:?}"), RegionKind::Dot, &[z])
 }
 
@@ -724,6 +722,32 @@ pub fn quantisers() -> Vec<Problem> {
         problem.inputs[0] = from_values(stored, &[256], &values);
         problems.push(problem);
     }
+    problems.extend(bounded_quantisers());
+    problems
+}
+
+/// Quantisers of numbers that a `relu` or a greatest of bytes keeps above a bound, NaN among them.
+fn bounded_quantisers() -> Vec<Problem> {
+    let mut values: Vec<f64> = (0..1019).map(|n| f64::from(n) * 0.5 - 200.0).collect();
+    values.extend([1e30, -1e30, f64::INFINITY, f64::NEG_INFINITY, f64::NAN]);
+    let mut problems = Vec::new();
+    for (factor, bound) in [(0.5, None), (-0.5, None), (1.0, Some(0.0)), (0.5, Some(-9.0)), (0.5, Some(6.0))] {
+        let mut b = Build::new(99);
+        let x = b.given(from_values(DType::F32, &[1024], &values));
+        let kept = if bound.is_none() { b.op("relu", &[x]) } else { x };
+        let mut z = quantised(&mut b, kept, factor, 0.0, DType::I8);
+        if let Some(bound) = bound {
+            let bound = b.scalar(DType::I8, bound);
+            z = b.op("max", &[z, bound]);
+        }
+        problems.push(b.done(&format!("a quantiser above {bound:?}, times {factor}"), RegionKind::Pointwise, &[z]));
+    }
+    // A tensor of floats beside that of bytes needs the `relu`.
+    let mut b = Build::new(100);
+    let x = b.given(from_values(DType::F32, &[1024], &values));
+    let kept = b.op("relu", &[x]);
+    let z = quantised(&mut b, kept, 0.5, 0.0, DType::I8);
+    problems.push(b.done("a quantiser beside its relu", RegionKind::Pointwise, &[z, kept]));
     problems
 }
 

@@ -99,6 +99,28 @@ pub fn int(name: &str, value: i64) -> Attrs {
     Attrs::new().with(name, Attr::Int(value))
 }
 
+/// `x * factor` as a byte: rounded, moved by `zero`, and saturated.
+pub fn quantised(b: &mut Build, x: ValueId, factor: f64, zero: f64, stored: DType) -> ValueId {
+    let wide = cast(b, x, DType::F32);
+    let factor = b.scalar(DType::F32, factor);
+    let scaled = b.op("mul", &[wide, factor]);
+    let mut whole = b.op("round", &[scaled]);
+    if zero != 0.0 {
+        let zero = b.scalar(DType::F32, zero);
+        whole = b.op("add", &[whole, zero]);
+    }
+    let (low, high) = if stored == DType::I8 {
+        (-128.0, 127.0)
+    } else {
+        (0.0, 255.0)
+    };
+    let limits = Attrs::new()
+        .with("low", Attr::Float(low))
+        .with("high", Attr::Float(high));
+    let limited = b.with("clamp", &[whole], limits);
+    cast(b, limited, stored)
+}
+
 pub fn cast(build: &mut Build, x: ValueId, to: DType) -> ValueId {
     build.with("cast", &[x], Attrs::new().with("to", Attr::DType(to)))
 }

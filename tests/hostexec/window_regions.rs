@@ -3,9 +3,10 @@
 #![allow(dead_code, reason = "each test crate uses a part of it")]
 
 use rtrt_codegen::ir::{Attr, Attrs, DType, ValueId};
+use rtrt_codegen::ops::evaluate::from_values;
 use rtrt_codegen::rewrite::RegionKind;
 
-use crate::regions::{Build, Problem, cast, ints};
+use crate::regions::{Build, Problem, cast, ints, quantised};
 
 /// Kernel, stride, padding and dilation of both axes of an image.
 #[derive(Clone, Copy)]
@@ -173,6 +174,67 @@ pub fn few_channels() -> Vec<Problem> {
     );
     let z = b.op("hard_swish", &[y]);
     problems.push(b.done("few channels from f32 nchw", RegionKind::Window, &[z]));
+    problems
+}
+
+/// Windows of few channels that become bytes. Sums are exact; they are on ties, saturate, and have a zero point.
+pub fn few_channels_to_bytes() -> Vec<Problem> {
+    let integers = |dtype, dims: &[usize], most: usize| {
+        let values: Vec<f64> = (0..dims.iter().product())
+            .map(|n: usize| (n * 7919 % (2 * most + 1)) as f64 - most as f64)
+            .collect();
+        from_values(dtype, dims, &values)
+    };
+    let kinds = [
+        (DType::I8, 0.0, true),
+        (DType::I8, 0.0, false),
+        (DType::U8, 7.0, false),
+        (DType::I8, -128.0, true),
+    ];
+    kinds.map(|(stored, zero, has_relu)| {
+        let mut b = Build::new(132);
+        let image = b.given(integers(DType::F32, &[1, 3, 37, 41], 4));
+        let narrow = cast(&mut b, image, DType::F16);
+        let turned = b.with("transpose", &[narrow], ints("perm", &[0, 2, 3, 1]));
+        let filter = b.given(integers(DType::F16, &[40, 3, 3, 3], 3));
+        let bias = b.given(integers(DType::F16, &[40], 20));
+        let cells = cells([3, 3], 2, [1, 1, 1, 1], 1);
+        let mut y = b.with("conv_nhwc", &[turned, filter, bias], cells.conv(1));
+        if has_relu {
+            y = b.op("relu", &[y]);
+        }
+        let z = quantised(&mut b, y, 1.5, zero, stored);
+        b.done(&format!("few channels to {stored:?} from {zero}, {has_relu}"), RegionKind::Window, &[z])
+    })
+    .into()
+}
+
+/// The first convolution of a residual network, which becomes bytes.
+pub fn first_layer_to_bytes() -> Problem {
+    let mut b = Build::new(131);
+    let cells = cells([7, 7], 2, [3, 3, 3, 3], 1);
+    let y = grouped(&mut b, DType::F16, [1, 224, 224, 3], 64, 1, cells);
+    let y = b.op("relu", &[y]);
+    let z = quantised(&mut b, y, 20.0, 0.0, DType::I8);
+    b.done("first layer to bytes", RegionKind::Window, &[z])
+}
+
+/// Poolings of bytes, and ones that become bytes.
+pub fn pools_of_bytes() -> Vec<Problem> {
+    let cells = cells([3, 3], 2, [1, 1, 1, 1], 1);
+    let mut problems = Vec::new();
+    for stored in [DType::I8, DType::U8] {
+        let mut b = Build::new(133);
+        let x = b.input(stored, &[2, 9, 11, 32]);
+        let y = b.with("max_pool_nhwc", &[x], cells.pool(0));
+        problems.push(b.done(&format!("max_pool of {stored:?}"), RegionKind::Window, &[y]));
+    }
+    let mut b = Build::new(134);
+    let values: Vec<f64> = (0..2 * 9 * 11 * 32).map(|n| f64::from(n % 701 - 350) * 0.25).collect();
+    let x = b.given(from_values(DType::F16, &[2, 9, 11, 32], &values));
+    let y = b.with("max_pool_nhwc", &[x], cells.pool(0));
+    let z = quantised(&mut b, y, 2.0, 0.0, DType::I8);
+    problems.push(b.done("max_pool to bytes", RegionKind::Window, &[z]));
     problems
 }
 

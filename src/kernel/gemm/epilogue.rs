@@ -88,6 +88,37 @@ impl Epilogue {
         loads.into_iter().filter(|&load| free.has(load, row)).collect()
     }
 
+    /// Loads of vectors that are the same for all rows, and column for column what an input holds.
+    pub fn column_loads(&self, spec: &KernelSpec) -> Vec<ExprId> {
+        if self.lane.width == 1 {
+            return Vec::new();
+        }
+        let all = tensors(spec);
+        let mut printer = Printer::new(&self.body, &all);
+        printer.accumulators_depend_on(&BTreeSet::from([self.lane.var]));
+        let loads = printer.wide_loads(self.lane, &self.outputs);
+        let first = Index::var(self.vars[2]).times(&Extent::from(self.lane.width));
+        let is_of_columns = |load: &ExprId| match self.body.expr(*load) {
+            Expr::Load { input, index, .. } => {
+                without(&printer.position(*input, index), self.lane.var) == first
+            }
+            _ => false,
+        };
+        loads.into_iter().filter(is_of_columns).collect()
+    }
+
+    /// The type of the elements of a load, their size in bytes, and the input that they are read from.
+    ///
+    /// # Panics
+    /// If `load` is none of the loads that this epilogue has answered with.
+    pub fn source(&self, spec: &KernelSpec, load: ExprId) -> (&'static str, usize, String) {
+        let Expr::Load { input, dtype, .. } = self.body.expr(load) else {
+            unreachable!("only loads are collected");
+        };
+        let from = tensors(spec)[*input as usize].name.clone();
+        (storage_type(*dtype), dtype.size_bytes(), from)
+    }
+
     /// Bytes that a thread holds of `loads` for one vector of columns.
     pub fn asked_bytes(&self, loads: &[ExprId]) -> usize {
         let sizes = loads.iter().map(|&load| self.body.dtype(load).size_bytes());
@@ -129,12 +160,11 @@ impl Epilogue {
     }
 
     /// Statements that finish and store the sums in the array `sum`, for row `m` and vector
-    /// `n` of columns of `batch`. `row_sums` points to the sums beside the product of row `m`;
-    /// `asked` are loads done by [`Epilogue::asking`].
+    /// `n` of columns of `batch`. `row_sums` points to the sums beside the product of row `m`.
     ///
     /// # Errors
     /// If an op's text could not be filled in.
-    pub fn text(&self, spec: &KernelSpec, asked: &[ExprId], depth: usize) -> Result<String, KernelError> {
+    pub fn text(&self, spec: &KernelSpec, early: Early<'_>, depth: usize) -> Result<String, KernelError> {
         let all = tensors(spec);
         let results = results(spec);
         let outputs: Vec<Operand> = self
@@ -157,7 +187,7 @@ impl Epilogue {
             }
             return printer.finish();
         }
-        let arrays = self.lanes(&mut printer, &outputs, asked);
+        let arrays = self.lanes(&mut printer, &outputs, early);
         for ((output, place), array) in outputs.iter().zip(&self.places).zip(arrays) {
             if let Some(array) = array {
                 let place = without(&place.recombined(&self.body.vars), self.lane.var);
@@ -172,10 +202,32 @@ impl Epilogue {
         printer.finish()
     }
 
+    /// Reads vector `n` of the array of columns `number`; answers with the array it is in.
+    fn column_vector(&self, printer: &mut Printer<'_>, number: usize, load: ExprId) -> String {
+        let (array, width) = (printer.fresh("v"), self.lane.width);
+        let ty = value_type(self.body.dtype(load));
+        printer.line(&format!("{ty} {array}[{width}];"));
+        printer.line(&format!("rt_load<{width}>({array}, columns{number} + n * {width});"));
+        array
+    }
+
     /// Evaluates all lanes; stores what is not stored as a vector, and names the arrays of
     /// what is.
-    fn lanes(&self, printer: &mut Printer<'_>, outputs: &[Operand], asked: &[ExprId]) -> Vec<Option<String>> {
+    fn lanes(
+        &self,
+        printer: &mut Printer<'_>,
+        outputs: &[Operand],
+        early: Early<'_>,
+    ) -> Vec<Option<String>> {
         let width = self.lane.width;
+        let Early { asked, columns } = early;
+        let columns: Vec<(ExprId, String)> = (0..)
+            .zip(columns)
+            .map(|(number, &load)| (load, self.column_vector(printer, number, load)))
+            .collect();
+        for (load, array) in &columns {
+            printer.preset(*load, array);
+        }
         let vector = |number: usize| format!("asked{number}[slot][k].element");
         for (number, &load) in asked.iter().enumerate() {
             printer.preset(load, &vector(number));
@@ -197,7 +249,7 @@ impl Epilogue {
         printer.open(&format!(
             "for (int {counter} = 0; {counter} < {width}; ++{counter}) {{"
         ));
-        for (load, array) in shared {
+        for (load, array) in shared.into_iter().chain(columns) {
             printer.preset(load, &format!("{array}[{counter}]"));
         }
         for (number, &load) in asked.iter().enumerate() {
@@ -217,6 +269,15 @@ impl Epilogue {
         printer.close();
         arrays
     }
+}
+
+/// Loads that are done before the sums are finished.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Early<'a> {
+    /// Those of [`Epilogue::asking`].
+    pub asked: &'a [ExprId],
+    /// Of what arrays `columns0` and so on hold for all columns.
+    pub columns: &'a [ExprId],
 }
 
 /// Says that `row_sums` points to the sums beside the product.

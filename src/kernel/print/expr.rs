@@ -251,30 +251,14 @@ impl<'a> Printer<'a> {
         name
     }
 
-    /// The text of a byte that is a float rounded and kept within bounds, which is less work in one step.
-    fn rounded(&mut self, id: ExprId) -> Option<String> {
-        let body = self.body;
-        let argument = |id: ExprId, name: &str| match body.expr(id) {
-            Expr::Map { op, args, attrs, .. } if *op == name => Some((*args.first()?, body.attrs(*attrs))),
-            _ => None,
-        };
-        let kind = body.dtype(id);
-        let (least, greatest) = match kind {
-            DType::I8 => (-128.0, 127.0),
-            DType::U8 => (0.0, 255.0),
-            _ => return None,
-        };
-        let (clamped, _) = argument(id, "cast")?;
-        let (rounded, attrs) = argument(clamped, "clamp")?;
-        let (x, _) = argument(rounded, "round")?;
-        let (low, high) = (attrs.float("low")?, attrs.float("high")?);
-        let is_whole = |bound: f64| bound.fract() == 0.0 && (least..=greatest).contains(&bound);
-        if body.dtype(x) != DType::F32 || !is_whole(low) || !is_whole(high) {
-            return None;
-        }
-        let x = self.value(x);
-        let [low, high] = [low, high].map(|bound| float_literal(bound, false));
-        Some(format!("rt_rounded_{}({x}, {low}, {high})", kind.name()))
+    /// The value of `id` where `inner`, which it depends on, is what `replacement` is.
+    pub(super) fn value_with(&mut self, id: ExprId, inner: ExprId, replacement: ExprId) -> String {
+        let text = self.value(replacement);
+        self.scopes.push(Scope::default());
+        self.preset(inner, &text);
+        let value = self.value(id);
+        self.scopes.pop();
+        value
     }
 
     fn define(&mut self, base: &'static str, id: ExprId, text: &str) -> String {

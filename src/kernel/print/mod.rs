@@ -2,6 +2,7 @@
 //! and several neighbouring elements at a time in [`vector`].
 
 pub mod expr;
+mod rounding;
 pub mod store;
 pub mod types;
 pub mod vector;

@@ -14,7 +14,7 @@ use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side};
 use crate::kernel::gemm::cost::{STEP_CLK, Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::element::{self, Sums};
-use crate::kernel::gemm::epilogue::{Epilogue, best_width};
+use crate::kernel::gemm::epilogue::{Early, Epilogue, best_width};
 use crate::kernel::gemm::operand::{Along, Cut, best_cut, is_plain};
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, fetch_work, is_oversized, memory_bytes, parameters, ranked, register_limit,
@@ -492,7 +492,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             row_terms: row_sums::terms(contraction, spec, 4)?,
             row_stores: row_sums::stores(contraction, spec, 3)?,
             width: cuts.width,
-            epilogue: epilogue.text(spec, &[], 4)?,
+            epilogue: epilogue.text(spec, Early::default(), 4)?,
         },
     )?;
     Ok(Source {

@@ -12,7 +12,7 @@ use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side};
 use crate::kernel::gemm::cost::{STEP_CLK, Tiling, predicted_us, split_choices};
-use crate::kernel::gemm::epilogue::{Epilogue, best_width};
+use crate::kernel::gemm::epilogue::{Early, Epilogue, best_width};
 use crate::kernel::gemm::operand::{Along, Cut, best_cut, is_plain, memory_kind};
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, fetch_work, is_oversized, memory_bytes, parameters, ranked, register_limit,
@@ -345,7 +345,7 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
                 operand_context(&contraction, blocking, cuts.b, &inputs)?,
             ],
             width,
-            epilogue: epilogue.text(spec, &[], 3)?,
+            epilogue: epilogue.text(spec, Early::default(), 3)?,
         },
     )?;
     Ok(Source {

@@ -21,7 +21,7 @@ use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Sizes};
 use crate::kernel::gemm::cost::{Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::element::{self, Sums};
-use crate::kernel::gemm::epilogue::{Epilogue, best_width};
+use crate::kernel::gemm::epilogue::{Early, Epilogue, best_width};
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, is_oversized, memory_bytes, parameters, ranked, register_limit, tensors,
 };
@@ -31,6 +31,7 @@ use crate::kernel::print::expr::index_type;
 use crate::kernel::print::types::storage_type;
 use crate::kernel::source::{Arch, Param, Source, Variant};
 use crate::kernel::spec::KernelSpec;
+use crate::tile::ExprId;
 
 pub static TEMPLATE: Template = Template {
     name: "gemm_wgmma",
@@ -89,12 +90,26 @@ struct GemmWgmmaContext {
     row_terms: String,
     /// What stores the results that have one number per row.
     row_stores: String,
+    /// What the epilogue reads of every column.
+    columns: Vec<ColumnContext>,
     width: usize,
     /// What the epilogue reads row by row, and how many rounds of a warp's sums before it does.
     asked: Vec<&'static str>,
     ahead: usize,
+    /// Whether the first rounds of the next tile are asked for, too.
+    asks_beyond: bool,
     asking: String,
     epilogue: String,
+}
+
+/// An array over all columns in shared memory.
+#[derive(Clone, Debug, Default, Serialize)]
+struct ColumnContext {
+    kind: &'static str,
+    /// Elements that a thread copies at a time.
+    pack: usize,
+    at: usize,
+    from: String,
 }
 
 /// The product with both operands in memory.
@@ -240,6 +255,12 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     let row_loads = epilogue.row_loads(spec);
     let ahead = shape.rounds_ahead(epilogue.asked_bytes(&row_loads), problem.width);
     let asked = if ahead > 0 { row_loads.as_slice() } else { &[] };
+    let column_loads = epilogue.column_loads(spec);
+    let (columns, smem_bytes) = columns(spec, &problem, shape, &epilogue, &column_loads, arch);
+    let early = Early {
+        asked,
+        columns: &column_loads[..columns.len()],
+    };
     let (first_step, last_step, begin) = if shape.splits > 1 {
         (
             "kSteps * place.split / kSplits",
@@ -290,11 +311,13 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             rows_at: shape.smem_bytes(),
             row_terms: row_sums::terms(&problem.contraction, spec, 5)?,
             row_stores: row_sums::stores(&problem.contraction, spec, 4)?,
+            columns,
             width: problem.width,
             asked: epilogue.asked_types(asked),
             ahead,
-            asking: epilogue.asking(spec, asked, 4)?,
-            epilogue: epilogue.text(spec, asked, 5)?,
+            asks_beyond: ahead > 0 && shape.splits == 1 && shape.rounds().is_multiple_of(ahead),
+            asking: epilogue.asking(spec, asked, 3)?,
+            epilogue: epilogue.text(spec, early, 5)?,
         },
     )?;
     Ok(Source {
@@ -302,7 +325,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         header: String::new(),
         text: translation_unit(&sections(), &text),
         template: TEMPLATE.name,
-        launch: shape.launch(blocking, sizes, smem_bytes(&problem, shape), arch),
+        launch: shape.launch(blocking, sizes, smem_bytes, arch),
         params: passed,
         workspace_bytes,
     })
@@ -311,6 +334,31 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
 /// Tiles and slabs, then the sums of rows.
 fn smem_bytes(problem: &Problem, shape: Shape) -> usize {
     shape.smem_bytes() + row_sums::bytes(&problem.contraction, shape.m)
+}
+
+/// Arrays of the columns that `loads` read, as many as fit behind everything else, and the bytes of it all.
+fn columns(
+    spec: &KernelSpec,
+    problem: &Problem,
+    shape: Shape,
+    epilogue: &Epilogue,
+    loads: &[ExprId],
+    arch: Arch,
+) -> (Vec<ColumnContext>, usize) {
+    let mut end = smem_bytes(problem, shape);
+    let mut found = Vec::new();
+    for &load in loads {
+        let (kind, size, from) = epilogue.source(spec, load);
+        let at = end.next_multiple_of(16);
+        let bytes = at + problem.contraction.sizes.n * size;
+        if !shape.fits(bytes, Device::of(arch)) {
+            break;
+        }
+        let pack = problem.width.min(16 / size);
+        found.push(ColumnContext { kind, pack, at, from });
+        end = bytes;
+    }
+    (found, end)
 }
 
 fn sections() -> Vec<Section> {

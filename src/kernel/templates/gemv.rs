@@ -12,7 +12,7 @@ use crate::kernel::body::region::{kernel_name, operands};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side};
-use crate::kernel::gemm::epilogue::Epilogue;
+use crate::kernel::gemm::epilogue::{Early, Epilogue};
 use crate::kernel::gemm::operand::{Along, Cut, Fetch, best_cut, is_plain, memory_kind};
 use crate::kernel::gemm::parts::{epilogue_work, fetch_work, memory_bytes, parameters, ranked, tensors};
 use crate::kernel::prelude::{COMMON, SPLIT, translation_unit};
@@ -514,7 +514,7 @@ fn context(
         load_few: load_few.values(inputs, 2, "next", None)?,
         load_first: load_many(problem, plan, inputs, 3)?,
         load_next: load_many(problem, plan, inputs, 5)?,
-        epilogue: Epilogue::new(contraction, 1, m, n).text(spec, &[], 2)?,
+        epilogue: Epilogue::new(contraction, 1, m, n).text(spec, Early::default(), 2)?,
     })
 }
 

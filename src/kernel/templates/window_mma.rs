@@ -80,8 +80,8 @@ struct Plan {
 /// Windows of a tile's row, as many as a matrix instruction has rows.
 const TILE_COLUMNS: usize = 16;
 const MOST_CHANNELS: usize = 7;
-/// Words that a thread may keep of the next tile.
-const MOST_FETCHES: usize = 24;
+/// Registers that a thread may keep sums and the next tile's pixels in.
+const MOST_KEPT: usize = 96;
 /// Registers of a thread that two blocks of 256 leave.
 const REGISTERS: usize = 128;
 
@@ -111,7 +111,13 @@ impl Plan {
     fn smem_bytes(self, window: &Window) -> usize {
         let filters = self.tile_n * Plan::steps(window) * 8;
         let slabs = self.threads() / 32 * 16 * (self.tile_n + 8);
-        4 * (filters + self.image_words(window).next_multiple_of(4) + slabs)
+        4 * (filters + self.image_words(window).next_multiple_of(4) + slabs + self.tile_n)
+    }
+
+    /// Registers of a thread that hold sums, and both pixels of its words of the next tile.
+    fn kept(self, window: &Window) -> usize {
+        let sums = self.fragments_m * self.tile_n / 2;
+        sums + 2 * self.image_words(window).div_ceil(self.threads())
     }
 
     fn tiles_n(self, window: &Window) -> usize {
@@ -163,8 +169,8 @@ fn plans(window: &Window, device: &Device) -> Vec<Plan> {
                 tile_n,
                 fragments_m,
             };
-            let fetches = plan.image_words(window).div_ceil(plan.threads());
-            if plan.smem_bytes(window) <= device.max_smem_per_block as usize && fetches <= MOST_FETCHES {
+            let fits = plan.smem_bytes(window) <= device.max_smem_per_block as usize;
+            if fits && plan.kept(window) <= MOST_KEPT {
                 found.push(plan);
             }
         }
@@ -274,7 +280,7 @@ fn context(
     let (load_x, x) = read_one(spec, &pixel, &["batch", "ih", "iw", "channel", "0"], 5)?;
     let cell = window.filter(spec, node, 1)?;
     let (load_filter, filter) = read_one(spec, &cell, &["tap_row", "tap", "channel", "filter"], 4)?;
-    let (load_bias, bias) = window.bias(spec, node, width, 6)?.unwrap_or_default();
+    let (load_bias, bias) = window.bias(spec, node, width, 3)?.unwrap_or_default();
     let at = ["batch", "oh", "ow", "chunk"];
     Ok(WindowMmaContext {
         index_type: tensors_index_type(spec),

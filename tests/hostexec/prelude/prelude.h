@@ -81,6 +81,8 @@ RT_DEV uint64_t rt_bits_of_f64(double x) {
   memcpy(&bits, &x, 8);
   return bits;
 }
+RT_DEV float rt_max_or_nan(float a, float b) { return a > b || a != a ? a : b; }
+RT_DEV float rt_min_or_nan(float a, float b) { return a < b || a != a ? a : b; }
 RT_DEV float rt_f32_of_f16_bits(uint16_t bits) {
   _Float16 x;
   memcpy(&x, &bits, 2);

@@ -90,8 +90,20 @@ impl Shape {
         };
         let free_bytes = own.saturating_sub(self.sums() + OTHERS) * 4;
         let vectors = 16 * self.slab / width / 32;
-        let rounds = self.m / BLOCK_ROWS / self.consumers * (self.n / self.slab);
-        (MOST_BYTES.min(free_bytes) / (vectors * bytes)).min(rounds)
+        (MOST_BYTES.min(free_bytes) / (vectors * bytes)).min(self.rounds())
+    }
+
+    /// Rounds in which a warp finishes its sums of a tile.
+    pub fn rounds(self) -> usize {
+        self.m / BLOCK_ROWS / self.consumers * (self.n / self.slab)
+    }
+
+    /// Whether an SM holds as many blocks as it should where each has `bytes` of shared memory.
+    pub fn fits(self, bytes: usize, device: &Device) -> bool {
+        /// What every block takes beside its own.
+        const RESERVED: usize = 1024;
+        bytes <= device.max_smem_per_block as usize
+            && (bytes + RESERVED) * self.resident <= device.smem_per_sm as usize
     }
 
     /// Two barriers per stage follow the tiles; what comes next is for the sums.
