@@ -11,6 +11,7 @@ use super::spec::KernelSpec;
 use crate::ir::{Attrs, DType, Node};
 use crate::kernel::body::main_loop::{After, Before, after, before, main_node};
 use crate::kernel::body::region::{lane_index, operands};
+use crate::kernel::gemm::parts::conversions;
 use crate::kernel::print::expr::Printer;
 use crate::kernel::print::types::{literal, value_type};
 use crate::kernel::print::vector::Lane;
@@ -246,7 +247,7 @@ impl Window {
             .iter()
             .map(|stored| super::templates::indexed::work(&after.body, stored.value))
             .sum();
-        lanes * per_lane * 3.0
+        lanes * (per_lane - conversions(&after.body)).max(0.0) * 3.0
     }
 
     /// Statements that store the lanes of `accumulator`, the name of an array, one level inside

@@ -82,6 +82,11 @@ RT_DEV float rt_min_or_nan(float a, float b) {
 #endif
 }
 
+// 2^23 plus the byte `at` of a word, as a float.
+RT_DEV float rt_byte_above_2p23(uint32_t word, int at) {
+  return __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7540u + at));
+}
+
 // Where a generic pointer into shared memory lies in it.
 RT_DEV uint32_t rt_shared_address(const void* pointer) { return uint32_t(__cvta_generic_to_shared(pointer)); }
 

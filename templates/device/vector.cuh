@@ -25,6 +25,34 @@ template <int N> RT_DEV void rt_load_small(float (&to)[N], const int32_t* from) 
   for (int i = 0; i < N; ++i) to[i] = rt_f32_of_small(own[i]);
 }
 
+// N elements of at most 32 bits as words, which is how they wait in registers: taken apart, each would
+// have one of its own.
+template <class T, int N> struct RtWords {
+  using Pack = RtPack<uint32_t, N * int(sizeof(T)) / 4>;
+  Pack words;
+  RT_DEV void load(const T* from) { words = *reinterpret_cast<const Pack*>(from); }
+  RT_DEV T element(int i) const {
+    constexpr int kPerWord = 4 / int(sizeof(T));
+    const uint32_t bits = words.element[i / kPerWord] >> i % kPerWord * 8 * int(sizeof(T));
+    T own;
+    memcpy(&own, &bits, sizeof(T));
+    return own;
+  }
+};
+
+// Bytes as floats.
+template <int N> RT_DEV void rt_floats(float (&to)[N], const RtWords<uint8_t, N>& from) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) to[i] = rt_byte_above_2p23(from.words.element[i / 4], i % 4) - 8388608.0f;
+}
+template <int N> RT_DEV void rt_floats(float (&to)[N], const RtWords<int8_t, N>& from) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    const uint32_t word = from.words.element[i / 4] ^ 0x80808080u;
+    to[i] = rt_byte_above_2p23(word, i % 4) - 8388736.0f;
+  }
+}
+
 template <int N, class T, class V> RT_DEV void rt_store(T* to, const V (&from)[N]) {
   constexpr int kChunk = RtChunk<T, N>::kElements;
 #pragma unroll

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::ir::DType;
 use crate::kernel::body::free_vars::FreeVars;
 use crate::kernel::body::rebuild::Rebuild;
 use crate::kernel::body::region::{lane_index, results};
@@ -74,7 +75,7 @@ impl Epilogue {
         is_vector(&place.recombined(&self.body.vars), self.lane)
     }
 
-    /// Loads of vectors that no other row reads: what is worth asking for long before it is used.
+    /// Loads of vectors of whole words that no other row reads: what is worth asking for long before it is used.
     pub fn row_loads(&self, spec: &KernelSpec) -> Vec<ExprId> {
         if self.lane.width == 1 {
             return Vec::new();
@@ -85,7 +86,14 @@ impl Epilogue {
         let loads = printer.wide_loads(self.lane, &self.outputs);
         let free = FreeVars::of(&self.body);
         let row = self.vars[1];
-        loads.into_iter().filter(|&load| free.has(load, row)).collect()
+        let is_of_words = |load: ExprId| {
+            let size = self.body.dtype(load).size_bytes();
+            size <= 4 && (size * self.lane.width).is_multiple_of(4)
+        };
+        loads
+            .into_iter()
+            .filter(|&load| free.has(load, row) && is_of_words(load))
+            .collect()
     }
 
     /// Loads of vectors that are the same for all rows, and column for column what an input holds.
@@ -145,16 +153,13 @@ impl Epilogue {
             printer.bind(var, name);
         }
         for (number, &load) in loads.iter().enumerate() {
-            let Expr::Load { input, index, dtype } = self.body.expr(load) else {
+            let Expr::Load { input, index, .. } = self.body.expr(load) else {
                 continue;
             };
             let position = without(&printer.position(*input, index), self.lane.var);
             let position = printer.index(&position);
-            let pack = format!("RtPack<{}, {}>", storage_type(*dtype), self.lane.width);
             let from = &all[*input as usize].name;
-            printer.line(&format!(
-                "asked{number}[slot][k] = *reinterpret_cast<const {pack}*>({from} + ({position}));"
-            ));
+            printer.line(&format!("asked{number}[slot][k].load({from} + ({position}));"));
         }
         printer.finish()
     }
@@ -202,6 +207,22 @@ impl Epilogue {
         printer.finish()
     }
 
+    /// Makes floats of a vector of bytes at once; answers with the casts that this does, and the array.
+    fn floats_of_bytes(&self, printer: &mut Printer<'_>, load: ExprId, vector: &str) -> Vec<(ExprId, String)> {
+        let is_cast = |expr: &Expr| {
+            matches!(expr, Expr::Map { op: "cast", args, dtype, .. }
+                if args[..] == [load] && matches!(dtype, DType::F32 | DType::F16 | DType::BF16))
+        };
+        let casts: Vec<ExprId> = self.body.exprs().filter(|(_, expr)| is_cast(expr)).map(|(id, _)| id).collect();
+        if casts.is_empty() || !matches!(self.body.dtype(load), DType::I8 | DType::U8) {
+            return Vec::new();
+        }
+        let (array, width) = (printer.fresh("v"), self.lane.width);
+        printer.line(&format!("float {array}[{width}];"));
+        printer.line(&format!("rt_floats<{width}>({array}, {vector});"));
+        casts.into_iter().map(|cast| (cast, array.clone())).collect()
+    }
+
     /// Reads vector `n` of the array of columns `number`; answers with the array it is in.
     fn column_vector(&self, printer: &mut Printer<'_>, number: usize, load: ExprId) -> String {
         let (array, width) = (printer.fresh("v"), self.lane.width);
@@ -228,9 +249,11 @@ impl Epilogue {
         for (load, array) in &columns {
             printer.preset(*load, array);
         }
-        let vector = |number: usize| format!("asked{number}[slot][k].element");
+        let vector = |number: usize| format!("asked{number}[slot][k]");
+        let mut floats = Vec::new();
         for (number, &load) in asked.iter().enumerate() {
             printer.preset(load, &vector(number));
+            floats.extend(self.floats_of_bytes(printer, load, &vector(number)));
         }
         let shared = printer.shared_work(self.lane, &self.outputs);
         let mut arrays = Vec::new();
@@ -249,11 +272,11 @@ impl Epilogue {
         printer.open(&format!(
             "for (int {counter} = 0; {counter} < {width}; ++{counter}) {{"
         ));
-        for (load, array) in shared.into_iter().chain(columns) {
+        for (load, array) in shared.into_iter().chain(columns).chain(floats) {
             printer.preset(load, &format!("{array}[{counter}]"));
         }
         for (number, &load) in asked.iter().enumerate() {
-            printer.preset(load, &format!("rt_get({}[{counter}])", vector(number)));
+            printer.preset(load, &format!("rt_get({}.element({counter}))", vector(number)));
         }
         let each = outputs
             .iter()

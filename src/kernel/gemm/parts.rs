@@ -124,7 +124,7 @@ pub fn epilogue_work(contraction: &Contraction) -> f64 {
 /// Steps of a quantised network's epilogue that are part of others: casts change no bits but where bytes
 /// are made, and there rounding and bounds belong to them.
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
-fn conversions(body: &Body) -> f64 {
+pub fn conversions(body: &Body) -> f64 {
     let is_conversion = |expr: &Expr| {
         matches!(
             expr,

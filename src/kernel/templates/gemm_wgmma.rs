@@ -210,6 +210,10 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     // Every instruction reads all columns.
     let read = (shape.m + shape.n * (shape.m / BLOCK_ROWS)) * TILE_ROW_BYTES;
     let written = (shape.m + shape.n) * TILE_ROW_BYTES;
+    // Zeros behind the channels of a tap, or behind the last k, are not fetched.
+    let sizes = problem.contraction.sizes;
+    let steps = problem.reading.steps(shape.blocking(problem.element), sizes);
+    let fetched = written as f64 * sizes.k as f64 / (steps * k) as f64;
     Tiling {
         m: shape.m,
         n: shape.n,
@@ -221,7 +225,7 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         splits: shape.splits,
         math_clk: (2 * shape.m * shape.n * halves) as f64 / SUSTAINED,
         smem_clk: (read + written) as f64 / 128.0,
-        step_bytes: written as f64 / JOINT_COPIES,
+        step_bytes: fetched / JOINT_COPIES,
         fetch_work: row_sums::work(&problem.contraction, shape.m * k),
         epilogue_work: (shape.m * shape.n) as f64
             * (epilogue_work(&problem.contraction) + 12.0 / problem.width as f64),

@@ -81,6 +81,7 @@ RT_DEV uint64_t rt_bits_of_f64(double x) {
   memcpy(&bits, &x, 8);
   return bits;
 }
+RT_DEV float rt_byte_above_2p23(uint32_t word, int at) { return rt_f32_of_bits(0x4b000000u | (word >> 8 * at & 0xffu)); }
 RT_DEV float rt_max_or_nan(float a, float b) { return a > b || a != a ? a : b; }
 RT_DEV float rt_min_or_nan(float a, float b) { return a < b || a != a ? a : b; }
 RT_DEV float rt_f32_of_f16_bits(uint16_t bits) {

@@ -46,18 +46,18 @@ pub const SHAPES: &[Shape] = &[
     shape(128, 128, 2, 5, 64, 1),
     shape(128, 64, 2, 6, 64, 1),
     shape(256, 64, 2, 4, 64, 1),
+    shape(128, 64, 2, 3, 64, 2),
     shape(64, 256, 1, 4, 64, 1),
     shape(128, 128, 1, 3, 32, 2),
     shape(64, 128, 1, 4, 32, 2),
     shape(64, 64, 1, 6, 32, 2),
 ];
 
-/// Registers per thread of copying threads.
-const RELEASED: usize = 40;
-/// Registers per thread of multiplying ones, where three groups share what the launch has for 168 each, and
-/// where two of each of two blocks share what it has for 128.
-const CLAIMED: usize = 232;
-const CLAIMED_BY_ONE: usize = 216;
+/// Registers per thread of copying threads, and of multiplying ones, where three groups share what the
+/// launch has for 168 each, where they share what it has for 80, and where two groups have 128 each.
+const EXCHANGED: (usize, usize) = (40, 232);
+const EXCHANGED_BY_TWO: (usize, usize) = (24, 104);
+const EXCHANGED_BY_ONE: (usize, usize) = (40, 216);
 /// Warp groups, and rows that one of their instructions multiplies.
 const GROUP: usize = 128;
 pub const BLOCK_ROWS: usize = 64;
@@ -126,12 +126,11 @@ impl Shape {
     pub fn exchanged(self) -> (usize, usize) {
         /// Of a launch without exchange, where two blocks are resident.
         const FEW: usize = 64;
-        if self.consumers > 1 {
-            (RELEASED, CLAIMED)
-        } else if self.resident > 1 && self.sums() > FEW {
-            (RELEASED, CLAIMED_BY_ONE)
-        } else {
-            (0, 0)
+        match (self.consumers > 1, self.resident > 1) {
+            (true, true) => EXCHANGED_BY_TWO,
+            (true, false) => EXCHANGED,
+            (false, true) if self.sums() > FEW => EXCHANGED_BY_ONE,
+            (false, _) => (0, 0),
         }
     }
 
