@@ -731,7 +731,13 @@ fn bounded_quantisers() -> Vec<Problem> {
     let mut values: Vec<f64> = (0..1019).map(|n| f64::from(n) * 0.5 - 200.0).collect();
     values.extend([1e30, -1e30, f64::INFINITY, f64::NEG_INFINITY, f64::NAN]);
     let mut problems = Vec::new();
-    for (factor, bound) in [(0.5, None), (-0.5, None), (1.0, Some(0.0)), (0.5, Some(-9.0)), (0.5, Some(6.0))] {
+    for (factor, bound) in [
+        (0.5, None),
+        (-0.5, None),
+        (1.0, Some(0.0)),
+        (0.5, Some(-9.0)),
+        (0.5, Some(6.0)),
+    ] {
         let mut b = Build::new(99);
         let x = b.given(from_values(DType::F32, &[1024], &values));
         let kept = if bound.is_none() { b.op("relu", &[x]) } else { x };
@@ -740,7 +746,11 @@ fn bounded_quantisers() -> Vec<Problem> {
             let bound = b.scalar(DType::I8, bound);
             z = b.op("max", &[z, bound]);
         }
-        problems.push(b.done(&format!("a quantiser above {bound:?}, times {factor}"), RegionKind::Pointwise, &[z]));
+        problems.push(b.done(
+            &format!("a quantiser above {bound:?}, times {factor}"),
+            RegionKind::Pointwise,
+            &[z],
+        ));
     }
     // A tensor of floats beside that of bytes needs the `relu`.
     let mut b = Build::new(100);

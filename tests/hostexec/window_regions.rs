@@ -191,22 +191,27 @@ pub fn few_channels_to_bytes() -> Vec<Problem> {
         (DType::U8, 7.0, false),
         (DType::I8, -128.0, true),
     ];
-    kinds.map(|(stored, zero, has_relu)| {
-        let mut b = Build::new(132);
-        let image = b.given(integers(DType::F32, &[1, 3, 37, 41], 4));
-        let narrow = cast(&mut b, image, DType::F16);
-        let turned = b.with("transpose", &[narrow], ints("perm", &[0, 2, 3, 1]));
-        let filter = b.given(integers(DType::F16, &[40, 3, 3, 3], 3));
-        let bias = b.given(integers(DType::F16, &[40], 20));
-        let cells = cells([3, 3], 2, [1, 1, 1, 1], 1);
-        let mut y = b.with("conv_nhwc", &[turned, filter, bias], cells.conv(1));
-        if has_relu {
-            y = b.op("relu", &[y]);
-        }
-        let z = quantised(&mut b, y, 1.5, zero, stored);
-        b.done(&format!("few channels to {stored:?} from {zero}, {has_relu}"), RegionKind::Window, &[z])
-    })
-    .into()
+    kinds
+        .map(|(stored, zero, has_relu)| {
+            let mut b = Build::new(132);
+            let image = b.given(integers(DType::F32, &[1, 3, 37, 41], 4));
+            let narrow = cast(&mut b, image, DType::F16);
+            let turned = b.with("transpose", &[narrow], ints("perm", &[0, 2, 3, 1]));
+            let filter = b.given(integers(DType::F16, &[40, 3, 3, 3], 3));
+            let bias = b.given(integers(DType::F16, &[40], 20));
+            let cells = cells([3, 3], 2, [1, 1, 1, 1], 1);
+            let mut y = b.with("conv_nhwc", &[turned, filter, bias], cells.conv(1));
+            if has_relu {
+                y = b.op("relu", &[y]);
+            }
+            let z = quantised(&mut b, y, 1.5, zero, stored);
+            b.done(
+                &format!("few channels to {stored:?} from {zero}, {has_relu}"),
+                RegionKind::Window,
+                &[z],
+            )
+        })
+        .into()
 }
 
 /// The first convolution of a residual network, which becomes bytes.
@@ -230,7 +235,9 @@ pub fn pools_of_bytes() -> Vec<Problem> {
         problems.push(b.done(&format!("max_pool of {stored:?}"), RegionKind::Window, &[y]));
     }
     let mut b = Build::new(134);
-    let values: Vec<f64> = (0..2 * 9 * 11 * 32).map(|n| f64::from(n % 701 - 350) * 0.25).collect();
+    let values: Vec<f64> = (0..2 * 9 * 11 * 32)
+        .map(|n| f64::from(n % 701 - 350) * 0.25)
+        .collect();
     let x = b.given(from_values(DType::F16, &[2, 9, 11, 32], &values));
     let y = b.with("max_pool_nhwc", &[x], cells.pool(0));
     let z = quantised(&mut b, y, 2.0, 0.0, DType::I8);

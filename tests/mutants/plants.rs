@@ -92,9 +92,9 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     plant(
         "wgmma",
-        "barriers used before the block knows them",
-        "    rt_barrier_publish();\n  }\n  __syncthreads();",
-        "    rt_barrier_publish();\n  }",
+        "barriers and columns used before the block knows them",
+        "  }\n  __syncthreads();\n  int stage = 0;",
+        "  }\n  int stage = 0;",
     ),
     plant(
         "wgmma",
@@ -184,8 +184,32 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma",
         "what a later round reads is asked for in place of what this one does",
-        "      const int slot = round % kAhead;\n#pragma unroll",
-        "      const int slot = (round + 1) % kAhead;\n#pragma unroll",
+        "    const int slot = round % kAhead;\n#pragma unroll",
+        "    const int slot = (round + 1) % kAhead;\n#pragma unroll",
+    ),
+    plant(
+        "wgmma tiles",
+        "what the next tile reads is asked for where this one's lies",
+        "ask(next_place, round + kAhead - kRounds)",
+        "ask(place, round + kAhead - kRounds)",
+    ),
+    plant(
+        "wgmma tiles",
+        "nothing is asked for the next tile",
+        "      else if (next_tile < kTiles) ask(next_place, round + kAhead - kRounds);\n",
+        "",
+    ),
+    plant(
+        "wgmma tiles",
+        "what a tile behind the last one would read is asked for",
+        "else if (next_tile < kTiles) ask",
+        "else ask",
+    ),
+    plant(
+        "wgmma",
+        "columns of which the last ones are not there",
+        "    *reinterpret_cast<Pack*>(columns0 + n)",
+        "    if (n + 8 < kN) *reinterpret_cast<Pack*>(columns0 + n)",
     ),
     plant(
         "wgmma tiles",
@@ -202,8 +226,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma tiles",
         "the last stage of a tile is not freed",
-        "    if (lane == 0) rt_barrier_arrive(emptied + before * 8);\n#pragma unroll\n    for (int round",
-        "#pragma unroll\n    for (int round",
+        "    if (lane == 0) rt_barrier_arrive(emptied + before * 8);\n    const int next_tile",
+        "    const int next_tile",
     ),
     plant(
         "wgmma split",
@@ -743,14 +767,14 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "colours",
         "pixels multiplied before they are there",
-        "      image[word] = next[i];\n    }\n    __syncthreads();\n",
-        "      image[word] = next[i];\n    }\n",
+        "image[word] = rt_pair<T>(next[i][0], next[i][1]);\n    }\n    __syncthreads();\n",
+        "image[word] = rt_pair<T>(next[i][0], next[i][1]);\n    }\n",
     ),
     plant(
         "colours",
         "the channel of zeros takes its neighbour's place",
-        "word % kPairs * 2 + e;\n        if (channel < kChannels && ih >= 0",
-        "word % kPairs + e;\n        if (channel < kChannels && ih >= 0",
+        "word % kPairs * 2 + e;\n        next[i][e]",
+        "word % kPairs + e;\n        next[i][e]",
     ),
     plant(
         "colours",
@@ -767,14 +791,20 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "colours",
         "a column beyond the image",
-        "iw < kInputWidth",
-        "iw <= kInputWidth",
+        "uint32_t(iw) < uint32_t(kInputWidth)",
+        "uint32_t(iw) <= uint32_t(kInputWidth)",
+    ),
+    plant(
+        "colours",
+        "biases of other filters",
+        "rt_load<kWidth>(own_bias, biases + item % kVectors * kWidth);",
+        "rt_load<kWidth>(own_bias, biases + item / 32 * kWidth);",
     ),
     plant(
         "colours",
         "sums read before the warp has written them",
-        "      __syncwarp();\n      for (int item = lane;",
-        "      for (int item = lane;",
+        "      __syncwarp();\n#pragma unroll\n      for (int k = 0; k < kVectors / 2",
+        "#pragma unroll\n      for (int k = 0; k < kVectors / 2",
     ),
     plant(
         "strip",

@@ -208,12 +208,22 @@ impl Epilogue {
     }
 
     /// Makes floats of a vector of bytes at once; answers with the casts that this does, and the array.
-    fn floats_of_bytes(&self, printer: &mut Printer<'_>, load: ExprId, vector: &str) -> Vec<(ExprId, String)> {
+    fn floats_of_bytes(
+        &self,
+        printer: &mut Printer<'_>,
+        load: ExprId,
+        vector: &str,
+    ) -> Vec<(ExprId, String)> {
         let is_cast = |expr: &Expr| {
             matches!(expr, Expr::Map { op: "cast", args, dtype, .. }
                 if args[..] == [load] && matches!(dtype, DType::F32 | DType::F16 | DType::BF16))
         };
-        let casts: Vec<ExprId> = self.body.exprs().filter(|(_, expr)| is_cast(expr)).map(|(id, _)| id).collect();
+        let casts: Vec<ExprId> = self
+            .body
+            .exprs()
+            .filter(|(_, expr)| is_cast(expr))
+            .map(|(id, _)| id)
+            .collect();
         if casts.is_empty() || !matches!(self.body.dtype(load), DType::I8 | DType::U8) {
             return Vec::new();
         }
@@ -228,18 +238,15 @@ impl Epilogue {
         let (array, width) = (printer.fresh("v"), self.lane.width);
         let ty = value_type(self.body.dtype(load));
         printer.line(&format!("{ty} {array}[{width}];"));
-        printer.line(&format!("rt_load<{width}>({array}, columns{number} + n * {width});"));
+        printer.line(&format!(
+            "rt_load<{width}>({array}, columns{number} + n * {width});"
+        ));
         array
     }
 
     /// Evaluates all lanes; stores what is not stored as a vector, and names the arrays of
     /// what is.
-    fn lanes(
-        &self,
-        printer: &mut Printer<'_>,
-        outputs: &[Operand],
-        early: Early<'_>,
-    ) -> Vec<Option<String>> {
+    fn lanes(&self, printer: &mut Printer<'_>, outputs: &[Operand], early: Early<'_>) -> Vec<Option<String>> {
         let width = self.lane.width;
         let Early { asked, columns } = early;
         let columns: Vec<(ExprId, String)> = (0..)

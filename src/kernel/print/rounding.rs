@@ -23,7 +23,10 @@ impl Printer<'_> {
             None => (self.value(x), low),
         };
         let [low, high] = [low, high].map(|bound| float_literal(bound, false));
-        Some(format!("rt_rounded_{}({x}, {low}, {high})", self.body.dtype(id).name()))
+        Some(format!(
+            "rt_rounded_{}({x}, {low}, {high})",
+            self.body.dtype(id).name()
+        ))
     }
 }
 

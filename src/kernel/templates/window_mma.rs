@@ -80,8 +80,10 @@ struct Plan {
 /// Windows of a tile's row, as many as a matrix instruction has rows.
 const TILE_COLUMNS: usize = 16;
 const MOST_CHANNELS: usize = 7;
-/// Registers that a thread may keep sums and the next tile's pixels in.
-const MOST_KEPT: usize = 96;
+/// Registers that a thread may keep sums and the next tile's pixels in, so that the others suffice for the
+/// rest; code for earlier architectures needs more of them.
+const MOST_KEPT: usize = 88;
+const MOST_KEPT_BEFORE_SM_90: usize = 80;
 /// Registers of a thread that two blocks of 256 leave.
 const REGISTERS: usize = 128;
 
@@ -156,7 +158,13 @@ fn accepted(spec: &KernelSpec, arch: Arch) -> Option<Window> {
     (kind && dense && fits && matches!(window.after(spec, node, 1), Ok(Some(_)))).then_some(window)
 }
 
-fn plans(window: &Window, device: &Device) -> Vec<Plan> {
+fn plans(window: &Window, arch: Arch) -> Vec<Plan> {
+    let device = Device::of(arch);
+    let most_kept = if arch.sm >= 90 {
+        MOST_KEPT
+    } else {
+        MOST_KEPT_BEFORE_SM_90
+    };
     let widest = window.filters.next_multiple_of(16).min(64);
     let mut found = Vec::new();
     for tile_n in [widest, 32, 16] {
@@ -170,7 +178,7 @@ fn plans(window: &Window, device: &Device) -> Vec<Plan> {
                 fragments_m,
             };
             let fits = plan.smem_bytes(window) <= device.max_smem_per_block as usize;
-            if fits && plan.kept(window) <= MOST_KEPT {
+            if fits && plan.kept(window) <= most_kept {
                 found.push(plan);
             }
         }
@@ -182,8 +190,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
     let Some(window) = accepted(spec, arch) else {
         return Vec::new();
     };
-    let device = Device::of(arch);
-    plans(&window, device)
+    plans(&window, arch)
         .into_iter()
         .map(|plan| {
             let knobs = [
