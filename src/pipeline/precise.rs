@@ -14,7 +14,7 @@ use crate::precision::metric::{Outputs, relative_error};
 use crate::precision::report::{BudgetReport, LayerReport, PrecisionReport, WideReport};
 use crate::precision::search::{self, Candidate, Outcome, Score};
 use crate::precision::{
-    self, Budget, Cache, Kind, Layer, Method, Number, Plan, Quantised, Ranges, Statistics, layers,
+    self, Budget, Cache, Kind, Layer, Method, Number, Plan, Quantised, Ranges, Statistics, layers, reconsider,
 };
 use crate::reference;
 use crate::specialize::{self, Reason, Wide};
@@ -293,8 +293,6 @@ impl Decision<'_> {
         candidates: &mut [Candidate],
         observer: &dyn Observer,
     ) -> Result<(), PipelineError> {
-        /// Layers reconsidered at most, those first that lose least.
-        const MOST: usize = 16;
         let Some(arch) = self.request.arch.filter(|_| !candidates.is_empty()) else {
             return Ok(());
         };
@@ -302,30 +300,30 @@ impl Decision<'_> {
         if cheapest <= Kind::Float {
             return Ok(());
         }
-        let mut plan = plan_of(&self.request.fixed, candidates);
-        let mut best = self.total(&plan, arch)?;
-        let mut refused: Vec<(f64, usize)> = (0..candidates.len())
-            .filter(|&number| candidates[number].kinds[0] == Kind::Float)
-            .map(|number| {
-                let name = &candidates[number].name;
-                let own = self.time(name, cheapest).unwrap_or(0.0);
-                (own - self.time(name, Kind::Float).unwrap_or(0.0), number)
+        let refused: Vec<(String, f64)> = candidates
+            .iter()
+            .filter(|candidate| candidate.kinds[0] == Kind::Float)
+            .map(|candidate| {
+                let us = |kind| self.time(&candidate.name, kind).unwrap_or(0.0);
+                (candidate.name.clone(), us(cheapest) - us(Kind::Float))
             })
             .collect();
-        refused.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        refused.truncate(MOST);
-        observer.stage("reconsider layers", refused.len());
-        for (n_done, (_, number)) in refused.iter().enumerate() {
-            let candidate = &mut candidates[*number];
-            let tried = plan.with(&candidate.name, cheapest);
-            let us = self.total(&tried, arch)?;
-            if us < best {
-                (plan, best) = (tried, us);
-                candidate.kinds.insert(0, cheapest);
-                self.reasons.remove(&candidate.name);
-            }
-            observer.step(n_done + 1, refused.len());
+        let n_tried = refused.len().min(reconsider::MOST);
+        observer.stage("reconsider layers", n_tried);
+        let n_done = Cell::new(0);
+        let plan = plan_of(&self.request.fixed, candidates);
+        let found = reconsider::reconsider(plan, &refused, cheapest, &mut |plan| {
+            observer.step(n_done.replace(n_done.get() + 1), n_tried);
+            self.total(plan, arch)
+        })?;
+        for candidate in candidates
+            .iter_mut()
+            .filter(|own| found.taken_back.contains(&own.name))
+        {
+            candidate.kinds.insert(0, cheapest);
+            self.reasons.remove(&candidate.name);
         }
+        let best = found.us;
         let float_us = self.total(&self.all_in(Kind::Float), arch)?;
         if float_us <= best && self.request.fixed.kinds.is_empty() {
             let float = self.float_name();

@@ -15,6 +15,7 @@ mod method;
 pub mod metric;
 mod number;
 mod prepare;
+pub mod reconsider;
 pub mod report;
 pub mod search;
 pub mod statistics;
