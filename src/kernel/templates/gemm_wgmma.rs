@@ -73,8 +73,8 @@ struct GemmWgmmaContext {
     tile_m: usize,
     tile_n: usize,
     tile_k: usize,
-    /// Elements along `k` of one instruction.
-    depth: usize,
+    /// Instructions along `k` of a step, for each of their rows.
+    instructions: usize,
     /// Registers that copying threads keep and multiplying ones take; 0 where all have the same.
     released: usize,
     claimed: usize,
@@ -205,13 +205,14 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     const TILE_CLK: f64 = 800.0;
     const SLAB_CLK: f64 = 600.0;
     let k = Shape::k(problem.element);
+    let sizes = problem.contraction.sizes;
+    let depth_bytes = problem.reading.instructions(problem.element, sizes) * DEPTH_BYTES;
     // Elements of half the bytes are multiplied at twice the rate.
-    let halves = TILE_ROW_BYTES / 2;
+    let halves = depth_bytes / 2;
     // Every instruction reads all columns.
-    let read = (shape.m + shape.n * (shape.m / BLOCK_ROWS)) * TILE_ROW_BYTES;
+    let read = (shape.m + shape.n * (shape.m / BLOCK_ROWS)) * depth_bytes;
     let written = (shape.m + shape.n) * TILE_ROW_BYTES;
     // Zeros behind the channels of a tap, or behind the last k, are not fetched.
-    let sizes = problem.contraction.sizes;
     let steps = problem.reading.steps(shape.blocking(problem.element), sizes);
     let fetched = written as f64 * sizes.k as f64 / (steps * k) as f64;
     Tiling {
@@ -304,7 +305,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             tile_m: shape.m,
             tile_n: shape.n,
             tile_k: blocking.k,
-            depth: DEPTH_BYTES / problem.element.size_bytes(),
+            instructions: problem.reading.instructions(problem.element, sizes),
             released,
             claimed,
             operands: problem.reading.operands(problem.element),

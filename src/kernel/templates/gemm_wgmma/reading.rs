@@ -55,6 +55,17 @@ impl Reading {
         }
     }
 
+    /// Instructions along `k` of a step: of one that is alone along its channels, or along `k`, none is for
+    /// the zeros behind them.
+    pub fn instructions(&self, element: DType, sizes: Sizes) -> usize {
+        let depth = match self {
+            Reading::Plain(_) => sizes.k,
+            Reading::Images(images) => images.channels,
+        };
+        let bytes = depth.min(Shape::k(element)) * element.size_bytes();
+        bytes.div_ceil(DEPTH_BYTES)
+    }
+
     /// Input number and tensor map of both operands.
     pub fn views(&self, shape: Shape) -> [(usize, TiledView); 2] {
         match self {
