@@ -30,10 +30,10 @@ pub struct Tiling {
     pub fetch_work: f64,
     /// The same for the epilogue.
     pub epilogue_work: f64,
+    /// Clocks of a tile's epilogue in which a block waits, and other blocks of its SM do not.
+    pub epilogue_clk: f64,
     /// Clocks of barriers and loop control for one step.
     pub step_clk: f64,
-    /// Clocks for which a tile's results wait on their way to memory, whatever else the SM does.
-    pub store_clk: f64,
     /// Whether blocks stay and take several tiles, so that only their first one has to fill
     /// what is in flight.
     pub stays: bool,
@@ -105,7 +105,7 @@ fn wave_clk(tiling: &Tiling, steps: f64, blocks: usize, device: &Device) -> f64 
     let l2 = tiling.step_bytes * blocks as f64 / l2_bytes_per_clk;
     let latency = LOAD_CLK / (tiling.stages.max(2) - 1) as f64;
     let step = units.max(l2).max(latency) + tiling.step_clk;
-    steps * step + tiling.epilogue_work * resident / ISSUE_PER_CLK + tiling.store_clk
+    steps * step + tiling.epilogue_work * resident / ISSUE_PER_CLK + tiling.epilogue_clk
 }
 
 /// Numbers of blocks among which the steps over `k` of a tile may be divided, so that small

@@ -410,8 +410,8 @@ fn tiling(
             + row_sums::work(contraction, shape.m * k)
             + scale_work(shape, cuts, k),
         epilogue_work: (shape.m * shape.n) as f64 * (epilogue_work(contraction) + 12.0 / cuts.width as f64),
+        epilogue_clk: 0.0,
         step_clk: STEP_CLK,
-        store_clk: 0.0,
         stays: false,
     }
 }

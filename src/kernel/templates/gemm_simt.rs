@@ -283,8 +283,8 @@ fn tiling(
         step_bytes: ((shape.m + shape.n) * shape.k) as f64 * element_bytes,
         fetch_work: (shape.m as f64 * per_element[0] + shape.n as f64 * per_element[1]) * shape.k as f64,
         epilogue_work: (shape.m * shape.n) as f64 * (epilogue_work(contraction) + 8.0 / cuts.width as f64),
+        epilogue_clk: 0.0,
         step_clk: STEP_CLK,
-        store_clk: 0.0,
         stays: false,
     }
 }

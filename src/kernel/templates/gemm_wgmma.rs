@@ -118,6 +118,8 @@ struct Problem {
     element: DType,
     reading: Reading,
     width: usize,
+    /// Whether the epilogue reads something that differs from row to row.
+    reads_rows: bool,
 }
 
 impl Problem {
@@ -134,8 +136,16 @@ impl Problem {
         let (element, reading) =
             elements.find_map(|element| Some((element, reading(spec, &contraction, element)?)))?;
         let least = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).min()?;
+        let width = best_width(&contraction, (16 / least).clamp(4, 8));
+        let epilogue = Epilogue::new(
+            &contraction,
+            width,
+            m.next_multiple_of(256),
+            n.next_multiple_of(256),
+        );
         Some(Problem {
-            width: best_width(&contraction, (16 / least).clamp(4, 8)),
+            width,
+            reads_rows: !epilogue.row_loads(spec).is_empty(),
             contraction,
             element,
             reading,
@@ -204,6 +214,8 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     /// Clocks from a tile's last product to its first slab, and of a slab, as measured on an H200.
     const TILE_CLK: f64 = 800.0;
     const SLAB_CLK: f64 = 600.0;
+    /// Of 32 columns of a warp whose epilogue reads memory row by row: two warps of a scheduler hide little of it.
+    const ROWS_CLK: f64 = 250.0;
     let k = Shape::k(problem.element);
     let sizes = problem.contraction.sizes;
     let depth_bytes = problem.reading.instructions(problem.element, sizes) * DEPTH_BYTES;
@@ -215,6 +227,11 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     // Zeros behind the channels of a tap, or behind the last k, are not fetched.
     let steps = problem.reading.steps(shape.blocking(problem.element), sizes);
     let fetched = written as f64 * sizes.k as f64 / (steps * k) as f64;
+    let rows_clk = if problem.reads_rows {
+        (shape.rounds() * shape.slab) as f64 / 32.0 * ROWS_CLK
+    } else {
+        0.0
+    };
     Tiling {
         m: shape.m,
         n: shape.n,
@@ -230,10 +247,10 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         fetch_work: row_sums::work(&problem.contraction, shape.m * k),
         epilogue_work: (shape.m * shape.n) as f64
             * (epilogue_work(&problem.contraction) + 12.0 / problem.width as f64),
+        // Slabs go through shared memory one after the other.
+        epilogue_clk: TILE_CLK + SLAB_CLK * (shape.n / shape.slab) as f64 + rows_clk,
         // Phases of barriers are waited for while products are in flight.
         step_clk: 0.0,
-        // Slabs go through shared memory one after the other.
-        store_clk: TILE_CLK + SLAB_CLK * (shape.n / shape.slab) as f64,
         stays: true,
     }
 }
@@ -260,7 +277,13 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     let row_loads = epilogue.row_loads(spec);
     let ahead = shape.rounds_ahead(epilogue.asked_bytes(&row_loads), problem.width);
     let asked = if ahead > 0 { row_loads.as_slice() } else { &[] };
-    let column_loads = epilogue.column_loads(spec);
+    // Reading all columns before the first tile pays where several follow.
+    let n_slots = Device::of(arch).n_sms as usize * shape.resident;
+    let column_loads = if shape.splits == 1 && n_tiles > n_slots {
+        epilogue.column_loads(spec)
+    } else {
+        Vec::new()
+    };
     let (columns, smem_bytes) = columns(spec, &problem, shape, &epilogue, &column_loads, arch);
     let early = Early {
         asked,
