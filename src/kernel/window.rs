@@ -411,6 +411,12 @@ impl Axis {
         self.pad <= 0 && last < signed(self.input)
     }
 
+    /// Whether every window that reaches beyond the input holds the cell at that edge.
+    pub fn has_edges(&self) -> bool {
+        let last = signed((self.output - 1) * self.stride) - self.pad;
+        self.dilation == 1 && self.pad < signed(self.kernel) && last < signed(self.input)
+    }
+
     /// Taps from one that contributes to the next, of a transposed convolution.
     pub fn tap_step(&self) -> usize {
         self.stride / gcd(self.stride, self.dilation)

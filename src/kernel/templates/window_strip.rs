@@ -31,6 +31,8 @@ struct WindowStripContext {
     params: Vec<String>,
     index_type: &'static str,
     value_type: &'static str,
+    /// What windows are combined in.
+    accumulator: &'static str,
     threads: usize,
     width: usize,
     strip: usize,
@@ -50,6 +52,8 @@ struct WindowStripContext {
     row_dilation: usize,
     row_pad: i64,
     row_unroll: usize,
+    /// Whether cells at the edge stand for those of the padding.
+    reads_edges: bool,
     rows_overhang: bool,
     columns_overhang: bool,
     has_filter: bool,
@@ -297,8 +301,16 @@ fn context(
         Combine::Products | Combine::Max => None,
     };
     let n_products = rows.kernel * columns.kernel * plan.strip * plan.width;
+    let accumulator = accumulator(window);
+    let finished = if accumulator == value_type(window.dtype) {
+        "sum[t]"
+    } else {
+        "own"
+    };
     Ok(WindowStripContext {
         value_type: value_type(window.dtype),
+        accumulator,
+        reads_edges: window.combine == Combine::Max && window.axes.iter().all(Axis::has_edges),
         threads: plan.threads,
         width: plan.width,
         strip: plan.strip,
@@ -338,7 +350,17 @@ fn context(
             Combine::Mean { .. } => "sum[t][i] += x[i];".to_owned(),
         },
         count,
-        store: window.store(spec, node, plan.width, &at, "sum[t]", TEMPLATE.name)?,
+        store: window.store(spec, node, plan.width, &at, finished, TEMPLATE.name)?,
         ..WindowStripContext::default()
     })
+}
+
+/// Narrow integers are compared as `int`: kept narrow, each step would extend their signs again. Sums of
+/// them wrap.
+fn accumulator(window: &Window) -> &'static str {
+    let is_narrow = window.dtype.is_int() && window.dtype.size_bytes() < 4;
+    match window.combine {
+        Combine::Max if is_narrow => "int",
+        Combine::Max | Combine::Products | Combine::Mean { .. } => value_type(window.dtype),
+    }
 }
