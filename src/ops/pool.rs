@@ -229,6 +229,8 @@ fn pool(ctx: &EvalCtx<'_>, last: bool, combine: Combine) -> Result<Vec<Datum>, O
         to_vec(x)
     };
     let n_input: usize = shape.input.iter().product();
+    // What a window of nothing but padding holds: integers have no infinity.
+    let least = extreme_of(x.dtype(), false);
     let mut results = vec![0.0; shape.outer.iter().product::<usize>() * cells.len()];
     if !results.is_empty() {
         results
@@ -237,7 +239,8 @@ fn pool(ctx: &EvalCtx<'_>, last: bool, combine: Combine) -> Result<Vec<Datum>, O
             .for_each(|(number, into)| {
                 let plane = &values[number * n_input..][..n_input];
                 for ((into, cells), &count) in into.iter_mut().zip(&cells).zip(&counts) {
-                    *into = combine(plane, cells, count);
+                    let value = combine(plane, cells, count);
+                    *into = if value < least { least } else { value };
                 }
             });
     }

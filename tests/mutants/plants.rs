@@ -206,7 +206,7 @@ pub const MUTANTS: &[Mutant] = &[
         "else ask",
     ),
     plant(
-        "wgmma",
+        "wgmma tiles",
         "columns of which the last ones are not there",
         "    *reinterpret_cast<Pack*>(columns0 + n)",
         "    if (n + 8 < kN) *reinterpret_cast<Pack*>(columns0 + n)",
