@@ -211,9 +211,6 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     const SUSTAINED: f64 = 4096.0 * 0.8;
     /// Several SMs that ask for a tile at nearly the same time are answered together.
     const JOINT_COPIES: f64 = 1.5;
-    /// Clocks from a tile's last product to its first slab, and of a slab, as measured on an H200.
-    const TILE_CLK: f64 = 800.0;
-    const SLAB_CLK: f64 = 600.0;
     /// Of 32 columns of a warp whose epilogue reads memory row by row: two warps of a scheduler hide little of it.
     const ROWS_CLK: f64 = 250.0;
     let k = Shape::k(problem.element);
@@ -247,8 +244,7 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         fetch_work: row_sums::work(&problem.contraction, shape.m * k),
         epilogue_work: (shape.m * shape.n) as f64
             * (epilogue_work(&problem.contraction) + 12.0 / problem.width as f64),
-        // Slabs go through shared memory one after the other.
-        epilogue_clk: TILE_CLK + SLAB_CLK * (shape.n / shape.slab) as f64 + rows_clk,
+        epilogue_clk: rows_clk,
         // Phases of barriers are waited for while products are in flight.
         step_clk: 0.0,
         stays: true,
