@@ -1,26 +1,129 @@
-//! Damaged engines and models: readers give an error or a result, and never panic.
+//! Damaged files of every kind: readers give an error or a result, never panic, and take no more memory
+//! than they state.
 //!
 //! Every case is drawn from its number, so a failure names what repeats it. `RTRT_MUTATIONS=200000`
-//! sets the number of cases of each kind; the default keeps the test short.
+//! sets the number of cases of each kind; the default keeps the test short. `RTRT_MUTATION_SECONDS=600` goes
+//! on with new cases for so long instead. Each test prints how many it executed.
 
+#![cfg(feature = "builder")]
+#![expect(unsafe_code, reason = "allocations are counted by a global allocator")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
 use rtrt_codegen::engine;
-use rtrt_codegen::ir::DType;
+use rtrt_codegen::ir::{self, DType};
 use rtrt_codegen::onnx;
+use rtrt_codegen::ops;
 use rtrt_codegen::pipeline::{self, Settings};
+use rtrt_codegen::precision::Cache;
+use rtrt_codegen::rewrite::RuleSet;
+use rtrt_codegen::tune::Database;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-const ENGINE: &[u8] = include_bytes!("engines/v1.engine");
+const ENGINES: [&[u8]; 3] = [
+    include_bytes!("engines/v1.engine"),
+    include_bytes!("engines/v2.engine"),
+    include_bytes!("engines/v3.engine"),
+];
 const MODEL: &[u8] = include_bytes!("models/digits/model.onnx");
-/// Bytes in front of an engine's header.
+const GRAPH: &[u8] = b"graph g(x: f32[n,8], w: f16[8,4]) {
+  s = f32[]{0.02}
+  t = i32[3]{1, -2, 3}
+  a = matmul(relu(x), cast[to=f32](w))
+  b = softmax[axis=-1](mul(a, s))
+  return reshape[shape=[-1, 2, 2]](b) as \"y\", t as \"t\"
+}
+";
+const RULES: &[u8] = include_bytes!("../rules/vertical/epilogue.rules");
+const CALIBRATION: &[u8] =
+    b"TRT-8510-EntropyCalibration2\nimage: 3c010a14\nconv1: 3d4ccccd\n/layer 1/Conv: 00000000\nfc: 7f7fffff\n";
+const TIMINGS: &[u8] = include_bytes!("mutated/timings.jsonl");
+/// Bytes in front of the header of an engine of version 1 or 2, and of this version.
 const PREAMBLE: usize = 56;
+const SIGNED_PREAMBLE: usize = 152;
 
-fn n_cases() -> u64 {
-    let given = std::env::var("RTRT_MUTATIONS").ok();
-    given.and_then(|text| text.parse().ok()).unwrap_or(1500)
+/// The most that reading a file of so many bytes may hold at once: an allocation that a few bytes ask for is
+/// an attack. Headers, graphs and rules become trees, whose nodes take some hundred times the bytes of
+/// their text.
+fn allowed_bytes(len: usize) -> usize {
+    (64 << 20) + 256 * len
+}
+
+thread_local! {
+    /// Bytes that this thread holds, more than when its case began; negative where it frees what is older.
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    static MOST_HELD: Cell<isize> = const { Cell::new(0) };
+}
+
+/// The system's allocator, with books per thread.
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn book(change: isize) {
+    // A thread that ends has no books left.
+    let _ = HELD.try_with(|held| {
+        held.set(held.get() + change);
+        let _ = MOST_HELD.try_with(|most| most.set(most.get().max(held.get())));
+    });
+}
+
+// SAFETY: every call goes to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        book(layout.size().cast_signed());
+        // SAFETY: as the caller promised.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        book(layout.size().cast_signed());
+        // SAFETY: as the caller promised.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        book(-layout.size().cast_signed());
+        // SAFETY: as the caller promised.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        book(new_size.cast_signed() - layout.size().cast_signed());
+        // SAFETY: as the caller promised.
+        unsafe { System.realloc(pointer, layout, new_size) }
+    }
+}
+
+/// When the cases end.
+enum Until {
+    Count(u64),
+    Time(Instant),
+}
+
+impl Until {
+    fn of_environment() -> Self {
+        let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+        match number("RTRT_MUTATION_SECONDS") {
+            Some(seconds) => Until::Time(Instant::now() + Duration::from_secs(seconds)),
+            None => Until::Count(number("RTRT_MUTATIONS").unwrap_or(1500)),
+        }
+    }
+
+    fn is_over(&self, number: u64) -> bool {
+        match self {
+            Until::Count(count) => number >= *count,
+            Until::Time(end) => Instant::now() >= *end,
+        }
+    }
 }
 
 /// Numerical Recipes' 64-bit generator.
@@ -36,16 +139,55 @@ impl Random {
     }
 }
 
-/// Runs `case` for every number and lists those that panic.
-fn expect_no_panic(case: impl Fn(u64) + Sync) {
+/// Draws files with `draw` and gives them to `read`, from as many threads as there are cores; lists the cases
+/// in which it panics or holds more memory than allowed.
+fn expect_calm(target: &str, draw: impl Fn(&mut Random) -> Vec<u8> + Sync, read: impl Fn(u64, &[u8]) + Sync) {
+    let until = Until::of_environment();
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
-    let failed: Vec<u64> = (0..n_cases())
-        .into_par_iter()
-        .filter(|&number| panic::catch_unwind(AssertUnwindSafe(|| case(number))).is_err())
-        .collect();
+    let (next, n_executed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let failed = Mutex::new(Vec::new());
+    let work = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if until.is_over(number) {
+                return;
+            }
+            if let Some(reason) = complaint(number, &draw, &read) {
+                failed.lock().unwrap().push(format!("{number}: {reason}"));
+            }
+            n_executed.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let n_threads = std::env::var("RTRT_MUTATION_THREADS")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    std::thread::scope(|scope| {
+        for _ in 0..n_threads.unwrap_or(2) {
+            scope.spawn(work);
+        }
+    });
     panic::set_hook(hook);
-    assert!(failed.is_empty(), "these cases panic: {failed:?}");
+    println!("{target}: {} executions", n_executed.into_inner());
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{target}: {failed:#?}");
+}
+
+/// What is wrong with how one case is read.
+fn complaint(
+    number: u64,
+    draw: impl Fn(&mut Random) -> Vec<u8>,
+    read: impl Fn(u64, &[u8]),
+) -> Option<String> {
+    let bytes = draw(&mut Random(number));
+    HELD.set(0);
+    MOST_HELD.set(0);
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| read(number, &bytes)));
+    let most = MOST_HELD.get().unsigned_abs();
+    if outcome.is_err() {
+        return Some("it panics".to_owned());
+    }
+    (most > allowed_bytes(bytes.len())).then(|| format!("it holds {most} bytes"))
 }
 
 /// Flips, inserts, removes and repeats bytes.
@@ -71,6 +213,26 @@ fn damaged(bytes: &[u8], random: &mut Random) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// As [`damaged`], and now and then with words of the text exchanged, or what opens an operand a thousand times.
+fn damaged_text(text: &[u8], random: &mut Random) -> String {
+    let mut bytes = damaged(text, random);
+    match random.below(8) {
+        0 => {
+            let opening = [&b"("[..], b"[", b"{", b"- ", b"not ", b"relu("][random.below(6)];
+            let at = random.below(bytes.len());
+            bytes.splice(at..at, opening.repeat(1000));
+        }
+        1..4 => {
+            let words: Vec<&[u8]> = text.split(|&byte| !byte.is_ascii_alphanumeric()).collect();
+            let word = words[random.below(words.len())];
+            let at = random.below(bytes.len());
+            bytes.splice(at..at, word.iter().copied());
+        }
+        _ => {}
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Changes one place of a JSON tree, all places being alike.
@@ -117,57 +279,147 @@ fn change(value: &mut Value, random: &mut Random) {
     };
 }
 
+/// Where the header of an engine is.
+fn header_span(engine: &[u8]) -> std::ops::Range<usize> {
+    let start = if engine[8] < 3 { PREAMBLE } else { SIGNED_PREAMBLE };
+    let len = u64::from_le_bytes(engine[16..24].try_into().unwrap());
+    start..start + usize::try_from(len).unwrap()
+}
+
 /// An engine whose header says something else, with a digest that fits.
-fn changed_engine(random: &mut Random) -> Vec<u8> {
-    let len = usize::try_from(u64::from_le_bytes(ENGINE[16..24].try_into().unwrap())).unwrap();
-    let mut header: Value = serde_json::from_slice(&ENGINE[PREAMBLE..PREAMBLE + len]).unwrap();
+fn changed_engine(engine: &[u8], random: &mut Random) -> Vec<u8> {
+    let span = header_span(engine);
+    let mut header: Value = serde_json::from_slice(&engine[span.clone()]).unwrap();
     for _ in 0..=random.below(2) {
         change(&mut header, random);
     }
     let text = serde_json::to_vec(&header).unwrap();
-    let mut bytes = ENGINE[..16].to_vec();
+    let mut bytes = engine[..16].to_vec();
     bytes.extend((text.len() as u64).to_le_bytes());
     bytes.extend(Sha256::digest(&text));
+    bytes.extend(&engine[PREAMBLE..span.start]);
     bytes.extend(&text);
     bytes.resize(bytes.len().next_multiple_of(engine::ALIGNMENT), 0);
-    let blobs = (PREAMBLE + len).next_multiple_of(engine::ALIGNMENT);
-    bytes.extend(&ENGINE[blobs..]);
+    bytes.extend(&engine[span.end.next_multiple_of(engine::ALIGNMENT)..]);
     bytes
+}
+
+/// Engines of every format, with their weights and without.
+fn engines() -> Vec<Vec<u8>> {
+    let stripped = engine::stripped::strip(&engine::read(ENGINES[2]).unwrap());
+    let mut files = ENGINES.map(<[u8]>::to_vec).to_vec();
+    files.push(Vec::new());
+    engine::write(&stripped, files.last_mut().unwrap()).unwrap();
+    files
+}
+
+/// One of `files`.
+fn any<'a>(files: &'a [Vec<u8>], random: &mut Random) -> &'a [u8] {
+    &files[random.below(files.len())]
 }
 
 #[test]
 fn damaged_engines_are_errors() {
-    expect_no_panic(|number| {
-        let mut random = Random(number);
-        let bytes = damaged(ENGINE, &mut random);
-        if bytes != ENGINE {
-            assert!(engine::read(&bytes).is_err(), "a damaged engine was read");
+    let files = engines();
+    let draw = |random: &mut Random| loop {
+        let whole = any(&files, random);
+        let bytes = damaged(whole, random);
+        if bytes != whole {
+            return bytes;
         }
+    };
+    expect_calm("damaged engines", draw, |_, bytes| {
+        assert!(engine::read(bytes).is_err(), "a damaged engine was read");
     });
 }
 
 #[test]
 fn engines_that_lie_are_errors_or_valid() {
-    expect_no_panic(|number| {
-        let mut random = Random(number);
-        if let Ok(engine) = engine::read(&changed_engine(&mut random)) {
+    let files = engines();
+    let draw = |random: &mut Random| {
+        let whole = any(&files, random);
+        changed_engine(whole, random)
+    };
+    expect_calm("engines that lie", draw, |_, bytes| {
+        if let Ok(engine) = engine::read(bytes) {
             engine::validate::validate(&engine).expect("what is read was validated");
         }
     });
 }
 
+/// A file of its own for every case, in memory where the system has such a folder.
+struct Scratch(tempfile::TempDir);
+
+impl Scratch {
+    fn new() -> Self {
+        let memory = Path::new("/dev/shm");
+        Scratch(if memory.is_dir() {
+            tempfile::tempdir_in(memory).unwrap()
+        } else {
+            tempfile::tempdir().unwrap()
+        })
+    }
+
+    fn with<T>(&self, name: &str, content: &[u8], read: impl FnOnce(&PathBuf) -> T) -> T {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let result = read(&path);
+        std::fs::remove_file(&path).unwrap();
+        result
+    }
+}
+
 #[test]
 fn damaged_models_are_errors_or_models() {
     let settings = Settings::stored_in(DType::F32);
-    let folder = tempfile::tempdir().unwrap();
-    expect_no_panic(|number| {
-        let mut random = Random(number);
-        let path = folder.path().join(format!("{number}.onnx"));
-        std::fs::write(&path, damaged(MODEL, &mut random)).unwrap();
-        if let Ok(model) = onnx::import_file(&path) {
-            // A refusal is as good as a graph.
-            let _ = pipeline::lower(&model.graph, &settings);
+    let scratch = Scratch::new();
+    expect_calm(
+        "damaged models",
+        |random| damaged(MODEL, random),
+        |number, bytes| {
+            scratch.with(&format!("{number}.onnx"), bytes, |path| {
+                if let Ok(model) = onnx::import_file(path) {
+                    // A refusal is as good as a graph.
+                    let _ = pipeline::lower(&model.graph, &settings);
+                }
+            });
+        },
+    );
+}
+
+#[test]
+fn damaged_graphs_are_errors_or_graphs() {
+    let draw = |random: &mut Random| damaged_text(GRAPH, random).into_bytes();
+    expect_calm("damaged graphs", draw, |_, bytes| {
+        let text = std::str::from_utf8(bytes).unwrap();
+        let _ = ir::text::parse(text, &|name| ops::lookup(name).map(|def| def.name));
+    });
+}
+
+#[test]
+fn damaged_rules_are_errors_or_rules() {
+    let draw = |random: &mut Random| damaged_text(RULES, random).into_bytes();
+    expect_calm("damaged rules", draw, |_, bytes| {
+        let _ = RuleSet::from_text("damaged.rules", std::str::from_utf8(bytes).unwrap());
+    });
+}
+
+#[test]
+fn damaged_calibrations_are_errors_or_calibrations() {
+    let draw = |random: &mut Random| damaged_text(CALIBRATION, random).into_bytes();
+    expect_calm("damaged calibrations", draw, |_, bytes| {
+        if let Ok(cache) = Cache::parse(std::str::from_utf8(bytes).unwrap()) {
+            let ranges = cache.ranges();
+            assert!(ranges.values().all(|range| range.0 <= range.1));
         }
-        std::fs::remove_file(&path).unwrap();
+    });
+}
+
+#[test]
+fn damaged_timings_are_errors_or_timings() {
+    let scratch = Scratch::new();
+    let draw = |random: &mut Random| damaged_text(TIMINGS, random).into_bytes();
+    expect_calm("damaged timings", draw, |number, bytes| {
+        let _ = scratch.with(&format!("{number}.jsonl"), bytes, |path| Database::load(path));
     });
 }

@@ -333,6 +333,23 @@ mod tests {
     }
 
     #[test]
+    fn files_of_this_version_stay_readable() {
+        let engine = read(include_bytes!("../../tests/engines/v3.engine")).unwrap();
+        assert_eq!(engine.header.archs(), ["sm_80", "sm_90a"]);
+        assert_eq!(
+            engine.code_for(120, 1).map(|found| found.1),
+            Some(super::super::Code::Ptx)
+        );
+        assert!(
+            engine
+                .header
+                .programs
+                .iter()
+                .all(|program| program.tensors.is_some())
+        );
+    }
+
+    #[test]
     fn every_truncation_is_an_error() {
         let bytes = bytes_of(&example(&["sm_87"]));
         for len in 0..bytes.len() {

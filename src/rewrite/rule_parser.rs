@@ -14,9 +14,14 @@ use crate::ir::{DType, TensorType};
 
 /// The blocks of one file, in order.
 pub fn parse(file: FileId, text: &str, errors: &mut Vec<RuleError>) -> Vec<Item> {
+    let tokens = tokens(file, text, errors);
+    if let Some(error) = too_deep(&tokens) {
+        errors.push(error);
+        return Vec::new();
+    }
     let mut parser = Parser {
         text,
-        tokens: tokens(file, text, errors),
+        tokens,
         at: 0,
         defaults: Defaults::default(),
     };
@@ -32,6 +37,34 @@ pub fn parse(file: FileId, text: &str, errors: &mut Vec<RuleError>) -> Vec<Item>
         }
     }
     items
+}
+
+/// Terms and expressions are read by recursion, which a text must not be able to drive without bound.
+const MAX_NESTING: usize = 64;
+
+/// Where brackets, or signs and words before an operand, are nested too deeply.
+fn too_deep(tokens: &[(Token, Span)]) -> Option<RuleError> {
+    let (mut depth, mut run) = (0usize, 0usize);
+    let too_deep = tokens.iter().find(|(token, _)| {
+        match token {
+            Token::Sign("(" | "[" | "{") => depth += 1,
+            Token::Sign(")" | "]" | "}") => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        let is_prefix = match token {
+            Token::Sign(sign) => *sign == "-",
+            Token::Word(word) => word == "not",
+            _ => false,
+        };
+        run = if is_prefix { run + 1 } else { 0 };
+        depth + run > MAX_NESTING
+    })?;
+    Some(RuleError::new(
+        "rules::nesting",
+        too_deep.1,
+        format!("nested more than {MAX_NESTING} deep"),
+        "here",
+    ))
 }
 
 /// What the latest `ruleset` says for the rules after it.

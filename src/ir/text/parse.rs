@@ -9,7 +9,7 @@ use super::super::{
 use super::KEYWORDS;
 use super::cursor::{Parser, Resolve};
 use super::error::TextError;
-use super::lex::{Token, lex};
+use super::lex::{Spanned, Token, lex};
 use super::suggest::{distance, similar};
 
 /// The graph that `text` holds. `resolve` knows the names of ops.
@@ -17,8 +17,10 @@ use super::suggest::{distance, similar};
 /// # Errors
 /// If the text is not one graph, or uses an op or a value that is not defined.
 pub fn parse(text: &str, resolve: Resolve<'_>) -> Result<Graph, TextError> {
+    let tokens = lex(text)?;
+    check_nesting(&tokens)?;
     let mut parser = Parser {
-        tokens: lex(text)?,
+        tokens,
         at: 0,
         resolve,
     };
@@ -27,6 +29,29 @@ pub fn parse(text: &str, resolve: Resolve<'_>) -> Result<Graph, TextError> {
         Token::End => Ok(graph),
         _ => Err(parser.unexpected("the end of the text")),
     }
+}
+
+/// Ops within ops and graphs within attributes are read by recursion, which a text must not be able to drive
+/// without bound.
+const MAX_NESTING: usize = 100;
+
+fn check_nesting(tokens: &[Spanned]) -> Result<(), TextError> {
+    let mut depth = 0usize;
+    for Spanned { token, span } in tokens {
+        match token {
+            Token::Sign("(" | "[" | "{") => depth += 1,
+            Token::Sign(")" | "]" | "}") => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_NESTING {
+            return Err(TextError::Unexpected {
+                expected: format!("brackets nested at most {MAX_NESTING} deep"),
+                found: token.describe(),
+                span: span.clone(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// A graph as far as it is read.
