@@ -113,7 +113,7 @@ impl MemoryReport {
             as_f64(self.peak) * column
         );
         for tensor in &self.tensors {
-            let height = as_f64(tensor.len()) * scale;
+            let height = as_f64(tensor.n_bytes()) * scale;
             let _ = writeln!(
                 svg,
                 "<rect class=tensor x={:.2} y={:.2} width={:.2} height={height:.2}><title>{}</title></rect>",
@@ -123,7 +123,7 @@ impl MemoryReport {
                 escaped(&format!(
                     "{}, {} bytes at {}, launches {} to {}",
                     label(tensor),
-                    tensor.len(),
+                    tensor.n_bytes(),
                     tensor.offset,
                     tensor.first,
                     tensor.last

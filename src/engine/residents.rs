@@ -26,7 +26,7 @@ impl Resident {
     ///
     /// # Panics
     /// If the tensor is larger than memory, which [`check`] excludes.
-    pub fn len(&self) -> usize {
+    pub fn n_bytes(&self) -> usize {
         self.checked_len().expect("check() has seen the size")
     }
 
@@ -47,8 +47,8 @@ impl Program {
         let mut begin = vec![0; self.launches.len() + 2];
         let mut end = begin.clone();
         for tensor in tensors {
-            begin[tensor.first] += tensor.len();
-            end[tensor.last + 1] += tensor.len();
+            begin[tensor.first] += tensor.n_bytes();
+            end[tensor.last + 1] += tensor.n_bytes();
         }
         let mut live = 0;
         let steps = begin.iter().zip(&end).take(self.launches.len() + 1);
@@ -83,7 +83,7 @@ pub fn check(program: &Program) -> Result<(), String> {
     }
     let spans = |lives: fn(&Resident, usize) -> bool| -> HashSet<(usize, usize)> {
         let living = tensors.iter().filter(|tensor| lives(tensor, n_launches));
-        living.map(|tensor| (tensor.offset, tensor.len())).collect()
+        living.map(|tensor| (tensor.offset, tensor.n_bytes())).collect()
     };
     let always = spans(|tensor, end| tensor.first == 0 && tensor.last == end);
     let at_the_end = spans(|tensor, end| tensor.last == end);
@@ -117,7 +117,7 @@ fn sweep(program: &Program, tensors: &[Resident]) -> Result<usize, String> {
     let n_steps = program.launches.len() + 1;
     let mut begin: Vec<Vec<&Resident>> = vec![Vec::new(); n_steps];
     let mut end: Vec<Vec<&Resident>> = vec![Vec::new(); n_steps];
-    for tensor in tensors.iter().filter(|tensor| tensor.len() > 0) {
+    for tensor in tensors.iter().filter(|tensor| tensor.n_bytes() > 0) {
         begin[tensor.first].push(tensor);
         end[tensor.last].push(tensor);
     }
@@ -126,13 +126,13 @@ fn sweep(program: &Program, tensors: &[Resident]) -> Result<usize, String> {
     let (mut live, mut peak) = (0, 0);
     for step in 0..n_steps {
         for tensor in &begin[step] {
-            let stop = tensor.offset + tensor.len();
+            let stop = tensor.offset + tensor.n_bytes();
             let below = alive.range(..stop).next_back();
             if below.is_some_and(|(_, &end)| end > tensor.offset) {
                 return Err(format!("tensor `{}` overlaps another", tensor.tensor.name));
             }
             alive.insert(tensor.offset, stop);
-            live += tensor.len();
+            live += tensor.n_bytes();
         }
         peak = peak.max(live);
         if let Some(launch) = program.launches.get(step) {
@@ -140,7 +140,7 @@ fn sweep(program: &Program, tensors: &[Resident]) -> Result<usize, String> {
         }
         for tensor in &end[step] {
             alive.remove(&tensor.offset);
-            live -= tensor.len();
+            live -= tensor.n_bytes();
         }
     }
     Ok(peak)

@@ -3,7 +3,7 @@
 //! A stripped engine keeps the digest of its weights, and of every tensor among them a fingerprint. Filling
 //! it again needs all of these tensors, and gives what was stripped to the byte.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
@@ -94,7 +94,7 @@ pub fn check(header: &Header) -> Result<(), EngineError> {
 ///
 /// # Errors
 /// If the engine has its weights, or some of them are missing.
-pub fn refit(engine: &Engine, weights: &HashMap<String, Vec<u8>>) -> Result<Engine, EngineError> {
+pub fn refit(engine: &Engine, weights: &BTreeMap<String, Vec<u8>>) -> Result<Engine, EngineError> {
     let Some(pieces) = &engine.header.stripped else {
         return Err(EngineError::Refit("it has its weights".to_owned()));
     };
@@ -138,8 +138,8 @@ mod tests {
     use super::super::{read, write};
     use super::*;
 
-    fn known(bytes: &[u8]) -> HashMap<String, Vec<u8>> {
-        HashMap::from([(fingerprint(bytes), bytes.to_vec())])
+    fn known(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
+        BTreeMap::from([(fingerprint(bytes), bytes.to_vec())])
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The weights of an engine, from its model once more.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use rayon::prelude::*;
 
@@ -30,7 +30,7 @@ pub fn refit(
     let wanted: HashSet<&str> = pieces.iter().map(|piece| piece.sha256.as_str()).collect();
     let rules = RuleSet::load(&settings.rules)?;
     let times = Times::default();
-    let mut found = HashMap::new();
+    let mut found = BTreeMap::new();
     for core in cores {
         for &arch in archs {
             // An engine that was tuned may have another layout than the one predicted to be best.
@@ -46,7 +46,7 @@ pub fn refit(
 }
 
 /// Adds the weights of a graph that are wanted, by fingerprint.
-fn collect(fused: &FusedGraph, wanted: &HashSet<&str>, found: &mut HashMap<String, Vec<u8>>) {
+fn collect(fused: &FusedGraph, wanted: &HashSet<&str>, found: &mut BTreeMap<String, Vec<u8>>) {
     let weights: Vec<&[u8]> = fused
         .tensors
         .iter()
