@@ -26,6 +26,7 @@ pub static TEMPLATE: Template = Template {
 };
 
 #[derive(Clone, Debug, Default, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each leaves out a part of the text")]
 struct WindowStripContext {
     name: String,
     params: Vec<String>,
