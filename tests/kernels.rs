@@ -163,6 +163,7 @@ fn kernels_of_groups_and_few_rows_compile() {
         compile_some(&products::skinny_of_models(dtype), &[SM_90A], own);
         compile_best(&products::skinny_of_models(dtype)[..4], &archs(), 1, own);
     }
+    compile_some(&products::skinny_by_bytes(DType::I8), &[SM_90A], own);
 }
 
 /// Products of every kind, with an epilogue of several operands.

@@ -171,6 +171,14 @@ pub const BEDS: &[Bed] = &[
         slack: 8.0,
     },
     Bed {
+        name: "wgmma bytes",
+        template: "gemm_wgmma",
+        arch: SM_90,
+        knobs: &[("tile_n", 64, 64), ("splits", 1, 1)],
+        problem: || products::bytes(DType::F8E4M3, DType::F32).swap_remove(5),
+        slack: 1000.0,
+    },
+    Bed {
         name: "wgmma pixels",
         template: "gemm_wgmma",
         arch: SM_90,
@@ -229,7 +237,7 @@ pub const BEDS: &[Bed] = &[
         name: "gemv split",
         template: "gemv",
         arch: SM_90,
-        knobs: &[("splits", 2, 99)],
+        knobs: &[("splits", 2, 99), ("lanes", 1, 8)],
         problem: || product(DType::F32, 3, 40, 2048),
         slack: 6.0,
     },

@@ -212,6 +212,30 @@ pub const MUTANTS: &[Mutant] = &[
         "    if (n + 8 < kN) *reinterpret_cast<Pack*>(columns0 + n)",
     ),
     plant(
+        "wgmma bytes",
+        "a step's sums that keep what the last one's were",
+        ", k > 0);",
+        ", step > 0 || k > 0);",
+    ),
+    plant(
+        "wgmma bytes",
+        "a step's sums taken before they are there",
+        "          rt_wgmma_end(own);\n",
+        "          rt_wgmma_wait<1>();\n",
+    ),
+    plant(
+        "wgmma bytes",
+        "a stage that nobody frees",
+        "      if (lane == 0) rt_barrier_arrive(emptied + stage * 8);\n",
+        "",
+    ),
+    plant(
+        "wgmma bytes",
+        "all of a step's sums but the first",
+        "for (int j = 0; j < kPartN / 2",
+        "for (int j = 1; j < kPartN / 2",
+    ),
+    plant(
         "wgmma tiles",
         "a tile that nobody multiplies",
         "  int parity = 0;\n  for (int tile = blockIdx.x; tile < kTiles; tile += gridDim.x)",

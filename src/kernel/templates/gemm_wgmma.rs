@@ -75,6 +75,8 @@ struct GemmWgmmaContext {
     tile_k: usize,
     /// Instructions along `k` of a step, for each of their rows.
     instructions: usize,
+    /// Columns that an instruction sums where a step's sums are added to others as floats, else 0.
+    part_n: usize,
     /// Registers that copying threads keep and multiplying ones take; 0 where all have the same.
     released: usize,
     claimed: usize,
@@ -153,6 +155,15 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// Whether the sums of a step are added to those of others as floats: the instructions keep about 14
+    /// bits of a sum of 8-bit floats, which long sums would show.
+    fn sums_in_steps(&self) -> bool {
+        const MOST_STEPS: usize = 2;
+        self.element == DType::F8E4M3 && self.contraction.sizes.k > MOST_STEPS * Shape::k(self.element)
+    }
+}
+
 /// How the operands are copied as elements of kind `element`, if they can be.
 fn reading(spec: &KernelSpec, contraction: &Contraction, element: DType) -> Option<Reading> {
     let reading = Reading::of(spec, contraction, element)?;
@@ -213,6 +224,8 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     const JOINT_COPIES: f64 = 1.5;
     /// Of 32 columns of a warp whose epilogue reads memory row by row: two warps of a scheduler hide little of it.
     const ROWS_CLK: f64 = 250.0;
+    /// From an instruction to its sums being added, in clocks.
+    const PART_CLK: f64 = 150.0;
     let k = Shape::k(problem.element);
     let sizes = problem.contraction.sizes;
     let depth_bytes = problem.reading.instructions(problem.element, sizes) * DEPTH_BYTES;
@@ -229,6 +242,12 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     } else {
         0.0
     };
+    let (added, alone_clk) = if problem.sums_in_steps() {
+        let parts = shape.m / BLOCK_ROWS * shape.n / shape.part_n();
+        ((shape.m * shape.n) as f64, PART_CLK * parts as f64)
+    } else {
+        (0.0, 0.0)
+    };
     Tiling {
         m: shape.m,
         n: shape.n,
@@ -241,12 +260,16 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         math_clk: (2 * shape.m * shape.n * halves) as f64 / SUSTAINED,
         smem_clk: (read + written) as f64 / 128.0,
         step_bytes: fetched / JOINT_COPIES,
-        fetch_work: row_sums::work(&problem.contraction, shape.m * k),
+        fetch_work: row_sums::work(&problem.contraction, shape.m * k) + added,
         epilogue_work: (shape.m * shape.n) as f64
             * (epilogue_work(&problem.contraction) + 12.0 / problem.width as f64),
         epilogue_clk: rows_clk,
-        // Phases of barriers are waited for while products are in flight.
-        step_clk: 0.0,
+        // Phases of barriers are waited for while products are in flight, and sums while those of others are.
+        step_clk: if shape.consumers * shape.resident == 1 {
+            alone_clk
+        } else {
+            0.0
+        },
         stays: true,
     }
 }
@@ -325,6 +348,11 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             tile_n: shape.n,
             tile_k: blocking.k,
             instructions: problem.reading.instructions(problem.element, sizes),
+            part_n: if problem.sums_in_steps() {
+                shape.part_n()
+            } else {
+                0
+            },
             released,
             claimed,
             operands: problem.reading.operands(problem.element),

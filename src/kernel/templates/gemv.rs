@@ -170,8 +170,13 @@ impl Problem {
     /// Reads of a thread side by side, from none to as many as memory's rate may take.
     fn reads_ahead(&self, plan: Plan) -> Vec<usize> {
         let loaded = self.loaded(plan);
+        // Vectors of columns have a test each where the columns are no whole number of blocks.
+        let choices = match self.cut.along {
+            Along::K => &READ_AHEAD_BYTES[..],
+            Along::Row => &READ_AHEAD_BYTES[..1],
+        };
         let most: Vec<usize> = if self.plain {
-            READ_AHEAD_BYTES.map(|bytes| bytes / self.kept_bytes()).to_vec()
+            choices.iter().map(|bytes| bytes / self.kept_bytes()).collect()
         } else {
             vec![VALUES_AHEAD]
         };
@@ -186,12 +191,13 @@ impl Problem {
     fn plans(&self) -> Vec<Plan> {
         let shapes: Vec<[usize; 4]> = match self.cut.along {
             Along::K => [
-                (1, [8, 1]),
-                (2, [8, 1]),
-                (4, [8, 1]),
-                (1, [4, 2]),
-                (2, [4, 2]),
                 (4, [4, 2]),
+                (2, [4, 2]),
+                (4, [8, 1]),
+                (2, [8, 1]),
+                (1, [8, 1]),
+                (4, [1, 8]),
+                (2, [1, 8]),
                 (2, [4, 1]),
                 (4, [4, 1]),
                 (2, [2, 4]),
@@ -286,12 +292,12 @@ impl Plan {
         self.few_bytes(problem) + sums * value_bytes(problem.contraction.sum)
     }
 
-    /// Registers of a thread, estimated: what it reads ahead and has converted, its sums, addresses.
-    #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
-    fn registers(self, problem: &Problem) -> f64 {
+    /// Registers of a thread, estimated: what it reads ahead, the values of one step, its sums, addresses.
+    fn registers(self, problem: &Problem) -> usize {
+        const OTHERS: usize = 20;
         let loaded = problem.loaded(self);
         let ahead = (self.unroll * loaded * problem.kept_bytes()).div_ceil(4);
-        (40 + ahead + loaded.min(32) + problem.vector() + problem.rows() * self.own) as f64
+        OTHERS + ahead + loaded + problem.vector() + problem.rows() * self.own
     }
 
     fn tickets_bytes(self, problem: &Problem) -> usize {
@@ -354,12 +360,13 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
 /// few rows and before the folds.
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
 fn predicted_us(spec: &KernelSpec, problem: &Problem, plan: Plan, device: &Device) -> f64 {
-    /// Bytes that an SM must have under way for the full rate of memory.
+    /// Bytes that an SM must have under way for nearly the full rate of memory, and those for half of it.
     const IN_FLIGHT: f64 = 25e3;
+    const HALF_IN_FLIGHT: f64 = 6e3;
     /// Two barriers and the folds, in microseconds; the first reads are under way by then.
     const FILL_US: f64 = 0.5;
     /// Time of memory beside that of kernels that also write.
-    const READS_ALONE: f64 = 0.95;
+    const READS_ALONE: f64 = 0.87;
     /// A load that misses, in microseconds.
     const LATENCY_US: f64 = 0.45;
     /// Fences, a ticket, and reading what the others wrote, in microseconds.
@@ -374,7 +381,7 @@ fn predicted_us(spec: &KernelSpec, problem: &Problem, plan: Plan, device: &Devic
     let threads = plan.threads() as f64;
     let per_sm = (f64::from(device.max_threads_per_sm) / threads)
         .min(f64::from(device.smem_per_sm) / (plan.smem_bytes(problem) + 1024) as f64)
-        .min(65536.0 / (threads * plan.registers(problem)))
+        .min(65536.0 / (threads * plan.registers(problem) as f64))
         .floor()
         .max(1.0);
     let n_sms = f64::from(device.n_sms);
@@ -384,7 +391,9 @@ fn predicted_us(spec: &KernelSpec, problem: &Problem, plan: Plan, device: &Devic
         Along::K => 64.0,
         Along::Row => (plan.lanes * plan.own) as f64 * element,
     };
-    let full = (flight / (n_sms * IN_FLIGHT)).min(1.0) * (segment / 64.0).clamp(0.25, 1.0);
+    let flight = flight / n_sms;
+    let knee = flight / (flight + HALF_IN_FLIGHT);
+    let full = knee * (flight / IN_FLIGHT).min(1.0) * (segment / 64.0).clamp(0.25, 1.0);
     let staged = blocks * (problem.rows() * plan.depth(problem)) as f64 * 4.0;
     let l2 = (many * element + staged) / (device.l2_gb_per_s * 0.6 * 1e3);
     let memory = (READS_ALONE * device.memory_us(memory_bytes(spec))).max(l2) / full;
@@ -396,7 +405,8 @@ fn predicted_us(spec: &KernelSpec, problem: &Problem, plan: Plan, device: &Devic
     let waves = (blocks / (per_sm * n_sms)).ceil();
     let chain = waves * plan.steps(problem) as f64 * LATENCY_US;
     let finish = epilogue_work(&problem.contraction) * 2e-3 + if plan.splits > 1 { SPLIT_US } else { 0.0 };
-    NODE_US + FILL_US + memory.max(issue).max(chain) + finish
+    // Blocks that find no room at first begin with nothing under way.
+    NODE_US + FILL_US * waves.min(2.0) + memory.max(issue).max(chain) + finish
 }
 
 /// Instructions to read one element of the many columns and to have it as a value.

@@ -86,6 +86,12 @@ float in_fragment(const Instruction& instruction, int row, int half, int k) {
   return pair[k % 2];
 }
 
+// Sums of 8-bit floats keep about 14 bits between instructions, rounded towards zero; here exactly so many.
+uint32_t as_kept(uint32_t sum, Element element) {
+  constexpr uint32_t kLostBits = 24 - 14;
+  return element == Element::kE4m3 ? sum >> kLostBits << kLostBits : sum;
+}
+
 void execute(ThreadState& state, const Instruction& instruction) {
   const Wgmma& what = instruction.what;
   Sums& sums = sums_at(state, instruction.place);
@@ -105,6 +111,7 @@ void execute(ThreadState& state, const Instruction& instruction) {
       uint32_t& sum = sums.value[i / 2 * 4 + half * 2 + i % 2];
       if (!what.keep) sum = 0;
       for (int k = 0; k < depth; k++) sum = plus_term(sum, a[half][k] * b[k], what.element);
+      sum = as_kept(sum, what.element);
     }
   }
   if (--sums.n_open == 0) {

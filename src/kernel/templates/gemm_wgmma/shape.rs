@@ -84,11 +84,7 @@ impl Shape {
         if bytes == 0 {
             return 0;
         }
-        let own = match self.exchanged() {
-            (_, 0) => register_limit(self.threads(), self.resident),
-            (_, claimed) => claimed,
-        };
-        let free_bytes = own.saturating_sub(self.sums() + OTHERS) * 4;
+        let free_bytes = self.registers().saturating_sub(self.sums() + OTHERS) * 4;
         let vectors = 16 * self.slab / width / 32;
         (MOST_BYTES.min(free_bytes) / (vectors * bytes)).min(self.rounds())
     }
@@ -120,6 +116,24 @@ impl Shape {
     /// Elements that a multiplying thread sums.
     fn sums(self) -> usize {
         self.m * self.n / (self.consumers * GROUP)
+    }
+
+    /// Registers of a multiplying thread.
+    fn registers(self) -> usize {
+        match self.exchanged() {
+            (_, 0) => register_limit(self.threads(), self.resident),
+            (_, claimed) => claimed,
+        }
+    }
+
+    /// Columns of an instruction whose sums are held beside the tile's: as many as registers hold.
+    pub fn part_n(self) -> usize {
+        // What addresses and the loop take beside the sums.
+        const OTHERS: usize = 32;
+        let fits = |&part: &usize| {
+            self.n.is_multiple_of(part) && self.sums() + part / 2 + OTHERS <= self.registers()
+        };
+        [128, 192].into_iter().find(fits).unwrap_or(64)
     }
 
     /// Registers that warps exchange.
