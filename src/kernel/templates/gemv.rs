@@ -74,6 +74,8 @@ const READ_AHEAD_BYTES: [usize; 2] = [64, 128];
 const MOST_READS: usize = 8;
 /// Elements that are read ahead where they are computed from others.
 const VALUES_AHEAD: usize = 4;
+/// Sums of a lane, over the warps that fold theirs, beyond which the compiler was seen to spill.
+const MOST_SUMS_TO_FOLD: usize = 128;
 const MOST_SHARED_BYTES: usize = 96 << 10;
 const VECTOR_BYTES: usize = 16;
 
@@ -171,9 +173,9 @@ impl Problem {
     fn reads_ahead(&self, plan: Plan) -> Vec<usize> {
         let loaded = self.loaded(plan);
         // Vectors of columns have a test each where the columns are no whole number of blocks.
-        let choices = match self.cut.along {
-            Along::K => &READ_AHEAD_BYTES[..],
-            Along::Row => &READ_AHEAD_BYTES[..1],
+        let (choices, most_reads) = match self.cut.along {
+            Along::K => (&READ_AHEAD_BYTES[..], MOST_READS / 2),
+            Along::Row => (&READ_AHEAD_BYTES[..1], MOST_READS),
         };
         let most: Vec<usize> = if self.plain {
             choices.iter().map(|bytes| bytes / self.kept_bytes()).collect()
@@ -182,7 +184,7 @@ impl Problem {
         };
         let mut found: Vec<usize> = most
             .into_iter()
-            .map(|most| plan.unrolled(self, (most / loaded).clamp(1, MOST_READS)))
+            .map(|most| plan.unrolled(self, (most / loaded).clamp(1, most_reads)))
             .collect();
         found.dedup();
         found
@@ -210,6 +212,9 @@ impl Problem {
             Along::Row => [2, 4, 8, 16, 32]
                 .into_iter()
                 .flat_map(|lanes| [4, 8, 16].map(|warps_k| [lanes, self.cut.width, 1, warps_k]))
+                .filter(|&[_, own, _, warps_k]| {
+                    warps_k == 4 || self.rows() * own * warps_k <= MOST_SUMS_TO_FOLD
+                })
                 .collect(),
         };
         let splits: &[usize] = if self.contraction.sum.is_float() {
