@@ -144,10 +144,10 @@ fn guarded_attention_is_one_kernel() {
 #[test]
 fn heads_are_stored_as_the_product_behind_them_reads() {
     let fused = fused(
-        "graph g(q: f32[1,4,6,8], k: f32[1,4,6,8], v: f32[1,4,6,8], r: f32[6,16]) {
+        "graph g(q: f32[1,4,12,8], k: f32[1,4,12,8], v: f32[1,4,12,8], r: f32[12,16]) {
            s = mul(matmul(q, transpose[perm=[0,1,3,2]](k)), f32[]{0.25})
            p = transpose[perm=[0,2,1,3]](matmul(softmax[axis=3](s), v))
-           y = add(matmul(reshape[shape=[6,32]](p), f32[32,16]{0.5 ..}), r)
+           y = add(matmul(reshape[shape=[12,32]](p), f32[32,16]{0.5 ..}), r)
            return y as \"y\"
          }",
         &["attention_scaled"],
