@@ -718,14 +718,20 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "column",
         "a missing barrier between slices",
-        "scratch[(slice * N + i) * kColumns + column] = value[i];\n  __syncthreads();",
-        "scratch[(slice * N + i) * kColumns + column] = value[i];",
+        "    const int half = (left + 1) / 2;\n    __syncthreads();",
+        "    const int half = (left + 1) / 2;",
     ),
     plant(
         "column",
         "slices read before they are all replaced",
-        "    value[i] = folded;\n  }\n  __syncthreads();",
-        "    value[i] = folded;\n  }",
+        "value[i] = scratch[i * kColumns + column];\n  __syncthreads();",
+        "value[i] = scratch[i * kColumns + column];",
+    ),
+    plant(
+        "column",
+        "a slice that is folded twice",
+        "if (slice + half >= left) continue;",
+        "if (slice + half > left) continue;",
     ),
     plant(
         "shared columns",
