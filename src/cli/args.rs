@@ -73,7 +73,7 @@ pub struct CompileArgs {
     #[arg(long, visible_alias = "buildBudget", value_name = "TIME", requires = "tune", value_parser = super::build::duration)]
     pub build_budget: Option<Duration>,
     /// Variants tried per kernel when tuning.
-    #[arg(long = "maxTactics", value_name = "N", default_value_t = 8)]
+    #[arg(long = "maxTactics", value_name = "N", default_value_t = crate::tune::TRIED)]
     pub max_tactics: usize,
     /// Print each kernel with its ONNX nodes, its rules, what it saves, and the choices that lost.
     #[arg(long)]

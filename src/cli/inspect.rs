@@ -10,9 +10,11 @@ use serde::Serialize;
 use super::args::InspectArgs;
 use super::engine_report::EngineReport;
 use super::failure::Failure;
+use super::precision::Decided;
 use super::{build, model, out, precision, rank_report};
 use crate::ir::text::print_brief;
 use crate::ir::{Graph, Source};
+use crate::kernel::Arch;
 use crate::onnx::Model;
 use crate::rewrite::Region;
 use crate::{aside, engine, onnx, pipeline};
@@ -60,7 +62,7 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
         ));
     }
     if let Some(stage) = &args.graph {
-        return print_graph(&model::graph(&args.file)?, stage, args);
+        return print_graph(stage, args);
     }
     if let Some(timings) = &args.timing_cache_file {
         return rank_report::run(args, timings);
@@ -100,22 +102,27 @@ fn inspect_engine(args: &InspectArgs) -> Result<(), Failure> {
     report.print_kernels(args.explain)
 }
 
-/// The model in text form after a stage of compiling it; weights are abbreviated.
-fn print_graph(graph: &Graph, stage: &str, args: &InspectArgs) -> Result<(), Failure> {
+/// The architecture that is chosen for.
+pub fn arch(args: &InspectArgs) -> Result<Arch, Failure> {
+    Ok(build::archs(&args.arch)?[0])
+}
+
+/// The model, and how it would be built.
+pub fn decided(args: &InspectArgs) -> Result<Decided, Failure> {
     let settings = build::settings(&args.build)?;
-    let arch = build::archs(&args.arch)?[0];
-    let decided = precision::decide(
-        graph.clone(),
-        &args.build,
-        settings,
-        Some(arch),
-        &pipeline::Silent,
-    )?;
-    let (graph, settings) = (&decided.graph, decided.settings);
+    let graph = model::graph(&args.file)?;
+    let arch = arch(args)?;
+    precision::decide(graph, &args.build, settings, Some(arch), &pipeline::Silent)
+}
+
+/// The model in text form after a stage of compiling it; weights are abbreviated.
+fn print_graph(stage: &str, args: &InspectArgs) -> Result<(), Failure> {
+    let Decided { graph, settings, .. } = decided(args)?;
     if stage == "imported" {
-        return out::line(&print_brief(graph));
+        return out::line(&print_brief(&graph));
     }
-    let core = pipeline::lower(graph, &settings)?;
+    let arch = arch(args)?;
+    let core = pipeline::lower(&graph, &settings)?;
     match stage {
         "core" => out::line(&print_brief(&core)),
         "canonical" => out::line(&print_brief(&pipeline::canonical(&core, &settings)?)),

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::args::InspectArgs;
 use super::failure::Failure;
-use super::{build, model, out, precision};
+use super::precision::Decided;
+use super::{inspect, out};
 use crate::pipeline;
 use crate::tune::{Ranked, RankedVariant};
 
@@ -40,12 +41,9 @@ struct VariantReport {
 }
 
 pub fn run(args: &InspectArgs, timings: &Path) -> Result<(), Failure> {
-    let settings = build::settings(&args.build)?;
-    let arch = build::archs(&args.arch)?[0];
-    let graph = model::graph(&args.file)?;
-    let decided = precision::decide(graph, &args.build, settings, Some(arch), &pipeline::Silent)?;
-    let core = pipeline::lower(&decided.graph, &decided.settings)?;
-    let ranked = pipeline::rank(&core, arch, &decided.settings, timings)?;
+    let Decided { graph, settings, .. } = inspect::decided(args)?;
+    let core = pipeline::lower(&graph, &settings)?;
+    let ranked = pipeline::rank(&core, inspect::arch(args)?, &settings, timings)?;
     if ranked.is_empty() {
         return Err(Failure::failed(format!(
             "`{}` holds no two times of one kernel of `{}`; `compile --tune --timingCacheFile` makes them, with the \

@@ -24,6 +24,6 @@ pub use error::TuneError;
 pub use measure::{Effort, Ledger, measure};
 pub use predict::predict;
 pub use problem::{Problem, Tactic};
-pub use rank::{Ranked, RankedVariant, rank};
+pub use rank::{Ranked, RankedVariant, TRIED, rank};
 pub use recall::recall;
 pub use survey::{Finding, survey};

@@ -8,8 +8,8 @@ use super::error::TuneError;
 use super::problem::{Problem, distinct};
 use crate::kernel::{self, Arch};
 
-/// Variants that a build tries unless it is told otherwise.
-const TRIED: usize = 8;
+/// Variants of a kernel that a build tries unless it is told otherwise.
+pub const TRIED: usize = 8;
 
 /// The measured variants of one problem, by rising predicted time.
 #[derive(Clone, Debug)]

@@ -75,15 +75,21 @@ impl Epilogue {
         is_vector(&place.recombined(&self.body.vars), self.lane)
     }
 
-    /// Loads of vectors of whole words that no other row reads: what is worth asking for long before it is used.
-    pub fn row_loads(&self, spec: &KernelSpec) -> Vec<ExprId> {
+    /// Loads of whole vectors, and the printer that knows where they read.
+    fn wide_loads<'a>(&'a self, all: &'a [Operand]) -> (Printer<'a>, Vec<ExprId>) {
+        let mut printer = Printer::new(&self.body, all);
         if self.lane.width == 1 {
-            return Vec::new();
+            return (printer, Vec::new());
         }
-        let all = tensors(spec);
-        let mut printer = Printer::new(&self.body, &all);
         printer.accumulators_depend_on(&BTreeSet::from([self.lane.var]));
         let loads = printer.wide_loads(self.lane, &self.outputs);
+        (printer, loads)
+    }
+
+    /// Loads of vectors of whole words that no other row reads: what is worth asking for long before it is used.
+    pub fn row_loads(&self, spec: &KernelSpec) -> Vec<ExprId> {
+        let all = tensors(spec);
+        let (_, loads) = self.wide_loads(&all);
         let free = FreeVars::of(&self.body);
         let row = self.vars[1];
         let is_of_words = |load: ExprId| {
@@ -98,13 +104,8 @@ impl Epilogue {
 
     /// Loads of vectors that are the same for all rows, and column for column what an input holds.
     pub fn column_loads(&self, spec: &KernelSpec) -> Vec<ExprId> {
-        if self.lane.width == 1 {
-            return Vec::new();
-        }
         let all = tensors(spec);
-        let mut printer = Printer::new(&self.body, &all);
-        printer.accumulators_depend_on(&BTreeSet::from([self.lane.var]));
-        let loads = printer.wide_loads(self.lane, &self.outputs);
+        let (printer, loads) = self.wide_loads(&all);
         let first = Index::var(self.vars[2]).times(&Extent::from(self.lane.width));
         let is_of_columns = |load: &ExprId| match self.body.expr(*load) {
             Expr::Load { input, index, .. } => {

@@ -214,24 +214,23 @@ fn predicted_us(spec: &KernelSpec, window: &Window, plan: Plan, device: &Device)
     // A narrow element takes an instruction to widen; a column an address and its tests.
     let own = rows.kernel as f64 * (own_columns * (8.0 + 1.5 * width) + products) + epilogue;
     let n_threads = (plan.n_blocks(window) * plan.threads) as f64;
+    // Elements of filters that a thread turns into shared memory, one by one.
     let staged = if window.has_filter() {
-        (window.n_cells() * plan.block_chunks * plan.width) as f64 * 12.0 / plan.threads as f64
+        (window.n_cells() * plan.block_chunks * plan.width) as f64 / plan.threads as f64
     } else {
         0.0
     };
     let rate = f64::from(device.n_sms) * device.clock_ghz * 1e3 * 128.0 * 0.6;
     // An SM without a block issues nothing.
     let busy = (plan.n_blocks(window) as f64 / f64::from(device.n_sms)).min(1.0);
-    let issue = n_threads * (own + staged) / (rate * busy);
+    let issue = n_threads * (own + 12.0 * staged) / (rate * busy);
     let fill = device.fill(
         plan.n_blocks(window) as f64,
         plan.threads as f64 * (1.0 + strip * width / 8.0).min(4.0),
     );
     // What a thread waits for: the filters, then its columns, several rows of them at once.
     let waits = if window.has_filter() { 0.9 } else { 0.5 } + 0.08 * rows.kernel as f64;
-    // Filters are read one by one.
-    let filters = staged / 12.0 * 0.035;
-    let latency = waits + filters + own * 4.0 / (device.clock_ghz * 1e3) * 0.25;
+    let latency = waits + 0.035 * staged + own * 4.0 / (device.clock_ghz * 1e3) * 0.25;
     let work = (device.memory_us(operand_bytes(spec)) / fill).max(issue);
     NODE_US + latency + work / plan.occupancy(window)
 }
