@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 
 use rtrt_codegen::engine;
 use serde_json::Value;
+use tempfile::TempDir;
 
 mod tiers;
 
@@ -18,6 +19,11 @@ const QUANTIZED: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/tests/quantized/qdq_per_channel.onnx"
 );
+
+/// An empty folder, where there is an NVRTC.
+fn workplace() -> Option<TempDir> {
+    tiers::have_nvrtc().then(|| tempfile::tempdir().unwrap())
+}
 
 fn rtrt(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_rtrt-codegen"))
@@ -59,10 +65,7 @@ fn compile<'a>(model: &'a str, output: &'a str, more: &[&'a str]) -> Vec<&'a str
 
 #[test]
 fn refitting_gives_what_was_stripped_to_the_byte() {
-    if !tiers::have_nvrtc() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
+    let Some(folder) = workplace() else { return };
     let folder = folder.path();
     let settings: [(&str, &[&str]); 3] = [
         (
@@ -98,10 +101,7 @@ fn refitting_gives_what_was_stripped_to_the_byte() {
 
 #[test]
 fn only_the_own_model_refits_an_engine() {
-    if !tiers::have_nvrtc() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
+    let Some(folder) = workplace() else { return };
     let folder = folder.path();
     done(
         folder,
@@ -122,10 +122,7 @@ fn only_the_own_model_refits_an_engine() {
 
 #[test]
 fn engines_are_signed_by_the_compiler_and_checked_by_their_readers() {
-    if !tiers::have_nvrtc() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
+    let Some(folder) = workplace() else { return };
     let folder = folder.path();
     fs::write(folder.join("seed"), [1; 32]).unwrap();
     let public = ed25519_dalek::SigningKey::from_bytes(&[1; 32]).verifying_key();
@@ -145,10 +142,7 @@ fn engines_are_signed_by_the_compiler_and_checked_by_their_readers() {
 
 #[test]
 fn memory_is_told_launch_by_launch() {
-    if !tiers::have_nvrtc() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
+    let Some(folder) = workplace() else { return };
     let folder = folder.path();
     let compiled = done(folder, &compile(MODEL, "m.engine", &["sm_87"]));
     let engine = engine::load(&folder.join("m.engine")).unwrap();
@@ -177,10 +171,7 @@ fn memory_is_told_launch_by_launch() {
 
 #[test]
 fn ptx_is_of_the_newest_plain_architecture() {
-    if !tiers::have_nvrtc() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
+    let Some(folder) = workplace() else { return };
     let folder = folder.path();
     done(
         folder,

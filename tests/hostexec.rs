@@ -7,6 +7,8 @@
 
 #[path = "hostexec/attention_regions.rs"]
 mod attention_regions;
+#[path = "hostexec/byte_products.rs"]
+mod byte_products;
 #[path = "hostexec/harness.rs"]
 mod harness;
 #[path = "hostexec/placed_regions.rs"]
@@ -510,17 +512,19 @@ fn products_by_groups_of_warps_in_every_tile() {
 
 #[test]
 fn quantisers_round_and_saturate() {
-    check(products::quantisers());
+    check(byte_products::quantisers());
 }
 
 #[test]
 fn sums_of_bytes_at_the_ends_of_their_range() {
     for template in ["gemm_mma", "gemm_wgmma"] {
         for product in [DType::I32, DType::F32] {
-            check_template(&products::extreme_bytes(product), template, SM_90, 1);
+            check_template(&byte_products::extreme_bytes(product), template, SM_90, 1);
         }
-        let mut residuals = [DType::I8, DType::U8].map(products::quantised_residual).to_vec();
-        residuals.push(products::quantised_residual_relu());
+        let mut residuals = [DType::I8, DType::U8]
+            .map(byte_products::quantised_residual)
+            .to_vec();
+        residuals.push(byte_products::quantised_residual_relu());
         check_template(&residuals, template, SM_90, 3);
     }
 }
@@ -533,8 +537,13 @@ fn products_of_bytes() {
         (DType::I8, DType::F16),
     ] {
         for template in ["gemm_mma", "gemm_wgmma"] {
-            check_template(&products::bytes(stored, product), template, SM_90, 2);
-            check_template(&products::byte_convolutions(stored, product), template, SM_90, 1);
+            check_template(&byte_products::bytes(stored, product), template, SM_90, 2);
+            check_template(
+                &byte_products::byte_convolutions(stored, product),
+                template,
+                SM_90,
+                1,
+            );
         }
     }
 }
@@ -547,8 +556,8 @@ const SUMS_OF_BYTES: f64 = 1000.0;
 fn products_of_8_bit_floats() {
     let (stored, product) = (DType::F8E4M3, DType::F32);
     let all = [
-        products::bytes(stored, product),
-        products::byte_convolutions(stored, product),
+        byte_products::bytes(stored, product),
+        byte_products::byte_convolutions(stored, product),
     ]
     .concat();
     let (rounded, sums): (Vec<Problem>, Vec<Problem>) = all
@@ -565,7 +574,7 @@ fn products_of_8_bit_floats() {
 #[test]
 fn products_of_bytes_by_halves() {
     for narrow in [DType::I8, DType::U8, DType::F8E4M3] {
-        check_template(&products::mixed(narrow), "gemm_mma", SM_90, 2);
+        check_template(&byte_products::mixed(narrow), "gemm_mma", SM_90, 2);
     }
 }
 

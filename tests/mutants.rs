@@ -1,12 +1,14 @@
 //! Faults planted in generated kernels: each must be noticed when the kernel runs on the CPU.
 //!
-//! A test of the tests. `mutants/plants.rs` lists the faults as data, `mutants/beds.rs` the
+//! A test of the tests. `mutants/plants.rs` has the faults as data, `mutants/beds.rs` the
 //! kernels they are planted in.
 
 #![cfg(feature = "builder")]
 
 #[path = "mutants/beds.rs"]
 mod beds;
+#[path = "hostexec/byte_products.rs"]
+mod byte_products;
 #[path = "hostexec/harness.rs"]
 mod harness;
 #[path = "mutants/plants.rs"]
@@ -22,7 +24,7 @@ use std::thread;
 
 use beds::{BEDS, Bed};
 use harness::{Case, Outcome, Program, Sections, have_compiler};
-use plants::{MUTANTS, Mutant};
+use plants::Mutant;
 use rtrt_codegen::ir::HostTensor;
 use rtrt_codegen::kernel::{self, Variant};
 use rtrt_codegen::reference;
@@ -121,8 +123,7 @@ fn every_planted_fault_is_noticed() {
     }
     let grounds: Vec<Ground> = BEDS.iter().map(ground).collect();
     let ground_of = |name: &str| grounds.iter().find(|ground| ground.bed.name == name).unwrap();
-    let planted: Vec<(Result<Case, String>, &Ground)> = MUTANTS
-        .iter()
+    let planted: Vec<(Result<Case, String>, &Ground)> = plants::all()
         .map(|mutant| (planted(ground_of(mutant.bed), mutant), ground_of(mutant.bed)))
         .collect();
     let lost: Vec<String> = planted
@@ -187,7 +188,7 @@ fn every_template_has_faults() {
                 .any(|bed| bed.name == mutant.bed && bed.template == template.name)
         };
         assert!(
-            MUTANTS.iter().any(|mutant| has_bed(&mutant)),
+            plants::all().any(|mutant| has_bed(&mutant)),
             "`{}` has none",
             template.name
         );

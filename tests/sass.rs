@@ -7,6 +7,8 @@
 
 #[path = "hostexec/attention_regions.rs"]
 mod attention_regions;
+#[path = "hostexec/byte_products.rs"]
+mod byte_products;
 #[path = "hostexec/products.rs"]
 mod products;
 #[path = "hostexec/regions.rs"]
@@ -233,7 +235,7 @@ fn products_by_groups_of_warps_use_their_instructions() {
 
 #[test]
 fn products_of_bytes_use_tensor_cores() {
-    let large = |stored| products::byte_product(stored, DType::F32, &[2048, 512], &[512, 1536]);
+    let large = |stored| byte_products::byte_product(stored, DType::F32, &[2048, 512], &[512, 1536]);
     let claim = |kind| Claim {
         has: kind,
         lacks: &["LDL", "STL", "I2F.S8"],

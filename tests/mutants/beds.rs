@@ -4,6 +4,7 @@ use rtrt_codegen::ir::{Attr, Attrs, DType, HostTensor};
 use rtrt_codegen::kernel::Arch;
 use rtrt_codegen::rewrite::RegionKind;
 
+use crate::byte_products;
 use crate::products::{self, CONV, Conv, Epilogue, Layout};
 use crate::regions::{self, Build, Problem, int, ints};
 
@@ -175,7 +176,7 @@ pub const BEDS: &[Bed] = &[
         template: "gemm_wgmma",
         arch: SM_90,
         knobs: &[("tile_n", 64, 64), ("splits", 1, 1)],
-        problem: || products::bytes(DType::F8E4M3, DType::F32).swap_remove(5),
+        problem: || byte_products::bytes(DType::F8E4M3, DType::F32).swap_remove(5),
         slack: 1000.0,
     },
     Bed {
