@@ -3,7 +3,7 @@
 //! Two nodes may share a class only if they have the same type; a rule that merges others
 //! is wrong, and `merge` records it, so that the run stops and names the rule.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use egg::{Analysis, DidMerge, EGraph, Id};
 
@@ -42,7 +42,7 @@ impl Rank {
 pub struct Data {
     /// Types of the results: one, or one per member of a tuple. A tile expression has the
     /// type of the tensor it would store. Empty where inference failed.
-    pub types: Rc<[TensorType]>,
+    pub types: Arc<[TensorType]>,
     /// Computed from weights alone.
     pub is_const: bool,
     /// Absent in the tile sort, whose terms have no place of their own.
@@ -103,7 +103,7 @@ impl Analysis<Enode> for Meaning {
     fn merge(&mut self, own: &mut Data, other: Data) -> DidMerge {
         let before = own.clone();
         if own.types.is_empty() {
-            own.types = Rc::clone(&other.types);
+            own.types = Arc::clone(&other.types);
         } else if !other.types.is_empty() && own.types != other.types && self.mismatch.is_none() {
             self.mismatch = Some((describe(&own.types), describe(&other.types)));
         }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use rayon::prelude::*;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::contract::{Cone, Shape};
 use super::cost::{DeviceRates, as_f64, gathered, work_of};
@@ -85,8 +85,19 @@ fn reductions_by_operand(net: &Net) -> BTreeMap<usize, Vec<(usize, usize)>> {
 }
 
 /// What to do with a tensor instead of inlining its first legal expression: another
-/// expression of it, or none (`usize::MAX`).
-type Exceptions = BTreeMap<usize, usize>;
+/// expression of it, or none (`usize::MAX`). Few, by rising tensor.
+type Exceptions = Vec<(usize, usize)>;
+
+/// `exceptions` with one more, in the place of that for the same tensor.
+fn with_exception(exceptions: &Exceptions, tensor: usize, other: usize) -> Exceptions {
+    let place = exceptions.partition_point(|&(own, _)| own < tensor);
+    let is_replaced = exceptions.get(place).is_some_and(|&(own, _)| own == tensor);
+    let mut all = Vec::with_capacity(exceptions.len() + 1);
+    all.extend_from_slice(&exceptions[..place]);
+    all.push((tensor, other));
+    all.extend_from_slice(&exceptions[place + usize::from(is_replaced)..]);
+    all
+}
 
 struct Grower<'a> {
     net: &'a Net,
@@ -152,7 +163,7 @@ impl Grower<'_> {
 
     /// Cones of one expression of the root, fewest exceptions first.
     fn vary(&self, root: usize, expr: usize, n_wanted: usize, found: &mut Vec<Candidate>) {
-        let mut tried: BTreeSet<Exceptions> = BTreeSet::from([Exceptions::new()]);
+        let mut tried: FxHashSet<Exceptions> = FxHashSet::from_iter([Exceptions::new()]);
         let mut open = vec![Exceptions::new()];
         let (mut n_found, mut n_inlined) = (0, 0);
         let mut known = Known::default();
@@ -168,8 +179,7 @@ impl Grower<'_> {
                 n_inlined += grown.inlined.len();
                 for (tensor, others) in self.by_interest(&grown) {
                     for other in others {
-                        let mut next = exceptions.clone();
-                        next.insert(tensor, other);
+                        let next = with_exception(&exceptions, tensor, other);
                         if tried.insert(next.clone()) {
                             deeper.push(next);
                         }
@@ -305,11 +315,12 @@ impl Grower<'_> {
                 continue;
             }
             let legal = self.legal(root, tensor, &uses, &mut inlined, known);
-            let taken = match exceptions.get(&tensor) {
+            let exception = exceptions.iter().find(|(own, _)| *own == tensor);
+            let taken = match exception {
                 None => legal
                     .first()
                     .filter(|(expr, _)| !self.is_better_stored(tensor, *expr, &inlined)),
-                Some(wanted) => legal.iter().find(|(expr, _)| expr == wanted),
+                Some((_, wanted)) => legal.iter().find(|(expr, _)| expr == wanted),
             };
             if let Some((taken, new_shape)) = taken {
                 inlined.insert(tensor, *taken);

@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rustc_hash::FxHashMap;
+
 use super::cost::DeviceRates;
 use super::net::{Net, NetExpr, Use};
 use super::parts::JOIN;
@@ -159,21 +161,25 @@ impl Cone<'_> {
 
     /// What depends on a main loop is never computed twice: all its readers are inside.
     fn keeps_private(&self, after: &BTreeSet<usize>) -> bool {
+        let mut n_readers: FxHashMap<usize, usize> = FxHashMap::default();
+        for &expr in self.inlined.values() {
+            let mut read: Vec<usize> = self.net.exprs[expr]
+                .uses()
+                .map(|operand| operand.tensor)
+                .collect();
+            read.sort_unstable();
+            read.dedup();
+            for tensor in read {
+                *n_readers.entry(tensor).or_default() += 1;
+            }
+        }
+        let is_private = |tensor: &usize| {
+            n_readers.get(tensor).copied().unwrap_or(0) == self.net.tensors[*tensor].consumers
+        };
         after
             .iter()
             .filter(|&&tensor| tensor != self.root)
-            .all(|&tensor| {
-                let inside = self
-                    .inlined
-                    .iter()
-                    .filter(|(_, expr)| {
-                        self.net.exprs[**expr]
-                            .uses()
-                            .any(|operand| operand.tensor == tensor)
-                    })
-                    .count();
-                inside == self.net.tensors[tensor].consumers
-            })
+            .all(is_private)
     }
 
     /// One main loop, what its operands are made of, and what happens to its result.
@@ -306,7 +312,7 @@ impl Cone<'_> {
     /// Reductions over the same rows, with pointwise work around them.
     fn rows(&self, anchors: &[usize]) -> Option<Shape> {
         let (n_rows, row) = self.row_domain(anchors[0])?;
-        let mut places: BTreeMap<usize, Place> = BTreeMap::new();
+        let mut places: FxHashMap<usize, Place> = FxHashMap::default();
         for &tensor in self.inlined.keys() {
             let place = self.place(tensor, &places, n_rows, row)?;
             places.insert(tensor, place);
@@ -343,7 +349,7 @@ impl Cone<'_> {
     fn place(
         &self,
         tensor: usize,
-        places: &BTreeMap<usize, Place>,
+        places: &FxHashMap<usize, Place>,
         n_rows: usize,
         row: usize,
     ) -> Option<Place> {

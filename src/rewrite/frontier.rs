@@ -8,7 +8,6 @@
 //! whose cost so far, and about the least that what they owe must cost, is lowest.
 
 use std::collections::BTreeMap;
-use std::collections::hash_map::Entry;
 
 use rustc_hash::FxHashMap;
 
@@ -79,7 +78,7 @@ pub fn solve(candidates: &[Vec<Candidate>], outputs: &[usize], beam: usize) -> O
     let mut start: Vec<u32> = outputs.iter().map(|&tensor| index(tensor)).collect();
     start.sort_unstable();
     start.dedup();
-    search.reach(start.into(), START, (0, 0), 0.0);
+    search.reach(&start, START, (0, 0), 0.0);
     while let Some((tensor, layer)) = search.layers.pop_last() {
         search.pay(tensor as usize, layer, beam);
     }
@@ -189,6 +188,7 @@ impl Search<'_> {
             states.truncate(beam);
             self.is_exact = false;
         }
+        let mut next = Vec::new();
         for (_, state, from) in states {
             self.paid.push(Paid {
                 state: from,
@@ -197,9 +197,9 @@ impl Search<'_> {
             });
             let candidates = self.candidates;
             for (number, candidate) in candidates[tensor].iter().enumerate() {
-                let next = after(&state, candidate);
+                after(&state, candidate, &mut next);
                 let cost = self.best[from].cost + candidate.bound_us;
-                let reached = self.reach(next, from, (tensor, number), cost);
+                let reached = self.reach(&next, from, (tensor, number), cost);
                 self.ways.push(index(reached));
             }
         }
@@ -225,25 +225,30 @@ impl Search<'_> {
     }
 
     /// Notes a way to `state`, if it is the cheapest yet; gives the number of the state.
-    fn reach(&mut self, state: State, from: usize, kernel: (usize, usize), cost: f64) -> usize {
+    fn reach(&mut self, state: &[u32], from: usize, kernel: (usize, usize), cost: f64) -> usize {
         let number = match state.last() {
             None => GOAL,
-            Some(&highest) => match self.layers.entry(highest).or_default().entry(state) {
-                Entry::Occupied(known) => *known.get(),
-                Entry::Vacant(slot) => {
-                    self.best.push(Step {
-                        cost: f64::INFINITY,
-                        kernel,
-                        from,
-                    });
-                    *slot.insert(self.best.len() - 1)
-                }
-            },
+            Some(&highest) => self.number_of(state, highest),
         };
         if cost < self.best[number].cost {
             self.best[number] = Step { cost, kernel, from };
         }
         number
+    }
+
+    /// The number of a state whose highest owed tensor is `highest`. Most states that are reached are known.
+    fn number_of(&mut self, state: &[u32], highest: u32) -> usize {
+        let layer = self.layers.entry(highest).or_default();
+        if let Some(&known) = layer.get(state) {
+            return known;
+        }
+        layer.insert(state.into(), self.best.len());
+        self.best.push(Step {
+            cost: f64::INFINITY,
+            kernel: (0, 0),
+            from: START,
+        });
+        self.best.len() - 1
     }
 
     fn plan(&self) -> Option<Plan> {
@@ -318,14 +323,14 @@ impl Search<'_> {
     }
 }
 
-/// What is owed once `candidate` has paid for its outputs.
-fn after(state: &[u32], candidate: &Candidate) -> State {
+/// Makes `next` what is owed once `candidate` has paid for its outputs.
+fn after(state: &[u32], candidate: &Candidate, next: &mut Vec<u32>) {
     let pays = |owed: &u32| candidate.outputs.binary_search(&(*owed as usize)).is_ok();
-    let mut next: Vec<u32> = state.iter().copied().filter(|owed| !pays(owed)).collect();
+    next.clear();
+    next.extend(state.iter().copied().filter(|owed| !pays(owed)));
     for &need in &candidate.needs {
         if let Err(place) = next.binary_search(&index(need)) {
             next.insert(place, index(need));
         }
     }
-    next.into()
 }

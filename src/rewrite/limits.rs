@@ -91,16 +91,18 @@ pub fn kind_from_name(name: &str) -> Option<RegionKind> {
 }
 
 fn measure(net: &Net, inlined: &BTreeMap<usize, usize>, shape: &Shape) -> Measures {
-    let mut reads = BTreeSet::new();
+    let mut reads = Vec::new();
     for &expr in inlined.values() {
         for operand in net.exprs[expr].uses() {
             let tensor = &net.tensors[operand.tensor];
             let is_scalar = matches!(tensor.source, NetSource::Const(_)) && tensor.n_elements == 1;
             if !is_scalar && !inlined.contains_key(&operand.tensor) {
-                reads.insert(operand.tensor);
+                reads.push(operand.tensor);
             }
         }
     }
+    reads.sort_unstable();
+    reads.dedup();
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     Measures {
         reads: count(reads.len()),

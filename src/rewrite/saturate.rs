@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use rayon::prelude::*;
+
 use super::conditions;
 use super::ebuild::Builder;
 use super::ematch::{self, Match};
@@ -119,10 +121,11 @@ fn run_phases(
 ) -> Result<(), RewriteError> {
     let rules = directed(rules, phases);
     for _ in 0..fuel.rounds {
+        let searched = &*graph;
         let found: Vec<(usize, Vec<Match>)> = rules
-            .iter()
+            .par_iter()
             .enumerate()
-            .map(|(number, rule)| (number, admitted(graph, rule)))
+            .map(|(number, rule)| (number, admitted(searched, rule)))
             .collect();
         let mut changed = false;
         let most_made = graph.n_made() + fuel.nodes.saturating_sub(graph.n_nodes());
