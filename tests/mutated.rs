@@ -8,6 +8,9 @@
 #![cfg(feature = "builder")]
 #![expect(unsafe_code, reason = "allocations are counted by a global allocator")]
 
+#[path = "mutated/models.rs"]
+mod models;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
@@ -27,12 +30,18 @@ use rtrt_codegen::tune::Database;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::models::Whole;
+
 const ENGINES: [&[u8]; 3] = [
     include_bytes!("engines/v1.engine"),
     include_bytes!("engines/v2.engine"),
     include_bytes!("engines/v3.engine"),
 ];
-const MODEL: &[u8] = include_bytes!("models/digits/model.onnx");
+const MODELS: [&[u8]; 3] = [
+    include_bytes!("models/digits/model.onnx"),
+    include_bytes!("precision/separable.onnx"),
+    include_bytes!("precision/vit.onnx"),
+];
 const GRAPH: &[u8] = b"graph g(x: f32[n,8], w: f16[8,4]) {
   s = f32[]{0.02}
   t = i32[3]{1, -2, 3}
@@ -192,9 +201,14 @@ fn complaint(
 
 /// Flips, inserts, removes and repeats bytes.
 fn damaged(bytes: &[u8], random: &mut Random) -> Vec<u8> {
+    damaged_at(bytes, random, |random, bytes| random.below(bytes.len()))
+}
+
+/// As [`damaged`], where `place` says.
+fn damaged_at(bytes: &[u8], random: &mut Random, place: impl Fn(&mut Random, &[u8]) -> usize) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for _ in 0..=random.below(4) {
-        let at = random.below(bytes.len());
+        let at = place(random, &bytes);
         match random.below(5) {
             0 => bytes[at] = u8::try_from(random.below(256)).unwrap(),
             1 => bytes[at] ^= 1 << random.below(8),
@@ -373,18 +387,22 @@ impl Scratch {
 fn damaged_models_are_errors_or_models() {
     let settings = Settings::stored_in(DType::F32);
     let scratch = Scratch::new();
+    let models = MODELS.map(Whole::of);
+    let n_imported = AtomicU64::new(0);
     expect_calm(
         "damaged models",
-        |random| damaged(MODEL, random),
+        |random| models[random.below(models.len())].damaged(random),
         |number, bytes| {
             scratch.with(&format!("{number}.onnx"), bytes, |path| {
                 if let Ok(model) = onnx::import_file(path) {
+                    n_imported.fetch_add(1, Ordering::Relaxed);
                     // A refusal is as good as a graph.
                     let _ = pipeline::lower(&model.graph, &settings);
                 }
             });
         },
     );
+    println!("damaged models: {} imported and lowered", n_imported.into_inner());
 }
 
 #[test]
