@@ -12,7 +12,7 @@ use crate::ir::{DType, Graph, HostTensor};
 use crate::kernel::{self, Arch, KernelOptions};
 use crate::onnx::ImportError;
 use crate::ops::OpError;
-use crate::plan::{self, Assembly, Identity, Thrift};
+use crate::plan::{self, Assembly, Freedom, Identity, Thrift};
 use crate::precision::calibrate::CalibrateError;
 use crate::precision::metric::MetricError;
 use crate::reference::ReferenceError;
@@ -124,6 +124,9 @@ impl From<StagesError<PipelineError>> for PipelineError {
     }
 }
 
+/// Streams beside its own that an execution may use unless said otherwise: networks have few branches.
+pub const MAX_AUX_STREAMS: u32 = 3;
+
 /// How a model is built.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -135,6 +138,8 @@ pub struct Settings {
     pub tf32: bool,
     /// Bytes of device memory that weights, activations and scratch memory of one execution may take.
     pub max_memory: Option<usize>,
+    /// Most streams that one execution may use beside its own.
+    pub max_aux_streams: u32,
     /// ONNX nodes whose work stays in f32 where `precision` is narrower.
     pub wide: specialize::Wide,
     pub rules: RuleOptions,
@@ -148,6 +153,7 @@ impl Settings {
             precision,
             tf32: false,
             max_memory: None,
+            max_aux_streams: MAX_AUX_STREAMS,
             wide: specialize::Wide::new(),
             rules: RuleOptions::default(),
         }
@@ -407,7 +413,11 @@ fn built(
             Some(known) if thrift < Thrift::Workspace => known.clone(),
             _ => tactics(&problems(fused, settings, thrift), *arch, selection, observer)?,
         };
-        let program = plan::plan(fused, &chosen, *arch, thrift, &mut assembly);
+        let freedom = Freedom {
+            thrift,
+            max_aux_streams: settings.max_aux_streams,
+        };
+        let program = plan::plan(fused, &chosen, *arch, freedom, &mut assembly);
         assembly.add(program);
     }
     let engine = assembly.finish(Identity {

@@ -21,7 +21,7 @@ use regions::Problem;
 use rtrt_codegen::compile::Cache;
 use rtrt_codegen::cuda::{Context, DeviceMemory, Stream};
 use rtrt_codegen::engine;
-use rtrt_codegen::ir::{DType, Graph, HostTensor};
+use rtrt_codegen::ir::{Attr, Attrs, DType, Graph, HostTensor, ValueId};
 use rtrt_codegen::kernel::Arch;
 use rtrt_codegen::ops::random::drawn;
 use rtrt_codegen::ops::{Lowering, TileKind};
@@ -56,6 +56,7 @@ fn trials() -> Vec<Trial> {
         Trial::test("threads_agree", threads),
         Trial::test("executions_are_queued", enqueued),
         Trial::test("engines_copy_tiles_of_tensors", engines_with_tensor_maps),
+        Trial::test("branches_run_at_once", branches),
         Trial::test("wrong_inputs_are_refused", wrong_inputs),
         Trial::test("tuning_keeps_and_reuses_measurements", tuning),
     ];
@@ -316,6 +317,49 @@ fn profiles() -> Result<(), Failed> {
         Err(RuntimeError::InputType { wanted, .. }) if wanted.contains("f32[256,384]") => Ok(()),
         other => Err(format!("{other:?}").into()),
     }
+}
+
+/// Branches of one execution on several streams give the bits that they give one after the other. Some are
+/// joined by a sum, some by a tensor that each writes its box of.
+fn branches() -> Result<(), Failed> {
+    let mut builder = GraphBuilder::new("branches", 1);
+    let x = builder.input(&[16, 256]);
+    let ends: Vec<ValueId> = (0..4)
+        .map(|_| {
+            (0..4).fold(x, |value, _| {
+                let weight = builder.weight(&[256, 256]);
+                let product = builder.plain("matmul", &[value, weight]);
+                builder.op("softmax", &[product], Attrs::new().with("axis", Attr::Int(1)))
+            })
+        })
+        .collect();
+    let sum = builder.plain("add", &ends[..2]);
+    let parts = [sum, ends[2], ends[3]];
+    let joined = builder.op("concat", &parts, Attrs::new().with("axis", Attr::Int(1)));
+    builder.output(joined);
+    let inputs = inputs_of(&builder.graph);
+    let wanted = reference::run(&builder.graph, &inputs)?;
+    let engine = built(&builder.graph, DType::F32, &Selection::Predicted)?;
+    if engine.header.programs[0]
+        .launches
+        .iter()
+        .all(|launch| launch.stream == 0)
+    {
+        return Err("no launch is on a stream of its own".into());
+    }
+    let mut alone = engine.clone();
+    for launch in &mut alone.header.programs[0].launches {
+        launch.stream = 0;
+    }
+    let first = pipeline::execution(&alone, 0)?.run(&inputs)?;
+    check_outputs(&first, &wanted, 1e-4, "one stream")?;
+    let mut context = pipeline::execution(&engine, 0)?;
+    for number in 0..500 {
+        if context.run(&inputs)? != first {
+            return Err(format!("execution {number} differs").into());
+        }
+    }
+    Ok(())
 }
 
 /// Eight threads, each with a context of its own, give the same bits a thousand times.

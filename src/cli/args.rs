@@ -163,6 +163,10 @@ pub struct BuildArgs {
     /// as `512M`. Less memory is paid for in speed; what cannot be met is an error.
     #[arg(long, value_name = "SIZE")]
     pub max_memory: Option<String>,
+    /// Streams that one execution may use beside its own, where branches of the model are predicted to be
+    /// faster at once; 0 keeps activations smallest.
+    #[arg(long = "maxAuxStreams", alias = "max-aux-streams", value_name = "N", default_value_t = crate::pipeline::MAX_AUX_STREAMS, value_parser = clap::value_parser!(u32).range(..=7))]
+    pub max_aux_streams: u32,
     #[command(flatten)]
     pub precision: PrecisionArgs,
     #[command(flatten)]

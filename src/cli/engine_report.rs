@@ -48,6 +48,8 @@ pub struct KernelReport {
     pub profile: usize,
     pub grid: [u32; 3],
     pub block: [u32; 3],
+    /// 0 is the caller's.
+    pub stream: u32,
     /// Static and dynamic shared memory.
     pub smem_bytes: u32,
     /// Per thread.
@@ -169,8 +171,12 @@ impl EngineReport {
 fn print_launches(own: &[&KernelReport], explain: bool) -> Result<(), Failure> {
     let name = own.iter().map(|kernel| kernel.name.len()).max().unwrap_or(0);
     for (position, kernel) in own.iter().enumerate() {
+        let stream = match kernel.stream {
+            0 => String::new(),
+            other => format!(" stream {other}"),
+        };
         out::line(&format!(
-            "{position:4} {:8.2} us  {:name$}  grid {:>14} block {:>4} smem {:>6} regs {:>3}",
+            "{position:4} {:8.2} us  {:name$}  grid {:>14} block {:>4} smem {:>6} regs {:>3}{stream}",
             kernel.predicted_us,
             kernel.name,
             product(kernel.grid),
@@ -247,6 +253,7 @@ fn kernel(program: &Program, launch: &Launch) -> KernelReport {
         profile: program.profile,
         grid: launch.grid,
         block: launch.block,
+        stream: launch.stream,
         smem_bytes: kernel.static_smem_bytes + launch.smem_bytes,
         registers: kernel.registers,
         local_bytes: kernel.local_bytes,

@@ -197,6 +197,15 @@ impl Stream {
         })
     }
 
+    /// What is queued from now on waits until `event` is reached.
+    pub fn wait(&self, event: &Event) -> Result<(), CudaError> {
+        self.context.bind()?;
+        // SAFETY: both handles are live and of the same context.
+        check("cuStreamWaitEvent", unsafe {
+            sys::cuStreamWaitEvent(self.handle, event.handle, 0)
+        })
+    }
+
     /// Queues setting `len` bytes at `offset` to `byte`.
     pub fn fill(&self, memory: &DeviceMemory, offset: usize, len: usize, byte: u8) -> Result<(), CudaError> {
         span("fill", offset, len, memory.len())?;

@@ -12,6 +12,7 @@ mod pages;
 mod residents;
 pub mod signature;
 mod source;
+pub mod streams;
 pub mod stripped;
 mod v1;
 mod v2;
@@ -169,6 +170,12 @@ pub struct Launch {
     /// Dynamic shared memory.
     pub smem_bytes: u32,
     pub args: Vec<Arg>,
+    /// What it is queued on: launches of different streams may run at once. 0 is the caller's stream.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub stream: u32,
+    /// Whether what it writes are boxes of tensors, of which other launches write other boxes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub writes_boxes: bool,
     /// ONNX nodes the launch computes.
     pub nodes: Vec<String>,
     /// Rules that shaped it, as `name (file:line)`.
@@ -178,6 +185,11 @@ pub struct Launch {
     pub predicted_us: f64,
     /// Median of the tuner's measurements, where it measured.
     pub measured_us: Option<f64>,
+}
+
+/// Whether a field is left out of files: readers of before it know nothing of it.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// What fusing saved, and what else could have been launched.
@@ -484,6 +496,8 @@ pub(crate) mod tests {
                     Arg::Writes(arena(256, 16)),
                     Arg::I32(4),
                 ],
+                stream: 0,
+                writes_boxes: false,
                 nodes: vec!["Add_0".to_owned()],
                 rules: vec!["lower_map (lower.rules:3)".to_owned()],
                 explanation: Explanation {

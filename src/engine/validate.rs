@@ -6,7 +6,7 @@
 
 use super::{
     ALIGNMENT, Arg, Binding, Engine, EngineError, Launch, Memory, Place, Profile, Program, arch_number,
-    residents, stripped,
+    residents, streams, stripped,
 };
 use crate::ir::host_tensor::checked_bytes;
 
@@ -133,6 +133,9 @@ impl Checker<'_> {
     fn check_launch(&self, launch: &Launch) -> Result<(), String> {
         if launch.kernel >= self.program.kernels.len() {
             return Err(format!("kernel {} is not there", launch.kernel));
+        }
+        if launch.stream >= streams::MAX_STREAMS {
+            return Err(format!("stream {} of {}", launch.stream, streams::MAX_STREAMS));
         }
         let within = |extents: [u32; 3], most: [u32; 3]| {
             extents

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::assembly::Assembly;
-use super::lifetimes::{Lifetime, Storage, padded};
+use super::branches::Branches;
+use super::lifetimes::{Lifetime, Storage, padded, writes_boxes};
 use super::{arena, order};
 use crate::compile::arch_name;
 use crate::engine::{
@@ -31,16 +32,29 @@ pub enum Thrift {
     Workspace,
 }
 
+/// What a plan may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freedom {
+    pub thrift: Thrift,
+    /// Most streams beside the caller's; none where memory is scarce.
+    pub max_aux_streams: u32,
+}
+
 /// Orders the launches of `fused`, places its tensors, and adds what they need to `assembly`.
 /// `tactics[i]` solves region `i`.
 pub fn plan(
     fused: &FusedGraph,
     tactics: &[Tactic],
     arch: Arch,
-    thrift: Thrift,
+    freedom: Freedom,
     assembly: &mut Assembly,
 ) -> Program {
-    let storage = storage(fused, thrift);
+    let storage = storage(fused, freedom.thrift);
+    let branches = match freedom.thrift {
+        Thrift::None => Branches::choose(fused, &storage, tactics, arch, freedom.max_aux_streams),
+        Thrift::Order | Thrift::Workspace => Branches::none(storage.steps.len()),
+    };
+    let storage = storage.at_once(branches.windows);
     let lifetimes = storage.lifetimes(fused);
     let spans: Vec<Lifetime> = lifetimes.iter().map(|(_, own)| *own).collect();
     let packing = arena::pack(&spans, ALIGNMENT);
@@ -61,7 +75,8 @@ pub fn plan(
     let launches = storage
         .steps
         .iter()
-        .map(|&region| planner.launch(region, &tactics[region], number[&region]))
+        .zip(branches.streams)
+        .map(|(&region, stream)| planner.launch(region, &tactics[region], number[&region], stream))
         .collect();
     let profile = planner.assembly.profile(Profile {
         inputs: bindings(fused, &fused.inputs),
@@ -180,7 +195,7 @@ impl Planner<'_> {
         }
     }
 
-    fn launch(&mut self, number: usize, tactic: &Tactic, kernel: usize) -> Launch {
+    fn launch(&mut self, number: usize, tactic: &Tactic, kernel: usize, stream: u32) -> Launch {
         let region = &self.fused.regions[number];
         let source = &tactic.source;
         let workspace = self.workspace(source.workspace_bytes);
@@ -203,6 +218,8 @@ impl Planner<'_> {
             block: source.launch.block,
             smem_bytes: source.launch.smem_bytes,
             args,
+            stream,
+            writes_boxes: writes_boxes(region),
             nodes: onnx_nodes(region),
             rules: region
                 .rules

@@ -24,6 +24,8 @@ pub struct Storage {
     pub steps: Vec<usize>,
     /// For each tensor the one whose memory it is; most are their own.
     owner: Vec<TensorId>,
+    /// For each step the first and the last one that may execute at the same time.
+    windows: Vec<(usize, usize)>,
 }
 
 impl Storage {
@@ -43,12 +45,55 @@ impl Storage {
                 steps.push(number);
             }
         }
-        Storage { steps, owner }
+        Storage {
+            windows: (0..steps.len()).map(|step| (step, step)).collect(),
+            steps,
+            owner,
+        }
+    }
+
+    /// The same launches, of which some may execute at once.
+    pub fn at_once(self, windows: Vec<(usize, usize)>) -> Self {
+        Storage { windows, ..self }
+    }
+
+    /// For each step the earlier ones that it needs: those that write what it touches, and those that touch
+    /// what it writes. Boxes of one tensor are written in any order.
+    pub fn needs(&self, fused: &FusedGraph) -> Vec<Vec<usize>> {
+        let mut writers: Vec<Vec<(usize, bool)>> = vec![Vec::new(); fused.tensors.len()];
+        let mut readers: Vec<Vec<usize>> = vec![Vec::new(); fused.tensors.len()];
+        let needs = self.steps.iter().enumerate().map(|(step, &region)| {
+            let region = &fused.regions[region];
+            let mut needs = Vec::new();
+            for id in &region.inputs {
+                let owner = self.owner(*id).0 as usize;
+                needs.extend(writers[owner].iter().map(|(writer, _)| *writer));
+                readers[owner].push(step);
+            }
+            let is_box = writes_boxes(region);
+            for id in &region.outputs {
+                let owner = self.owner(*id).0 as usize;
+                let others = writers[owner]
+                    .iter()
+                    .filter(|(_, other_is_box)| !(is_box && *other_is_box));
+                needs.extend(others.map(|(writer, _)| *writer));
+                needs.extend(readers[owner].iter().filter(|reader| **reader != step));
+                writers[owner].push((step, is_box));
+            }
+            needs.sort_unstable();
+            needs.dedup();
+            needs
+        });
+        needs.collect()
     }
 
     /// The same launches in another order, which must keep that of launches on the same memory.
     pub fn in_order(self, steps: Vec<usize>) -> Self {
-        Storage { steps, ..self }
+        Storage {
+            windows: (0..steps.len()).map(|step| (step, step)).collect(),
+            steps,
+            ..self
+        }
     }
 
     pub fn owner(&self, id: TensorId) -> TensorId {
@@ -62,7 +107,8 @@ impl Storage {
         let mut spans: Vec<Option<(usize, usize)>> = vec![None; fused.tensors.len()];
         let mut touch = |id: TensorId, step: usize| {
             let span = &mut spans[self.owner(id).0 as usize];
-            *span = Some(span.map_or((step, step), |(first, last)| (first.min(step), last.max(step))));
+            let (begin, end) = self.windows.get(step).copied().unwrap_or((step, step));
+            *span = Some(span.map_or((begin, end), |(first, last)| (first.min(begin), last.max(end))));
         };
         let end = self.steps.len();
         for (step, &region) in self.steps.iter().enumerate() {
@@ -92,6 +138,11 @@ impl Storage {
     }
 }
 
+/// Whether all that a region writes are boxes of tensors.
+pub fn writes_boxes(region: &Region) -> bool {
+    (0..region.outputs.len()).all(|output| region.placements.contains_key(&output))
+}
+
 /// Operand and result of a region that moves nothing.
 fn relabelled(fused: &FusedGraph, region: &Region) -> Option<(TensorId, TensorId)> {
     let (&[input], &[output]) = (region.inputs.as_slice(), region.outputs.as_slice()) else {
@@ -112,7 +163,9 @@ pub fn padded(bytes: usize) -> usize {
 mod tests {
     use super::*;
     use crate::ir::HostTensor;
+    use crate::ops::samples::Draw;
     use crate::plan::arena;
+    use crate::plan::branches::windows;
     use crate::plan::order::least_memory;
     use crate::reference;
     use crate::rewrite::{DeviceRates, RuleSet, fuse};
@@ -152,14 +205,19 @@ mod tests {
         }
     }
 
-    /// The outputs of a program whose tensors lie where they are planned to.
-    fn run_in_arena(fused: &FusedGraph, storage: &Storage, inputs: &[HostTensor]) -> Vec<HostTensor> {
+    /// The outputs of a program whose tensors lie where they are planned to, executed in `order`.
+    fn run_in_arena(
+        fused: &FusedGraph,
+        storage: &Storage,
+        order: &[usize],
+        inputs: &[HostTensor],
+    ) -> Vec<HostTensor> {
         let mut arena = Arena::of(fused, storage);
         for ((_, id), data) in fused.inputs.iter().zip(inputs) {
             arena.write(storage, *id, data);
         }
-        for &number in &storage.steps {
-            let region = &fused.regions[number];
+        for &step in order {
+            let region = &fused.regions[storage.steps[step]];
             let reads = region.inputs.iter();
             let operands: Vec<HostTensor> = reads.map(|&id| arena.read(fused, storage, id)).collect();
             let results = reference::run(&region.body, &operands).unwrap();
@@ -182,14 +240,36 @@ mod tests {
         let wanted = reference::run(&builder.graph, &inputs).unwrap();
         let given = Storage::of(&fused);
         let other = Storage::of(&fused).in_order(least_memory(&fused, &given));
-        for storage in [given, other] {
-            for (found, wanted) in run_in_arena(&fused, &storage, &inputs).iter().zip(&wanted) {
+        let in_turn: Vec<usize> = (0..given.steps.len()).collect();
+        let (at_once, drawn) = drawn_branches(&fused, Storage::of(&fused), &mut Draw::new(7));
+        for (storage, order) in [(given, &in_turn), (other, &in_turn), (at_once, &drawn)] {
+            for (found, wanted) in run_in_arena(&fused, &storage, order, &inputs).iter().zip(&wanted) {
                 let pairs = found.as_slice::<f32>().iter().zip(wanted.as_slice::<f32>());
                 for (a, b) in pairs {
                     assert!((a - b).abs() <= 1e-4 * (1.0 + b.abs()), "{case}: {a} is not {b}");
                 }
             }
         }
+    }
+
+    /// Launches on streams drawn for them, and an order in which these may pass each other.
+    fn drawn_branches(fused: &FusedGraph, storage: Storage, draw: &mut Draw) -> (Storage, Vec<usize>) {
+        let n_steps = storage.steps.len();
+        let streams: Vec<u32> = (0..n_steps).map(|_| u32::from(draw.below(2) == 0)).collect();
+        let needs = storage.needs(fused);
+        let slices: Vec<&[usize]> = needs.iter().map(Vec::as_slice).collect();
+        let windows = windows(&slices, &streams);
+        let mut order = Vec::new();
+        while order.len() < n_steps {
+            let may_run = |&step: &usize| {
+                let before = (0..step).filter(|&other| streams[other] == streams[step]);
+                let mut needs = needs[step].iter().copied().chain(before);
+                !order.contains(&step) && needs.all(|need| order.contains(&need))
+            };
+            let open: Vec<usize> = (0..n_steps).filter(may_run).collect();
+            order.push(open[draw.below(open.len())]);
+        }
+        (storage.at_once(windows), order)
     }
 
     #[test]

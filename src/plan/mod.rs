@@ -4,13 +4,15 @@
 //! [`plan`] makes the program of one architecture; [`Assembly`] collects programs, weights and
 //! blobs into one [`Engine`](crate::engine::Engine). Weights and cubins that several programs
 //! use are stored once. The order is that of the regions; [`arena`] packs the lifetimes that
-//! [`lifetimes`] finds.
+//! [`lifetimes`] finds. Branches that need nothing of each other go to streams of their own where
+//! that is predicted to pay.
 
 pub mod arena;
 mod assembly;
+mod branches;
 mod launches;
 pub mod lifetimes;
 pub mod order;
 
 pub use assembly::{Assembly, Identity};
-pub use launches::{Thrift, plan};
+pub use launches::{Freedom, Thrift, plan};

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::device_engine::{DeviceEngine, LoadedProgram};
+use super::branches::Branches;
+use super::device_engine::DeviceEngine;
 use super::error::RuntimeError;
 use crate::cuda::{
     Begin, CudaError, DeviceMemory, Event, GraphExec, KernelArg, LaunchGeometry, PinnedMemory, PixelCorners,
@@ -60,7 +61,8 @@ impl ExecutionContext {
                 arena: &arena,
                 workspace: &workspace,
             };
-            let graph = GraphExec::record(&recorder, |stream| memories.launch_all(stream))?;
+            let branches = Branches::of(context, &engine.programs[profile].program.launches)?;
+            let graph = GraphExec::record(&recorder, |stream| memories.launch_branches(stream, &branches))?;
             graph.upload(&stream)?;
             Ok(graph)
         });
@@ -283,7 +285,7 @@ impl ExecutionContext {
         let launch = &self.program().launches[launch];
         let memories = self.memories();
         let graph = GraphExec::record(&self.stream, |stream| {
-            (0..n).try_for_each(|_| memories.launch(stream, launch))
+            (0..n).try_for_each(|_| memories.launch(stream, launch, memories.begin()))
         })?;
         graph.launch(&self.stream)?;
         let (start, end) = (
@@ -317,12 +319,33 @@ impl<'a> Memories<'a> {
         }
     }
 
+    /// All launches one after the other.
     fn launch_all(&self, stream: &Stream) -> Result<(), CudaError> {
         let mut launches = self.engine.program(self.profile).launches.iter();
-        launches.try_for_each(|launch| self.launch(stream, launch))
+        launches.try_for_each(|launch| self.launch(stream, launch, self.begin()))
     }
 
-    fn launch(&self, stream: &Stream, launch: &Launch) -> Result<(), CudaError> {
+    /// Every launch on its own stream; all of them begin and end with `stream`.
+    fn launch_branches(&self, stream: &Stream, branches: &Branches) -> Result<(), CudaError> {
+        branches.part(stream)?;
+        for (number, launch) in self.engine.program(self.profile).launches.iter().enumerate() {
+            let begin = branches.begin(number, stream)?.unwrap_or_else(|| self.begin());
+            self.launch(branches.stream(number, stream), launch, begin)?;
+            branches.end(number, stream)?;
+        }
+        branches.meet(stream)
+    }
+
+    /// When a launch may begin that needs nothing of other streams.
+    fn begin(&self) -> Begin {
+        if self.engine.program(self.profile).kernels_wait {
+            Begin::WhenAllowed
+        } else {
+            Begin::AfterPredecessors
+        }
+    }
+
+    fn launch(&self, stream: &Stream, launch: &Launch, begin: Begin) -> Result<(), CudaError> {
         let args: Vec<KernelArg> = launch
             .args
             .iter()
@@ -339,12 +362,7 @@ impl<'a> Memories<'a> {
             block: launch.block,
             smem_bytes: launch.smem_bytes,
         };
-        let LoadedProgram { program, functions } = &self.engine.programs[self.profile];
-        let begin = if program.kernels_wait {
-            Begin::WhenAllowed
-        } else {
-            Begin::AfterPredecessors
-        };
+        let functions = &self.engine.programs[self.profile].functions;
         functions[launch.kernel].launch(stream, &geometry, begin, &args)
     }
 

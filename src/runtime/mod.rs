@@ -5,6 +5,7 @@
 //! graph of all launches; everything is allocated when it is made, nothing per run. The engine
 //! was validated when it was read, so addresses here are sums of proven offsets.
 
+mod branches;
 mod context;
 mod device_engine;
 mod error;
