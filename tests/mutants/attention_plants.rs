@@ -95,12 +95,6 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     plant(
         "attention stream",
-        "keys freed while they are multiplied",
-        "      rt_wgmma_wait<1>();\n      rt_wgmma_take(score);\n      free_keys();\n",
-        "      free_keys();\n      rt_wgmma_wait<1>();\n      rt_wgmma_take(score);\n",
-    ),
-    plant(
-        "attention stream",
         "values freed while they are multiplied",
         "      rt_wgmma_end(out);\n      rt_wgmma_take(weight);\n      free_values();\n",
         "      free_values();\n      rt_wgmma_end(out);\n      rt_wgmma_take(weight);\n",
@@ -166,7 +160,7 @@ pub const MUTANTS: &[Mutant] = &[
         "row_sum[r] = row_sum[r] + sum;",
     ),
     plant(
-        "attention stream",
+        "attention stream stays",
         "tails of keys that count",
         "if (first_key + kTileKeys > kKeys) {",
         "if (first_key > kKeys) {",
