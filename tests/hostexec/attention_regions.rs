@@ -178,7 +178,7 @@ pub fn streamed() -> Vec<Problem> {
 /// More tiles of rows than blocks of one group, and of several, at a time.
 pub fn of_many_tiles() -> Vec<Problem> {
     vec![
-        plain(DType::F16, [27, 15, 5, 40, 70, 64, 64], None, 0.0),
+        plain(DType::F16, [27, 15, 5, 40, 60, 64, 64], None, 0.0),
         plain(DType::F16, [67, 2, 2, 100, 100, 64, 64], Some(0), 0.0),
     ]
 }

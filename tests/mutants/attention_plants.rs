@@ -156,8 +156,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "attention stream",
         "a missing rescale of the sum",
-        "row_sum[r] = row_sum[r] * rescale[r] + sum;",
-        "row_sum[r] = row_sum[r] + sum;",
+        "float sum = row_sum[r] * rescale[r];",
+        "float sum = row_sum[r];",
     ),
     plant(
         "attention stream stays",

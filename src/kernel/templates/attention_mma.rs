@@ -204,7 +204,12 @@ fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &D
     let cycles = 1800.0
         + 12.0 * value_depth * warps / resident.max(1.0) / 4.0
         + waves.ceil() * steps * chain.max(busy);
-    NODE_US + (cycles / (device.clock_ghz * 1e3)).max(device.memory_us(operand_bytes(spec)))
+    // Blocks that begin together read together and multiply together: half of the shorter is exposed.
+    let (own_us, read_us) = (
+        cycles / (device.clock_ghz * 1e3),
+        device.memory_us(operand_bytes(spec)),
+    );
+    NODE_US + own_us.max(read_us) + 0.5 * own_us.min(read_us)
 }
 
 fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, KernelError> {

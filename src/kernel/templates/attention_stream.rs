@@ -168,11 +168,11 @@ impl Plan {
 
     /// Registers of threads that copy, and of those that multiply.
     fn exchanged(self) -> (usize, usize) {
+        const RELEASED: usize = 24;
         const MOST: usize = 240;
-        let released = if self.groups * self.resident < 3 { 24 } else { 32 };
         let own = register_limit(self.threads(), self.resident) / 8 * 8;
-        let rest = own * (self.groups + 1) - released;
-        (released, (rest / self.groups / 8 * 8).min(MOST))
+        let rest = own * (self.groups + 1) - RELEASED;
+        (RELEASED, (rest / self.groups / 8 * 8).min(MOST))
     }
 
     /// Registers of a thread for scores, weights and results.
