@@ -288,6 +288,27 @@ fn attention_by_groups_of_warps() {
 }
 
 #[test]
+fn attention_of_copied_tiles() {
+    check_template(
+        &attention_regions::streamed(),
+        "attention_stream",
+        SM_90,
+        usize::MAX,
+    );
+}
+
+/// Blocks that take several tiles go on in the phases that the one before has left.
+#[test]
+fn attention_of_blocks_that_stay() {
+    check_picked(&attention_regions::of_many_tiles(), SM_90, SUMS, |variants| {
+        let stays = |rank: &usize| variants[*rank].knobs.get("stays") == Some(&1);
+        let found: Vec<usize> = (0..variants.len()).filter(stays).collect();
+        assert!(!found.is_empty(), "no block stays");
+        found
+    });
+}
+
+#[test]
 fn attention_outside_tensor_cores() {
     check_template(&attention_regions::wide(), "attention_simt", SM_90, 4);
     check_template(&attention_regions::half_of_one_kind(), "attention_simt", SM_90, 1);
@@ -661,6 +682,12 @@ fn windows_and_attention_in_boxes() {
     check_template(
         &in_boxes(attention_regions::of_groups()),
         "attention_wgmma",
+        SM_90,
+        1,
+    );
+    check_template(
+        &in_boxes(attention_regions::of_groups()),
+        "attention_stream",
         SM_90,
         1,
     );

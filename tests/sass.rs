@@ -315,6 +315,22 @@ fn attention_by_groups_of_warps_uses_their_instructions() {
     }
 }
 
+#[test]
+fn attention_of_copied_tiles_overlaps_its_products() {
+    for problem in [
+        &attention_regions::of_models()[0],
+        &attention_regions::of_models()[2],
+    ] {
+        check(problem, "attention_stream", usize::MAX, |arch| {
+            let claim = Claim {
+                has: &["HGMMA.64x", "UTMALDG.4D", "SYNCS", "MUFU.EX2", "USETMAXREG"],
+                lacks: &["LDL", "STL", "HMMA.16816", "LDGSTS"],
+            };
+            arch.specific.then_some(claim)
+        });
+    }
+}
+
 const VECTORS: Claim = Claim {
     has: &["LDG.E*.128", "STG.E*.128"],
     lacks: NO_SPILLS,

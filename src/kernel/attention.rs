@@ -8,13 +8,14 @@ use serde::Serialize;
 use super::error::KernelError;
 use super::source::Arch;
 use super::spec::KernelSpec;
-use crate::ir::{DType, Node};
+use crate::ir::tiled_view::TILE_ROW_BYTES;
+use crate::ir::{DType, Node, TiledView};
 use crate::kernel::body::main_loop::{After, Before, after, before, main_node};
 use crate::kernel::body::region::{lane_index, operands};
 use crate::kernel::print::expr::Printer;
 use crate::kernel::print::types::{float_literal, storage_type, value_type};
 use crate::kernel::print::vector::Lane;
-use crate::tile::{Extent, Index, VarId};
+use crate::tile::{Atom, Body, Extent, Index, VarId};
 
 /// Sizes and settings of a region's attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -81,6 +82,68 @@ pub struct Tiles<'a> {
     pub ty: &'a str,
 }
 
+/// An operand in memory with a stride for each of batch, head and row.
+#[derive(Clone, Debug)]
+pub struct Boxed {
+    /// Number of the region's input.
+    pub input: usize,
+    /// Axes column, row, head and batch.
+    pub view: TiledView,
+    /// Its first column in the view: views of others begin inside of them.
+    pub first: usize,
+}
+
+impl Boxed {
+    fn of(
+        input: usize,
+        position: &Index,
+        vars: &[VarId],
+        [batch, heads, rows, depth]: [usize; 4],
+        tile_rows: usize,
+        dtype: DType,
+    ) -> Option<Boxed> {
+        let is_linear = position
+            .terms
+            .iter()
+            .all(|(atom, _)| matches!(atom, Atom::Var(_)));
+        let first = usize::try_from(position.constant).ok()?;
+        // Coordinates of copies have 32 bits.
+        if !is_linear || i32::try_from(first + depth).is_err() {
+            return None;
+        }
+        let element_bytes = dtype.size_bytes();
+        let steps = vars.iter().map(|&var| stride(position, var));
+        let [batch_step, head_step, row_step, step] =
+            <[usize; 4]>::try_from(steps.collect::<Option<Vec<_>>>()?).ok()?;
+        // An axis of one element has no stride of its own.
+        let bytes = |step: usize, extent: usize| match (step, extent) {
+            (0, 1) => Some(16),
+            (0, _) => None,
+            (step, _) => Some(step * element_bytes),
+        };
+        let strides = vec![
+            bytes(row_step, rows)?,
+            bytes(head_step, heads)?,
+            bytes(batch_step, batch)?,
+        ];
+        (step == 1).then(|| Boxed {
+            input,
+            view: TiledView {
+                element_bytes,
+                dims: vec![first + depth, rows, heads, batch],
+                strides,
+                tile: vec![TILE_ROW_BYTES / element_bytes, tile_rows, 1, 1],
+                pixels: None,
+            },
+            first,
+        })
+    }
+}
+
+fn stride(position: &Index, var: VarId) -> Option<usize> {
+    usize::try_from(position.stride_of(var)?.as_known()?).ok()
+}
+
 impl Attention {
     /// The attention of `spec`, if it is one over tensors that are not empty.
     pub fn of(spec: &KernelSpec) -> Option<(Attention, &Node)> {
@@ -132,11 +195,7 @@ impl Attention {
         n: usize,
         width: usize,
     ) -> Result<Before, KernelError> {
-        let (rows, depth) = match n {
-            0 => (self.queries, self.depth),
-            1 => (self.keys, self.depth),
-            _ => (self.keys, self.value_depth),
-        };
+        let [_, _, rows, depth] = self.extents(n);
         let repeats = Extent::from(self.heads / self.key_heads);
         let value = node.operands[n].expect("attention has queries, keys and values");
         before(
@@ -158,6 +217,27 @@ impl Attention {
                 ]
             },
         )
+    }
+
+    /// Operand `n` as the copy engine reads boxes of `rows` of its rows, where it is a strided tensor.
+    pub fn boxed(&self, spec: &KernelSpec, node: &Node, n: usize, rows: usize) -> Option<Boxed> {
+        let extents = self.extents(n);
+        let value = node.operands[n].expect("attention has queries, keys and values");
+        let at = |_: &Body, vars: &[VarId]| vars.iter().copied().map(Index::var).collect();
+        let part = before(&spec.body, value, &extents, at).ok()?;
+        let (input, position) = part.place(&operands(spec))?;
+        let boxed = Boxed::of(input as usize, &position, &part.vars, extents, rows, self.dtype)?;
+        let ty = &spec.input_types()[boxed.input];
+        (ty.dtype == self.dtype && boxed.view.check(ty.n_bytes()).is_ok()).then_some(boxed)
+    }
+
+    /// Batches, heads, rows and depth of operand `n`.
+    fn extents(&self, n: usize) -> [usize; 4] {
+        match n {
+            0 => [self.batch, self.heads, self.queries, self.depth],
+            1 => [self.batch, self.key_heads, self.keys, self.depth],
+            _ => [self.batch, self.key_heads, self.keys, self.value_depth],
+        }
     }
 
     /// Statements that fill `to`, which points to elements of C++ type `ty`, from operand `n`
@@ -277,36 +357,45 @@ impl Attention {
         depth: usize,
         tile_keys: usize,
     ) -> Result<ScoreText, KernelError> {
-        let double = self.dtype == DType::F64;
-        let literal = |value: f64| float_literal(value, double);
-        let log2_e = std::f64::consts::LOG2_E;
-        let mut lines: Vec<String> = Vec::new();
-        if self.softcap == 0.0 {
-            lines.push(format!("x = x * {};", literal(self.scale * log2_e)));
-        } else {
-            let (inner, outer) = (literal(self.scale / self.softcap), literal(self.softcap * log2_e));
-            lines.push(format!("x = rt_tanh(x * {inner}) * {outer};"));
-        }
-        let (per_key, own) = self.bias(spec, node, depth, &literal(log2_e))?;
-        let tail = !self.keys.is_multiple_of(tile_keys);
-        let mut seen: Vec<String> = Vec::new();
-        if tail {
-            seen.push("key_at < kKeys".to_owned());
-        }
-        if let Some(offset) = self.causal_offset {
-            seen.push(format!("key_at - query <= {offset}"));
-        }
-        if !seen.is_empty() {
-            let lowest = format!("rt_lowest<{}>()", value_type(self.dtype));
-            lines.push(format!("x = {} ? x : {lowest};", seen.join(" && ")));
-        }
+        let log2_e = float_literal(std::f64::consts::LOG2_E, self.dtype == DType::F64);
+        let (per_key, biased) = self.bias(spec, node, depth, &log2_e)?;
         let indent = "  ".repeat(depth + 1);
-        let (first, rest) = lines.split_first().expect("a score is scaled");
-        let mut text = format!("{indent}{first}\n{own}");
-        for line in rest {
-            text.extend([indent.as_str(), line, "\n"]);
+        let mut own = format!("{indent}x = {};\n{biased}", self.scaled());
+        if let Some(seen) = self.seen(tile_keys) {
+            let lowest = format!("rt_lowest<{}>()", value_type(self.dtype));
+            own.push_str(&format!("{indent}x = {seen} ? x : {lowest};\n"));
         }
-        Ok(ScoreText { per_key, own: text })
+        Ok(ScoreText { per_key, own })
+    }
+
+    /// The expression that scales the product `x` to be a score, without its bias.
+    pub fn scaled(&self) -> String {
+        let literal = |value: f64| float_literal(value, self.dtype == DType::F64);
+        let log2_e = std::f64::consts::LOG2_E;
+        if self.softcap == 0.0 {
+            return format!("x * {}", literal(self.scale * log2_e));
+        }
+        let (inner, outer) = (literal(self.scale / self.softcap), literal(self.softcap * log2_e));
+        format!("rt_tanh(x * {inner}) * {outer}")
+    }
+
+    /// What products are multiplied by to be scores, where nothing else happens to them and their order
+    /// stays.
+    pub fn factor(&self, node: &Node) -> Option<f64> {
+        let is_plain = self.softcap == 0.0 && node.operands.get(3).copied().flatten().is_none();
+        (is_plain && self.scale > 0.0).then_some(self.scale * std::f64::consts::LOG2_E)
+    }
+
+    /// Whether `query` sees the key at `key_at`, where not all see all of whole tiles.
+    pub fn seen(&self, tile_keys: usize) -> Option<String> {
+        let tail = !self.keys.is_multiple_of(tile_keys);
+        let tests = [
+            tail.then(|| "key_at < kKeys".to_owned()),
+            self.causal_offset
+                .map(|offset| format!("key_at - query <= {offset}")),
+        ];
+        let tests: Vec<String> = tests.into_iter().flatten().collect();
+        (!tests.is_empty()).then(|| tests.join(" && "))
     }
 
     fn bias(
@@ -316,24 +405,9 @@ impl Attention {
         depth: usize,
         log2_e: &str,
     ) -> Result<(String, String), KernelError> {
-        let Some(bias) = node.operands.get(3).copied().flatten() else {
+        let Some(part) = self.bias_part(spec, node, 1)? else {
             return Ok((String::new(), String::new()));
         };
-        let dims = spec.body.ty(bias).dims();
-        let extents = [self.batch, self.heads, self.keys, self.queries];
-        let part = before(&spec.body, bias, &extents, |_, vars| {
-            let scores = [vars[0], vars[1], vars[3], vars[2]];
-            dims.iter()
-                .zip(&scores[4 - dims.len()..])
-                .map(|(&extent, &var)| {
-                    if extent == 1 {
-                        Index::zero()
-                    } else {
-                        Index::var(var)
-                    }
-                })
-                .collect()
-        })?;
         let inputs = operands(spec);
         let mut printer = Printer::new(&part.body, &inputs);
         bind(&mut printer, &part.vars, &["batch", "head", "key", "query"]);
@@ -344,6 +418,54 @@ impl Attention {
         let value = printer.value(part.value);
         printer.line(&format!("x += {value} * {log2_e};"));
         Ok((per_key, printer.finish()?))
+    }
+
+    /// Statements that read the bias of `width` neighbouring keys at `batch`, `head`, `keys` and `query`, and
+    /// the array that has it then; `None` where there is no bias.
+    ///
+    /// # Errors
+    /// If the bias has no generated code.
+    pub fn near_bias(
+        &self,
+        spec: &KernelSpec,
+        node: &Node,
+        width: usize,
+        depth: usize,
+    ) -> Result<Option<(String, String)>, KernelError> {
+        let Some(part) = self.bias_part(spec, node, width)? else {
+            return Ok(None);
+        };
+        let inputs = operands(spec);
+        let mut printer = Printer::new(&part.body, &inputs);
+        bind(&mut printer, &part.vars, &["batch", "head", "keys", "query"]);
+        printer.set_depth(depth);
+        let lane = Lane {
+            var: part.vars[4],
+            width,
+        };
+        let values = printer.lanes(lane, &[part.value]);
+        Ok(Some((printer.finish()?, values[0].clone())))
+    }
+
+    /// The bias over batch, head, vector of `width` keys, query and lane.
+    fn bias_part(&self, spec: &KernelSpec, node: &Node, width: usize) -> Result<Option<Before>, KernelError> {
+        let Some(bias) = node.operands.get(3).copied().flatten() else {
+            return Ok(None);
+        };
+        let dims = spec.body.ty(bias).dims();
+        let extents = [self.batch, self.heads, self.keys / width, self.queries, width];
+        let at = |_: &Body, vars: &[VarId]| {
+            let key = Index::var(vars[2])
+                .times(&Extent::from(width))
+                .plus(&lane_index(vars[4], width));
+            let scores = [Index::var(vars[0]), Index::var(vars[1]), Index::var(vars[3]), key];
+            let own = scores[4 - dims.len()..].iter();
+            let of_axis = |(&extent, index): (&usize, &Index)| {
+                if extent == 1 { Index::zero() } else { index.clone() }
+            };
+            dims.iter().zip(own).map(of_axis).collect()
+        };
+        before(&spec.body, bias, &extents, at).map(Some)
     }
 
     /// The region's outputs over batch, head, query, chunk and lane.

@@ -14,6 +14,12 @@ RT_DEV void rt_copy_tile(uint32_t to, const RtTensorMap& map, int x, int y, int 
                : : "r"(to), "l"(&map), "r"(x), "r"(y), "r"(z), "r"(barrier) : "memory");
 }
 
+// The same for a tensor of four axes.
+RT_DEV void rt_copy_box(uint32_t to, const RtTensorMap& map, int x, int y, int z, int w, uint32_t barrier) {
+  asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];"
+               : : "r"(to), "l"(&map), "r"(x), "r"(y), "r"(z), "r"(w), "r"(barrier) : "memory");
+}
+
 // Begins the copy of pixels in a row, from (x, y, image) of the map's box on and shifted by a tap
 // of a filter, with the channels from `channel` on.
 RT_DEV void rt_copy_pixels(uint32_t to, const RtTensorMap& map, int channel, int x, int y, int image, int shift_x, int shift_y, uint32_t barrier) {

@@ -22,16 +22,23 @@ RT_DEV void rt_wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" 
 // Waits until at most kOpen groups are not done: what the others read may be overwritten.
 template <int kOpen> RT_DEV void rt_wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" : : "n"(kOpen) : "memory"); }
 
-// Waits for all groups; the threads may touch the sums again.
-RT_DEV void rt_wgmma_own(float& sum) { asm volatile("" : "+f"(sum) : : "memory"); }
-RT_DEV void rt_wgmma_own(int32_t& sum) { asm volatile("" : "+r"(sum) : : "memory"); }
-template <class S, int kBlocks, int kSums> RT_DEV void rt_wgmma_end(S (&sums)[kBlocks][kSums]) {
-  rt_wgmma_wait<0>();
+// The threads may touch these sums, or rows that were read from registers, again: the groups that use them are
+// waited for.
+RT_DEV void rt_wgmma_own(float& value) { asm volatile("" : "+f"(value) : : "memory"); }
+RT_DEV void rt_wgmma_own(int32_t& value) { asm volatile("" : "+r"(value) : : "memory"); }
+RT_DEV void rt_wgmma_own(uint32_t& value) { asm volatile("" : "+r"(value) : : "memory"); }
+template <class S, int kBlocks, int kSums> RT_DEV void rt_wgmma_take(S (&values)[kBlocks][kSums]) {
 #pragma unroll
   for (int i = 0; i < kBlocks; ++i) {
 #pragma unroll
-    for (int j = 0; j < kSums; ++j) rt_wgmma_own(sums[i][j]);
+    for (int j = 0; j < kSums; ++j) rt_wgmma_own(values[i][j]);
   }
+}
+
+// Waits for all groups; the threads may touch the sums again.
+template <class S, int kBlocks, int kSums> RT_DEV void rt_wgmma_end(S (&sums)[kBlocks][kSums]) {
+  rt_wgmma_wait<0>();
+  rt_wgmma_take(sums);
 }
 
 // sum = a * b, or sum += a * b where `keep`, for 64 rows and kColumns columns, 32 bytes deep.

@@ -161,6 +161,28 @@ pub fn of_groups() -> Vec<Problem> {
     problems
 }
 
+/// With operands that copies bring: more tiles of keys than are in flight, masks that leave no key of a
+/// tile, tails, and heads that share keys.
+pub fn streamed() -> Vec<Problem> {
+    let mut problems = of_groups();
+    problems.extend([
+        plain(DType::F16, [2, 4, 2, 130, 330, 64, 64], None, 0.0),
+        plain(DType::BF16, [1, 2, 1, 200, 410, 128, 128], Some(210), 0.0),
+        plain(DType::F16, [1, 2, 2, 300, 300, 64, 64], Some(0), 0.0),
+        masked(DType::F16, [1, 2, 2, 70, 270, 64, 64], &[70, 270], Some(200)),
+        between_views(DType::BF16, [2, 150, 2, 128]),
+    ]);
+    problems
+}
+
+/// More tiles of rows than blocks of one group, and of several, at a time.
+pub fn of_many_tiles() -> Vec<Problem> {
+    vec![
+        plain(DType::F16, [27, 15, 5, 40, 60, 64, 64], None, 0.0),
+        plain(DType::F16, [67, 2, 2, 100, 100, 64, 64], Some(0), 0.0),
+    ]
+}
+
 /// In `f16`, which the oldest tensor cores multiply too.
 pub fn half_of_one_kind() -> Vec<Problem> {
     vec![

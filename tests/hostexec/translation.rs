@@ -88,7 +88,7 @@ fn tensor_map(operand: &str, view: &TiledView) -> String {
         view.element_bytes,
         whole(&view.dims, 4, 1),
         whole(&view.strides, 3, 16),
-        whole(&view.tile, 3, 1)
+        whole(&view.tile, 4, 1)
     )
 }
 

@@ -51,11 +51,21 @@ fn many_products() -> Problem {
 }
 
 fn attention(dtype: DType, queries: usize, keys: usize, depth: usize, causal_offset: Option<i64>) -> Problem {
+    attentions([1, 2], dtype, [queries, keys, depth], causal_offset)
+}
+
+/// Of some batches and heads.
+fn attentions(
+    [batch, heads]: [usize; 2],
+    dtype: DType,
+    [queries, keys, depth]: [usize; 3],
+    causal_offset: Option<i64>,
+) -> Problem {
     let mut b = Build::new(61);
     let operands = [
-        b.input(dtype, &[1, 2, queries, depth]),
-        b.input(dtype, &[1, 2, keys, depth]),
-        b.input(dtype, &[1, 2, keys, depth]),
+        b.input(dtype, &[batch, heads, queries, depth]),
+        b.input(dtype, &[batch, heads, keys, depth]),
+        b.input(dtype, &[batch, heads, keys, depth]),
     ];
     let attrs = Attrs::new()
         .with("scale", Attr::Float(0.1))
@@ -256,6 +266,35 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("groups", 2, 2), ("tile_keys", 64, 64)],
         problem: || attention(DType::F16, 70, 150, 64, None),
+        slack: 1.0,
+    },
+    Bed {
+        name: "attention stream",
+        template: "attention_stream",
+        arch: SM_90,
+        knobs: &[("groups", 2, 2), ("tile_keys", 128, 128), ("stays", 0, 0)],
+        problem: || attention(DType::F16, 70, 600, 64, None),
+        slack: 1.0,
+    },
+    Bed {
+        name: "attention stream causal",
+        template: "attention_stream",
+        arch: SM_90,
+        knobs: &[("groups", 2, 2), ("tile_keys", 128, 128), ("stays", 0, 0)],
+        problem: || attention(DType::F16, 250, 250, 64, Some(0)),
+        slack: 1.0,
+    },
+    Bed {
+        name: "attention stream stays",
+        template: "attention_stream",
+        arch: SM_90,
+        knobs: &[
+            ("groups", 1, 1),
+            ("tile_keys", 64, 64),
+            ("resident", 2, 2),
+            ("stays", 1, 1),
+        ],
+        problem: || attentions([133, 2], DType::F16, [40, 40, 64], None),
         slack: 1.0,
     },
     Bed {

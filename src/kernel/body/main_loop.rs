@@ -184,6 +184,14 @@ impl Before {
     /// Where `lane.width` neighbouring elements can be copied from as they are: the operand and
     /// the position of the first.
     pub fn plain(&self, inputs: &[Operand], lane: Lane) -> Option<(u32, Index)> {
+        let (input, position) = self.place(inputs)?;
+        let wide = lane.width == 1
+            || (position.stride_of(lane.var) == Some(Extent::known(1)) && is_aligned(&position, lane));
+        wide.then(|| (input, without(&position, lane.var)))
+    }
+
+    /// The operand and the position in it that hold the value as it is.
+    pub fn place(&self, inputs: &[Operand]) -> Option<(u32, Index)> {
         let mut id = self.value;
         // A cast to the kind that memory has already.
         while let Expr::Map {
@@ -199,10 +207,7 @@ impl Before {
         let Expr::Load { input, index, .. } = self.body.expr(id) else {
             return None;
         };
-        let position = Printer::new(&self.body, inputs).position(*input, index);
-        let wide = lane.width == 1
-            || (position.stride_of(lane.var) == Some(Extent::known(1)) && is_aligned(&position, lane));
-        wide.then(|| (*input, without(&position, lane.var)))
+        Some((*input, Printer::new(&self.body, inputs).position(*input, index)))
     }
 }
 

@@ -131,12 +131,24 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
     found
 }
 
-/// A block walks over its tiles; how long one step takes is bounded by the chain of one group, by
-/// what the tensor cores and the schedulers of an SM do for all its groups, and by its reads.
+/// A block walks over its tiles. Its groups meet at two barriers a step, so that they multiply together and
+/// exponentiate together; several blocks of an SM, or reads, bound the steps as well.
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
 fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &Device) -> f64 {
+    /// Shares of the rates of tensor cores, clock and L2 cache that last.
+    const TENSOR: f64 = 0.72;
+    const CLOCK: f64 = 0.914;
+    const L2: f64 = 0.69;
+    /// Instructions for a score, clocks of a step beside them, and before and after all steps.
+    const SCORE_WORK: f64 = 12.0;
+    const STEP_CLK: f64 = 900.0;
+    const TILE_CLK: f64 = 2500.0;
+    /// How much of the shorter of copying and computing does not overlap, and of several blocks' work does.
+    const EXPOSED: f64 = 0.23;
+    const SHARED: f64 = 0.75;
     let depths = (attention.depth + attention.value_depth) as f64;
     let (keys, groups) = (plan.tile_keys as f64, plan.groups as f64);
+    let clock = device.clock_ghz * CLOCK;
     let by_smem = f64::from(device.smem_per_sm) / (plan.smem_bytes(attention) as f64 + 1024.0);
     let registers = (plan.sums(attention) + 56) as f64;
     let by_registers = 65536.0 / (registers * plan.threads() as f64);
@@ -144,18 +156,21 @@ fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &D
     let n_blocks = plan.n_blocks(attention) as f64;
     let sms = f64::from(device.n_sms);
     let resident = (n_blocks / sms).ceil().min(per_sm);
-    let waves = (n_blocks / (sms * resident)).ceil();
+    // Blocks under a causal mask end at different times, so that the last wave is less idle.
+    let waves = n_blocks / (sms * resident);
+    let waves = attention
+        .causal_offset
+        .map_or_else(|| waves.ceil(), |_| (waves + 0.5).max(1.0));
     let steps = (attention.seen_keys() / keys).ceil().max(1.0);
-    let fetched = keys * depths * 2.0;
-    let math = 2.0 * GROUP_ROWS as f64 * keys * depths / (device.tensor_flops_per_clk * 0.8);
-    let issue = GROUP_ROWS as f64 * keys * 14.0 / 128.0;
-    let chain = 1200.0 + math + issue;
+    let math = 2.0 * GROUP_ROWS as f64 * keys * depths / (device.tensor_flops_per_clk * TENSOR);
+    let work = groups * (math + GROUP_ROWS as f64 * keys * SCORE_WORK / 128.0);
     // Every block reads all tiles, most of them out of the L2 cache.
-    let running = n_blocks.min(resident * sms);
-    let l2 = fetched * running / (0.65 * device.l2_gb_per_s / device.clock_ghz);
-    let busy = (resident * groups * math.max(issue)).max(l2);
-    let cycles = 2500.0 + waves * steps * chain.max(busy);
-    NODE_US + (cycles / (device.clock_ghz * 1e3)).max(device.memory_us(operand_bytes(spec)))
+    let fetched = keys * depths * 2.0 * n_blocks.min(resident * sms);
+    let l2 = fetched / (L2 * device.l2_gb_per_s / clock);
+    let step = (STEP_CLK + work).max(resident * work * SHARED).max(l2);
+    let own_us = waves * (steps * step + TILE_CLK) / (clock * 1e3);
+    let copied_us = device.memory_us(operand_bytes(spec));
+    NODE_US + own_us.max(copied_us) + EXPOSED * own_us.min(copied_us)
 }
 
 fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, KernelError> {

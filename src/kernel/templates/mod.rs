@@ -6,6 +6,7 @@
 pub mod attention_decode;
 pub mod attention_mma;
 pub mod attention_simt;
+pub mod attention_stream;
 pub mod attention_wgmma;
 pub mod column;
 pub mod gemm_mma;
@@ -56,6 +57,7 @@ pub static TEMPLATES: &[&Template] = &[
     &gemm_mma::TEMPLATE,
     &gemm_wgmma::TEMPLATE,
     &gemm_simt::TEMPLATE,
+    &attention_stream::TEMPLATE,
     &attention_wgmma::TEMPLATE,
     &attention_mma::TEMPLATE,
     &attention_simt::TEMPLATE,

@@ -62,7 +62,7 @@ void arrive(PhaseBarrier& barrier) {
 
 size_t row_bytes(const TensorMap& map) { return size_t(map.tile[0]) * map.element_bytes; }
 
-size_t tile_bytes(const TensorMap& map) { return row_bytes(map) * map.tile[1] * map.tile[2]; }
+size_t tile_bytes(const TensorMap& map) { return row_bytes(map) * map.tile[1] * map.tile[2] * map.tile[3]; }
 
 // Sixteen bytes go where the number of their row of 128, modulo eight, exchanges them.
 uint32_t swizzled(uint32_t address) { return address ^ ((address >> 7 & 7) << 4); }
@@ -97,9 +97,11 @@ void check_source(const TensorMap& map) {
 
 void write_tile(const TileCopy& copy) {
   uint32_t to = copy.to;
-  for (int z = 0; z < copy.map.tile[2]; z++) {
-    for (int y = 0; y < copy.map.tile[1]; y++, to += row_bytes(copy.map)) {
-      write_row(copy, to, copy.at[1] + y, copy.at[2] + z, 0);
+  for (int w = 0; w < copy.map.tile[3]; w++) {
+    for (int z = 0; z < copy.map.tile[2]; z++) {
+      for (int y = 0; y < copy.map.tile[1]; y++, to += row_bytes(copy.map)) {
+        write_row(copy, to, copy.at[1] + y, copy.at[2] + z, copy.at[3] + w);
+      }
     }
   }
 }
@@ -191,6 +193,11 @@ void barrier_wait(uint32_t barrier, int parity, Site site) {
 void copy_tile(uint32_t to, const TensorMap& map, int x, int y, int z, uint32_t barrier) {
   if (map.is_pixels) fail("pixels copied as a tile");
   begin_copy({map, to, {x, y, z, 0}, {0, 0}, number_of(barrier)});
+}
+
+void copy_box(uint32_t to, const TensorMap& map, const int (&at)[4], uint32_t barrier) {
+  if (map.is_pixels) fail("pixels copied as a tile");
+  begin_copy({map, to, {at[0], at[1], at[2], at[3]}, {0, 0}, number_of(barrier)});
 }
 
 void copy_pixels(uint32_t to, const TensorMap& map, const int (&at)[4], const int (&shift)[2], uint32_t barrier) {

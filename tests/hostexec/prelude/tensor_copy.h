@@ -6,6 +6,9 @@ using RtTensorMap = host::TensorMap;
 RT_DEV void rt_copy_tile(uint32_t to, const RtTensorMap& map, int x, int y, int z, uint32_t barrier) {
   host::copy_tile(to, map, x, y, z, barrier);
 }
+RT_DEV void rt_copy_box(uint32_t to, const RtTensorMap& map, int x, int y, int z, int w, uint32_t barrier) {
+  host::copy_box(to, map, {x, y, z, w}, barrier);
+}
 RT_DEV void rt_copy_pixels(uint32_t to, const RtTensorMap& map, int channel, int x, int y, int image, int shift_x, int shift_y, uint32_t barrier) {
   host::copy_pixels(to, map, {channel, x, y, image}, {shift_x, shift_y}, barrier);
 }

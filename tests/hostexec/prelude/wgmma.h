@@ -7,6 +7,7 @@ RT_DEV void rt_wgmma_begin(RT_SITE) { host::wgmma_begin(site); }
 RT_DEV void rt_wgmma_publish() {}
 RT_DEV void rt_wgmma_commit(RT_SITE) { host::wgmma_commit(site); }
 template <int kOpen> RT_DEV void rt_wgmma_wait(RT_SITE) { host::wgmma_wait(kOpen, site); }
+template <class S, int kBlocks, int kSums> RT_DEV void rt_wgmma_take(S (&)[kBlocks][kSums]) {}
 template <class S, int kBlocks, int kSums> RT_DEV void rt_wgmma_end(S (&)[kBlocks][kSums], RT_SITE) { host::wgmma_wait(0, site); }
 
 template <host::Element kElement, int kColumns, int kAcrossA, int kAcrossB, class S = float> struct RtHostWgmma {
