@@ -16,6 +16,8 @@ pub struct Bed {
     pub arch: Arch,
     pub knobs: &'static [(&'static str, i64, i64)],
     pub problem: fn() -> Problem,
+    /// Blocks at most, where those that there are take as many tiles as are left.
+    pub most_blocks: u32,
     /// Widens the tolerance, for long sums.
     pub slack: f64,
 }
@@ -140,6 +142,7 @@ pub const BEDS: &[Bed] = &[
             ("tile_n", 32, 64),
         ],
         problem: || product(DType::F16, 40, 72, 296),
+        most_blocks: u32::MAX,
         slack: 6.0,
     },
     Bed {
@@ -153,6 +156,7 @@ pub const BEDS: &[Bed] = &[
             ("splits", 1, 1),
         ],
         problem: || product(DType::F16, 72, 72, 776),
+        most_blocks: u32::MAX,
         slack: 8.0,
     },
     Bed {
@@ -161,6 +165,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("tile_m", 64, 64), ("tile_n", 64, 64)],
         problem: many_products,
+        most_blocks: u32::MAX,
         slack: 6.0,
     },
     Bed {
@@ -169,7 +174,17 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("splits", 2, 99)],
         problem: || product(DType::F16, 40, 72, 776),
+        most_blocks: u32::MAX,
         slack: 8.0,
+    },
+    Bed {
+        name: "wgmma turns",
+        template: "gemm_wgmma",
+        arch: SM_90,
+        knobs: &[("turns", 2, 2), ("tile_m", 128, 128), ("tile_n", 128, 128)],
+        problem: || product(DType::F16, 296, 296, 456),
+        most_blocks: 2,
+        slack: 6.0,
     },
     Bed {
         name: "wgmma bytes",
@@ -177,6 +192,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("tile_n", 64, 64), ("splits", 1, 1)],
         problem: || byte_products::bytes(DType::F8E4M3, DType::F32).swap_remove(5),
+        most_blocks: u32::MAX,
         slack: 1000.0,
     },
     Bed {
@@ -192,6 +208,7 @@ pub const BEDS: &[Bed] = &[
             };
             products::conv(DType::F16, shape, true, Epilogue::Silu)
         },
+        most_blocks: u32::MAX,
         slack: 8.0,
     },
     Bed {
@@ -200,6 +217,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("splits", 2, 99), ("tile_n", 32, 64)],
         problem: || product(DType::F16, 40, 136, 640),
+        most_blocks: u32::MAX,
         slack: 6.0,
     },
     Bed {
@@ -208,6 +226,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_75,
         knobs: &[("splits", 1, 1)],
         problem: || product(DType::F16, 40, 72, 296),
+        most_blocks: u32::MAX,
         slack: 6.0,
     },
     Bed {
@@ -216,6 +235,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("splits", 1, 1)],
         problem: || product(DType::F32, 37, 70, 70),
+        most_blocks: u32::MAX,
         slack: 3.0,
     },
     Bed {
@@ -224,6 +244,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("splits", 1, 1), ("warps_k", 2, 32), ("lanes", 1, 16)],
         problem: || product(DType::F32, 3, 77, 200),
+        most_blocks: u32::MAX,
         slack: 6.0,
     },
     Bed {
@@ -232,6 +253,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("splits", 1, 1), ("warps_k", 1, 1), ("unroll", 1, 2)],
         problem: || products::skinny_by_bytes(DType::I8).swap_remove(5),
+        most_blocks: u32::MAX,
         slack: 6.0,
     },
     Bed {
@@ -240,6 +262,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("splits", 2, 99), ("lanes", 1, 8)],
         problem: || product(DType::F32, 3, 40, 2048),
+        most_blocks: u32::MAX,
         slack: 6.0,
     },
     Bed {
@@ -248,6 +271,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("key_warps", 2, 2), ("warp_keys", 32, 32)],
         problem: || attention(DType::F16, 33, 150, 64, None),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -256,6 +280,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("groups", 2, 2), ("tile_keys", 64, 64)],
         problem: || attention(DType::F16, 70, 150, 64, None),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -264,6 +289,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("key_warps", 1, 1), ("row_warps", 1, 1)],
         problem: || attention(DType::F16, 65, 65, 64, Some(0)),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -272,6 +298,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[],
         problem: || attention(DType::F32, 33, 150, 20, None),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -280,6 +307,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[],
         problem: || attention(DType::F32, 1, 150, 32, None),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -288,6 +316,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("threads_per_row", 32, 32)],
         problem: || softmax(&[7, 200], 1, RegionKind::Row),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -296,6 +325,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("threads_per_row", 64, 1024)],
         problem: || softmax(&[3, 700], 1, RegionKind::Row),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -304,6 +334,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("threads_per_row", 64, 1024)],
         problem: arg_max,
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -312,6 +343,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("slices", 2, 99)],
         problem: || softmax(&[2, 41, 6, 10], 1, RegionKind::Reduce),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -320,6 +352,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("slices", 2, 99), ("splits", 2, 99)],
         problem: shared_columns,
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -328,6 +361,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("unroll", 1, 1)],
         problem: || chain(&[3, 5, 28]),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -336,6 +370,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[],
         problem: || chain(&[3, 5, 7]),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -344,6 +379,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[],
         problem: turned,
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -352,6 +388,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("width", 8, 8)],
         problem: || regions::turned_vectors().swap_remove(0),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -360,6 +397,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_75,
         knobs: &[("tile_rows", 8, 8), ("tile_n", 16, 32), ("fragments_m", 1, 1)],
         problem: colours,
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -368,6 +406,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("strip", 2, 99)],
         problem: || window(12, 12),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -376,6 +415,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("n_positions", 2, 99)],
         problem: || window(12, 3),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
 ];

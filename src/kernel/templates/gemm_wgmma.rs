@@ -70,6 +70,8 @@ struct GemmWgmmaContext {
     resident: usize,
     stages: usize,
     consumers: usize,
+    /// Groups that take turns, each with a tile of its own; 1 where they share one.
+    turns: usize,
     tile_m: usize,
     tile_n: usize,
     tile_k: usize,
@@ -191,6 +193,10 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         if is_oversized(shape.m, sizes.m, BLOCK_ROWS) || is_oversized(shape.n, sizes.n, BLOCK_ROWS) {
             continue;
         }
+        // A group that waits for every step's sums leaves the multipliers to others in the meantime.
+        if shape.turns > 1 && problem.sums_in_steps() {
+            continue;
+        }
         // What a copy brings is multiplied, zeros behind the channels of a tap too.
         let steps = problem.reading.steps(shape.blocking(problem.element), sizes);
         let padded = Sizes {
@@ -205,7 +211,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         };
         // A tile by one block, and by as many as are likely to be best.
         // Blocks that share a tile would have to share its sums of rows, too.
-        let may_share = problem.contraction.row_sums.is_empty();
+        let may_share = problem.contraction.row_sums.is_empty() && shape.turns == 1;
         let shared = choices
             .into_iter()
             .filter(|&splits| splits > 1 && may_share)
@@ -265,7 +271,7 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
             * (epilogue_work(&problem.contraction) + 12.0 / problem.width as f64),
         epilogue_clk: rows_clk,
         // Phases of barriers are waited for while products are in flight, and sums while those of others are.
-        step_clk: if shape.consumers * shape.resident == 1 {
+        step_clk: if shape.multiplying() * shape.resident == 1 {
             alone_clk
         } else {
             0.0
@@ -344,6 +350,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             resident: shape.resident,
             stages: shape.stages,
             consumers: shape.consumers,
+            turns: shape.turns,
             tile_m: shape.m,
             tile_n: shape.n,
             tile_k: blocking.k,
@@ -385,7 +392,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
 
 /// Tiles and slabs, then the sums of rows.
 fn smem_bytes(problem: &Problem, shape: Shape) -> usize {
-    shape.smem_bytes() + row_sums::bytes(&problem.contraction, shape.m)
+    shape.smem_bytes() + row_sums::bytes(&problem.contraction, shape.rows_in_hand())
 }
 
 /// Arrays of the columns that `loads` read, as many as fit behind everything else, and the bytes of it all.
@@ -435,9 +442,9 @@ fn signature(
 fn tile_name(shape: Shape, blocking: Blocking) -> String {
     let Blocking { m, n, k, splits } = blocking;
     let tile = format!("{m}x{n}x{k}_c{}_p{}", shape.consumers, shape.stages);
-    if splits > 1 {
-        format!("{tile}_s{splits}")
-    } else {
-        tile
+    match (splits, shape.turns) {
+        (1, 1) => tile,
+        (1, turns) => format!("{tile}_t{turns}"),
+        _ => format!("{tile}_s{splits}"),
     }
 }

@@ -15,8 +15,10 @@ use crate::kernel::templates::knob;
 pub struct Shape {
     pub m: usize,
     pub n: usize,
-    /// Groups of warps that multiply, each its own rows.
+    /// Groups of warps that multiply a tile, each its own rows.
     pub consumers: usize,
+    /// Tiles that a block has in hand: while the groups of one finish it, those of the next one multiply.
+    pub turns: usize,
     pub stages: usize,
     /// Columns of a warp's sums that are in shared memory at a time.
     pub slab: usize,
@@ -31,10 +33,19 @@ const fn shape(m: usize, n: usize, consumers: usize, stages: usize, slab: usize,
         m,
         n,
         consumers,
+        turns: 1,
         stages,
         slab,
         resident,
         splits: 1,
+    }
+}
+
+/// Two groups that take turns, with a tile each.
+const fn in_turn(m: usize, n: usize, stages: usize, slab: usize) -> Shape {
+    Shape {
+        turns: 2,
+        ..shape(m, n, 1, stages, slab, 1)
     }
 }
 
@@ -51,6 +62,9 @@ pub const SHAPES: &[Shape] = &[
     shape(128, 128, 1, 3, 32, 2),
     shape(64, 128, 1, 4, 32, 2),
     shape(64, 64, 1, 6, 32, 2),
+    in_turn(128, 192, 5, 32),
+    in_turn(128, 128, 6, 32),
+    in_turn(64, 256, 5, 32),
 ];
 
 /// Registers per thread of copying threads, and of multiplying ones, where three groups share what the
@@ -68,7 +82,17 @@ const SWIZZLE_BYTES: usize = 1024;
 
 impl Shape {
     pub fn threads(self) -> usize {
-        (self.consumers + 1) * GROUP
+        (self.multiplying() + 1) * GROUP
+    }
+
+    /// Groups of warps that multiply.
+    pub fn multiplying(self) -> usize {
+        self.consumers * self.turns
+    }
+
+    /// Rows whose sums a block has in hand.
+    pub fn rows_in_hand(self) -> usize {
+        self.m * self.turns
     }
 
     pub fn k(element: DType) -> usize {
@@ -102,14 +126,16 @@ impl Shape {
             && (bytes + RESERVED) * self.resident <= device.smem_per_sm as usize
     }
 
-    /// Two barriers per stage follow the tiles; what comes next is for the sums.
+    /// Two barriers per stage follow the tiles, and one per turn; what comes next is for the sums.
     pub fn slabs_at(self) -> usize {
+        const BARRIER_BYTES: usize = 8;
         let tiles = self.stages * (self.m + self.n) * TILE_ROW_BYTES;
-        (tiles + self.stages * 16).next_multiple_of(128)
+        let barriers = self.stages * 2 + self.turns;
+        (tiles + barriers * BARRIER_BYTES).next_multiple_of(128)
     }
 
     pub fn smem_bytes(self) -> usize {
-        let slabs = self.consumers * 4 * 16 * (self.slab + 8) * 4;
+        let slabs = self.multiplying() * 4 * 16 * (self.slab + 8) * 4;
         (self.slabs_at() + slabs).next_multiple_of(SWIZZLE_BYTES)
     }
 
@@ -140,7 +166,7 @@ impl Shape {
     pub fn exchanged(self) -> (usize, usize) {
         /// Of a launch without exchange, where two blocks are resident.
         const FEW: usize = 64;
-        match (self.consumers > 1, self.resident > 1) {
+        match (self.multiplying() > 1, self.resident > 1) {
             (true, true) => EXCHANGED_BY_TWO,
             (true, false) => EXCHANGED,
             (false, true) if self.sums() > FEW => EXCHANGED_BY_ONE,
@@ -176,11 +202,12 @@ impl Shape {
         self.tickets_bytes(n_tiles) + n_tiles * self.splits * self.m * self.n * 4
     }
 
-    pub fn knobs(self) -> [(&'static str, usize); 7] {
+    pub fn knobs(self) -> [(&'static str, usize); 8] {
         [
             ("tile_m", self.m),
             ("tile_n", self.n),
             ("consumers", self.consumers),
+            ("turns", self.turns),
             ("stages", self.stages),
             ("slab", self.slab),
             ("resident", self.resident),
@@ -194,6 +221,7 @@ impl Shape {
             m: knob("tile_m")?,
             n: knob("tile_n")?,
             consumers: knob("consumers")?,
+            turns: knob("turns")?,
             stages: knob("stages")?,
             slab: knob("slab")?,
             resident: knob("resident")?,
