@@ -327,10 +327,25 @@ pub fn tiled(dtype: DType) -> Vec<Problem> {
 pub fn of_many_tiles(dtype: DType) -> Vec<Problem> {
     let (plain, turned) = (Layout::Plain, Layout::Turned);
     let mut problems = vec![
-        matmul(dtype, (&[264, 200], plain), (&[200, 312], turned), Epilogue::BiasResidualRelu),
+        matmul(
+            dtype,
+            (&[264, 200], plain),
+            (&[200, 312], turned),
+            Epilogue::BiasResidualRelu,
+        ),
         matmul(dtype, (&[200, 456], turned), (&[456, 392], plain), Epilogue::Silu),
-        matmul(dtype, (&[136, 1032], plain), (&[1032, 136], plain), Epilogue::None),
-        matmul(dtype, (&[3, 136, 72], plain), (&[3, 72, 264], plain), Epilogue::BiasResidualRelu),
+        matmul(
+            dtype,
+            (&[136, 1032], plain),
+            (&[1032, 136], plain),
+            Epilogue::None,
+        ),
+        matmul(
+            dtype,
+            (&[3, 136, 72], plain),
+            (&[3, 72, 264], plain),
+            Epilogue::BiasResidualRelu,
+        ),
         normalised_rows(dtype, [150, 392, 264], Statistics::Written),
     ];
     let shape = Conv {

@@ -58,6 +58,8 @@ const ISSUE_PER_CLK: f64 = 64.0;
 const STORED_PER_CLK: f64 = 20.0;
 /// Share of a tile's epilogue that the products beside it are held up by: they compete for power.
 const HELD_UP: f64 = 0.7;
+/// From the last step of one tile to the first of the next one, in another's turn, in clocks.
+const TURN_CLK: f64 = 200.0;
 const MAX_REGISTERS: usize = 255;
 const REGISTERS_PER_SM: usize = 65536;
 
@@ -125,6 +127,7 @@ fn wave_clk(tiling: &Tiling, steps: f64, blocks: usize, device: &Device) -> f64 
     if tiling.turns == 1 {
         return products + finish;
     }
+    let products = products + TURN_CLK;
     let held_up = products + HELD_UP * tiling.epilogue_work * resident / ISSUE_PER_CLK;
     held_up.max((products + finish) / tiling.turns as f64)
 }

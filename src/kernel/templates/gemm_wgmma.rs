@@ -142,7 +142,11 @@ impl Problem {
         let mut elements = element::of_groups(&contraction, spec, arch).into_iter();
         let (element, reading) =
             elements.find_map(|element| Some((element, reading(spec, &contraction, element)?)))?;
-        let results: Vec<usize> = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).collect();
+        let results: Vec<usize> = spec
+            .output_types()
+            .iter()
+            .map(|ty| ty.dtype.size_bytes())
+            .collect();
         let least = *results.iter().min()?;
         let width = best_width(&contraction, (16 / least).clamp(4, 8));
         let epilogue = Epilogue::new(
