@@ -127,6 +127,17 @@ fn check_by(
     pick: impl Fn(&[kernel::Variant]) -> Vec<usize>,
     wrong_with: impl Fn(&Outcome, &[HostTensor]) -> Option<String>,
 ) {
+    check_on(problems, arch, u32::MAX, pick, wrong_with);
+}
+
+/// The same with `most_blocks` at most, for kernels whose blocks take as many tiles as are left.
+fn check_on(
+    problems: &[Problem],
+    arch: Arch,
+    most_blocks: u32,
+    pick: impl Fn(&[kernel::Variant]) -> Vec<usize>,
+    wrong_with: impl Fn(&Outcome, &[HostTensor]) -> Option<String>,
+) {
     if !have_compiler() {
         return;
     }
@@ -137,7 +148,8 @@ fn check_by(
         assert!(!variants.is_empty(), "{} has no kernel", problem.label);
         for rank in pick(&variants) {
             let variant = &variants[rank];
-            let source = kernel::render(&problem.spec, variant, arch).unwrap();
+            let mut source = kernel::render(&problem.spec, variant, arch).unwrap();
+            source.launch.grid[0] = source.launch.grid[0].min(most_blocks);
             // A device refuses to launch nothing.
             assert!(
                 source.launch.grid.iter().all(|&blocks| blocks > 0),
@@ -529,6 +541,33 @@ fn products_by_groups_of_warps_in_every_tile() {
         products::Epilogue::Silu,
     );
     check_sums(&[deep], "gemm_wgmma", SM_90, usize::MAX, 4.0 * SUMS);
+}
+
+/// Variants whose groups of warps take turns.
+fn in_turn(variants: &[kernel::Variant]) -> Vec<usize> {
+    let takes_turns = |variant: &kernel::Variant| variant.knobs.get("turns").is_some_and(|&turns| turns > 1);
+    let own: Vec<usize> = (0..variants.len())
+        .filter(|&rank| takes_turns(&variants[rank]))
+        .collect();
+    assert!(!own.is_empty(), "no groups take turns");
+    own
+}
+
+#[test]
+fn products_by_groups_that_take_turns() {
+    let wrong = |found: &Outcome, wanted: &[HostTensor]| found.wrong(wanted, 2.0 * SUMS);
+    for (dtype, n_blocks) in [(DType::F16, 1), (DType::BF16, 2), (DType::F16, 3)] {
+        let problems = products::of_many_tiles(dtype);
+        check_on(&problems, SM_90, n_blocks, in_turn, wrong);
+    }
+    let many = [products::of_more_tiles_than_blocks(DType::F16)];
+    check_on(&many, SM_90, u32::MAX, in_turn, wrong);
+}
+
+#[test]
+fn products_of_bytes_by_groups_that_take_turns() {
+    let bytes = &byte_products::bytes(DType::I8, DType::I32)[..1];
+    check_on(bytes, SM_90, 1, in_turn, Outcome::wrong_by_steps);
 }
 
 #[test]

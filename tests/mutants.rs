@@ -60,7 +60,8 @@ fn ground(bed: &'static Bed) -> Ground {
                 .collect();
             panic!("bed `{}` has no variant among\n{}", bed.name, offered.join("\n"))
         });
-    let source = kernel::render(&problem.spec, variant, bed.arch).unwrap();
+    let mut source = kernel::render(&problem.spec, variant, bed.arch).unwrap();
+    source.launch.grid[0] = source.launch.grid[0].min(bed.most_blocks);
     let results = reference::run(&problem.spec.body, &problem.inputs).unwrap();
     let case = Case {
         label: bed.name.to_owned(),

@@ -65,7 +65,7 @@ def gemms():
 def epilogues():
     """The same product with nothing behind it (the peer is the library's plain product), with bias and
     GELU, and with bias and residual."""
-    for m, k, n in [(4096, 768, 3072), (4096, 3072, 768), (4096, 4096, 4096), (8192, 8192, 8192)]:
+    for m, k, n in [(rows, k, n) for rows in (4096, 6304) for k, n in ((768, 3072), (3072, 768))] + [(s, s, s) for s in (4096, 8192)]:
         a, b = drawn(m, k), drawn(k, n)
         product = helper.make_node("MatMul", ["a", "b"], ["p"])
         biased = helper.make_node("Add", ["p", "c"], ["q"])
@@ -80,6 +80,16 @@ def epilogues():
                 inputs.append(("r", F16, [m, n]))
             proto = model([product, *nodes], inputs, [("y", F16, [m, n])])
             yield Case("epilogue", f"{m}x{k}x{n} {tail}", proto, lambda a=a, b=b: torch.matmul(a, b), 2 * m * k * n, "TFLOP/s")
+
+
+def vocabularies():
+    """A product with the rows of an embedding, as f32; the peer leaves its results in f16."""
+    m, k, n = 4096, 768, 50257
+    a, b = drawn(m, k), drawn(n, k)
+    nodes = [helper.make_node("Transpose", ["b"], ["t"], perm=[1, 0]), helper.make_node("MatMul", ["a", "t"], ["p"]),
+             helper.make_node("Cast", ["p"], ["y"], to=TensorProto.FLOAT)]
+    proto = model(nodes, [("a", F16, [m, k]), ("b", F16, [n, k])], [("y", TensorProto.FLOAT, [m, n])])
+    yield Case("vocabulary", f"{m}x{k}x{n}", proto, lambda: torch.matmul(a, b.t()), 2 * m * k * n, "TFLOP/s")
 
 
 def integer_gemms():
@@ -180,7 +190,7 @@ def streams():
         yield Case("stream", name, model(nodes, inputs, [("y", F16, out)], weights), lambda x=x, y=y: y.copy_(x), (work, 2 * rows * columns * 2), "GB/s")
 
 
-SECTIONS = {"gemm": gemms, "epilogue": epilogues, "int8": integer_gemms, "conv": convs, "attention": attentions, "stream": streams}
+SECTIONS = {"gemm": gemms, "epilogue": epilogues, "vocabulary": vocabularies, "int8": integer_gemms, "conv": convs, "attention": attentions, "stream": streams}
 
 
 def timed_peer(peer):

@@ -323,6 +323,48 @@ pub fn tiled(dtype: DType) -> Vec<Problem> {
     problems
 }
 
+/// Several tiles along both axes, of one step and of more steps than are in flight.
+pub fn of_many_tiles(dtype: DType) -> Vec<Problem> {
+    let (plain, turned) = (Layout::Plain, Layout::Turned);
+    let mut problems = vec![
+        matmul(
+            dtype,
+            (&[264, 200], plain),
+            (&[200, 312], turned),
+            Epilogue::BiasResidualRelu,
+        ),
+        matmul(dtype, (&[200, 456], turned), (&[456, 392], plain), Epilogue::Silu),
+        matmul(
+            dtype,
+            (&[136, 1032], plain),
+            (&[1032, 136], plain),
+            Epilogue::None,
+        ),
+        matmul(
+            dtype,
+            (&[3, 136, 72], plain),
+            (&[3, 72, 264], plain),
+            Epilogue::BiasResidualRelu,
+        ),
+        normalised_rows(dtype, [150, 392, 264], Statistics::Written),
+    ];
+    let shape = Conv {
+        batch: 3,
+        channels: 136,
+        filters: 136,
+        ..CONV
+    };
+    problems.push(conv(dtype, shape, true, Epilogue::BiasResidualRelu));
+    problems
+}
+
+/// More tiles of any size than there are blocks.
+pub fn of_more_tiles_than_blocks(dtype: DType) -> Problem {
+    let plain = Layout::Plain;
+    let (a, b) = (&[36, 136, 24][..], &[36, 24, 264][..]);
+    matmul(dtype, (a, plain), (b, plain), Epilogue::BiasResidualRelu)
+}
+
 /// Convolutions whose pixels the copy engine gathers: strides, padding, dilation, channels that
 /// do not fill a tile, tiles that end in the next image.
 pub fn tiled_convolutions(dtype: DType) -> Vec<Problem> {

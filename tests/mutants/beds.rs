@@ -16,6 +16,8 @@ pub struct Bed {
     pub arch: Arch,
     pub knobs: &'static [(&'static str, i64, i64)],
     pub problem: fn() -> Problem,
+    /// Blocks at most, where those that there are take as many tiles as are left.
+    pub most_blocks: u32,
     /// Widens the tolerance, for long sums.
     pub slack: f64,
 }
@@ -150,6 +152,7 @@ pub const BEDS: &[Bed] = &[
             ("tile_n", 32, 64),
         ],
         problem: || product(DType::F16, 40, 72, 296),
+        most_blocks: u32::MAX,
         slack: 6.0,
     },
     Bed {
@@ -163,6 +166,7 @@ pub const BEDS: &[Bed] = &[
             ("splits", 1, 1),
         ],
         problem: || product(DType::F16, 72, 72, 776),
+        most_blocks: u32::MAX,
         slack: 8.0,
     },
     Bed {
@@ -171,6 +175,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("tile_m", 64, 64), ("tile_n", 64, 64)],
         problem: many_products,
+        most_blocks: u32::MAX,
         slack: 6.0,
     },
     Bed {
@@ -179,7 +184,17 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("splits", 2, 99)],
         problem: || product(DType::F16, 40, 72, 776),
+        most_blocks: u32::MAX,
         slack: 8.0,
+    },
+    Bed {
+        name: "wgmma turns",
+        template: "gemm_wgmma",
+        arch: SM_90,
+        knobs: &[("turns", 2, 2), ("tile_m", 128, 128), ("tile_n", 128, 128)],
+        problem: || product(DType::F16, 296, 296, 456),
+        most_blocks: 2,
+        slack: 6.0,
     },
     Bed {
         name: "wgmma bytes",
@@ -187,6 +202,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("tile_n", 64, 64), ("splits", 1, 1)],
         problem: || byte_products::bytes(DType::F8E4M3, DType::F32).swap_remove(5),
+        most_blocks: u32::MAX,
         slack: 1000.0,
     },
     Bed {
@@ -202,6 +218,7 @@ pub const BEDS: &[Bed] = &[
             };
             products::conv(DType::F16, shape, true, Epilogue::Silu)
         },
+        most_blocks: u32::MAX,
         slack: 8.0,
     },
     Bed {
@@ -210,6 +227,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("splits", 2, 99), ("tile_n", 32, 64)],
         problem: || product(DType::F16, 40, 136, 640),
+        most_blocks: u32::MAX,
         slack: 6.0,
     },
     Bed {
@@ -218,6 +236,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_75,
         knobs: &[("splits", 1, 1)],
         problem: || product(DType::F16, 40, 72, 296),
+        most_blocks: u32::MAX,
         slack: 6.0,
     },
     Bed {
@@ -226,6 +245,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("splits", 1, 1)],
         problem: || product(DType::F32, 37, 70, 70),
+        most_blocks: u32::MAX,
         slack: 3.0,
     },
     Bed {
@@ -234,6 +254,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("splits", 1, 1), ("warps_k", 2, 32), ("lanes", 1, 16)],
         problem: || product(DType::F32, 3, 77, 200),
+        most_blocks: u32::MAX,
         slack: 6.0,
     },
     Bed {
@@ -242,6 +263,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("splits", 1, 1), ("warps_k", 1, 1), ("unroll", 1, 2)],
         problem: || products::skinny_by_bytes(DType::I8).swap_remove(5),
+        most_blocks: u32::MAX,
         slack: 6.0,
     },
     Bed {
@@ -250,6 +272,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("splits", 2, 99), ("lanes", 1, 8)],
         problem: || product(DType::F32, 3, 40, 2048),
+        most_blocks: u32::MAX,
         slack: 6.0,
     },
     Bed {
@@ -258,6 +281,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("key_warps", 2, 2), ("warp_keys", 32, 32)],
         problem: || attention(DType::F16, 33, 150, 64, None),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -266,6 +290,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("groups", 2, 2), ("tile_keys", 64, 64)],
         problem: || attention(DType::F16, 70, 150, 64, None),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -303,6 +328,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("key_warps", 1, 1), ("row_warps", 1, 1)],
         problem: || attention(DType::F16, 65, 65, 64, Some(0)),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -311,6 +337,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[],
         problem: || attention(DType::F32, 33, 150, 20, None),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -319,6 +346,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[],
         problem: || attention(DType::F32, 1, 150, 32, None),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -327,6 +355,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("threads_per_row", 32, 32)],
         problem: || softmax(&[7, 200], 1, RegionKind::Row),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -335,6 +364,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("threads_per_row", 64, 1024)],
         problem: || softmax(&[3, 700], 1, RegionKind::Row),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -343,6 +373,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("threads_per_row", 64, 1024)],
         problem: arg_max,
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -351,6 +382,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("slices", 2, 99)],
         problem: || softmax(&[2, 41, 6, 10], 1, RegionKind::Reduce),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -359,6 +391,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("slices", 2, 99), ("splits", 2, 99)],
         problem: shared_columns,
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -367,6 +400,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("unroll", 1, 1)],
         problem: || chain(&[3, 5, 28]),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -375,6 +409,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[],
         problem: || chain(&[3, 5, 7]),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -383,6 +418,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[],
         problem: turned,
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -391,6 +427,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("width", 8, 8)],
         problem: || regions::turned_vectors().swap_remove(0),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -399,6 +436,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_75,
         knobs: &[("tile_rows", 8, 8), ("tile_n", 16, 32), ("fragments_m", 1, 1)],
         problem: colours,
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -407,6 +445,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("strip", 2, 99)],
         problem: || window(12, 12),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -415,6 +454,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("n_positions", 2, 99)],
         problem: || window(12, 3),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
 ];

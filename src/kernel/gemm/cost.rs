@@ -32,6 +32,11 @@ pub struct Tiling {
     pub epilogue_work: f64,
     /// Clocks of a tile's epilogue in which a block waits, and other blocks of its SM do not.
     pub epilogue_clk: f64,
+    /// Bytes of one block's results that are waited for: where blocks stay, all of them store at once, and
+    /// multiply at once.
+    pub result_bytes: f64,
+    /// Tiles that a block has in hand: all but one are finished while that one's products are computed.
+    pub turns: usize,
     /// Clocks of barriers and loop control for one step.
     pub step_clk: f64,
     /// Whether blocks stay and take several tiles, so that only their first one has to fill
@@ -49,6 +54,12 @@ const FILL_CLK: f64 = 1500.0;
 const SPLIT_US: f64 = 1.5;
 /// Scalar instructions an SM issues per clock that are not held up by memory.
 const ISSUE_PER_CLK: f64 = 64.0;
+/// Bytes of results that an SM stores per clock where all of them do.
+const STORED_PER_CLK: f64 = 20.0;
+/// Share of a tile's epilogue that the products beside it are held up by: they compete for power.
+const HELD_UP: f64 = 0.7;
+/// From the last step of one tile to the first of the next one, in another's turn, in clocks.
+const TURN_CLK: f64 = 200.0;
 const MAX_REGISTERS: usize = 255;
 const REGISTERS_PER_SM: usize = 65536;
 
@@ -87,6 +98,13 @@ pub fn predicted_us(sizes: Sizes, tiling: &Tiling, bytes: f64, device: &Device) 
         full + usize::from(rest > 0)
     };
     clk += FILL_CLK * fills as f64;
+    // Nobody waits for the last results to be stored, and nothing goes on beside the last tile of a turn.
+    let last = if rest > 0 { rest } else { slots };
+    clk += if tiling.turns > 1 {
+        finish_clk(tiling, last, device)
+    } else {
+        -stored_clk(tiling, last, device)
+    };
     let mut us = (clk / (device.clock_ghz * 1e3)).max(device.memory_us(bytes));
     if tiling.splits > 1 {
         let partial = 8.0 * (blocks * tiling.m * tiling.n) as f64;
@@ -104,8 +122,28 @@ fn wave_clk(tiling: &Tiling, steps: f64, blocks: usize, device: &Device) -> f64 
     let l2_bytes_per_clk = device.l2_gb_per_s / device.clock_ghz;
     let l2 = tiling.step_bytes * blocks as f64 / l2_bytes_per_clk;
     let latency = LOAD_CLK / (tiling.stages.max(2) - 1) as f64;
-    let step = units.max(l2).max(latency) + tiling.step_clk;
-    steps * step + tiling.epilogue_work * resident / ISSUE_PER_CLK + tiling.epilogue_clk
+    let products = steps * (units.max(l2).max(latency) + tiling.step_clk);
+    let finish = finish_clk(tiling, blocks, device) + stored_clk(tiling, blocks, device);
+    if tiling.turns == 1 {
+        return products + finish;
+    }
+    let products = products + TURN_CLK;
+    let held_up = products + HELD_UP * tiling.epilogue_work * resident / ISSUE_PER_CLK;
+    held_up.max((products + finish) / tiling.turns as f64)
+}
+
+/// Clocks until the sums of `blocks` that run at the same time are finished.
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+fn finish_clk(tiling: &Tiling, blocks: usize, device: &Device) -> f64 {
+    let resident = blocks.div_ceil(device.n_sms as usize) as f64;
+    // Of warps that take turns, those of one tile issue at a time.
+    tiling.epilogue_work * resident * tiling.turns as f64 / ISSUE_PER_CLK + tiling.epilogue_clk
+}
+
+/// Clocks until what they finished at the same time is stored.
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+fn stored_clk(tiling: &Tiling, blocks: usize, device: &Device) -> f64 {
+    tiling.result_bytes * blocks as f64 / (f64::from(device.n_sms) * STORED_PER_CLK)
 }
 
 /// Numbers of blocks among which the steps over `k` of a tile may be divided, so that small

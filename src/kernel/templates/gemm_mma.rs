@@ -411,6 +411,8 @@ fn tiling(
             + scale_work(shape, cuts, k),
         epilogue_work: (shape.m * shape.n) as f64 * (epilogue_work(contraction) + 12.0 / cuts.width as f64),
         epilogue_clk: 0.0,
+        result_bytes: 0.0,
+        turns: 1,
         step_clk: STEP_CLK,
         stays: false,
     }

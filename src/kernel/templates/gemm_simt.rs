@@ -284,6 +284,8 @@ fn tiling(
         fetch_work: (shape.m as f64 * per_element[0] + shape.n as f64 * per_element[1]) * shape.k as f64,
         epilogue_work: (shape.m * shape.n) as f64 * (epilogue_work(contraction) + 8.0 / cuts.width as f64),
         epilogue_clk: 0.0,
+        result_bytes: 0.0,
+        turns: 1,
         step_clk: STEP_CLK,
         stays: false,
     }

@@ -70,6 +70,8 @@ struct GemmWgmmaContext {
     resident: usize,
     stages: usize,
     consumers: usize,
+    /// Groups that take turns, each with a tile of its own; 1 where they share one.
+    turns: usize,
     tile_m: usize,
     tile_n: usize,
     tile_k: usize,
@@ -83,7 +85,8 @@ struct GemmWgmmaContext {
     operands: Vec<OperandContext>,
     /// Where rows are pixels.
     conv: Option<ConvContext>,
-    /// Columns of a warp that pass through shared memory at a time, and where.
+    /// Rows and columns of a warp that pass through shared memory at a time, and where.
+    slab_rows: usize,
     slab: usize,
     slabs_at: usize,
     /// Sums beside the product, where they lie in shared memory, and what an element adds.
@@ -120,8 +123,10 @@ struct Problem {
     element: DType,
     reading: Reading,
     width: usize,
-    /// Whether the epilogue reads something that differs from row to row.
-    reads_rows: bool,
+    /// Bytes that a thread reads for a vector of columns and no other row does.
+    row_bytes: usize,
+    /// Bytes of an element's results.
+    result_bytes: usize,
 }
 
 impl Problem {
@@ -137,7 +142,12 @@ impl Problem {
         let mut elements = element::of_groups(&contraction, spec, arch).into_iter();
         let (element, reading) =
             elements.find_map(|element| Some((element, reading(spec, &contraction, element)?)))?;
-        let least = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).min()?;
+        let results: Vec<usize> = spec
+            .output_types()
+            .iter()
+            .map(|ty| ty.dtype.size_bytes())
+            .collect();
+        let least = *results.iter().min()?;
         let width = best_width(&contraction, (16 / least).clamp(4, 8));
         let epilogue = Epilogue::new(
             &contraction,
@@ -147,7 +157,8 @@ impl Problem {
         );
         Some(Problem {
             width,
-            reads_rows: !epilogue.row_loads(spec).is_empty(),
+            row_bytes: epilogue.asked_bytes(&epilogue.row_loads(spec)),
+            result_bytes: results.iter().sum(),
             contraction,
             element,
             reading,
@@ -156,6 +167,13 @@ impl Problem {
 }
 
 impl Problem {
+    /// Whether groups may multiply it as `shape` says. One that takes turns has its warps wait alone: not for
+    /// every step's sums, and for what a row reads only where it was asked for early.
+    fn may_be(&self, shape: Shape) -> bool {
+        let asks = self.row_bytes == 0 || shape.rounds_ahead(self.row_bytes, self.width) > 0;
+        shape.turns == 1 || asks && !self.sums_in_steps()
+    }
+
     /// Whether the sums of a step are added to those of others as floats: the instructions keep about 14
     /// bits of a sum of 8-bit floats, which long sums would show.
     fn sums_in_steps(&self) -> bool {
@@ -191,6 +209,9 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         if is_oversized(shape.m, sizes.m, BLOCK_ROWS) || is_oversized(shape.n, sizes.n, BLOCK_ROWS) {
             continue;
         }
+        if !problem.may_be(shape) {
+            continue;
+        }
         // What a copy brings is multiplied, zeros behind the channels of a tap too.
         let steps = problem.reading.steps(shape.blocking(problem.element), sizes);
         let padded = Sizes {
@@ -205,7 +226,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         };
         // A tile by one block, and by as many as are likely to be best.
         // Blocks that share a tile would have to share its sums of rows, too.
-        let may_share = problem.contraction.row_sums.is_empty();
+        let may_share = problem.contraction.row_sums.is_empty() && shape.turns == 1;
         let shared = choices
             .into_iter()
             .filter(|&splits| splits > 1 && may_share)
@@ -221,8 +242,9 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     /// Floating-point operations per clock and SM that power allows for.
     const SUSTAINED: f64 = 4096.0 * 0.8;
     /// Several SMs that ask for a tile at nearly the same time are answered together.
-    const JOINT_COPIES: f64 = 1.5;
-    /// Of 32 columns of a warp whose epilogue reads memory row by row: two warps of a scheduler hide little of it.
+    const JOINT_COPIES: f64 = 1.8;
+    /// Of 16 rows and 32 columns of a warp whose epilogue reads memory row by row: two warps of a scheduler hide
+    /// little of it, and the products of another tile all of it.
     const ROWS_CLK: f64 = 250.0;
     /// From an instruction to its sums being added, in clocks.
     const PART_CLK: f64 = 150.0;
@@ -237,8 +259,8 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     // Zeros behind the channels of a tap, or behind the last k, are not fetched.
     let steps = problem.reading.steps(shape.blocking(problem.element), sizes);
     let fetched = written as f64 * sizes.k as f64 / (steps * k) as f64;
-    let rows_clk = if problem.reads_rows {
-        (shape.rounds() * shape.slab) as f64 / 32.0 * ROWS_CLK
+    let rows_clk = if problem.row_bytes > 0 && shape.turns == 1 {
+        (shape.rounds() * shape.slab_rows * shape.slab) as f64 / (16.0 * 32.0) * ROWS_CLK
     } else {
         0.0
     };
@@ -264,8 +286,10 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         epilogue_work: (shape.m * shape.n) as f64
             * (epilogue_work(&problem.contraction) + 12.0 / problem.width as f64),
         epilogue_clk: rows_clk,
+        result_bytes: (shape.m * shape.n * problem.result_bytes) as f64,
+        turns: shape.turns,
         // Phases of barriers are waited for while products are in flight, and sums while those of others are.
-        step_clk: if shape.consumers * shape.resident == 1 {
+        step_clk: if shape.multiplying() * shape.resident == 1 {
             alone_clk
         } else {
             0.0
@@ -344,6 +368,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             resident: shape.resident,
             stages: shape.stages,
             consumers: shape.consumers,
+            turns: shape.turns,
             tile_m: shape.m,
             tile_n: shape.n,
             tile_k: blocking.k,
@@ -357,6 +382,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             claimed,
             operands: problem.reading.operands(problem.element),
             conv: problem.reading.conv(),
+            slab_rows: shape.slab_rows,
             slab: shape.slab,
             slabs_at: shape.slabs_at(),
             row_sums: problem.contraction.row_sums.len(),
@@ -385,7 +411,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
 
 /// Tiles and slabs, then the sums of rows.
 fn smem_bytes(problem: &Problem, shape: Shape) -> usize {
-    shape.smem_bytes() + row_sums::bytes(&problem.contraction, shape.m)
+    shape.smem_bytes() + row_sums::bytes(&problem.contraction, shape.rows_in_hand())
 }
 
 /// Arrays of the columns that `loads` read, as many as fit behind everything else, and the bytes of it all.
@@ -435,9 +461,9 @@ fn signature(
 fn tile_name(shape: Shape, blocking: Blocking) -> String {
     let Blocking { m, n, k, splits } = blocking;
     let tile = format!("{m}x{n}x{k}_c{}_p{}", shape.consumers, shape.stages);
-    if splits > 1 {
-        format!("{tile}_s{splits}")
-    } else {
-        tile
+    match (splits, shape.turns) {
+        (1, 1) => tile,
+        (1, turns) => format!("{tile}_t{turns}"),
+        _ => format!("{tile}_s{splits}"),
     }
 }

@@ -19,10 +19,13 @@ struct PhaseBarrier {
   // How many have ended.
   unsigned phases;
   bool is_published;
+  // Phases of every barrier that those know to have ended who arrived in this phase, and in ended ones.
+  std::vector<unsigned> brought, told;
 };
 std::deque<PhaseBarrier> barriers;
-// By barrier and thread.
-std::vector<std::vector<unsigned>> seen;
+// Phases by barrier and thread: whose end the thread has waited for, and which it knows to have
+// ended, since others had waited for them before they arrived where it waited.
+std::vector<std::vector<unsigned>> seen, known;
 
 struct TileCopy {
   TensorMap map;
@@ -49,8 +52,14 @@ PhaseBarrier& used(uint32_t address) {
   return barriers[number];
 }
 
+void keep_latest(std::vector<unsigned>& phases, size_t barrier, unsigned ended) {
+  if (phases.size() <= barrier) phases.resize(barrier + 1, 0u);
+  phases[barrier] = std::max(phases[barrier], ended);
+}
+
 void end_phase_if_complete(PhaseBarrier& barrier) {
   if (barrier.pending > 0 || barrier.bytes != 0) return;
+  for (size_t i = 0; i < barrier.brought.size(); i++) keep_latest(barrier.told, i, barrier.brought[i]);
   barrier.phases++;
   barrier.pending = barrier.arrivals;
 }
@@ -58,6 +67,7 @@ void end_phase_if_complete(PhaseBarrier& barrier) {
 void arrive(PhaseBarrier& barrier) {
   if (barrier.pending == 0) fail("one arrival too many at the barrier at %u", barrier.address);
   barrier.pending--;
+  for (size_t i = 0; i < known.size(); i++) keep_latest(barrier.brought, i, known[i][current->linear]);
 }
 
 size_t row_bytes(const TensorMap& map) { return size_t(map.tile[0]) * map.element_bytes; }
@@ -136,6 +146,7 @@ void begin_copy(const TileCopy& copy) {
 void start_block_barriers() {
   barriers.clear();
   seen.clear();
+  known.clear();
   in_flight.clear();
   releases = 0;
   free_registers = 0;
@@ -155,8 +166,9 @@ void barrier_init(uint32_t barrier, int arrivals) {
   for (const PhaseBarrier& other : barriers) {
     if (other.address == barrier) fail("the barrier at %u is initialized twice", barrier);
   }
-  barriers.push_back({barrier, arrivals, arrivals, 0, 0, false});
+  barriers.push_back({barrier, arrivals, arrivals, 0, 0, false, {}, {}});
   seen.emplace_back(n_threads, 0u);
+  known.emplace_back(n_threads, 0u);
 }
 
 void barrier_publish() {
@@ -183,11 +195,14 @@ void barrier_wait(uint32_t barrier, int parity, Site site) {
   const unsigned& phases = barriers[number].phases;
   // A parity names the phase after the last one that the thread knows of; with another one it
   // could take an earlier phase for its own.
-  const unsigned known = seen[number][current->linear];
-  const bool is_next = int(known & 1) == parity, is_first = known == 0 && parity == 1;
-  if (!is_next && !is_first) fail("a wait for a phase of the barrier at %u, before which the thread saw no end", barrier);
+  const unsigned last = known[number][current->linear];
+  const bool is_next = int(last & 1) == parity, is_first = last == 0 && parity == 1;
+  if (!is_next && !is_first) fail("a wait for a phase of the barrier at %u, before which the thread knows of no end", barrier);
   while (int(phases & 1) == parity) wait_for_change(phases, Wait::kPhase, site);
   seen[number][current->linear] = phases;
+  known[number][current->linear] = std::max(last, phases);
+  const std::vector<unsigned>& told = barriers[number].told;
+  for (size_t i = 0; i < told.size(); i++) known[i][current->linear] = std::max(known[i][current->linear], told[i]);
 }
 
 void copy_tile(uint32_t to, const TensorMap& map, int x, int y, int z, uint32_t barrier) {

@@ -15,10 +15,13 @@ use crate::kernel::templates::knob;
 pub struct Shape {
     pub m: usize,
     pub n: usize,
-    /// Groups of warps that multiply, each its own rows.
+    /// Groups of warps that multiply a tile, each its own rows.
     pub consumers: usize,
+    /// Tiles that a block has in hand: while the groups of one finish it, those of the next one multiply.
+    pub turns: usize,
     pub stages: usize,
-    /// Columns of a warp's sums that are in shared memory at a time.
+    /// Rows and columns of a warp's sums that are in shared memory at a time.
+    pub slab_rows: usize,
     pub slab: usize,
     /// Blocks per SM.
     pub resident: usize,
@@ -26,41 +29,67 @@ pub struct Shape {
     pub splits: usize,
 }
 
-const fn shape(m: usize, n: usize, consumers: usize, stages: usize, slab: usize, resident: usize) -> Shape {
+const fn shape(
+    m: usize,
+    n: usize,
+    consumers: usize,
+    stages: usize,
+    [slab_rows, slab]: [usize; 2],
+    resident: usize,
+) -> Shape {
     Shape {
         m,
         n,
         consumers,
+        turns: 1,
         stages,
+        slab_rows,
         slab,
         resident,
         splits: 1,
     }
 }
 
-/// Large tiles reuse most; two blocks of small ones hide each other's epilogues.
+/// Two groups that take turns, with a tile each.
+const fn in_turn(m: usize, n: usize, stages: usize, slab: [usize; 2]) -> Shape {
+    Shape {
+        turns: 2,
+        ..shape(m, n, 1, stages, slab, 1)
+    }
+}
+
+/// Large tiles reuse most; two blocks of small ones hide each other's epilogues, and so do groups that take
+/// turns. Slabs of whole lines of memory, 64 columns, are stored fastest: of eight rows where stages leave no room.
 pub const SHAPES: &[Shape] = &[
-    shape(128, 256, 2, 4, 32, 1),
-    shape(256, 128, 2, 4, 32, 1),
-    shape(128, 192, 2, 4, 64, 1),
-    shape(128, 128, 2, 5, 64, 1),
-    shape(128, 64, 2, 6, 64, 1),
-    shape(256, 64, 2, 4, 64, 1),
-    shape(128, 64, 2, 3, 64, 2),
-    shape(64, 256, 1, 4, 64, 1),
-    shape(128, 128, 1, 3, 32, 2),
-    shape(64, 128, 1, 4, 32, 2),
-    shape(64, 64, 1, 6, 32, 2),
+    shape(128, 256, 2, 4, [8, 64], 1),
+    shape(256, 128, 2, 4, [8, 64], 1),
+    shape(128, 192, 2, 4, [16, 64], 1),
+    shape(128, 128, 2, 5, [16, 64], 1),
+    shape(128, 64, 2, 6, [16, 64], 1),
+    shape(256, 64, 2, 4, [16, 64], 1),
+    shape(128, 64, 2, 3, [16, 64], 2),
+    shape(64, 256, 1, 4, [16, 64], 1),
+    shape(128, 128, 1, 3, [16, 32], 2),
+    shape(64, 128, 1, 4, [16, 32], 2),
+    shape(64, 64, 1, 6, [16, 32], 2),
+    in_turn(64, 192, 6, [8, 64]),
+    in_turn(64, 256, 4, [16, 64]),
+    in_turn(128, 128, 5, [16, 64]),
+    in_turn(128, 192, 5, [8, 64]),
 ];
 
 /// Registers per thread of copying threads, and of multiplying ones, where three groups share what the
-/// launch has for 168 each, where they share what it has for 80, and where two groups have 128 each.
+/// launch has for 168 each, the same for tiles that need all of it, where they share what it has for 80, and
+/// where two groups have 128 each.
 const EXCHANGED: (usize, usize) = (40, 232);
+const EXCHANGED_FOR_MOST: (usize, usize) = (24, 240);
 const EXCHANGED_BY_TWO: (usize, usize) = (24, 104);
 const EXCHANGED_BY_ONE: (usize, usize) = (40, 216);
 /// Warp groups, and rows that one of their instructions multiplies.
 const GROUP: usize = 128;
 pub const BLOCK_ROWS: usize = 64;
+/// Rows of an instruction that one warp has the sums of.
+const WARP_ROWS: usize = 16;
 /// Bytes along `k` of one instruction.
 pub const DEPTH_BYTES: usize = 32;
 /// What tiles in shared memory are aligned to.
@@ -68,7 +97,17 @@ const SWIZZLE_BYTES: usize = 1024;
 
 impl Shape {
     pub fn threads(self) -> usize {
-        (self.consumers + 1) * GROUP
+        (self.multiplying() + 1) * GROUP
+    }
+
+    /// Groups of warps that multiply.
+    pub fn multiplying(self) -> usize {
+        self.consumers * self.turns
+    }
+
+    /// Rows whose sums a block has in hand.
+    pub fn rows_in_hand(self) -> usize {
+        self.m * self.turns
     }
 
     pub fn k(element: DType) -> usize {
@@ -85,13 +124,13 @@ impl Shape {
             return 0;
         }
         let free_bytes = self.registers().saturating_sub(self.sums() + OTHERS) * 4;
-        let vectors = 16 * self.slab / width / 32;
+        let vectors = self.slab_rows * self.slab / width / 32;
         (MOST_BYTES.min(free_bytes) / (vectors * bytes)).min(self.rounds())
     }
 
     /// Rounds in which a warp finishes its sums of a tile.
     pub fn rounds(self) -> usize {
-        self.m / BLOCK_ROWS / self.consumers * (self.n / self.slab)
+        self.m / BLOCK_ROWS / self.consumers * (WARP_ROWS / self.slab_rows) * (self.n / self.slab)
     }
 
     /// Whether an SM holds as many blocks as it should where each has `bytes` of shared memory.
@@ -102,14 +141,16 @@ impl Shape {
             && (bytes + RESERVED) * self.resident <= device.smem_per_sm as usize
     }
 
-    /// Two barriers per stage follow the tiles; what comes next is for the sums.
+    /// Two barriers per stage follow the tiles, and one per turn; what comes next is for the sums.
     pub fn slabs_at(self) -> usize {
+        const BARRIER_BYTES: usize = 8;
         let tiles = self.stages * (self.m + self.n) * TILE_ROW_BYTES;
-        (tiles + self.stages * 16).next_multiple_of(128)
+        let barriers = self.stages * 2 + self.turns;
+        (tiles + barriers * BARRIER_BYTES).next_multiple_of(128)
     }
 
     pub fn smem_bytes(self) -> usize {
-        let slabs = self.consumers * 4 * 16 * (self.slab + 8) * 4;
+        let slabs = self.multiplying() * 4 * self.slab_rows * (self.slab + 8) * 4;
         (self.slabs_at() + slabs).next_multiple_of(SWIZZLE_BYTES)
     }
 
@@ -140,8 +181,11 @@ impl Shape {
     pub fn exchanged(self) -> (usize, usize) {
         /// Of a launch without exchange, where two blocks are resident.
         const FEW: usize = 64;
-        match (self.consumers > 1, self.resident > 1) {
+        /// Of a launch with 232 for a thread.
+        const MANY: usize = 128;
+        match (self.multiplying() > 1, self.resident > 1) {
             (true, true) => EXCHANGED_BY_TWO,
+            (true, false) if self.sums() > MANY => EXCHANGED_FOR_MOST,
             (true, false) => EXCHANGED,
             (false, true) if self.sums() > FEW => EXCHANGED_BY_ONE,
             (false, _) => (0, 0),
@@ -176,12 +220,14 @@ impl Shape {
         self.tickets_bytes(n_tiles) + n_tiles * self.splits * self.m * self.n * 4
     }
 
-    pub fn knobs(self) -> [(&'static str, usize); 7] {
+    pub fn knobs(self) -> [(&'static str, usize); 9] {
         [
             ("tile_m", self.m),
             ("tile_n", self.n),
             ("consumers", self.consumers),
+            ("turns", self.turns),
             ("stages", self.stages),
+            ("slab_rows", self.slab_rows),
             ("slab", self.slab),
             ("resident", self.resident),
             ("splits", self.splits),
@@ -194,7 +240,9 @@ impl Shape {
             m: knob("tile_m")?,
             n: knob("tile_n")?,
             consumers: knob("consumers")?,
+            turns: knob("turns")?,
             stages: knob("stages")?,
+            slab_rows: knob("slab_rows")?,
             slab: knob("slab")?,
             resident: knob("resident")?,
             splits: knob("splits")?,
