@@ -2,6 +2,7 @@
 //! a value is one of bytes.
 
 use super::facts::{Facts, Handle};
+use super::groups::begins_with_groups;
 use crate::ir::DType;
 use crate::ops::evaluate::holds_bytes;
 
@@ -36,8 +37,8 @@ fn range(value: Handle, facts: &dyn Facts, depth: usize) -> Option<(f64, f64)> {
     })
 }
 
-/// Whether a value is made of bytes, or is a weight that bytes hold, in whatever kind and order: kernels
-/// read it as bytes unless it is scaled.
+/// Whether a value is made of bytes, or is a weight that bytes hold, or four bits with scales, in whatever kind
+/// and order: kernels read it as such unless it is scaled.
 pub fn of_bytes(value: Handle, facts: &dyn Facts) -> bool {
     is_of_bytes(value, facts, DEPTH)
 }
@@ -50,7 +51,8 @@ fn is_of_bytes(value: Handle, facts: &dyn Facts, depth: usize) -> bool {
         return true;
     }
     if let Some(elements) = facts.elements(value) {
-        return holds_bytes(&elements);
+        let dims = ty.shape.dims().unwrap_or_default();
+        return holds_bytes(&elements) || begins_with_groups(&dims, ty.dtype, &elements);
     }
     ["cast", "reshape", "transpose"].iter().any(|op| {
         let source = facts
