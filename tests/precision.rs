@@ -166,7 +166,7 @@ fn halves_and_bytes_go_together() {
 }
 
 #[test]
-fn four_bits_lose_little_and_take_an_eighth() {
+fn four_bits_lose_little() {
     for (name, least) in [("residual", 0.5), ("separable", 0.5), ("vit", 1.0)] {
         let graph = network(name);
         let exact = accuracy(&graph, &settings(DType::F32));
@@ -216,9 +216,10 @@ fn bytes_of_products(graph: &Graph, settings: &Settings) -> (usize, usize) {
 #[test]
 fn matrices_in_four_bits_are_stored_so() {
     let graph = network("vit");
-    for (float, share) in [(DType::F32, 0.16), (DType::F16, 0.31)] {
+    for (float, share) in [(DType::F32, 0.14), (DType::F16, 0.28)] {
         let (_, plain) = bytes_of_products(&graph, &settings(float));
-        let kind = Kind::Int4Weights { group: 32 };
+        // Groups of 40 terms: so many there are.
+        let kind = Kind::Int4Weights { group: 64 };
         let request = request(kind, Method::MinMax, Calibration::None);
         let precise = precise::decide(&graph, &settings(float), &request, &Silent).unwrap();
         let (packed, rest) = bytes_of_products(&precise.graph, &precise.settings);

@@ -485,6 +485,14 @@ impl Decision<'_> {
             let reason = format!("the range of `{tensor}` is not known");
             self.reasons.insert(layer.clone(), reason);
         }
+        for layer in &self.layers {
+            if let Kind::Int4Weights { group } = outcome.plan.kind(&layer.name)
+                && layer.groups(self.graph, usize::from(group)).is_none()
+            {
+                let reason = "its weight takes 8 bits: it has no groups of terms";
+                self.reasons.insert(layer.name.clone(), reason.to_owned());
+            }
+        }
         observer.stage("compare layers", 0);
         let errors = self.errors(&quantised)?;
         let report = PrecisionReport {

@@ -51,9 +51,8 @@ struct GemvContext {
     vector: usize,
     unroll: usize,
     steps: usize,
-    /// Type and number of the neighbours of one read, and how many values they are.
+    /// Type of what a read keeps, and how many neighbours it is.
     stored: &'static str,
-    kept: usize,
     wide: usize,
     /// Whether a read is numbers of four bits with a scale.
     grouped: bool,
@@ -553,11 +552,6 @@ fn context(
         unroll: plan.unroll,
         steps: plan.steps(problem),
         stored: problem.stored_type(),
-        kept: if problem.grouped {
-            problem.cut.width / PER_BYTE
-        } else {
-            problem.cut.width
-        },
         wide: problem.cut.width,
         grouped: problem.grouped,
         runs: if along_k { plan.own } else { 1 },
