@@ -167,7 +167,9 @@ fn kernels_of_groups_and_few_rows_compile() {
     }
     compile_some(&products::skinny_by_bytes(DType::I8), &[SM_90A], own);
     compile_best(&packed_products::skinny(DType::F16), &archs(), 2, own);
-    compile_best(&packed_products::tiles(DType::F16), &archs(), 2, |template| template == "gemm_mma");
+    compile_best(&packed_products::tiles(DType::F16), &archs(), 2, |template| {
+        template == "gemm_mma"
+    });
 }
 
 /// Products of every kind, with an epilogue of several operands.
