@@ -216,7 +216,7 @@ fn bytes_of_products(graph: &Graph, settings: &Settings) -> (usize, usize) {
 #[test]
 fn matrices_in_four_bits_are_stored_so() {
     let graph = network("vit");
-    for (float, share) in [(DType::F32, 0.14)] {
+    for (float, share) in [(DType::F32, 0.14), (DType::F16, 0.28)] {
         let (_, plain) = bytes_of_products(&graph, &settings(float));
         // Groups of 40 terms: so many there are.
         let kind = Kind::Int4Weights { group: 64 };

@@ -70,47 +70,47 @@ pub fn packed(data: &HostTensor) -> Option<Packed> {
     })
 }
 
-/// Whether the first elements of a matrix are numbers of four bits with scales, along its rows or its columns.
-pub fn begins_with_groups(dims: &[usize], kind: DType, values: &[f64]) -> bool {
-    let [.., rows, columns] = *dims else {
+/// Whether a matrix begins with numbers of four bits with scales, along its rows or its columns.
+pub fn begins_with_groups(data: &HostTensor) -> bool {
+    let [.., rows, columns] = *data.dims() else {
         return false;
     };
-    let is_float = matches!(kind, DType::F32 | DType::F16 | DType::BF16);
-    is_float
-        && (are_groups(values, kind, (rows, columns), (columns, 1))
-            || are_groups(values, kind, (columns, 1), (rows, columns)))
+    are_groups(data, (rows, columns), (columns, 1)) || are_groups(data, (columns, 1), (rows, columns))
 }
 
-/// As [`begins_with_groups`], for groups along the last axis but one, of which few elements are looked at.
+/// As [`begins_with_groups`], for groups along the last axis but one.
 pub fn may_be_packed(data: &HostTensor) -> bool {
     let [.., terms, columns] = *data.dims() else {
         return false;
     };
-    let n_first = LEAST_GROUP * columns;
-    let bytes = data.bytes().get(..n_first * data.dtype().size_bytes());
-    let first = bytes.and_then(|bytes| HostTensor::from_bytes(data.dtype(), &[n_first], bytes));
-    first.is_some_and(|first| {
-        data.dtype().is_float() && are_groups(&to_vec(&first), data.dtype(), (terms, columns), (columns, 1))
-    })
+    are_groups(data, (terms, columns), (columns, 1))
 }
 
 /// Whether the first terms of the first columns are groups; an axis is its extent and the distance of its elements.
 fn are_groups(
-    values: &[f64],
-    kind: DType,
+    data: &HostTensor,
     (terms, term_step): (usize, usize),
     (columns, column_step): (usize, usize),
 ) -> bool {
-    if !terms.is_multiple_of(LEAST_GROUP) || terms == 0 || columns == 0 {
+    let kind = data.dtype();
+    let is_float = matches!(kind, DType::F32 | DType::F16 | DType::BF16);
+    if !is_float || !terms.is_multiple_of(LEAST_GROUP) || data.n_elements() == 0 {
         return false;
     }
-    let group = |column: usize| {
-        let own: Option<Vec<f64>> = (0..LEAST_GROUP)
-            .map(|term| values.get(term * term_step + column * column_step).copied())
-            .collect();
-        group_of(&own?, kind)
+    let size = kind.size_bytes();
+    let places = (0..columns.min(PROBES))
+        .flat_map(|column| (0..LEAST_GROUP).map(move |term| term * term_step + column * column_step));
+    let bytes: Vec<u8> = places
+        .flat_map(|place| &data.bytes()[place * size..(place + 1) * size])
+        .copied()
+        .collect();
+    let Some(first) = HostTensor::from_bytes(kind, &[bytes.len() / size], &bytes) else {
+        return false;
     };
-    let groups: Option<Vec<Group>> = (0..columns.min(PROBES)).map(group).collect();
+    let groups: Option<Vec<Group>> = to_vec::<f64>(&first)
+        .chunks_exact(LEAST_GROUP)
+        .map(|values| group_of(values, kind))
+        .collect();
     groups.is_some_and(|groups| uses_steps(&groups))
 }
 

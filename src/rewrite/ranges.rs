@@ -50,9 +50,15 @@ fn is_of_bytes(value: Handle, facts: &dyn Facts, depth: usize) -> bool {
     if matches!(ty.dtype, DType::I8 | DType::U8 | DType::F8E4M3) {
         return true;
     }
+    if facts.weight_data(value).is_some_and(begins_with_groups) {
+        return true;
+    }
     if let Some(elements) = facts.elements(value) {
-        let dims = ty.shape.dims().unwrap_or_default();
-        return holds_bytes(&elements) || begins_with_groups(&dims, ty.dtype, &elements);
+        return holds_bytes(&elements);
+    }
+    if let Some((_, operands)) = facts.made_by(value, "concat") {
+        let mut parts = operands.into_iter().flatten();
+        return parts.all(|part| is_of_bytes(part, facts, depth - 1));
     }
     ["cast", "reshape", "transpose"].iter().any(|op| {
         let source = facts
