@@ -32,7 +32,7 @@ mod staged;
 use layouts::{Layouts, Times, layouts};
 pub use refit::refit;
 pub use simulate::Simulation;
-pub use staged::run_on_device;
+pub use staged::{OnDevice, run_on_device};
 
 /// What any stage can report.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]

@@ -13,6 +13,7 @@ mod rates;
 mod regions;
 
 use std::env;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,11 +22,14 @@ use regions::Problem;
 use rtrt_codegen::compile::Cache;
 use rtrt_codegen::cuda::{Context, DeviceMemory, Stream};
 use rtrt_codegen::engine;
+use rtrt_codegen::io::samples::Samples;
 use rtrt_codegen::ir::{Attr, Attrs, DType, Graph, HostTensor, ValueId};
 use rtrt_codegen::kernel::Arch;
+use rtrt_codegen::onnx;
 use rtrt_codegen::ops::random::drawn;
 use rtrt_codegen::ops::{Lowering, TileKind};
-use rtrt_codegen::pipeline::{self, Selection, Settings, Silent};
+use rtrt_codegen::pipeline::{self, Selection, Settings, Silent, precise};
+use rtrt_codegen::precision::{Method, Number, Statistics};
 use rtrt_codegen::reference;
 use rtrt_codegen::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
 use rtrt_codegen::testing::builder::GraphBuilder;
@@ -59,6 +63,7 @@ fn trials() -> Vec<Trial> {
         Trial::test("branches_run_at_once", branches),
         Trial::test("wrong_inputs_are_refused", wrong_inputs),
         Trial::test("tuning_keeps_and_reuses_measurements", tuning),
+        Trial::test("calibration_counts_what_the_reference_does", calibration),
     ];
     type Problems = fn() -> Vec<Problem>;
     let kernels: [(&str, Problems); 6] = [
@@ -234,6 +239,31 @@ fn engines_with_tensor_maps() -> Result<(), Failed> {
     let mut context = pipeline::execution(&engine, 0)?;
     for _ in 0..2 {
         check_outputs(&context.run(&inputs)?, &wanted, 2e-2, "tensor maps")?;
+    }
+    Ok(())
+}
+
+/// The values of a trained network on the device, counted as those of the reference are.
+fn calibration() -> Result<(), Failed> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/precision");
+    for name in ["residual", "separable", "vit"] {
+        let graph = onnx::import_file(&folder.join(format!("{name}.onnx")))?.graph;
+        let declared = precise::declared(&graph);
+        let mut samples = Samples::open(&folder.join("calibration.npz"), &declared, precise::ROWS)?;
+        samples.truncate(4);
+        let wanted = precise::statistics(&graph, &samples, None, &Silent)?;
+        let found = precise::statistics_on_device(&graph, &samples, None, 0, &Silent)?;
+        if found.n_batches != wanted.n_batches || !found.tensors.keys().eq(wanted.tensors.keys()) {
+            return Err(format!("{name}: other tensors or batches are counted").into());
+        }
+        let ranges = |statistics: &Statistics| statistics.ranges(Method::MinMax, Number::Int8);
+        for ((tensor, found), wanted) in ranges(&found).into_iter().zip(ranges(&wanted).into_values()) {
+            let largest = wanted.0.abs().max(wanted.1);
+            let off = (found.0 - wanted.0).abs().max((found.1 - wanted.1).abs());
+            if off > 1e-4 * largest {
+                return Err(format!("{name}, `{tensor}`: {found:?}, wanted {wanted:?}").into());
+            }
+        }
     }
     Ok(())
 }

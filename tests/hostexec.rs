@@ -11,6 +11,8 @@ mod attention_regions;
 mod byte_products;
 #[path = "hostexec/harness.rs"]
 mod harness;
+#[path = "hostexec/packed_products.rs"]
+mod packed_products;
 #[path = "hostexec/placed_regions.rs"]
 mod placed_regions;
 #[path = "hostexec/products.rs"]
@@ -393,6 +395,19 @@ fn skinny_products_by_bytes() {
 }
 
 #[test]
+fn products_with_packed_weights() {
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        check_sums(&packed_products::skinny(dtype), "gemv", SM_90, 4, 2.0 * SUMS);
+    }
+    for dtype in [DType::F16, DType::BF16] {
+        check_sums(&packed_products::tiles(dtype), "gemm_mma", SM_90, 3, 2.0 * SUMS);
+    }
+    check_template(&packed_products::tiles(DType::F32), "gemm_simt", SM_90, 3);
+    check_template(&packed_products::tiles(DType::F16)[..1], "gemm_mma", SM_75, 1);
+    check_some(packed_products::skinny(DType::F32), 0);
+}
+
+#[test]
 fn simt_products_of_every_kind_and_layout() {
     let kinds = [
         DType::F32,
@@ -439,6 +454,7 @@ fn regions_of_networks_quantised_here() {
         ("residual", Kind::Int8, DType::F16),
         ("residual", Kind::Fp8, DType::F32),
         ("residual", Kind::Int8Weights, DType::F16),
+        ("vit", Kind::Int4Weights { group: 32 }, DType::F16),
         ("vit", Kind::Int8, DType::F32),
     ] {
         check_steps(&quantized_models::network(name, kind, float), SM_90, 2);

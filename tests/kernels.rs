@@ -7,6 +7,8 @@
 
 #[path = "hostexec/attention_regions.rs"]
 mod attention_regions;
+#[path = "hostexec/packed_products.rs"]
+mod packed_products;
 #[path = "hostexec/products.rs"]
 mod products;
 #[path = "hostexec/regions.rs"]
@@ -164,6 +166,10 @@ fn kernels_of_groups_and_few_rows_compile() {
         compile_best(&products::skinny_of_models(dtype)[..4], &archs(), 1, own);
     }
     compile_some(&products::skinny_by_bytes(DType::I8), &[SM_90A], own);
+    compile_best(&packed_products::skinny(DType::F16), &archs(), 2, own);
+    compile_best(&packed_products::tiles(DType::F16), &archs(), 2, |template| {
+        template == "gemm_mma"
+    });
 }
 
 /// Products of every kind, with an epilogue of several operands.

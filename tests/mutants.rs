@@ -11,6 +11,8 @@ mod beds;
 mod byte_products;
 #[path = "hostexec/harness.rs"]
 mod harness;
+#[path = "hostexec/packed_products.rs"]
+mod packed_products;
 #[path = "mutants/plants.rs"]
 mod plants;
 #[path = "hostexec/products.rs"]

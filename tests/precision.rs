@@ -14,12 +14,14 @@ use std::process::{Command, Output};
 use rtrt_codegen::io::samples::{Samples, read_labels};
 use rtrt_codegen::io::{self, Port};
 use rtrt_codegen::ir::{DType, Graph, HostTensor};
+use rtrt_codegen::kernel::Arch;
 use rtrt_codegen::onnx;
 use rtrt_codegen::ops::evaluate::to_vec;
 use rtrt_codegen::pipeline::precise::{self, Calibration, Request};
 use rtrt_codegen::pipeline::{self, Settings, Silent};
 use rtrt_codegen::precision::metric::{Outputs, top1};
 use rtrt_codegen::precision::{Cache, Kind, Method, Plan, Statistics};
+use rtrt_codegen::rewrite::TensorSource;
 
 const NETWORKS: [&str; 3] = ["residual", "separable", "vit"];
 
@@ -160,6 +162,72 @@ fn halves_and_bytes_go_together() {
         assert!(exact - found <= 0.5, "{name}: {exact} to {found}");
         let share = precise.report.weight_bytes as f64 / precise.report.weight_bytes_fp32 as f64;
         assert!(share < 0.31, "{name}: {share} of its bytes");
+    }
+}
+
+#[test]
+fn four_bits_lose_little() {
+    for (name, least) in [("residual", 0.5), ("separable", 0.5), ("vit", 1.0)] {
+        let graph = network(name);
+        let exact = accuracy(&graph, &settings(DType::F32));
+        for group in [32, 64, 128] {
+            let mut request = request(Kind::Int4Weights { group }, Method::MinMax, Calibration::None);
+            request.kinds.insert(1, Kind::Int8Weights);
+            let precise = precise::decide(&graph, &settings(DType::F32), &request, &Silent).unwrap();
+            let found = accuracy(&precise.graph, &precise.settings);
+            println!("{name}, groups of {group}: {exact} to {found}");
+            assert!(
+                exact - found <= least,
+                "{name}, groups of {group}: {exact} to {found}"
+            );
+        }
+    }
+}
+
+/// Bytes of the weights of an engine's products, by whether they are packed.
+fn bytes_of_products(graph: &Graph, settings: &Settings) -> (usize, usize) {
+    let core = pipeline::lower(graph, settings).unwrap();
+    let arch = Arch {
+        sm: 90,
+        specific: true,
+    };
+    let fused = pipeline::regions(&core, arch, settings).unwrap();
+    let (mut packed, mut plain) = (0, 0);
+    for region in &fused.regions {
+        let is_product = region.body.nodes.iter().any(|node| node.op == "matmul");
+        let is_packed = region
+            .body
+            .nodes
+            .iter()
+            .any(|node| node.op == "dequantize_groups");
+        for &input in region.inputs.iter().filter(|_| is_product) {
+            let tensor = fused.tensor(input);
+            match tensor.source {
+                TensorSource::Weight(_) if tensor.ty.rank() < 2 => {}
+                TensorSource::Weight(_) if is_packed => packed += tensor.ty.n_bytes(),
+                TensorSource::Weight(_) => plain += tensor.ty.n_bytes(),
+                TensorSource::Input(_) | TensorSource::Regions => {}
+            }
+        }
+    }
+    (packed, plain)
+}
+
+#[test]
+fn matrices_in_four_bits_are_stored_so() {
+    let graph = network("vit");
+    for (float, share) in [(DType::F32, 0.14), (DType::F16, 0.28)] {
+        let (_, plain) = bytes_of_products(&graph, &settings(float));
+        // Groups of 40 terms: so many there are.
+        let kind = Kind::Int4Weights { group: 64 };
+        let request = request(kind, Method::MinMax, Calibration::None);
+        let precise = precise::decide(&graph, &settings(float), &request, &Silent).unwrap();
+        let (packed, rest) = bytes_of_products(&precise.graph, &precise.settings);
+        println!("{float}: {plain} to {packed} and {rest}");
+        assert!(
+            (packed + rest) as f64 <= share * plain as f64,
+            "{float}: {plain} to {packed} and {rest}"
+        );
     }
 }
 
@@ -327,6 +395,75 @@ fn layers_give_way_until_the_budget_holds() {
     );
 }
 
+/// How far two calibrations are apart: of each tensor's values by size, the largest share that one has below the end
+/// of a bin and the other not below the end of the next: what rounding moves stays within one bin.
+fn apart(a: &Statistics, b: &Statistics) -> f64 {
+    let names: Vec<&String> = a.tensors.keys().collect();
+    assert_eq!(names, b.tensors.keys().collect::<Vec<_>>());
+    let of = |name: &String| {
+        let (a, b) = (&a.tensors[name], &b.tensors[name]);
+        assert_eq!((a.n_values(), a.width()), (b.n_values(), b.width()), "{name}");
+        let n_zeros = |sizes: &[u64], n_values: u64| n_values - sizes.iter().sum::<u64>();
+        let below = |sizes: Vec<u64>, n_values: u64| -> Vec<u64> {
+            let mut so_far = n_zeros(&sizes, n_values);
+            let sums = sizes.into_iter().map(|count| {
+                so_far += count;
+                so_far
+            });
+            sums.collect()
+        };
+        let (a, b) = (below(a.sizes(), a.n_values()), below(b.sizes(), b.n_values()));
+        let beyond = |own: &[u64], other: &[u64]| {
+            let pairs = own.iter().zip(&other[1..]);
+            pairs.map(|(own, next)| own.saturating_sub(*next)).max()
+        };
+        let most = beyond(&a, &b).max(beyond(&b, &a)).unwrap_or(0);
+        most as f64 / a.last().copied().unwrap_or(0).max(1) as f64
+    };
+    names.into_iter().map(of).fold(0.0, f64::max)
+}
+
+#[test]
+fn what_kernels_compute_is_counted_alike() {
+    for name in ["residual", "vit"] {
+        let graph = network(name);
+        let mut samples = samples(&graph, "calibration.npz");
+        samples.truncate(2);
+        let wanted = precise::statistics(&graph, &samples, None, &Silent).unwrap();
+        let mut n_run = 0;
+        let by_regions = &mut |graph: &Graph, inputs: &[HostTensor]| {
+            n_run += 1;
+            pipeline::run_regions(graph, inputs, &settings(DType::F32))
+        };
+        let found = precise::statistics_by(&graph, &samples, None, &Silent, by_regions).unwrap();
+        assert_eq!((n_run, found.n_batches), (2, 2), "{name}");
+        let off = apart(&found, &wanted);
+        assert!(
+            off < 2e-3,
+            "{name}: {off} of some tensor's values are counted elsewhere"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_executed_is_left_to_the_reference() {
+    let graph = network("residual");
+    let mut samples = samples(&graph, "calibration.npz");
+    samples.truncate(3);
+    let wanted = precise::statistics(&graph, &samples, None, &Silent).unwrap();
+    let mut n_run = 0;
+    let once = &mut |graph: &Graph, inputs: &[HostTensor]| {
+        n_run += 1;
+        match n_run {
+            1 => pipeline::run_regions(graph, inputs, &settings(DType::F32)),
+            _ => pipeline::run_regions(graph, &[], &settings(DType::F32)),
+        }
+    };
+    let found = precise::statistics_by(&graph, &samples, None, &Silent, once).unwrap();
+    assert_eq!((n_run, found.n_batches), (2, 3));
+    assert!(apart(&found, &wanted) < 2e-3);
+}
+
 #[test]
 fn an_ended_calibration_goes_on() {
     let scratch = tempfile::tempdir().unwrap();
@@ -343,6 +480,8 @@ fn an_ended_calibration_goes_on() {
         [
             "calibrate",
             "residual.onnx",
+            "--device",
+            "cpu",
             "--calib",
             many.to_str().unwrap(),
             "-o",

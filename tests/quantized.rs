@@ -1,4 +1,5 @@
-//! Small models quantised by ONNX Runtime compute what ONNX Runtime computes.
+//! Small models quantised by ONNX Runtime compute what ONNX Runtime computes, and those with weights of four bits
+//! what ONNX says.
 
 #![cfg(feature = "builder")]
 
@@ -6,8 +7,10 @@
 mod fixture;
 
 use fixture::{Fixture, NAMES};
+use rtrt_codegen::ir::DType;
 use rtrt_codegen::ops::evaluate::to_vec;
-use rtrt_codegen::reference;
+use rtrt_codegen::rewrite::{DeviceRates, RuleSet, TensorSource, fuse, run_fused};
+use rtrt_codegen::{reference, specialize};
 
 /// Sums of integers are exact and scaled in ONNX Runtime's order, so not even a step may differ.
 #[test]
@@ -36,5 +39,32 @@ fn no_product_stays_in_floats() {
         let left = ["Conv", "MatMul", "Gemm", "add"];
         let stays = fixture.graph.nodes.iter().find(|node| left.contains(&node.op));
         assert!(stays.is_none(), "{name}: {stays:?}");
+    }
+}
+
+/// Weights that are dequantised block by block stay in four bits, whichever axis their terms lie along.
+#[test]
+fn blocks_of_four_bits_stay_packed() {
+    let fixture = Fixture::read("int4_blocks");
+    let inputs = [fixture.x.clone()];
+    let bindings = specialize::bind_inputs(&fixture.graph, &inputs).unwrap();
+    let core = specialize::specialize(&fixture.graph, &bindings).unwrap();
+    let fused = fuse(&core, RuleSet::builtin(), DeviceRates::for_sm(90)).unwrap();
+    let weights = fused
+        .tensors
+        .iter()
+        .filter(|tensor| matches!(tensor.source, TensorSource::Weight(_)));
+    let matrices: Vec<(DType, Vec<usize>)> = weights
+        .filter(|tensor| tensor.ty.dtype == DType::U8)
+        .map(|tensor| (tensor.ty.dtype, tensor.ty.dims()))
+        .collect();
+    assert_eq!(matrices, [(DType::U8, vec![48, 32]), (DType::U8, vec![24, 24])]);
+    let found = run_fused(&fused, &inputs).unwrap();
+    let (found, wanted) = (to_vec::<f64>(&found[0]), to_vec::<f64>(&fixture.y));
+    for (found, wanted) in found.iter().zip(&wanted) {
+        assert!(
+            (found - wanted).abs() <= 1e-5 * wanted.abs().max(1.0),
+            "{found} for {wanted}"
+        );
     }
 }

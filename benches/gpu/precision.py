@@ -8,8 +8,9 @@ The networks of tests/precision tell held-out digits on the GPU and on the CPU, 
 layers in it. ResNet-50 (MODELS as in models.py, seeded weights, ranges from two seeded images) is timed in
 f16, and in f16 and i8 with the layers that are predicted to gain, and with all layers; --kernels adds the
 slowest kernels of each. Products of drawn operands are timed in f16, i8 and f8e4m3, those of one row with
-weights of 8 bits; a sum of 4096 terms in f8e4m3 is compared with the CPU's. --sections picks some of
-accuracy, resnet50, products, rows.
+weights of 8 and of 4 bits; a sum of 4096 terms in f8e4m3 is compared with the CPU's. Ranges of ResNet-50 that are
+counted on the GPU are compared with those of the CPU. --sections picks some of accuracy, resnet50, products, rows,
+ranges.
 """
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ import json
 import pathlib
 import subprocess
 import tempfile
+import time
 
 import numpy as np
 import onnx
@@ -34,6 +36,7 @@ PRECISIONS = {
     "int8 and fp16": ["--int8", "--fp16", *CALIB, "--layerPrecisions", "*:int8"],
     "fp8": ["--fp8", *CALIB, "--layerPrecisions", "*:fp8"],
     "int8 weights and fp16": ["--int8-weights", "--fp16", "--layerPrecisions", "*:int8-weights"],
+    "int4 weights and fp16": ["--int4-weights=32", "--fp16", "--layerPrecisions", "*:int4-weights"],
 }
 
 
@@ -150,17 +153,36 @@ def products(args, work):
 
 def rows(args, work):
     model = work / "row.onnx"
-    bytes_alone = ["--fp16", "--int8-weights", "--layerPrecisions", "*:int8-weights"]
-    for size in (4096, 8192):
-        times = []
-        # Only weights of f32 are quantised.
-        for name, kind, flags in (("fp16", F16, []), ("int8 weights", F32, bytes_alone)):
-            product(kind, 1, size, model)
-            times.append(timed(args, f"row times {size} x {size} {name}", model, flags, work))
-        print(f"    int8 weights {times[0] / times[1]:.2f} times fp16", flush=True)
+    # Only weights of f32 are quantised.
+    cases = {"fp16": (F16, []), "int8 weights": (F32, ["--fp16", "--int8-weights", "--layerPrecisions", "*:int8-weights"])}
+    for group in (32, 64, 128):
+        cases[f"int4 weights, {group}"] = (F32, ["--fp16", f"--int4-weights={group}"])
+    for count, size in ((1, 4096), (1, 8192), (8, 4096), (64, 4096), (1024, 4096)):
+        times = {}
+        for name, (kind, flags) in cases.items():
+            product(kind, count, size, model)
+            times[name] = timed(args, f"{count} rows times {size} x {size} {name}", model, flags, work)
+        speeds = [f"{name} {times['fp16'] / us:.2f}" for name, us in times.items()]
+        print(f"    speed beside fp16: {', '.join(speeds)}", flush=True)
 
 
-SECTIONS = {"accuracy": accuracy, "resnet50": resnet50, "products": products, "rows": rows}
+def ranges(args, work):
+    """Scales of caches that are counted on both devices, and how long that takes."""
+    model = prepare(args.models / "resnet50", work)
+    images = np.random.default_rng(1).standard_normal((8, 3, 224, 224)).astype(np.float32)
+    np.savez(work / "images.npz", image=images)
+    found = []
+    for device in ("cpu", "cuda:0"):
+        cache, begin = work / "ranges.cache", time.monotonic()
+        call([args.bin, "calibrate", model / "model.onnx", "--calib", work / "images.npz", "-o", cache, "--device", device])
+        print(f"calibrate on {device}: {time.monotonic() - begin:.1f} s", flush=True)
+        lines = [line.rsplit(": ", 1) for line in cache.read_text().splitlines()[1:]]
+        found.append({name: np.uint32(int(bits, 16)).view(np.float32) for name, bits in lines})
+    off = [abs(found[1][name] / scale - 1) for name, scale in found[0].items()]
+    print(f"{len(off)} scales, GPU and CPU differ by {max(off):.2e} at most, {np.median(off):.2e} in the middle", flush=True)
+
+
+SECTIONS = {"accuracy": accuracy, "resnet50": resnet50, "products": products, "rows": rows, "ranges": ranges}
 
 
 def main():

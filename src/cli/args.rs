@@ -173,7 +173,7 @@ pub struct BuildArgs {
     pub rules: RuleArgs,
 }
 
-/// Which layers are stored in 8 bits, and what that may cost.
+/// Which layers are stored in 8 bits or fewer, and what that may cost.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Precision")]
 pub struct PrecisionArgs {
@@ -190,14 +190,27 @@ pub struct PrecisionArgs {
     /// Store weights of products as 8-bit integers, and activations as floats.
     #[arg(long = "int8-weights", conflicts_with_all = ["int8", "fp8", "best"])]
     pub int8_weights: bool,
+    /// Store weights of matrix products in four bits, with a scale for each group of so many terms: 32, 64
+    /// or 128. Weights of convolutions take 8 bits, where that is no slower.
+    #[arg(
+        long = "int4-weights",
+        value_name = "GROUP",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "64",
+        value_parser = ["32", "64", "128"],
+        conflicts_with_all = ["int8", "fp8", "best", "int8_weights"]
+    )]
+    pub int4_weights: Option<String>,
     /// Keep the types of the model: nothing is narrowed or quantised.
     #[arg(
         long = "stronglyTyped",
-        conflicts_with_all = ["fp16", "bf16", "tf32", "int8", "fp8", "best", "int8_weights", "layer_precisions"]
+        conflicts_with_all = ["fp16", "bf16", "tf32", "int8", "fp8", "best", "int8_weights", "int4_weights",
+            "layer_precisions"]
     )]
     pub strongly_typed: bool,
-    /// Precision of single layers: `conv1:fp32,fc:int8,*:fp16`, of fp32, fp16, bf16, int8, fp8 and
-    /// int8-weights; `*` is every other layer.
+    /// Precision of single layers: `conv1:fp32,fc:int8,*:fp16`, of fp32, fp16, bf16, int8, fp8,
+    /// int8-weights and int4-weights; `*` is every other layer.
     #[arg(long = "layerPrecisions", value_name = "NAME:TYPE,..")]
     pub layer_precisions: Option<String>,
     /// Samples that ranges are taken from: an npz with a leading axis, or a folder of npz files or of
@@ -473,6 +486,10 @@ pub struct CalibrateArgs {
     /// Use only so many batches of the samples.
     #[arg(long, value_name = "N")]
     pub batches: Option<usize>,
+    /// `cuda:N`, or `cpu` for the reference interpreter; the first GPU if there is one, else the CPU. What a GPU
+    /// cannot execute is left to the CPU.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
     /// Machine-readable report on stdout.
     #[arg(long)]
     pub json: bool,

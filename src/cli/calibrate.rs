@@ -8,6 +8,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::args::CalibrateArgs;
+use super::device::Device;
 use super::failure::Failure;
 use super::out;
 use super::precision::method_of;
@@ -32,6 +33,7 @@ struct Report<'a> {
 
 pub fn run(args: &CalibrateArgs) -> Result<(), Failure> {
     let method = method_of(&args.method)?;
+    let device = Device::of(args.device.as_deref())?;
     let output = args
         .output
         .clone()
@@ -45,7 +47,12 @@ pub fn run(args: &CalibrateArgs) -> Result<(), Failure> {
         samples.truncate(n);
     }
     let aside = Aside::beside(&output, key(&args.model, &args.calib)?);
-    let statistics = precise::statistics(&model.graph, &samples, Some(&aside), &progress)?;
+    let statistics = match device {
+        Device::Cpu => precise::statistics(&model.graph, &samples, Some(&aside), &progress)?,
+        Device::Cuda(ordinal) => {
+            precise::statistics_on_device(&model.graph, &samples, Some(&aside), ordinal, &progress)?
+        }
+    };
     progress.stage("choose ranges", 0);
     let cache = Cache::of(&statistics.ranges(method, Number::Int8), method);
     write(&output, &cache.print())?;

@@ -102,6 +102,7 @@ fn is_asked(args: &BuildArgs) -> bool {
         || own.fp8
         || own.best
         || own.int8_weights
+        || own.int4_weights.is_some()
         || own.layer_precisions.is_some()
         || own.accuracy_budget.is_some()
         || own.calib.is_some()
@@ -169,11 +170,23 @@ fn kinds(args: &PrecisionArgs, settings: &Settings, is_calibrated: bool) -> Vec<
     if args.int8_weights {
         kinds.push(Kind::Int8Weights);
     }
+    if args.int4_weights.is_some() {
+        kinds.extend([int4_weights(args), Kind::Int8Weights]);
+    }
     kinds.push(Kind::Float);
     if settings.precision != DType::F32 {
         kinds.push(Kind::Fp32);
     }
     kinds
+}
+
+/// Weights in four bits, in groups as large as the arguments say.
+fn int4_weights(args: &PrecisionArgs) -> Kind {
+    const GROUP: u16 = 64;
+    let asked = args.int4_weights.as_ref().and_then(|text| text.parse().ok());
+    Kind::Int4Weights {
+        group: asked.unwrap_or(GROUP),
+    }
 }
 
 fn method(name: &str) -> Result<Method, Failure> {
@@ -259,6 +272,8 @@ fn is_quantised(graph: &Graph) -> bool {
 enum Asked {
     Kind(Kind),
     Narrow(DType),
+    /// Weights in four bits.
+    Int4Weights,
 }
 
 /// Layers with their types, in the order of the text.
@@ -282,8 +297,10 @@ fn asked(ty: &str) -> Result<Asked, Failure> {
         "int8" => Ok(Asked::Kind(Kind::Int8)),
         "fp8" => Ok(Asked::Kind(Kind::Fp8)),
         "int8-weights" => Ok(Asked::Kind(Kind::Int8Weights)),
+        "int4-weights" => Ok(Asked::Int4Weights),
         _ => Err(Failure::usage(format!(
-            "`--layerPrecisions`: `{ty}` is not one of fp32, fp16, bf16, int8, fp8, int8-weights"
+            "`--layerPrecisions`: `{ty}` is not one of fp32, fp16, bf16, int8, fp8, int8-weights, \
+             int4-weights"
         ))),
     }
 }
@@ -303,7 +320,7 @@ fn fixed(graph: &Graph, args: &PrecisionArgs, settings: &mut Settings) -> Result
         .collect();
     let entries = layer_precisions(text)?;
     for (name, asked) in &entries {
-        let kind = kind_of(*asked, settings)?;
+        let kind = kind_of(*asked, args, settings)?;
         if known.contains(name.as_str()) {
             plan.kinds.insert(name.clone(), kind);
         } else if nodes.contains(name.as_str()) && kind == Kind::Fp32 {
@@ -322,7 +339,7 @@ fn fixed(graph: &Graph, args: &PrecisionArgs, settings: &mut Settings) -> Result
         }
     }
     if let Some((_, asked)) = entries.iter().find(|(name, _)| name == "*") {
-        let kind = kind_of(*asked, settings)?;
+        let kind = kind_of(*asked, args, settings)?;
         for layer in &layers {
             plan.kinds.entry(layer.name.clone()).or_insert(kind);
         }
@@ -330,9 +347,10 @@ fn fixed(graph: &Graph, args: &PrecisionArgs, settings: &mut Settings) -> Result
     Ok(plan)
 }
 
-fn kind_of(asked: Asked, settings: &Settings) -> Result<Kind, Failure> {
+fn kind_of(asked: Asked, args: &PrecisionArgs, settings: &Settings) -> Result<Kind, Failure> {
     match asked {
         Asked::Kind(kind) => Ok(kind),
+        Asked::Int4Weights => Ok(int4_weights(args)),
         Asked::Narrow(float) if float == settings.precision => Ok(Kind::Float),
         Asked::Narrow(float) => {
             let flag = if float == DType::F16 { "fp16" } else { "bf16" };

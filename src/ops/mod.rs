@@ -34,6 +34,7 @@ pub mod elementwise;
 pub mod evaluate;
 pub mod fold_forms;
 pub mod grid_forms;
+pub mod groups;
 pub mod index;
 pub mod index_forms;
 pub mod infer;
@@ -575,6 +576,7 @@ static FAMILIES: &[&[&OpDef]] = &[
     elementwise::OPS,
     fold_forms::OPS,
     grid_forms::OPS,
+    groups::OPS,
     index::OPS,
     index_forms::OPS,
     loss_forms::OPS,

@@ -5,11 +5,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Observer, PipelineError, Settings, Simulation, canonical, lower, ports, regions};
+use super::{Observer, OnDevice, PipelineError, Settings, Simulation, canonical, lower, ports, regions};
 use crate::io::samples::{Declared, Samples};
 use crate::ir::{DType, Graph, HostTensor, Node};
 use crate::kernel::{self, Arch, KernelOptions};
-use crate::precision::calibrate::{self, Aside};
+use crate::precision::calibrate::{self, Aside, CalibrateError};
 use crate::precision::metric::{Outputs, relative_error};
 use crate::precision::report::{BudgetReport, LayerReport, PrecisionReport, WideReport};
 use crate::precision::search::{self, Candidate, Outcome, Score};
@@ -84,13 +84,72 @@ pub fn statistics(
     let graph = precision::prepare(model);
     observer.stage("calibrate", samples.len());
     let is_first = Cell::new(true);
-    let progress = |n_done, n_all| {
-        if is_first.replace(false) && n_done > 0 {
-            observer.stage(&format!("going on after {n_done} batches"), n_all);
-        }
-        observer.step(n_done, n_all);
-    };
+    let progress = |n_done, n_all| tell(observer, &is_first, n_done, n_all);
     Ok(calibrate::gather(&graph, samples, aside, &progress)?)
+}
+
+/// As [`statistics`], where `execute` computes the outputs of a graph for a batch: it is given one whose outputs
+/// are all that the model's nodes compute. Batches that it fails on are left to the reference interpreter, as are
+/// all after them.
+///
+/// # Errors
+/// If a sample cannot be read, or the reference cannot run what `execute` could not.
+pub fn statistics_by(
+    model: &Graph,
+    samples: &Samples,
+    aside: Option<&Aside>,
+    observer: &dyn Observer,
+    execute: &mut dyn FnMut(&Graph, &[HostTensor]) -> Result<Vec<HostTensor>, PipelineError>,
+) -> Result<Statistics, PipelineError> {
+    let graph = precision::prepare(model);
+    let observed = precision::observed(&graph);
+    observer.stage("calibrate on the device", samples.len());
+    let is_first = Cell::new(true);
+    let progress = |n_done, n_all| tell(observer, &is_first, n_done, n_all);
+    let mut fits = true;
+    calibrate::gather_by(samples, aside, &progress, &mut |statistics, inputs| {
+        if fits {
+            match execute(&observed, inputs) {
+                Ok(outputs) => {
+                    statistics.add_outputs(&observed, inputs, &outputs);
+                    return Ok(());
+                }
+                Err(error) => {
+                    fits = false;
+                    observer.stage(&format!("calibrate on the CPU, since {error}"), samples.len());
+                }
+            }
+        }
+        let batch = statistics.n_batches;
+        let added = statistics.add_batch(&graph, inputs);
+        Ok(added.map_err(|source| CalibrateError::Reference { batch, source })?)
+    })
+}
+
+/// As [`statistics`], on device `ordinal`.
+///
+/// # Errors
+/// As [`statistics_by`].
+pub fn statistics_on_device(
+    model: &Graph,
+    samples: &Samples,
+    aside: Option<&Aside>,
+    ordinal: usize,
+    observer: &dyn Observer,
+) -> Result<Statistics, PipelineError> {
+    let settings = Settings::stored_in(DType::F32);
+    let mut device = OnDevice::new(ordinal, &settings);
+    statistics_by(model, samples, aside, observer, &mut |graph, inputs| {
+        device.run(graph, inputs)
+    })
+}
+
+/// Tells of batches, first of those that were done earlier.
+fn tell(observer: &dyn Observer, is_first: &Cell<bool>, n_done: usize, n_all: usize) {
+    if is_first.replace(false) && n_done > 0 {
+        observer.stage(&format!("going on after {n_done} batches"), n_all);
+    }
+    observer.step(n_done, n_all);
 }
 
 /// Decides and applies the precision of `model`.
@@ -264,15 +323,18 @@ impl Decision<'_> {
     /// Kinds of the request, without those that are slower than the float.
     fn paying_kinds(&mut self, layer: &str) -> Vec<Kind> {
         let float_us = self.time(layer, Kind::Float);
-        let has_weight = self
-            .layers
-            .iter()
-            .any(|own| own.name == layer && own.weight.is_some());
-        let fits = |kind: &Kind| *kind != Kind::Int8Weights || has_weight;
+        let own = self.layers.iter().find(|own| own.name == layer);
+        let fits = |kind: &Kind| match kind {
+            Kind::Int8Weights => own.is_some_and(|own| own.weight.is_some()),
+            Kind::Int4Weights { group } => {
+                own.is_some_and(|own| own.groups(self.graph, usize::from(*group)).is_some())
+            }
+            Kind::Fp32 | Kind::Float | Kind::Int8 | Kind::Fp8 => true,
+        };
         let mut kinds = Vec::new();
         for kind in self.request.kinds.clone().into_iter().filter(fits) {
             match (self.time(layer, kind), float_us) {
-                (Some(own), Some(float)) if kind > Kind::Float && own >= float => {
+                (Some(own), Some(float)) if is_for_speed(kind) && own >= float => {
                     let reason = format!("{kind} takes {own:.2} us, {} {float:.2} us", self.float_name());
                     self.reasons.insert(layer.to_owned(), reason);
                 }
@@ -297,7 +359,7 @@ impl Decision<'_> {
             return Ok(());
         };
         let cheapest = self.request.kinds.first().copied().unwrap_or(Kind::Float);
-        if cheapest <= Kind::Float {
+        if !is_for_speed(cheapest) {
             return Ok(());
         }
         let refused: Vec<(String, f64)> = candidates
@@ -423,6 +485,14 @@ impl Decision<'_> {
             let reason = format!("the range of `{tensor}` is not known");
             self.reasons.insert(layer.clone(), reason);
         }
+        for layer in &self.layers {
+            if let Kind::Int4Weights { group } = outcome.plan.kind(&layer.name)
+                && layer.groups(self.graph, usize::from(group)).is_none()
+            {
+                let reason = "its weight takes 8 bits: it has no groups of terms";
+                self.reasons.insert(layer.name.clone(), reason.to_owned());
+            }
+        }
         observer.stage("compare layers", 0);
         let errors = self.errors(&quantised)?;
         let report = PrecisionReport {
@@ -529,6 +599,15 @@ impl Decision<'_> {
             .filter(|name| !known.contains(name))
             .cloned()
             .collect()
+    }
+}
+
+/// Whether a kind is asked for because it is faster. Weights take four bits for the memory that this saves, which
+/// a product of many rows pays for.
+fn is_for_speed(kind: Kind) -> bool {
+    match kind {
+        Kind::Int8Weights | Kind::Int8 | Kind::Fp8 => true,
+        Kind::Fp32 | Kind::Float | Kind::Int4Weights { .. } => false,
     }
 }
 
@@ -653,6 +732,7 @@ fn weight_bytes(graph: &Graph, float: DType) -> usize {
     weights
         .map(|data| match data.dtype() {
             DType::F32 => data.n_elements() * float.size_bytes(),
+            DType::I4 | DType::U4 => data.n_elements().div_ceil(2),
             _ => data.n_bytes(),
         })
         .sum()

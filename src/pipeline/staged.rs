@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{PipelineError, Selection, Settings, Silent, arch_of_device, compile, execution};
-use crate::ir::{Graph, HostTensor};
+use crate::ir::{Graph, HostTensor, TensorType};
 use crate::rewrite::RuleSet;
 use crate::rewrite::canonicalize::rewrite_model;
 use crate::runtime::ExecutionContext;
@@ -24,13 +24,54 @@ pub fn run_on_device(
     ordinal: usize,
 ) -> Result<Vec<HostTensor>, PipelineError> {
     let graph = rewrite_model(graph, &RuleSet::load(&settings.rules)?);
-    let mut device = StagedDevice {
-        settings,
-        ordinal,
-        kept: VecDeque::new(),
-    };
+    let mut device = StagedDevice::new(settings, ordinal);
     let outputs = specialize::run_in_stages(&graph, inputs, |stage, data| device.run(stage, data));
     Ok(outputs?)
+}
+
+/// A device on which one model runs on many inputs: kernels are made when inputs of their types come first.
+pub struct OnDevice<'a> {
+    device: StagedDevice<'a>,
+    /// The model after the rules of its phase.
+    model: Option<Graph>,
+    /// What executes the whole model for inputs of these types; nothing where it runs in stages.
+    whole: Option<(Vec<TensorType>, ExecutionContext)>,
+}
+
+impl<'a> OnDevice<'a> {
+    pub fn new(ordinal: usize, settings: &'a Settings) -> Self {
+        OnDevice {
+            device: StagedDevice::new(settings, ordinal),
+            model: None,
+            whole: None,
+        }
+    }
+
+    /// Runs the model, which is the same every time.
+    ///
+    /// # Errors
+    /// As [`run_on_device`].
+    pub fn run(&mut self, model: &Graph, inputs: &[HostTensor]) -> Result<Vec<HostTensor>, PipelineError> {
+        let types: Vec<TensorType> = inputs.iter().map(HostTensor::ty).collect();
+        if let Some((own, context)) = &mut self.whole
+            && *own == types
+        {
+            return Ok(context.run(inputs)?);
+        }
+        let rules = RuleSet::load(&self.device.settings.rules)?;
+        let model = &*self.model.get_or_insert_with(|| rewrite_model(model, &rules));
+        let bindings = specialize::bind_inputs(model, inputs)?;
+        let Ok(core) = specialize::specialize(model, &bindings) else {
+            // Shapes or control flow depend on data.
+            let device = &mut self.device;
+            let outputs = specialize::run_in_stages(model, inputs, |stage, data| device.run(stage, data));
+            return Ok(outputs?);
+        };
+        let mut context = self.device.prepare(&core)?;
+        let outputs = context.run(inputs)?;
+        self.whole = Some((types, context));
+        Ok(outputs)
+    }
 }
 
 /// A device that executes stages.
@@ -41,7 +82,15 @@ struct StagedDevice<'a> {
     kept: VecDeque<(Graph, ExecutionContext)>,
 }
 
-impl StagedDevice<'_> {
+impl<'a> StagedDevice<'a> {
+    fn new(settings: &'a Settings, ordinal: usize) -> Self {
+        StagedDevice {
+            settings,
+            ordinal,
+            kept: VecDeque::new(),
+        }
+    }
+
     fn run(&mut self, stage: &Graph, data: &[HostTensor]) -> Result<Vec<HostTensor>, PipelineError> {
         let known = self.kept.iter().position(|(own, _)| own == stage);
         let (graph, mut context) = match known.and_then(|position| self.kept.remove(position)) {

@@ -12,6 +12,10 @@ pub enum Kind {
     Float,
     /// Weights alone as `i8`, activations as floats.
     Int8Weights,
+    /// Weights of matrix products alone as `i4`, with a scale for each group of so many terms.
+    Int4Weights {
+        group: u16,
+    },
     Int8,
     Fp8,
 }
@@ -22,6 +26,7 @@ impl Kind {
             Kind::Fp32 => "fp32",
             Kind::Float => "float",
             Kind::Int8Weights => "int8-weights",
+            Kind::Int4Weights { .. } => "int4-weights",
             Kind::Int8 => "int8",
             Kind::Fp8 => "fp8",
         }

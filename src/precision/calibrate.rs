@@ -10,7 +10,7 @@ use super::statistics::Statistics;
 use crate::aside::write_aside;
 use crate::io::IoError;
 use crate::io::samples::Samples;
-use crate::ir::Graph;
+use crate::ir::{Graph, HostTensor};
 use crate::reference::ReferenceError;
 
 /// Work that may be lost when the program ends.
@@ -102,6 +102,24 @@ pub fn gather(
     aside: Option<&Aside>,
     progress: &dyn Fn(usize, usize),
 ) -> Result<Statistics, CalibrateError> {
+    gather_by(samples, aside, progress, &mut |statistics, inputs| {
+        let batch = statistics.n_batches;
+        statistics
+            .add_batch(graph, inputs)
+            .map_err(|source| CalibrateError::Reference { batch, source })
+    })
+}
+
+/// As [`gather`], where `add` runs a batch and counts it.
+///
+/// # Errors
+/// If a sample cannot be read or `add` fails on it, or the file cannot be written.
+pub fn gather_by<E: From<CalibrateError>>(
+    samples: &Samples,
+    aside: Option<&Aside>,
+    progress: &dyn Fn(usize, usize),
+    add: &mut dyn FnMut(&mut Statistics, &[HostTensor]) -> Result<(), E>,
+) -> Result<Statistics, E> {
     let kept = aside.and_then(Aside::read);
     let mut statistics = kept
         .filter(|kept| kept.n_batches <= samples.len())
@@ -109,10 +127,8 @@ pub fn gather(
     let mut written = Instant::now();
     progress(statistics.n_batches, samples.len());
     for batch in statistics.n_batches..samples.len() {
-        let inputs = samples.batch(batch)?;
-        statistics
-            .add_batch(graph, &inputs)
-            .map_err(|source| CalibrateError::Reference { batch, source })?;
+        let inputs = samples.batch(batch).map_err(CalibrateError::from)?;
+        add(&mut statistics, &inputs)?;
         progress(batch + 1, samples.len());
         let is_last = batch + 1 == samples.len();
         if let Some(aside) = aside

@@ -1,7 +1,7 @@
 //! Places `QuantizeLinear` and `DequantizeLinear` where a plan wants layers in 8 bits.
 //!
-//! A tensor is quantised once, for all layers that read it. Weights have a scale per output channel,
-//! activations one per tensor. Where a product is added to something else, the product stays in
+//! A tensor is quantised once, for all layers that read it. Weights have a scale per output channel, or per group
+//! of terms and channel where they take four bits; activations have one per tensor. Where a product is added to something else, the product stays in
 //! registers; what it is added to is read quantised if that is stored so anyway, or comes from another
 //! quantised layer, so that a residual block moves bytes and not floats.
 
@@ -12,6 +12,7 @@ use super::copy::Copy;
 use super::layers::{Layer, layers};
 use super::number::{Number, Scaling, quantise_weight};
 use super::prepare::readers;
+use super::quantise_groups::{GroupedWeight, quantise_groups};
 use crate::ir::{Attr, Graph, HostTensor, Node, NodeId, Operand, ValueId};
 
 /// Least and greatest value by name of tensor.
@@ -85,6 +86,8 @@ pub fn quantise(graph: &Graph, plan: &Plan, range_of: &RangeOf<'_>, asymmetric: 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Format {
     Weights(Number),
+    /// Weights in four bits, with a scale for each group of at most so many terms.
+    Groups(usize),
     Both(Number),
 }
 
@@ -93,6 +96,7 @@ impl Format {
         match kind {
             Kind::Fp32 | Kind::Float => None,
             Kind::Int8Weights => Some(Format::Weights(Number::Int8)),
+            Kind::Int4Weights { group } => Some(Format::Groups(usize::from(group))),
             Kind::Int8 if asymmetric => Some(Format::Both(Number::Int8Asymmetric)),
             Kind::Int8 => Some(Format::Both(Number::Int8)),
             Kind::Fp8 => Some(Format::Both(Number::Fp8)),
@@ -102,7 +106,7 @@ impl Format {
     /// What activations are stored as, where not as floats.
     fn number(self) -> Option<Number> {
         match self {
-            Format::Weights(_) => None,
+            Format::Weights(_) | Format::Groups(_) => None,
             Format::Both(number) => Some(number),
         }
     }
@@ -196,10 +200,15 @@ impl Insertion<'_> {
             let Some(value) = *operand else { continue };
             let is_computed = chosen.layer.computed.contains(&position);
             *operand = Some(match (chosen.layer.weight, chosen.format) {
-                (Some((own, axis)), format) if own == position => {
-                    let (Format::Weights(number) | Format::Both(number)) = format;
-                    self.weight(value, axis, number, &node.origin)
-                }
+                (Some((own, axis)), format) if own == position => match format {
+                    Format::Weights(number) | Format::Both(number) => {
+                        self.weight(value, axis, number, &node.origin)
+                    }
+                    Format::Groups(most) => match chosen.layer.groups(self.copy.from, most) {
+                        Some((terms, group)) => self.grouped_weight(value, terms, group, &node.origin),
+                        None => self.weight(value, axis, Number::Int8, &node.origin),
+                    },
+                },
                 (_, Format::Both(number)) if is_computed => self.activation(value, number, &node.origin),
                 _ => self.copy.value(value),
             });
@@ -270,6 +279,23 @@ impl Insertion<'_> {
             "",
             origin,
         )
+    }
+
+    /// A weight in four bits, with a scale for each `group` of entries along its axis `terms`.
+    fn grouped_weight(&mut self, value: ValueId, terms: usize, group: usize, origin: &[String]) -> ValueId {
+        let weight = self
+            .copy
+            .from
+            .weight(value)
+            .expect("layers have constant weights");
+        let name = self.copy.from.value(value).name.clone();
+        let GroupedWeight { data, scales } = quantise_groups(weight, terms, group);
+        let stored = self.copy.target.add_weight(&name, data);
+        let scale = self.copy.target.add_weight("", scales);
+        let int = |value: usize| Attr::Int(i64::try_from(value).expect("extents fit in i64"));
+        let attrs = [("axis", int(terms)), ("block_size", int(group))];
+        self.copy
+            .emit("DequantizeLinear", &[stored, scale], &attrs, "", origin)
     }
 
     fn scale(&mut self, dims: &[usize], scales: &[f32]) -> ValueId {

@@ -16,6 +16,36 @@ pub struct Layer {
     pub result: ValueId,
 }
 
+/// Terms that groups of four-bit weights have at least, and are a multiple of.
+const LEAST_GROUP: usize = 8;
+/// Terms of which kernels read that many at once, if groups do not end in between.
+const READ_AT_ONCE: usize = 32;
+
+impl Layer {
+    /// The axis of its weight that products are summed along, and the largest group of at most `most` terms that
+    /// divides it, as long as reads are if there is such a one. `None` where it is no product of matrices, or no
+    /// group fits.
+    pub fn groups(&self, graph: &Graph, most: usize) -> Option<(usize, usize)> {
+        let (position, channels) = self.weight?;
+        let weight = graph.weight(graph.node(self.node).operands[position]?)?;
+        let rank = weight.dims().len();
+        let terms = match (self.op, channels) {
+            ("Gemm" | "MatMul", Some(channels)) if rank == 2 => 1 - channels,
+            ("MatMul", None) => rank - 2,
+            _ => return None,
+        };
+        let depth = weight.dims()[terms];
+        let largest = |unit: usize| {
+            let sizes = (1..=most / unit).rev().map(|count| count * unit);
+            sizes
+                .into_iter()
+                .find(|&size| depth > 0 && depth.is_multiple_of(size))
+        };
+        let group = largest(READ_AT_ONCE).or_else(|| largest(LEAST_GROUP))?;
+        Some((terms, group))
+    }
+}
+
 /// The layers of a prepared model, in order.
 pub fn layers(graph: &Graph) -> Vec<Layer> {
     (0..)

@@ -160,7 +160,9 @@ impl Kind {
     pub fn with_float(self, float: &str) -> String {
         match self {
             Kind::Float => float.to_owned(),
-            Kind::Fp32 | Kind::Int8Weights | Kind::Int8 | Kind::Fp8 => self.name().to_owned(),
+            Kind::Fp32 | Kind::Int8Weights | Kind::Int4Weights { .. } | Kind::Int8 | Kind::Fp8 => {
+                self.name().to_owned()
+            }
         }
     }
 }

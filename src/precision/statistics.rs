@@ -1,4 +1,5 @@
-//! What calibration knows of the tensors of a model, gathered by the reference interpreter.
+//! What calibration knows of the tensors of a model: gathered by the reference interpreter, or from what else
+//! executed [`observed`].
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -37,12 +38,26 @@ impl Statistics {
         Ok(())
     }
 
+    /// Counts one batch that [`observed`] was executed on.
+    pub fn add_outputs(&mut self, observed: &Graph, inputs: &[HostTensor], outputs: &[HostTensor]) {
+        for (&value, data) in observed.inputs.iter().zip(inputs) {
+            self.count(observed, value, data);
+        }
+        for (name, data) in observed.output_names.iter().zip(outputs) {
+            self.count_named(name, data);
+        }
+        self.n_batches += 1;
+    }
+
     fn count(&mut self, graph: &Graph, value: ValueId, data: &HostTensor) {
-        let name = &graph.value(value).name;
+        self.count_named(&graph.value(value).name, data);
+    }
+
+    fn count_named(&mut self, name: &str, data: &HostTensor) {
         if name.is_empty() || !data.dtype().is_float() {
             return;
         }
-        let histogram = self.tensors.entry(name.clone()).or_default();
+        let histogram = self.tensors.entry(name.to_owned()).or_default();
         histogram.add(&to_f32(data));
     }
 
@@ -67,6 +82,21 @@ impl Statistics {
             .map(|(name, histogram)| (name.clone(), largest(histogram)))
             .collect()
     }
+}
+
+/// `graph` with all that its nodes compute as outputs, under their own names.
+pub fn observed(graph: &Graph) -> Graph {
+    let mut observed = graph.clone();
+    observed.outputs.clear();
+    observed.output_names.clear();
+    for &value in graph.nodes.iter().flat_map(|node| &node.results) {
+        let known = graph.value(value);
+        let is_counted = known.ty.as_ref().is_none_or(|ty| ty.dtype.is_float());
+        if !known.name.is_empty() && is_counted {
+            observed.add_output(&known.name, value);
+        }
+    }
+    observed
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "ranges are kept as f32")]

@@ -164,7 +164,7 @@ pub static FUNCTIONS: &[Function] = &[
     Function::new(
         "of_bytes",
         (1, 1),
-        "whether the value is made of bytes, or is a weight that bytes hold",
+        "whether the value is made of bytes, or is a weight that bytes or groups of four bits hold",
         |args, facts| Some(Value::Bool(ranges::of_bytes(args[0].as_handle()?, facts))),
     ),
     Function::new(

@@ -3,7 +3,7 @@
 //! The canonicaliser answers over a graph, the e-graph side over its analysis. A fact that
 //! is not known is `None`, and a condition over an unknown fact does not hold.
 
-use crate::ir::{Attr, Attrs, TensorType};
+use crate::ir::{Attr, Attrs, HostTensor, TensorType};
 
 /// A matched value: a value id of a graph, or a class id of an e-graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +41,11 @@ pub trait Facts {
 
     /// The elements of a weight of any size.
     fn elements(&self, _value: Handle) -> Option<Vec<f64>> {
+        None
+    }
+
+    /// The weight that the value is.
+    fn weight_data(&self, _value: Handle) -> Option<&HostTensor> {
         None
     }
 }

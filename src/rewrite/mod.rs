@@ -20,6 +20,7 @@ pub mod facts;
 pub mod fold;
 pub mod frontier;
 pub mod fuse;
+mod groups;
 pub mod language;
 pub mod limits;
 pub mod match_graph;

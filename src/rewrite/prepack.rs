@@ -5,14 +5,17 @@
 //! regions that read them convert them. Beside an operand that is 8 bits wide in memory, a matrix is
 //! stored with its terms innermost, as matrix instructions for bytes want it; so is one of any kind whose rows
 //! are no whole number of copies long while its columns are, and one beside so few rows that reading it is all the
-//! time there is: a warp then reads whole columns, and no block has to share its sums. What a region computes stays
-//! the same to the bit.
+//! time there is: a warp then reads whole columns, and no block has to share its sums. Weights that are whole multiples
+//! of four bits, group by group, are two in a byte, with their scales beside them ([`super::groups`]). What a region
+//! computes stays the same to the bit.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::regions::{FusedGraph, Region, TensorId, TensorSource};
+use super::groups::{self, Packed};
+use super::regions::{FusedGraph, Region, Tensor, TensorId, TensorSource};
 use crate::ir::{Attr, Attrs, DType, Graph, HostTensor, Node, Source, TensorType, ValueId};
 use crate::ops::evaluate::{from_values, holds_bytes, to_vec};
+use crate::ops::groups::DEQUANTIZE_GROUPS;
 use crate::ops::{Lowering, TileKind, lookup};
 
 /// Bytes that kernels copy at a time, from addresses that are multiples of them.
@@ -23,14 +26,17 @@ const FEW_ROWS: usize = 8;
 /// Stores weights of products in 8 bits where that loses nothing, and in the order that copies can read.
 pub fn prepack(fused: &mut FusedGraph) {
     for (tensor, readers) in weights_of_products(fused) {
-        let Packing { kind, is_turned } = readers[0].1.packing;
-        if readers
-            .iter()
-            .any(|(_, read)| read.packing != readers[0].1.packing)
-        {
+        let packing = readers[0].1.packing;
+        if readers.iter().any(|(_, read)| read.packing != packing) {
             continue;
         }
         let TensorSource::Weight(data) = &fused.tensor(tensor).source else {
+            continue;
+        };
+        let Packing::Kind { kind, is_turned } = packing else {
+            if let Some(packed) = groups::packed(data) {
+                pack_groups(fused, tensor, &readers, packed);
+            }
             continue;
         };
         let Some(narrow) = in_kind(data, kind) else {
@@ -38,13 +44,39 @@ pub fn prepack(fused: &mut FusedGraph) {
         };
         let packed = if is_turned { turned(&narrow) } else { narrow };
         for (region, read) in &readers {
-            let body = converting(&fused.regions[*region].body, read, &packed.ty());
+            let body = converting(&fused.regions[*region].body, read.input, &packed.ty(), is_turned);
             fused.regions[*region].body = body;
         }
-        let tensor = &mut fused.tensors[tensor.0 as usize];
-        tensor.ty = packed.ty();
-        tensor.source = TensorSource::Weight(packed);
+        store(fused, tensor, packed);
     }
+}
+
+/// Stores a weight in four bits, and gives every region that reads it the scales too.
+fn pack_groups(fused: &mut FusedGraph, tensor: TensorId, readers: &[(usize, Read)], packed: Packed) {
+    let scales = TensorId(u32::try_from(fused.tensors.len()).expect("graphs have under 2^32 tensors"));
+    for (region, read) in readers {
+        let region = &mut fused.regions[*region];
+        region.body = unpacking(&region.body, read.input, &packed);
+        region.inputs.push(scales);
+    }
+    let name = &fused.tensor(tensor).name;
+    let scale_name = if name.is_empty() {
+        String::new()
+    } else {
+        format!("{name}.scales")
+    };
+    fused.tensors.push(Tensor {
+        ty: packed.scales.ty(),
+        name: scale_name,
+        source: TensorSource::Weight(packed.scales),
+    });
+    store(fused, tensor, packed.bytes);
+}
+
+fn store(fused: &mut FusedGraph, tensor: TensorId, data: HostTensor) {
+    let tensor = &mut fused.tensors[tensor.0 as usize];
+    tensor.ty = data.ty();
+    tensor.source = TensorSource::Weight(data);
 }
 
 /// A weight that a product reads and nothing else of its region.
@@ -56,10 +88,15 @@ struct Read {
 
 /// How a weight is to be stored.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Packing {
-    kind: DType,
-    /// Whether it is a matrix whose last two axes change places.
-    is_turned: bool,
+enum Packing {
+    /// In a kind that holds all elements.
+    Kind {
+        kind: DType,
+        /// Whether it is a matrix whose last two axes change places.
+        is_turned: bool,
+    },
+    /// In four bits, with a scale per group of terms.
+    Groups,
 }
 
 /// The weights that products alone read, with the regions of those.
@@ -101,15 +138,16 @@ fn weight_of_product(fused: &FusedGraph, region: &Region) -> Option<(TensorId, R
         }
     };
     let packing = match beside {
-        Some(kind @ (DType::I8 | DType::F8E4M3)) => Packing {
+        Some(kind @ (DType::I8 | DType::F8E4M3)) => Packing::Kind {
             kind,
             is_turned: is_matrix,
         },
-        _ if is_wide_float(data.dtype()) && holds_bytes(&to_vec::<f64>(data)) => Packing {
+        _ if is_wide_float(data.dtype()) && holds_bytes(&to_vec::<f64>(data)) => Packing::Kind {
             kind: DType::I8,
             is_turned: is_read_by_columns(DType::I8),
         },
-        _ if is_read_by_columns(data.dtype()) => Packing {
+        _ if is_matrix && groups::may_be_packed(data) => Packing::Groups,
+        _ if is_read_by_columns(data.dtype()) => Packing::Kind {
             kind: data.dtype(),
             is_turned: true,
         },
@@ -181,44 +219,66 @@ fn turned(data: &HostTensor) -> HostTensor {
     from_values(data.dtype(), &dims, &turned)
 }
 
-/// `body` with its weight of type `stored`, turned back where it is a matrix, and converted.
-fn converting(body: &Graph, read: &Read, stored: &TensorType) -> Graph {
+/// `body` with its weight `input` of type `stored`, turned back where it was turned, and converted.
+fn converting(body: &Graph, input: ValueId, stored: &TensorType, is_turned: bool) -> Graph {
+    with_input(body, input, stored, |target, mut own| {
+        let wide = body.ty(input);
+        if is_turned {
+            let ty = TensorType::new(stored.dtype, &wide.dims());
+            own = turned_back(target, own, ty);
+        }
+        if wide.dtype != stored.dtype {
+            let to = Attrs::new().with("to", Attr::DType(wide.dtype));
+            own = one_of(target, "cast", &[own], to, wide.clone());
+        }
+        own
+    })
+}
+
+/// `body` with its weight `input` in four bits, and the scales as a further input.
+fn unpacking(body: &Graph, input: ValueId, packed: &Packed) -> Graph {
+    with_input(body, input, &packed.bytes.ty(), |target, own| {
+        let scales = target.add_input("scales", Some(packed.scales.ty()));
+        let wide = body.ty(input);
+        let to = Attrs::new().with("to", Attr::DType(wide.dtype));
+        let mut dims = wide.dims();
+        let rank = dims.len();
+        dims.swap(rank - 2, rank - 1);
+        let columns = TensorType::new(wide.dtype, &dims);
+        let own = one_of(target, DEQUANTIZE_GROUPS.name, &[own, scales], to, columns);
+        turned_back(target, own, wide.clone())
+    })
+}
+
+/// `own` with its last two axes exchanged, which has type `ty` then.
+fn turned_back(target: &mut Graph, own: ValueId, ty: TensorType) -> ValueId {
+    let rank = ty.rank();
+    let mut perm: Vec<i64> = (0..i64::try_from(rank).expect("tensors have few axes")).collect();
+    perm.swap(rank - 2, rank - 1);
+    let perm = Attrs::new().with("perm", Attr::Ints(perm));
+    one_of(target, "transpose", &[own], perm, ty)
+}
+
+/// `body` with its input of type `stored`, whose readers read what `read_as` makes of it.
+fn with_input(
+    body: &Graph,
+    changed: ValueId,
+    stored: &TensorType,
+    read_as: impl FnOnce(&mut Graph, ValueId) -> ValueId,
+) -> Graph {
     let mut target = Graph::new(&body.name);
     let mut known: HashMap<ValueId, ValueId> = HashMap::new();
     for &input in &body.inputs {
         let value = body.value(input);
-        let ty = if input == read.input {
+        let ty = if input == changed {
             Some(stored.clone())
         } else {
             value.ty.clone()
         };
         known.insert(input, target.add_input(&value.name, ty));
     }
-    let wide = body.ty(read.input);
-    let mut own = known[&read.input];
-    if read.packing.is_turned {
-        let rank = i64::try_from(wide.rank()).expect("tensors have few axes");
-        let mut perm: Vec<i64> = (0..rank).collect();
-        perm.swap(wide.rank() - 2, wide.rank() - 1);
-        let ty = TensorType::new(stored.dtype, &wide.dims());
-        own = one_of(
-            &mut target,
-            "transpose",
-            own,
-            Attrs::new().with("perm", Attr::Ints(perm)),
-            ty,
-        );
-    }
-    if wide.dtype != stored.dtype {
-        own = one_of(
-            &mut target,
-            "cast",
-            own,
-            Attrs::new().with("to", Attr::DType(wide.dtype)),
-            wide.clone(),
-        );
-    }
-    known.insert(read.input, own);
+    let own = read_as(&mut target, known[&changed]);
+    known.insert(changed, own);
     for (number, value) in body.values.iter().enumerate() {
         if let Source::Weight(data) = &value.source {
             let id = ValueId(u32::try_from(number).expect("graphs have under 2^32 values"));
@@ -241,8 +301,15 @@ fn converting(body: &Graph, read: &Read, stored: &TensorType) -> Graph {
     target
 }
 
-fn one_of(graph: &mut Graph, op: &'static str, x: ValueId, attrs: Attrs, ty: TensorType) -> ValueId {
-    let node = graph.add_node(op, vec![Some(x)], attrs, &[("", Some(ty))], Vec::new());
+fn one_of(
+    graph: &mut Graph,
+    op: &'static str,
+    operands: &[ValueId],
+    attrs: Attrs,
+    ty: TensorType,
+) -> ValueId {
+    let operands = operands.iter().copied().map(Some).collect();
+    let node = graph.add_node(op, operands, attrs, &[("", Some(ty))], Vec::new());
     graph.node(node).results[0]
 }
 

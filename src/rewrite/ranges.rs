@@ -2,6 +2,7 @@
 //! a value is one of bytes.
 
 use super::facts::{Facts, Handle};
+use super::groups::begins_with_groups;
 use crate::ir::DType;
 use crate::ops::evaluate::holds_bytes;
 
@@ -36,8 +37,8 @@ fn range(value: Handle, facts: &dyn Facts, depth: usize) -> Option<(f64, f64)> {
     })
 }
 
-/// Whether a value is made of bytes, or is a weight that bytes hold, in whatever kind and order: kernels
-/// read it as bytes unless it is scaled.
+/// Whether a value is made of bytes, or is a weight that bytes hold, or four bits with scales, in whatever kind
+/// and order: kernels read it as such unless it is scaled.
 pub fn of_bytes(value: Handle, facts: &dyn Facts) -> bool {
     is_of_bytes(value, facts, DEPTH)
 }
@@ -49,8 +50,15 @@ fn is_of_bytes(value: Handle, facts: &dyn Facts, depth: usize) -> bool {
     if matches!(ty.dtype, DType::I8 | DType::U8 | DType::F8E4M3) {
         return true;
     }
+    if facts.weight_data(value).is_some_and(begins_with_groups) {
+        return true;
+    }
     if let Some(elements) = facts.elements(value) {
         return holds_bytes(&elements);
+    }
+    if let Some((_, operands)) = facts.made_by(value, "concat") {
+        let mut parts = operands.into_iter().flatten();
+        return parts.all(|part| is_of_bytes(part, facts, depth - 1));
     }
     ["cast", "reshape", "transpose"].iter().any(|op| {
         let source = facts

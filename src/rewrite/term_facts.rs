@@ -99,6 +99,10 @@ impl Facts for TermFacts<'_> {
         let is_small = data.n_elements() <= MAX_INTS && data.dtype().is_int();
         is_small.then(|| evaluate::to_vec::<i64>(data))
     }
+
+    fn weight_data(&self, value: Handle) -> Option<&HostTensor> {
+        self.weight(value)
+    }
 }
 
 /// The value that all elements of a constant equal; `None` for an empty one.

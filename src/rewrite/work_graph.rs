@@ -406,6 +406,10 @@ impl Facts for WorkGraph {
     fn elements(&self, value: Handle) -> Option<Vec<f64>> {
         self.graph.weight(value_of(value)).map(to_vec)
     }
+
+    fn weight_data(&self, value: Handle) -> Option<&HostTensor> {
+        self.graph.weight(value_of(value))
+    }
 }
 
 /// Family word of an op.

@@ -153,6 +153,11 @@ RT_DEV float rt_f32_of_small(int32_t x) { return rt_f32_of_bits(uint32_t(0x4b400
 RT_DEV float rt_f32_of_byte(int8_t x) { return rt_f32_of_bits(0x4b000000u | (uint8_t(x) ^ 0x80u)) - 8388736.0f; }
 RT_DEV float rt_f32_of_byte(uint8_t x) { return rt_f32_of_bits(0x4b000000u | x) - 8388608.0f; }
 
+// The number from -8 to 7 in the low half of a byte, or in the high one where `place` is 1 (src/ops/groups.rs).
+RT_DEV float rt_nibble(uint8_t x, int64_t place) {
+  return rt_f32_of_bits(0x4b000000u | (uint32_t(x) >> 4 * int(place) & 15u)) - 8388616.0f;
+}
+
 // The nearest integer, ties to even, within bounds that are integers of the byte's kind; 0 for NaN.
 template <class T> RT_DEV T rt_rounded(float x, float low, float high) {
   const float above = x > low ? x : low;

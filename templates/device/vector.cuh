@@ -104,3 +104,17 @@ template <int N> RT_DEV void rt_unpack(float (&to)[N], const RtKept<int8_t, N, t
 template <int N> RT_DEV void rt_unpack(float (&to)[N], const RtKept<uint8_t, N, true>& kept) {
   rt_unpack_bytes(to, kept.word, 0u, 8388608.0f);
 }
+
+// Numbers of four bits, two in a byte, as src/ops/groups.rs has them. Each is put into a float between 2^23 and 2^24
+// where it lies, which makes it a multiple of a power of 16; one multiplication takes that and the base off. Floats
+// have room for those of the first five halves: the others are shifted down together.
+template <int N> RT_DEV void rt_unpack_numbers(float (&to)[N], const RtKept<uint8_t, N / 2, true>& kept) {
+  constexpr float kUnit[5] = {1.0f, 1.0f / 16, 1.0f / 256, 1.0f / 4096, 1.0f / 65536};
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    const int place = i % 8 < 5 ? i % 8 : i % 8 - 5;
+    const uint32_t word = i % 8 < 5 ? kept.word[i / 8] : kept.word[i / 8] >> 20;
+    const uint32_t bits = (word & 15u << 4 * place) | 0x4b000000u;
+    to[i] = fmaf(rt_f32_of_bits(bits), kUnit[place], -8388608.0f * kUnit[place] - 8.0f);
+  }
+}

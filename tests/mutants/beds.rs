@@ -5,6 +5,7 @@ use rtrt_codegen::kernel::Arch;
 use rtrt_codegen::rewrite::RegionKind;
 
 use crate::byte_products;
+use crate::packed_products;
 use crate::products::{self, CONV, Conv, Epilogue, Layout};
 use crate::regions::{self, Build, Problem, int, ints};
 
@@ -264,6 +265,22 @@ pub const BEDS: &[Bed] = &[
         knobs: &[("splits", 1, 1), ("warps_k", 1, 1), ("unroll", 1, 2)],
         problem: || products::skinny_by_bytes(DType::I8).swap_remove(5),
         most_blocks: u32::MAX,
+        slack: 6.0,
+    },
+    Bed {
+        name: "gemv by numbers",
+        template: "gemv",
+        arch: SM_90,
+        knobs: &[("splits", 1, 1), ("unroll", 2, 8)],
+        problem: || packed_products::skinny(DType::F32).swap_remove(2),
+        slack: 6.0,
+    },
+    Bed {
+        name: "mma by numbers",
+        template: "gemm_mma",
+        arch: SM_90,
+        knobs: &[("splits", 1, 1)],
+        problem: || packed_products::tiles(DType::F16).swap_remove(0),
         slack: 6.0,
     },
     Bed {

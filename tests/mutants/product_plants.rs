@@ -580,6 +580,42 @@ pub const MUTANTS: &[Mutant] = &[
         "rt_unpack_bytes(to, kept.word, 0u, 8388608.0f)",
     ),
     plant(
+        "gemv by numbers",
+        "numbers that are not brought back around zero",
+        "-8388608.0f * kUnit[place] - 8.0f",
+        "-8388608.0f * kUnit[place]",
+    ),
+    plant(
+        "gemv by numbers",
+        "the last halves of a word taken from where the first are",
+        "kept.word[i / 8] >> 20",
+        "kept.word[i / 8]",
+    ),
+    plant(
+        "gemv by numbers",
+        "the scale of another vector",
+        "by[c] = scale[u][c];",
+        "by[c] = scale[0][c];",
+    ),
+    plant(
+        "gemv by numbers",
+        "sums that are not scaled",
+        "acc[r][c] += part * by[c];",
+        "acc[r][c] += part;",
+    ),
+    plant(
+        "mma by numbers",
+        "numbers of a byte that are taken from two",
+        "v1[i] = v0[i / 2];",
+        "v1[i] = v0[i % 4];",
+    ),
+    plant(
+        "mma by numbers",
+        "the high half of a byte taken for the low one",
+        "(uint32_t(x) >> 4 * int(place) & 15u)",
+        "(uint32_t(x) >> 4 * int(1 - place) & 15u)",
+    ),
+    plant(
         "gemv split",
         "one ticket for all tiles",
         "rt_last_arriver(tickets + tile,",

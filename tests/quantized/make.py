@@ -3,7 +3,8 @@ in its formats, with what ONNX Runtime computes for drawn inputs.
 
     pip install numpy onnx onnxruntime && python3 tests/quantized/make.py
 
-Each NAME.onnx comes with NAME.npz: the input `x`, the output `y`, and `step`, the scale of `y`.
+Each NAME.onnx comes with NAME.npz: the input `x`, the output `y`, and `step`, the scale of `y`. `int4_blocks` has
+weights of four bits in blocks, as opset 21 spells them, and what ONNX's reference computes with floats.
 Sessions may execute signed operands in integers, which they otherwise leave to other devices.
 """
 
@@ -14,6 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 FOLDER = pathlib.Path(__file__).parent
@@ -87,9 +89,41 @@ def make(name, form, activations, symmetric, per_channel):
     np.savez(FOLDER / f"{name}.npz", x=x, y=session.run(None, {"x": x})[0], step=last_scale(model))
 
 
+def int4_blocks():
+    """Layers whose weights are dequantised along their terms: by `axis` 0 and 1, with and without a zero point."""
+    rng = np.random.default_rng(5)
+    scales = lambda *shape: numpy_helper.from_array(rng.uniform(0.01, 0.04, shape).astype(np.float32))
+    def numbers(name, *shape):
+        values = rng.integers(-8, 8, shape)
+        pairs = (values.reshape(-1, 2) & 15).astype(np.uint8)
+        return helper.make_tensor(name, TensorProto.INT4, shape, (pairs[:, 0] | pairs[:, 1] << 4).tobytes(), raw=True)
+    weights = [numbers("q0", 64, 48), scales(2, 48), numbers("q1", 24, 48), scales(24, 3),
+               helper.make_tensor("z1", TensorProto.INT4, (24, 3), bytes(36), raw=True), weight(rng, "b1", 24)]
+    weights[1].name, weights[3].name = "s0", "s1"
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q0", "s0"], ["w0"], axis=0, block_size=32),
+        helper.make_node("MatMul", ["x", "w0"], ["h"], name="first"),
+        helper.make_node("Relu", ["h"], ["r"], name="relu"),
+        helper.make_node("DequantizeLinear", ["q1", "s1", "z1"], ["w1"], axis=1, block_size=16),
+        helper.make_node("Gemm", ["r", "w1", "b1"], ["y"], name="second", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes, "blocks",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, 24])], weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.checker.check_model(model)
+    onnx.save(model, FOLDER / "int4_blocks.onnx")
+    x = rng.standard_normal((3, 64)).astype(np.float32)
+    y, = ReferenceEvaluator(model).run(None, {"x": x})
+    np.savez(FOLDER / "int4_blocks.npz", x=x, y=y.astype(np.float32), step=np.float32(1e-3))
+
+
 if __name__ == "__main__":
     u8, s8 = QuantType.QUInt8, QuantType.QInt8
     make("qdq_asymmetric", QuantFormat.QDQ, u8, False, False)
     make("qdq_per_channel", QuantFormat.QDQ, s8, True, True)
     make("qoperator_asymmetric", QuantFormat.QOperator, u8, False, False)
     make("qoperator_per_channel", QuantFormat.QOperator, s8, True, True)
+    int4_blocks()

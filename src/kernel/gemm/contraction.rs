@@ -17,6 +17,7 @@ use crate::kernel::body::rebuild::{Rebuild, Stage, operands};
 use crate::kernel::body::region::{extents, results};
 use crate::kernel::gemm::operand::is_exact;
 use crate::kernel::spec::KernelSpec;
+use crate::ops::groups::DEQUANTIZE_GROUPS;
 use crate::ops::{self, Lowering, TileKind};
 use crate::tile::index::{delinearize, linearize};
 use crate::tile::{Atom, Body, Expr, ExprId, Extent, Index, ReduceOp, VarId};
@@ -192,6 +193,7 @@ fn anchor(graph: &Graph) -> Option<&Node> {
     for node in &graph.nodes {
         match ops::lookup(node.op)?.lower {
             Lowering::Map(_) | Lowering::Tile(TileKind::View | TileKind::Reduce, _) => {}
+            Lowering::Tile(TileKind::Index, _) if node.op == DEQUANTIZE_GROUPS.name => {}
             Lowering::Tile(TileKind::Dot | TileKind::Window, _) => {
                 if found.replace(node).is_some() {
                     return None;

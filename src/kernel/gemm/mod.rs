@@ -8,6 +8,7 @@ pub mod contraction;
 pub mod cost;
 pub mod element;
 pub mod epilogue;
+pub mod grouped;
 pub mod images;
 pub mod operand;
 pub mod parts;

@@ -38,11 +38,11 @@ pub struct Cut {
 pub struct Fetch {
     pub body: Body,
     pub cut: Cut,
-    root: ExprId,
+    pub(super) root: ExprId,
     batch: VarId,
     row: VarId,
     k: VarId,
-    lane: Lane,
+    pub(super) lane: Lane,
 }
 
 /// A vector that is neighbours in memory, or zero.
@@ -51,7 +51,7 @@ pub struct Plain {
     pub input: u32,
     /// Position of the first element.
     pub position: Index,
-    conds: Vec<Cond>,
+    pub(super) conds: Vec<Cond>,
 }
 
 impl Fetch {
@@ -148,7 +148,6 @@ impl Fetch {
     /// The vector as neighbours of kind `element` in memory, where it is nothing else.
     pub fn plain(&self, inputs: &[Operand], element: DType) -> Option<Plain> {
         let printer = Printer::new(&self.body, inputs);
-        let free = FreeVars::of(&self.body);
         let mut conds = Vec::new();
         let mut id = self.root;
         loop {
@@ -158,10 +157,7 @@ impl Fetch {
                     then,
                     otherwise,
                 } if is_zero(&self.body, *otherwise) => {
-                    if own
-                        .iter()
-                        .any(|cond| free.of_index(&cond.index).contains(&self.lane.var))
-                    {
+                    if own.iter().any(|cond| self.differs_between_lanes(cond)) {
                         return None;
                     }
                     conds.extend(own.iter().cloned());
@@ -192,7 +188,13 @@ impl Fetch {
         }
     }
 
-    fn printer<'a>(&'a self, inputs: &'a [Operand], depth: usize) -> Printer<'a> {
+    pub(super) fn differs_between_lanes(&self, cond: &Cond) -> bool {
+        FreeVars::of(&self.body)
+            .of_index(&cond.index)
+            .contains(&self.lane.var)
+    }
+
+    pub(super) fn printer<'a>(&'a self, inputs: &'a [Operand], depth: usize) -> Printer<'a> {
         let mut printer = Printer::new(&self.body, inputs);
         printer.set_depth(depth);
         for (var, name) in [(self.batch, "batch"), (self.row, "row"), (self.k, "k")] {
@@ -259,7 +261,7 @@ impl Fetch {
     }
 }
 
-fn is_zero(body: &Body, id: ExprId) -> bool {
+pub(super) fn is_zero(body: &Body, id: ExprId) -> bool {
     matches!(body.expr(id), Expr::Const(scalar) if scalar.as_f64() == 0.0)
 }
 
@@ -304,7 +306,7 @@ pub fn load_of(contraction: &Contraction, side: Side, element: DType) -> Option<
 }
 
 /// Extents that every tile shape divides.
-fn covered(contraction: &Contraction, side: Side) -> (usize, usize) {
+pub(super) fn covered(contraction: &Contraction, side: Side) -> (usize, usize) {
     let (rows, _) = contraction.rows(side);
     (
         rows.next_multiple_of(256).max(256),

@@ -7,10 +7,12 @@
 
 use std::collections::BTreeMap;
 
+use crate::ir::DType;
 use crate::kernel::body::free_vars::values_in;
 use crate::kernel::body::rebuild::operands;
 use crate::kernel::print::expr::Printer;
 use crate::kernel::print::types::value_type;
+use crate::ops::groups::PER_BYTE;
 use crate::tile::{Atom, Cond, Expr, ExprId, Extent, Index, VarId};
 
 /// The variable that tells neighbouring elements apart, and how many there are.
@@ -79,7 +81,9 @@ impl Printer<'_> {
         }
         let is_sure = |paths: &Option<Vec<Path>>| paths.iter().flatten().any(Vec::is_empty);
         let sure = reaches.into_iter().filter(|(_, paths)| is_sure(paths));
-        sure.map(|(load, _)| load).collect()
+        sure.map(|(load, _)| load)
+            .filter(|&load| !self.is_packed(lane, load))
+            .collect()
     }
 
     /// Finds the wide loads below `id`. `path` is `None` below a condition that lanes do not
@@ -97,12 +101,13 @@ impl Printer<'_> {
         let body = self.body;
         match body.expr(id) {
             Expr::Load { input, index, .. } if self.is_wide(lane, *input, index) => {
-                let known = found.entry(id).or_insert_with(|| Some(Vec::new()));
-                match (path, known) {
-                    (Some(path), Some(paths)) if !paths.contains(path) => paths.push(path.clone()),
-                    (Some(_), _) => {}
-                    (None, known) => *known = None,
-                }
+                note(id, path, found);
+            }
+            // Two lanes share a byte of packed numbers.
+            Expr::Map {
+                op: "nibble", args, ..
+            } if self.is_packed(lane, args[0]) => {
+                note(args[0], path, found);
             }
             Expr::Select {
                 conds,
@@ -143,24 +148,54 @@ impl Printer<'_> {
         position.stride_of(lane.var) == Some(Extent::known(1)) && is_aligned(&position, lane)
     }
 
+    /// Whether `load` reads neighbouring bytes from an aligned address, each for two lanes.
+    fn is_packed(&self, lane: Lane, load: ExprId) -> bool {
+        let Expr::Load { input, index, .. } = self.body.expr(load) else {
+            return false;
+        };
+        packed_position(&self.position(*input, index), lane).is_some()
+    }
+
     fn wide_load(&mut self, lane: Lane, load: ExprId, paths: &[Path]) -> String {
         let Expr::Load { input, index, dtype } = self.body.expr(load) else {
             unreachable!("only loads are collected");
         };
-        let (operand, ty) = (self.operand(*input), value_type(*dtype));
-        let first = without(&self.position(*input, index), lane.var);
+        let position = self.position(*input, index);
+        let Some(first) = packed_position(&position, lane) else {
+            let first = without(&position, lane.var);
+            return self.read_array((*input, *dtype), lane.width, &first, paths);
+        };
+        let bytes = self.read_array((*input, *dtype), lane.width / PER_BYTE, &first, paths);
+        let (array, ty) = (self.fresh("v"), value_type(*dtype));
+        self.line(&format!("{ty} {array}[{}];", lane.width));
+        self.line("#pragma unroll");
+        self.line(&format!(
+            "for (int i = 0; i < {}; ++i) {array}[i] = {bytes}[i / {PER_BYTE}];",
+            lane.width
+        ));
+        array
+    }
+
+    /// Reads `width` elements of an input from position `first` on, where one of `paths` is taken.
+    fn read_array(
+        &mut self,
+        (input, dtype): (u32, DType),
+        width: usize,
+        first: &Index,
+        paths: &[Path],
+    ) -> String {
+        let (operand, ty) = (self.operand(input), value_type(dtype));
         let array = self.fresh("v");
         let guarded = !paths.iter().any(Vec::is_empty);
         let start = if guarded { " = {}" } else { "" };
-        self.line(&format!("{ty} {array}[{}]{start};", lane.width));
+        self.line(&format!("{ty} {array}[{width}]{start};"));
         if guarded {
             let test = self.any_path(paths);
             self.open(&format!("if ({test}) {{"));
         }
-        let position = self.index(&first);
+        let position = self.index(first);
         self.line(&format!(
-            "rt_load<{}>({array}, {} + {});",
-            lane.width,
+            "rt_load<{width}>({array}, {} + {});",
             operand.name,
             parenthesized(&position)
         ));
@@ -192,6 +227,41 @@ impl Printer<'_> {
             }
         }
     }
+}
+
+/// Notes that `load` is reached by `path`.
+fn note(load: ExprId, path: Option<&Path>, found: &mut Reaches) {
+    let known = found.entry(load).or_insert_with(|| Some(Vec::new()));
+    match (path, known) {
+        (Some(path), Some(paths)) if !paths.contains(path) => paths.push(path.clone()),
+        (Some(_), _) => {}
+        (None, known) => *known = None,
+    }
+}
+
+/// Position of the byte of the first lane, where two lanes each share a byte and the bytes are neighbours.
+pub fn packed_position(position: &Index, lane: Lane) -> Option<Index> {
+    let shared = Atom::Div(Box::new(Index::var(lane.var)), Extent::from(PER_BYTE));
+    let (own, rest): (Vec<_>, Vec<_>) = position
+        .terms
+        .iter()
+        .cloned()
+        .partition(|(atom, _)| *atom == shared);
+    let first = Index {
+        terms: rest.into_iter().collect(),
+        constant: position.constant,
+    };
+    let bytes = Lane {
+        width: lane.width / PER_BYTE,
+        ..lane
+    };
+    let is_step = matches!(own.as_slice(), [(_, step)] if step.as_known() == Some(1));
+    let is_even = lane.width > 0 && lane.width.is_multiple_of(PER_BYTE);
+    let is_whole = is_step
+        && is_even
+        && first.stride_of(lane.var) == Some(Extent::known(0))
+        && is_aligned(&first, bytes);
+    is_whole.then_some(first)
 }
 
 /// `text` as an operand of `+`.

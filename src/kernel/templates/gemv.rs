@@ -2,7 +2,8 @@
 //!
 //! The few rows lie in shared memory. Threads read the many columns in vectors along whichever
 //! axis is contiguous, keep them as they lie in memory until they are used, and have the next ones
-//! under way by then. Lanes, warps and blocks that share a column add up in a fixed order.
+//! under way by then. Lanes, warps and blocks that share a column add up in a fixed order. Numbers of four bits
+//! are summed vector by vector, each sum times the scale of its group.
 
 use serde::Serialize;
 
@@ -13,6 +14,7 @@ use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side};
 use crate::kernel::gemm::epilogue::{Early, Epilogue};
+use crate::kernel::gemm::grouped::grouped_cut;
 use crate::kernel::gemm::operand::{Along, Cut, Fetch, best_cut, is_plain, memory_kind};
 use crate::kernel::gemm::parts::{epilogue_work, fetch_work, memory_bytes, parameters, ranked, tensors};
 use crate::kernel::prelude::{COMMON, SPLIT, translation_unit};
@@ -20,6 +22,7 @@ use crate::kernel::print::expr::{Operand, index_type};
 use crate::kernel::print::types::{storage_type, value_bytes, value_type};
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
+use crate::ops::groups::PER_BYTE;
 use crate::tile::Expr;
 
 pub static TEMPLATE: Template = Template {
@@ -48,9 +51,11 @@ struct GemvContext {
     vector: usize,
     unroll: usize,
     steps: usize,
-    /// Type and number of the neighbours of one read.
+    /// Type of what a read keeps, and how many neighbours it is.
     stored: &'static str,
     wide: usize,
+    /// Whether a read is numbers of four bits with a scale.
+    grouped: bool,
     runs: usize,
     along_k: bool,
     /// Whether the few rows are the product's columns.
@@ -89,6 +94,8 @@ struct Problem {
     plain: bool,
     /// The kind in memory, where vectors wait for their use as they lie there; otherwise values do.
     kept: Option<DType>,
+    /// Whether a vector is numbers of four bits with one scale, and waits as such.
+    grouped: bool,
     few_width: usize,
 }
 
@@ -117,13 +124,16 @@ impl Problem {
         }
         let kind = memory_kind(&contraction, many);
         let widest = (VECTOR_BYTES / kind.size_bytes().max(1)).clamp(1, VECTOR_BYTES);
-        let cut = best_cut(&contraction, many, inputs, (widest, 1));
+        let is_small_float = contraction.product.is_float() && contraction.product != DType::F64;
+        let grouped = grouped_cut(&contraction, many, inputs).filter(|_| is_small_float);
+        let cut = grouped.unwrap_or_else(|| best_cut(&contraction, many, inputs, (widest, 1)));
         let as_it_lies = is_plain(&contraction, cut, inputs, kind);
         let own = best_cut(&contraction, few, inputs, (4, 1));
         Some(Problem {
             few_width: if own.along == Along::K { own.width } else { 1 },
-            plain: as_it_lies || is_load(&contraction, many),
+            plain: as_it_lies || grouped.is_some() || is_load(&contraction, many),
             kept: as_it_lies.then_some(kind),
+            grouped: grouped.is_some(),
             contraction,
             few,
             cut,
@@ -132,6 +142,15 @@ impl Problem {
 
     fn rows(&self) -> usize {
         self.contraction.rows(self.few).0
+    }
+
+    /// Type of what a thread keeps.
+    fn stored_type(&self) -> &'static str {
+        if self.grouped {
+            return storage_type(DType::U8);
+        }
+        self.kept
+            .map_or(value_type(self.contraction.product), storage_type)
     }
 
     fn columns(&self) -> usize {
@@ -152,10 +171,23 @@ impl Problem {
         plan.own * self.vector()
     }
 
-    /// Bytes of one element of those that a thread keeps until it uses them.
-    fn kept_bytes(&self) -> usize {
-        self.kept
+    /// Bits of one element of those that a thread keeps until it uses them.
+    fn kept_bits(&self) -> usize {
+        if self.grouped {
+            return 8 / PER_BYTE;
+        }
+        8 * self
+            .kept
             .map_or(value_bytes(self.contraction.product), DType::size_bytes)
+    }
+
+    /// Bytes of one element in memory.
+    #[expect(clippy::cast_precision_loss, reason = "a few bits")]
+    fn stored_bytes(&self) -> f64 {
+        if self.grouped {
+            return self.kept_bits() as f64 / 8.0;
+        }
+        memory_kind(&self.contraction, self.cut.side).size_bytes() as f64
     }
 
     /// Elements between the few rows' vectors in shared memory: those of lanes that read at the same
@@ -178,7 +210,7 @@ impl Problem {
             Along::Row => (&READ_AHEAD_BYTES[..1], MOST_READS),
         };
         let most: Vec<usize> = if self.plain {
-            choices.iter().map(|bytes| bytes / self.kept_bytes()).collect()
+            choices.iter().map(|bytes| 8 * bytes / self.kept_bits()).collect()
         } else {
             vec![VALUES_AHEAD]
         };
@@ -301,7 +333,7 @@ impl Plan {
     fn registers(self, problem: &Problem) -> usize {
         const OTHERS: usize = 20;
         let loaded = problem.loaded(self);
-        let ahead = (self.unroll * loaded * problem.kept_bytes()).div_ceil(4);
+        let ahead = (self.unroll * loaded * problem.kept_bits()).div_ceil(32);
         OTHERS + ahead + loaded + problem.vector() + problem.rows() * self.own
     }
 
@@ -381,7 +413,7 @@ fn predicted_us(spec: &KernelSpec, problem: &Problem, plan: Plan, device: &Devic
     const SETUP_STEPS: f64 = 250.0;
     let sizes = problem.contraction.sizes;
     let many = (sizes.batch * problem.columns() * sizes.k) as f64;
-    let element = memory_kind(&problem.contraction, problem.cut.side).size_bytes() as f64;
+    let element = problem.stored_bytes();
     let blocks = (sizes.batch * plan.blocks(problem) * plan.splits) as f64;
     let threads = plan.threads() as f64;
     let per_sm = (f64::from(device.max_threads_per_sm) / threads)
@@ -422,10 +454,12 @@ fn fetch_steps(problem: &Problem) -> f64 {
     if !problem.plain {
         return fetch_work(&problem.contraction, problem.cut, false);
     }
-    let convert = match problem.kept_bytes() {
+    let convert = match problem.kept_bits() {
+        // A share of a shift, bits put into a float, and the float scaled with its base taken off.
+        4 => 2.5,
         // A quarter of a word's sign bits, a byte put into a float, and the float's base taken off.
-        1 => 2.25,
-        2 => 1.0,
+        8 => 2.25,
+        16 => 1.0,
         _ => 0.0,
     };
     READ / width as f64 + convert
@@ -517,8 +551,9 @@ fn context(
         vector: problem.vector(),
         unroll: plan.unroll,
         steps: plan.steps(problem),
-        stored: problem.kept.map_or(value_type(contraction.product), storage_type),
+        stored: problem.stored_type(),
         wide: problem.cut.width,
+        grouped: problem.grouped,
         runs: if along_k { plan.own } else { 1 },
         along_k,
         turned: problem.few == Side::B,
@@ -543,6 +578,9 @@ fn load_many(
     let covered = plan.blocks(problem) * plan.block_columns();
     let depth = plan.depth(problem) * plan.splits;
     let fetch = Fetch::new(&problem.contraction, problem.cut, covered, depth);
+    if let Some(grouped) = fetch.grouped(inputs).filter(|_| problem.grouped) {
+        return fetch.load_grouped(&grouped, inputs, indent, ("many[u][c]", "scale[u][c]"));
+    }
     match problem.kept.and_then(|kind| fetch.plain(inputs, kind)) {
         Some(plain) => {
             let address = fetch.address(&plain, inputs, indent)?;
