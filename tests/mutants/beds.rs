@@ -273,6 +273,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("splits", 1, 1), ("unroll", 2, 8)],
         problem: || packed_products::skinny(DType::F32).swap_remove(2),
+        most_blocks: u32::MAX,
         slack: 6.0,
     },
     Bed {
@@ -281,6 +282,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("splits", 1, 1)],
         problem: || packed_products::tiles(DType::F16).swap_remove(0),
+        most_blocks: u32::MAX,
         slack: 6.0,
     },
     Bed {
@@ -316,6 +318,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("groups", 2, 2), ("tile_keys", 128, 128), ("stays", 0, 0)],
         problem: || attention(DType::F16, 70, 600, 64, None),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -324,6 +327,7 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[("groups", 2, 2), ("tile_keys", 128, 128), ("stays", 0, 0)],
         problem: || attention(DType::F16, 250, 250, 64, Some(0)),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
@@ -337,6 +341,7 @@ pub const BEDS: &[Bed] = &[
             ("stays", 1, 1),
         ],
         problem: || attentions([133, 2], DType::F16, [40, 40, 64], None),
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {
