@@ -56,7 +56,7 @@ const SPLIT_US: f64 = 1.5;
 const ISSUE_PER_CLK: f64 = 64.0;
 /// Bytes of results that an SM stores per clock where all of them do.
 const STORED_PER_CLK: f64 = 20.0;
-/// Share of a tile's epilogue that the products beside it are held up by: they compete for power.
+/// Share of a tile's epilogue that the products beside it are held up by, as measured.
 const HELD_UP: f64 = 0.7;
 /// From the last step of one tile to the first of the next one, in another's turn, in clocks.
 const TURN_CLK: f64 = 200.0;
