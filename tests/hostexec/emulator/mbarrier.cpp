@@ -193,11 +193,12 @@ void barrier_wait(uint32_t barrier, int parity, Site site) {
   const int number = number_of(barrier);
   used(barrier);
   const unsigned& phases = barriers[number].phases;
-  // A parity names the phase after the last one that the thread knows of; with another one it
-  // could take an earlier phase for its own.
-  const unsigned last = known[number][current->linear];
+  // A parity names the phase after the last one that the thread knows of, or its own next one, of which it
+  // was told before it waited for it; with another one it could take an earlier phase for its own.
+  const unsigned waited = seen[number][current->linear], last = known[number][current->linear];
   const bool is_next = int(last & 1) == parity, is_first = last == 0 && parity == 1;
-  if (!is_next && !is_first) fail("a wait for a phase of the barrier at %u, before which the thread knows of no end", barrier);
+  const bool is_told = int(waited & 1) == parity && last == waited + 1 && phases == last;
+  if (!is_next && !is_first && !is_told) fail("a wait for a phase of the barrier at %u, before which the thread knows of no end", barrier);
   while (int(phases & 1) == parity) wait_for_change(phases, Wait::kPhase, site);
   seen[number][current->linear] = phases;
   known[number][current->linear] = std::max(last, phases);
