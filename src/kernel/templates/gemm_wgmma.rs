@@ -168,10 +168,13 @@ impl Problem {
 
 impl Problem {
     /// Whether groups may multiply it as `shape` says. One that takes turns has its warps wait alone: not for
-    /// every step's sums, and for what a row reads only where it was asked for early.
+    /// every step's sums, and for what a row reads only where it was asked for early. Sums that leave no
+    /// registers for that are a matrix's: those of a convolution spill.
     fn may_be(&self, shape: Shape) -> bool {
-        let asks = self.row_bytes == 0 || shape.rounds_ahead(self.row_bytes, self.width) > 0;
-        shape.turns == 1 || asks && !self.sums_in_steps()
+        let is_plain = matches!(self.reading, Reading::Plain(_));
+        let has_room = |bytes| shape.rounds_ahead(bytes, self.width) > 0;
+        let asks = self.row_bytes == 0 || has_room(self.row_bytes);
+        shape.turns == 1 || asks && !self.sums_in_steps() && (is_plain || has_room(1))
     }
 
     /// Whether the sums of a step are added to those of others as floats: the instructions keep about 14
