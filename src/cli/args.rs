@@ -165,7 +165,7 @@ pub struct BuildArgs {
     pub max_memory: Option<String>,
     /// Streams that one execution may use beside its own, where branches of the model are predicted to be
     /// faster at once; 0 keeps activations smallest.
-    #[arg(long = "maxAuxStreams", alias = "max-aux-streams", value_name = "N", default_value_t = crate::pipeline::MAX_AUX_STREAMS, value_parser = clap::value_parser!(u32).range(..=7))]
+    #[arg(long = "maxAuxStreams", alias = "max-aux-streams", value_name = "N", default_value_t = crate::pipeline::MAX_AUX_STREAMS, value_parser = clap::value_parser!(u32).range(..i64::from(crate::engine::streams::MAX_STREAMS)))]
     pub max_aux_streams: u32,
     #[command(flatten)]
     pub precision: PrecisionArgs,

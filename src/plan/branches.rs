@@ -29,12 +29,11 @@ pub(super) struct Branches {
 }
 
 /// What is known of a launch.
+#[derive(Clone, Copy)]
 struct Load {
     us: f64,
     /// Share of the processors that it keeps busy.
     share: f64,
-    /// Earlier steps that it needs.
-    needs: Vec<usize>,
 }
 
 impl Branches {
@@ -54,12 +53,13 @@ impl Branches {
         arch: Arch,
         most: u32,
     ) -> Self {
-        let loads = loads(fused, storage, tactics, arch);
+        let loads = loads(storage, tactics, arch);
+        let needs = storage.needs(fused);
         let alone_us: f64 = loads.iter().map(|load| load.us).sum();
         let enough_us = (alone_us * (1.0 - LEAST_GAIN)).min(alone_us - LEAST_GAIN_US);
         let plans = (2..=most.saturating_add(1).min(MAX_STREAMS)).map(|n_streams| {
-            let streams = assign(&loads, n_streams);
-            (executed_us(&loads, &streams), streams)
+            let streams = assign(&loads, &needs, n_streams);
+            (executed_us(&loads, &needs, &streams), streams)
         });
         // The fewest streams of equally fast ones.
         let best = plans.reduce(|best, other| {
@@ -71,10 +71,7 @@ impl Branches {
         });
         match best {
             Some((us, streams)) if us <= enough_us => Branches {
-                windows: {
-                    let needs: Vec<&[usize]> = loads.iter().map(|load| load.needs.as_slice()).collect();
-                    windows(&needs, &streams)
-                },
+                windows: windows(&needs, &streams),
                 streams,
             },
             _ => Branches::none(loads.len()),
@@ -82,39 +79,34 @@ impl Branches {
     }
 }
 
-fn loads(fused: &FusedGraph, storage: &Storage, tactics: &[Tactic], arch: Arch) -> Vec<Load> {
+fn loads(storage: &Storage, tactics: &[Tactic], arch: Arch) -> Vec<Load> {
     let n_sms = f64::from(DeviceRates::for_sm(arch.sm).n_sms);
-    let needs = storage.needs(fused);
-    let loads = storage.steps.iter().zip(needs).map(|(&region, needs)| {
+    let loads = storage.steps.iter().map(|&region| {
         let tactic = &tactics[region];
         let n_blocks: f64 = tactic.source.launch.grid.iter().copied().map(f64::from).product();
         Load {
             us: tactic.measured_us.unwrap_or(tactic.variant.predicted_us),
             share: (n_blocks / n_sms).min(1.0),
-            needs,
         }
     });
     loads.collect()
 }
 
 /// Each launch on the stream on which it can begin first, if launches did not slow each other down.
-fn assign(loads: &[Load], n_streams: u32) -> Vec<u32> {
+fn assign(loads: &[Load], needs: &[Vec<usize>], n_streams: u32) -> Vec<u32> {
     let mut free_at = vec![0.0; n_streams as usize];
     let mut done_at: Vec<f64> = Vec::with_capacity(loads.len());
     let mut streams: Vec<u32> = Vec::with_capacity(loads.len());
-    for load in loads {
+    for (load, needs) in loads.iter().zip(needs) {
         let begin_on = |stream: u32| {
-            let ready = load.needs.iter().map(|&need| {
+            let ready = needs.iter().map(|&need| {
                 let crossing = if streams[need] == stream { 0.0 } else { CROSSING_US };
                 done_at[need] + crossing
             });
             ready.fold(free_at[stream as usize], f64::max)
         };
         // What it needs last is best on its own stream; then the caller's.
-        let last = load
-            .needs
-            .iter()
-            .max_by(|a, b| done_at[**a].total_cmp(&done_at[**b]));
+        let last = needs.iter().max_by(|a, b| done_at[**a].total_cmp(&done_at[**b]));
         let home = last.map_or(0, |&need| streams[need]);
         let best = (0..n_streams).fold(home, |best, stream| {
             if begin_on(stream) < begin_on(best) {
@@ -132,7 +124,7 @@ fn assign(loads: &[Load], n_streams: u32) -> Vec<u32> {
 }
 
 /// Microseconds until all launches are done, where those that execute at once share the processors.
-fn executed_us(loads: &[Load], streams: &[u32]) -> f64 {
+fn executed_us(loads: &[Load], needs: &[Vec<usize>], streams: &[u32]) -> f64 {
     let n_streams = streams.iter().max().map_or(1, |most| *most as usize + 1);
     let mut queues: Vec<Vec<usize>> = vec![Vec::new(); n_streams];
     for (step, stream) in streams.iter().enumerate().rev() {
@@ -146,12 +138,9 @@ fn executed_us(loads: &[Load], streams: &[u32]) -> f64 {
         for queue in &mut queues {
             let Some(&next) = queue.last() else { continue };
             let is_free = running.iter().all(|(step, _)| streams[*step] != streams[next]);
-            if is_free && loads[next].needs.iter().all(|&need| is_done[need]) {
+            if is_free && needs[next].iter().all(|&need| is_done[need]) {
                 queue.pop();
-                let crosses = loads[next]
-                    .needs
-                    .iter()
-                    .any(|&need| streams[need] != streams[next]);
+                let crosses = needs[next].iter().any(|&need| streams[need] != streams[next]);
                 let crossing = if crosses { CROSSING_US } else { 0.0 };
                 running.push((next, loads[next].us + crossing));
             }
@@ -171,7 +160,7 @@ fn executed_us(loads: &[Load], streams: &[u32]) -> f64 {
 }
 
 /// Steps that neither come before nor after each other by what they need and by their streams.
-pub(super) fn windows(needs: &[&[usize]], streams: &[u32]) -> Vec<(usize, usize)> {
+pub(super) fn windows(needs: &[Vec<usize>], streams: &[u32]) -> Vec<(usize, usize)> {
     let n_steps = needs.len();
     let mut windows: Vec<(usize, usize)> = (0..n_steps).map(|step| (step, step)).collect();
     let mut before: Vec<Vec<bool>> = Vec::with_capacity(n_steps);
@@ -199,47 +188,37 @@ pub(super) fn windows(needs: &[&[usize]], streams: &[u32]) -> Vec<(usize, usize)
 mod tests {
     use super::*;
 
-    fn load(us: f64, share: f64, needs: &[usize]) -> Load {
-        Load {
-            us,
-            share,
-            needs: needs.to_vec(),
-        }
-    }
-
-    /// A launch, two branches of two launches, and one that joins them.
-    fn diamond(share: f64) -> Vec<Load> {
-        vec![
-            load(5.0, 1.0, &[]),
-            load(10.0, share, &[0]),
-            load(10.0, share, &[1]),
-            load(10.0, share, &[0]),
-            load(10.0, share, &[3]),
-            load(5.0, 1.0, &[2, 4]),
-        ]
+    /// A launch, two branches of two launches, and one that joins them, with what each needs.
+    fn diamond(share: f64) -> (Vec<Load>, Vec<Vec<usize>>) {
+        let branch = Load { us: 10.0, share };
+        let whole = Load { us: 5.0, share: 1.0 };
+        let needs = [&[][..], &[0], &[1], &[0], &[3], &[2, 4]];
+        (
+            vec![whole, branch, branch, branch, branch, whole],
+            needs.map(<[usize]>::to_vec).to_vec(),
+        )
     }
 
     #[test]
     fn branches_of_small_launches_run_at_once() {
-        let loads = diamond(0.4);
-        let streams = assign(&loads, 2);
+        let (loads, needs) = diamond(0.4);
+        let streams = assign(&loads, &needs, 2);
         // What joins them is on the stream of the later one.
         assert_eq!(streams, [0, 0, 0, 1, 1, 1]);
         // Both branches pass while one does, after one crossing to the second stream and one back.
-        assert!((executed_us(&loads, &streams) - 32.0).abs() < 1e-9);
+        assert!((executed_us(&loads, &needs, &streams) - 32.0).abs() < 1e-9);
     }
 
     #[test]
     fn launches_that_fill_the_device_gain_nothing() {
-        let loads = diamond(1.0);
-        let streams = assign(&loads, 2);
-        assert!(executed_us(&loads, &streams) >= loads.iter().map(|load| load.us).sum());
+        let (loads, needs) = diamond(1.0);
+        let streams = assign(&loads, &needs, 2);
+        assert!(executed_us(&loads, &needs, &streams) >= loads.iter().map(|load| load.us).sum());
     }
 
     #[test]
     fn windows_are_what_is_not_ordered() {
-        let loads = diamond(0.4);
-        let needs: Vec<&[usize]> = loads.iter().map(|load| load.needs.as_slice()).collect();
+        let (_, needs) = diamond(0.4);
         let own = windows(&needs, &[0, 0, 0, 1, 1, 0]);
         assert_eq!(own, [(0, 0), (1, 4), (2, 4), (1, 3), (1, 4), (5, 5)]);
         assert_eq!(windows(&needs, &[0; 6]), Branches::none(6).windows);

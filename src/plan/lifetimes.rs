@@ -257,8 +257,7 @@ mod tests {
         let n_steps = storage.steps.len();
         let streams: Vec<u32> = (0..n_steps).map(|_| u32::from(draw.below(2) == 0)).collect();
         let needs = storage.needs(fused);
-        let slices: Vec<&[usize]> = needs.iter().map(Vec::as_slice).collect();
-        let windows = windows(&slices, &streams);
+        let windows = windows(&needs, &streams);
         let mut order = Vec::new();
         while order.len() < n_steps {
             let may_run = |&step: &usize| {

@@ -6,11 +6,11 @@
 use crate::ir::DType;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side};
-use crate::kernel::gemm::operand::{Along, Cut, Fetch, Plain, covered, is_exact, is_zero};
+use crate::kernel::gemm::operand::{Along, Cut, Fetch, Plain, covered, is_exact};
 use crate::kernel::print::expr::{Operand, Printer};
 use crate::kernel::print::vector::packed_position;
 use crate::ops::groups::PER_BYTE;
-use crate::tile::{Body, Cond, Expr, ExprId, Extent};
+use crate::tile::{Body, Expr, ExprId, Extent};
 
 /// Numbers of a vector at most: one access of 16 bytes.
 const MOST_NUMBERS: usize = 32;
@@ -52,7 +52,7 @@ impl Fetch {
     /// The vector as neighbouring numbers in memory times one scale, where it is nothing else.
     pub fn grouped(&self, inputs: &[Operand]) -> Option<Grouped> {
         let printer = Printer::new(&self.body, inputs);
-        let (product, conds) = self.under_conditions()?;
+        let (product, conds) = self.under_conditions(is_unrounded)?;
         let Expr::Map { op: "mul", args, .. } = self.body.expr(product) else {
             return None;
         };
@@ -94,37 +94,6 @@ impl Fetch {
         })
     }
 
-    /// What the vector is before it is converted, and where it is not zero: conditions that all lanes share.
-    fn under_conditions(&self) -> Option<(ExprId, Vec<Cond>)> {
-        let mut conds = Vec::new();
-        let mut id = self.root;
-        loop {
-            match self.body.expr(id) {
-                Expr::Select {
-                    conds: own,
-                    then,
-                    otherwise,
-                } if is_zero(&self.body, *otherwise) => {
-                    if own.iter().any(|cond| self.differs_between_lanes(cond)) {
-                        return None;
-                    }
-                    conds.extend(own.iter().cloned());
-                    id = *then;
-                }
-                // Kernels do not round to a narrower float before they store.
-                Expr::Map {
-                    op: "cast",
-                    args,
-                    dtype,
-                    ..
-                } if dtype.is_float() && dtype.size_bytes() > 1 && self.body.dtype(args[0]) == DType::F32 => {
-                    id = args[0];
-                }
-                _ => return Some((id, conds)),
-            }
-        }
-    }
-
     /// Statements that read the vector at `batch`, `row` and `k` into `to`, and its scale into `scale`.
     ///
     /// # Errors
@@ -154,4 +123,9 @@ fn without_casts(body: &Body, mut id: ExprId) -> ExprId {
         id = args[0];
     }
     id
+}
+
+/// Kernels do not round to a narrower float before they store.
+fn is_unrounded(from: DType, to: DType) -> bool {
+    from == DType::F32 && to.is_float() && to.size_bytes() > 1
 }

@@ -147,7 +147,27 @@ impl Fetch {
 
     /// The vector as neighbours of kind `element` in memory, where it is nothing else.
     pub fn plain(&self, inputs: &[Operand], element: DType) -> Option<Plain> {
+        let (id, conds) = self.under_conditions(is_exact)?;
+        let Expr::Load { input, index, dtype } = self.body.expr(id) else {
+            return None;
+        };
         let printer = Printer::new(&self.body, inputs);
+        let position = printer.position(*input, index);
+        let contiguous =
+            position.stride_of(self.lane.var) == Some(Extent::known(1)) && is_aligned(&position, self.lane);
+        (*dtype == element && contiguous).then(|| Plain {
+            input: *input,
+            position: without(&position, self.lane.var),
+            conds,
+        })
+    }
+
+    /// What the vector is under casts that `is_free` lets pass, by the kinds from and to, and where it is not
+    /// zero; `None` where lanes differ in that.
+    pub(super) fn under_conditions(
+        &self,
+        is_free: impl Fn(DType, DType) -> bool,
+    ) -> Option<(ExprId, Vec<Cond>)> {
         let mut conds = Vec::new();
         let mut id = self.root;
         loop {
@@ -164,31 +184,16 @@ impl Fetch {
                     id = *then;
                 }
                 Expr::Map { op: "cast", args, .. }
-                    if is_exact(self.body.dtype(args[0]), self.body.dtype(id)) =>
+                    if is_free(self.body.dtype(args[0]), self.body.dtype(id)) =>
                 {
                     id = args[0];
                 }
-                Expr::Load { input, index, dtype } => {
-                    let position = printer.position(*input, index);
-                    let contiguous = position.stride_of(self.lane.var) == Some(Extent::known(1))
-                        && is_aligned(&position, self.lane);
-                    return (*dtype == element && contiguous).then(|| Plain {
-                        input: *input,
-                        position: without(&position, self.lane.var),
-                        conds,
-                    });
-                }
-                Expr::Select { .. }
-                | Expr::Map { .. }
-                | Expr::Const(_)
-                | Expr::IndexValue(_)
-                | Expr::Reduce { .. }
-                | Expr::Acc { .. } => return None,
+                _ => return Some((id, conds)),
             }
         }
     }
 
-    pub(super) fn differs_between_lanes(&self, cond: &Cond) -> bool {
+    fn differs_between_lanes(&self, cond: &Cond) -> bool {
         FreeVars::of(&self.body)
             .of_index(&cond.index)
             .contains(&self.lane.var)
