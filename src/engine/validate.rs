@@ -5,7 +5,7 @@
 //! their types say, and nothing in the arena is overwritten while it is used. Cubins themselves are code for the GPU and cannot be proved.
 
 use super::{
-    ALIGNMENT, Arg, Binding, Engine, EngineError, Launch, Memory, Place, Profile, Program, arch_number,
+    ALIGNMENT, ARENA_ALIGNMENT, Arg, Binding, Engine, EngineError, Launch, Memory, Place, Profile, Program, arch_number,
     residents, streams, stripped,
 };
 use crate::ir::host_tensor::checked_bytes;
@@ -188,13 +188,13 @@ impl Checker<'_> {
     }
 
     fn check_place(&self, place: &Place) -> Result<(), String> {
-        let size = match place.memory {
-            Memory::Arena => self.program.arena_bytes,
-            Memory::Weights => self.engine.header.weights_bytes(),
-            Memory::Workspace => self.program.workspace_bytes,
+        let (size, alignment) = match place.memory {
+            Memory::Arena => (self.program.arena_bytes, ARENA_ALIGNMENT),
+            Memory::Weights => (self.engine.header.weights_bytes(), ALIGNMENT),
+            Memory::Workspace => (self.program.workspace_bytes, ALIGNMENT),
         };
         let fits = place.offset.checked_add(place.len).is_some_and(|end| end <= size);
-        if !fits || !place.offset.is_multiple_of(ALIGNMENT) {
+        if !fits || !place.offset.is_multiple_of(alignment) {
             return Err(format!(
                 "{} bytes at {} do not fit {:?} of {size} bytes",
                 place.len, place.offset, place.memory

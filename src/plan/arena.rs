@@ -57,7 +57,7 @@ fn improved(lifetimes: &[Lifetime], start: (Packing, Vec<usize>), bound: usize, 
             break;
         }
         let top: Vec<usize> = (0..order.len())
-            .filter(|&place| ends_on_top(lifetimes, &best, order[place]))
+            .filter(|&place| ends_on_top(lifetimes, &best, order[place], alignment))
             .collect();
         let from = top[draw(top.len())];
         let mut other = order.clone();
@@ -71,10 +71,10 @@ fn improved(lifetimes: &[Lifetime], start: (Packing, Vec<usize>), bound: usize, 
     best
 }
 
-fn ends_on_top(lifetimes: &[Lifetime], packing: &Packing, number: usize) -> bool {
+fn ends_on_top(lifetimes: &[Lifetime], packing: &Packing, number: usize, alignment: usize) -> bool {
     let end = packing.offsets[number] + lifetimes[number].bytes;
     // The block ends at a multiple of the alignment, so less than one above the last tensor.
-    packing.bytes - end < super::lifetimes::padded(1)
+    packing.bytes - end < alignment
 }
 
 /// The largest sum of live bytes at any step: no block can be smaller.

@@ -8,7 +8,7 @@ use super::lifetimes::{Lifetime, Storage, padded, writes_boxes};
 use super::{arena, order};
 use crate::compile::arch_name;
 use crate::engine::{
-    ALIGNMENT, Arg, Binding, Explanation, Kernel, Launch, Memory, Place, Profile, Program, Rejected,
+    ARENA_ALIGNMENT, Arg, Binding, Explanation, Kernel, Launch, Memory, Place, Profile, Program, Rejected,
     Resident, TensorMap,
 };
 use crate::ir::TensorType;
@@ -57,7 +57,7 @@ pub fn plan(
     let storage = storage.at_once(branches.windows);
     let lifetimes = storage.lifetimes(fused);
     let spans: Vec<Lifetime> = lifetimes.iter().map(|(_, own)| *own).collect();
-    let packing = arena::pack(&spans, ALIGNMENT);
+    let packing = arena::pack(&spans, ARENA_ALIGNMENT);
     let tensors = residents(fused, &lifetimes, &packing.offsets);
     let offsets = lifetimes
         .iter()

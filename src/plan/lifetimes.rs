@@ -154,7 +154,7 @@ fn relabelled(fused: &FusedGraph, region: &Region) -> Option<(TensorId, TensorId
     moves_nothing.then_some((input, output))
 }
 
-/// Bytes that a tensor takes in a block of tensors.
+/// Bytes that weights or scratch memory take in a block of such.
 pub fn padded(bytes: usize) -> usize {
     bytes.next_multiple_of(ALIGNMENT)
 }
@@ -162,6 +162,7 @@ pub fn padded(bytes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::ARENA_ALIGNMENT;
     use crate::ir::HostTensor;
     use crate::ops::samples::Draw;
     use crate::plan::arena;
@@ -181,7 +182,7 @@ mod tests {
         fn of(fused: &FusedGraph, storage: &Storage) -> Arena {
             let lifetimes = storage.lifetimes(fused);
             let spans: Vec<Lifetime> = lifetimes.iter().map(|(_, own)| *own).collect();
-            let packing = arena::pack(&spans, ALIGNMENT);
+            let packing = arena::pack(&spans, ARENA_ALIGNMENT);
             let ids = lifetimes.iter().map(|(id, _)| *id);
             Arena {
                 bytes: vec![0xff; packing.bytes],

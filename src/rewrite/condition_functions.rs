@@ -174,6 +174,12 @@ pub static FUNCTIONS: &[Function] = &[
         |args, facts| ranges::largest_sum(args[0].as_handle()?, args[1].as_int()?, facts).map(Value::float),
     ),
     Function::new(
+        "causal_offset",
+        (1, 1),
+        "causal_offset(m): how far behind a query the last key is that a constant mask shows, where it hides all others",
+        |args, facts| ranges::causal_offset(args[0].as_handle()?, facts).map(Value::int),
+    ),
+    Function::new(
         "consumers",
         (1, 1),
         "how many nodes read the value",

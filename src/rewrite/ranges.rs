@@ -68,6 +68,28 @@ fn is_of_bytes(value: Handle, facts: &dyn Facts, depth: usize) -> bool {
     })
 }
 
+/// What a sum with a score is never weighed by a softmax beside a score that it was not added to, whatever the scores
+/// of a network: exporters write the least float or minus infinity.
+const HIDDEN: f64 = -1e30;
+
+/// The `o` for which a weight over queries and keys, its last axes, is zero where the key is at most `o` after the
+/// query, and hides all others, for all samples and heads alike. `None` where there is no such number, where nothing
+/// is hidden, or where a query sees no key at all.
+pub fn causal_offset(value: Handle, facts: &dyn Facts) -> Option<i64> {
+    let elements = facts.elements(value)?;
+    let dims = facts.ty(value)?.shape.dims()?;
+    let &[.., queries, keys] = dims.as_slice() else {
+        return None;
+    };
+    let seen_first = elements.iter().position(|&element| element <= HIDDEN)?;
+    let offset = seen_first.checked_sub(1).filter(|&offset| offset < keys)?;
+    let is_causal = elements.iter().enumerate().all(|(number, &element)| {
+        let (query, key) = (number / keys % queries, number % keys);
+        if key > query + offset { element <= HIDDEN } else { element == 0.0 }
+    });
+    is_causal.then(|| i64::try_from(offset).ok())?
+}
+
 fn extremes(elements: &[f64]) -> Option<(f64, f64)> {
     let first = *elements.first()?;
     let widen = |(low, high): (f64, f64), &element: &f64| (low.min(element), high.max(element));

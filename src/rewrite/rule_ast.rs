@@ -188,12 +188,12 @@ pub struct TestEntry {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum TestValue {
-    /// `x: f32[2,3]`: an input of this type, drawn; `x: positive f32[2,3]` above zero.
-    Input { ty: TensorType, positive: bool },
+    /// `x: f32[2,3]`: an input of this type, drawn.
+    Input { ty: TensorType, numbers: Numbers },
     /// `w: const f32[2,3]`: a drawn constant; `c: f32[] = 0.5` a given one.
     Constant {
         ty: TensorType,
-        positive: bool,
+        numbers: Numbers,
         value: Option<Expr>,
     },
     /// `xs: {f32[2], f32[3]}`: inputs of a variadic variable.
@@ -206,6 +206,33 @@ pub enum TestValue {
     Attrs(Vec<(Name, Expr)>),
     /// `f = leaky_relu{alpha=0.5}`: the op of a family.
     Op(Name, Vec<(Name, Expr)>),
+}
+
+/// Which numbers a drawn tensor of an instance holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Numbers {
+    /// Any.
+    #[default]
+    Any,
+    /// `positive f32[2,3]`: above zero.
+    Positive,
+    /// `causal f32[4,6]`: zero, but for the keys (inner axis) that lie after a query (the axis before it) by more
+    /// than some number, which are hidden by a sum.
+    Causal,
+}
+
+impl Numbers {
+    /// Those with a word of their own.
+    pub const NAMED: [Numbers; 2] = [Numbers::Positive, Numbers::Causal];
+
+    /// The word in front of the type.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Numbers::Any => "",
+            Numbers::Positive => "positive",
+            Numbers::Causal => "causal",
+        }
+    }
 }
 
 /// `let p = compose(q, r)`: a name for an attribute value.

@@ -4,7 +4,7 @@
 //! and expressions are read in [`super::rule_terms`].
 
 use super::rule_ast::{
-    Arrow, Expr, FileId, Header, Horizontal, Item, Kernel, Let, Name, Numerics, Phase, Rule, Ruleset, Span,
+    Arrow, Expr, FileId, Header, Horizontal, Item, Kernel, Let, Name, Numbers, Numerics, Phase, Rule, Ruleset, Span,
     Term, TestEntry, TestValue,
 };
 use super::rule_error::{RuleError, closest};
@@ -489,13 +489,16 @@ impl Parser<'_> {
             return self.list("}", Self::tensor_type).map(TestValue::Inputs);
         }
         let is_constant = self.eat_word("const");
-        let positive = self.eat_word("positive");
+        let named = Numbers::NAMED
+            .into_iter()
+            .find(|numbers| self.eat_word(numbers.word()));
+        let numbers = named.unwrap_or_default();
         let ty = self.tensor_type()?;
         let value = if self.eat("=") { Some(self.expr()?) } else { None };
         Ok(if is_constant || value.is_some() {
-            TestValue::Constant { ty, positive, value }
+            TestValue::Constant { ty, numbers, value }
         } else {
-            TestValue::Input { ty, positive }
+            TestValue::Input { ty, numbers }
         })
     }
 

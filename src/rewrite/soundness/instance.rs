@@ -8,7 +8,7 @@ use crate::rewrite::canonicalize::{Once, apply_once};
 use crate::rewrite::conditions::{self, evaluate};
 use crate::rewrite::construct::{Marks, as_attr, construct};
 use crate::rewrite::facts::{Binding, Bindings, Handle};
-use crate::rewrite::rule_ast::{AttrItem, Expr, Header, Name, Rule, Term, TestEntry, TestValue};
+use crate::rewrite::rule_ast::{AttrItem, Expr, Header, Name, Numbers, Rule, Term, TestEntry, TestValue};
 use crate::rewrite::work_graph::{WorkGraph, handle};
 
 /// How values are drawn.
@@ -115,14 +115,14 @@ impl Maker {
     pub fn entry(&mut self, left: &Term, entry: &TestEntry) -> Result<(), String> {
         let name = &entry.name.text;
         let binding = match &entry.value {
-            TestValue::Input { ty, positive } => Binding::Value(self.input(name, ty, *positive)),
+            TestValue::Input { ty, numbers } => Binding::Value(self.input(name, ty, *numbers)),
             TestValue::Inputs(types) => {
-                Binding::Many(types.iter().map(|ty| self.input(name, ty, false)).collect())
+                Binding::Many(types.iter().map(|ty| self.input(name, ty, Numbers::Any)).collect())
             }
-            TestValue::Constant { ty, positive, value } => {
+            TestValue::Constant { ty, numbers, value } => {
                 let data = match value {
                     Some(value) => self.given(ty, value)?,
-                    None => drawn(&mut self.draw, ty, *positive, Values::Plain),
+                    None => drawn(&mut self.draw, ty, *numbers, Values::Plain),
                 };
                 Binding::Value(handle(self.work.weight(data)))
             }
@@ -140,8 +140,8 @@ impl Maker {
         Ok(())
     }
 
-    fn input(&mut self, name: &str, ty: &TensorType, positive: bool) -> Handle {
-        let data = drawn(&mut self.draw, ty, positive, self.values);
+    fn input(&mut self, name: &str, ty: &TensorType, numbers: Numbers) -> Handle {
+        let data = drawn(&mut self.draw, ty, numbers, self.values);
         self.inputs.push(data);
         handle(self.work.input(name, ty.clone()))
     }
@@ -206,12 +206,12 @@ fn head_of<'a>(term: &'a Term, name: &str) -> Option<&'a str> {
     found
 }
 
-fn drawn(draw: &mut Draw, ty: &TensorType, positive: bool, values: Values) -> HostTensor {
+fn drawn(draw: &mut Draw, ty: &TensorType, numbers: Numbers, values: Values) -> HostTensor {
     let dims = ty.dims();
     match values {
         Values::Special if ty.dtype.is_float() => draw.wild_floats(ty.dtype, &dims),
         Values::Nan if ty.dtype.is_float() => {
-            let plain = drawn(draw, ty, positive, Values::Plain);
+            let plain = drawn(draw, ty, numbers, Values::Plain);
             let mut numbers = to_vec::<f64>(&plain);
             for number in &mut numbers {
                 if draw.below(6) == 0 {
@@ -220,7 +220,23 @@ fn drawn(draw: &mut Draw, ty: &TensorType, positive: bool, values: Values) -> Ho
             }
             from_values(ty.dtype, &dims, &numbers)
         }
-        Values::Plain | Values::Nan | Values::Special if positive => draw.floats(ty.dtype, &dims, 0.5, 3.0),
-        Values::Plain | Values::Nan | Values::Special => draw.tensor(ty.dtype, &dims),
+        Values::Plain | Values::Nan | Values::Special => match numbers {
+            Numbers::Any => draw.tensor(ty.dtype, &dims),
+            Numbers::Positive => draw.floats(ty.dtype, &dims, 0.5, 3.0),
+            Numbers::Causal => from_values(ty.dtype, &dims, &causal_mask(draw, &dims)),
+        },
     }
+}
+
+/// Zeros, and what hides keys far behind a query; the same for all samples and heads.
+fn causal_mask(draw: &mut Draw, dims: &[usize]) -> Vec<f64> {
+    let keys = dims.last().copied().unwrap_or(1);
+    let queries = dims.iter().rev().nth(1).copied().unwrap_or(1);
+    let offset = draw.below(keys.max(1));
+    let hidden = draw.pick(&[f64::NEG_INFINITY, f64::from(f32::MIN), -1e30]);
+    let element = |number: usize| {
+        let (query, key) = (number / keys % queries, number % keys);
+        if key > query + offset { hidden } else { 0.0 }
+    };
+    (0..dims.iter().product()).map(element).collect()
 }

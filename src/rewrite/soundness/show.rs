@@ -1,6 +1,6 @@
 //! Instances as text, in the syntax of `test` lines: a counter-example can be pasted into its rule.
 
-use crate::rewrite::rule_ast::{Expr, ExprKind, Name, TestEntry, TestValue};
+use crate::rewrite::rule_ast::{Expr, ExprKind, Name, Numbers, TestEntry, TestValue};
 
 /// `x: f32[2,3], p = [1, 0]`
 pub fn line(entries: &[TestEntry]) -> String {
@@ -11,16 +11,22 @@ pub fn line(entries: &[TestEntry]) -> String {
     entries.join(", ")
 }
 
+fn word(numbers: Numbers) -> String {
+    match numbers.word() {
+        "" => String::new(),
+        word => format!("{word} "),
+    }
+}
+
 fn value(value: &TestValue) -> String {
-    let positive = |is: bool| if is { "positive " } else { "" };
     match value {
-        TestValue::Input { ty, positive: is } => format!(": {}{ty}", positive(*is)),
+        TestValue::Input { ty, numbers } => format!(": {}{ty}", word(*numbers)),
         TestValue::Constant {
             ty,
             value: Some(value),
             ..
         } => format!(": {ty} = {}", expr(value)),
-        TestValue::Constant { ty, positive: is, .. } => format!(": const {}{ty}", positive(*is)),
+        TestValue::Constant { ty, numbers, .. } => format!(": const {}{ty}", word(*numbers)),
         TestValue::Inputs(types) => {
             let types: Vec<String> = types.iter().map(ToString::to_string).collect();
             format!(": {{{}}}", types.join(", "))

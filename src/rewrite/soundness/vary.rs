@@ -10,7 +10,7 @@ use super::roles::{Role, Roles};
 use crate::ir::{DType, TensorType};
 use crate::ops::samples::Draw;
 use crate::ops::{AttrDefault, all};
-use crate::rewrite::rule_ast::{Expr, ExprKind, Name, Span, TestEntry, TestValue};
+use crate::rewrite::rule_ast::{Expr, ExprKind, Name, Numbers, Span, TestEntry, TestValue};
 use crate::rewrite::work_graph::kind_name;
 
 /// Extents that drawn instances have; one is where broadcasting and views go wrong.
@@ -176,7 +176,7 @@ impl<'a> Variation<'a> {
         let name = entry.name.text.clone();
         match &mut entry.value {
             TestValue::Input { ty, .. } => *ty = self.ty(ty),
-            TestValue::Constant { ty, value, positive } => {
+            TestValue::Constant { ty, value, numbers } => {
                 // Given elements fix the shape; a given number does not.
                 let is_list = value
                     .as_ref()
@@ -188,7 +188,9 @@ impl<'a> Variation<'a> {
                 // A given number is one of many; where the rule needs it, this does not fire.
                 match (value.as_mut(), self.draw.below(4)) {
                     (Some(number), 0) => {
-                        *positive = is_positive(number);
+                        if is_positive(number) {
+                            *numbers = Numbers::Positive;
+                        }
                         *value = None;
                         if self.draw.bool() {
                             *ty = TensorType::new(ty.dtype, &self.broadcast_dims());
