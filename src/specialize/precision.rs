@@ -422,6 +422,19 @@ impl Narrowing<'_> {
                 .is_some_and(is_weight_of_bytes)
     }
 
+    /// Whether a node scales what a product with weights of bytes sums.
+    fn scales_weights_of_bytes(&self, node: &Node) -> bool {
+        let is_sum = |&value: &ValueId| {
+            let mut made = self.graph.producer(value);
+            while let Some((_, view)) = made.filter(|(_, node)| kind(node) == Some(TileKind::View)) {
+                let source = view.operands.first().copied().flatten();
+                made = source.and_then(|source| self.graph.producer(source));
+            }
+            made.is_some_and(|(_, product)| self.has_weights_of_bytes(product))
+        };
+        node.op == "mul" && node.operands.iter().flatten().any(is_sum)
+    }
+
     /// Whether a node moves elements of an f32 input to an f32 output. Narrow, it would be
     /// written twice: once as that output, and once for its other readers.
     fn passes_on_input(&self, node: &Node) -> bool {
@@ -455,7 +468,7 @@ impl Narrowing<'_> {
             return false;
         };
         // What integers are scaled to is an activation like any other.
-        if node.op != "cast" && self.is_of_integers(node) {
+        if node.op != "cast" && (self.is_of_integers(node) || self.scales_weights_of_bytes(node)) {
             return false;
         }
         let form = &self.forms[value.0 as usize];
@@ -757,6 +770,24 @@ mod tests {
             reference::run(&lowered, &[x, w]).unwrap(),
         );
         assert_eq!(expected[0], found[0]);
+    }
+
+    #[test]
+    fn what_sums_by_weights_of_bytes_are_scaled_to_is_narrow() {
+        let bytes: Vec<String> = (0..256).map(|n| format!("{}.0", n - 128)).collect();
+        let graph = parsed(&format!(
+            "graph g(x: f32[2,16]) {{
+               w = f32[16,16]{{{}}}
+               y = relu(mul(reshape[shape=[1, 2, 16]](matmul(x, w)), f32[]{{1e-3}}))
+               return matmul(reshape[shape=[2, 16]](y), w) as \"z\"
+             }}",
+            bytes.join(", ")
+        ));
+        let lowered = lower_precision(&graph, DType::F16);
+        assert_eq!(verify_core(&lowered), Ok(()));
+        assert_eq!(result_kind(&lowered, "matmul"), DType::F32);
+        assert_eq!(result_kind(&lowered, "mul"), DType::F32);
+        assert_eq!(result_kind(&lowered, "relu"), DType::F16);
     }
 
     #[test]
