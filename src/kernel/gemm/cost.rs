@@ -45,7 +45,7 @@ pub struct Tiling {
 }
 
 /// Latency of a load that misses L1, in clocks.
-const LOAD_CLK: f64 = 800.0;
+pub const LOAD_CLK: f64 = 800.0;
 /// Barriers of a block and loop control of one step, in clocks.
 pub const STEP_CLK: f64 = 60.0;
 /// From launch to the first product, and from the last to the end, in clocks.

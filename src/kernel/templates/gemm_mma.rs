@@ -12,7 +12,7 @@ use crate::kernel::body::region::{kernel_name, operands};
 use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side};
-use crate::kernel::gemm::cost::{STEP_CLK, Tiling, predicted_us, split_choices};
+use crate::kernel::gemm::cost::{LOAD_CLK, STEP_CLK, Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::element::{self, Sums};
 use crate::kernel::gemm::epilogue::{Early, Epilogue, best_width};
 use crate::kernel::gemm::operand::{Along, Cut, best_cut, is_plain};
@@ -77,6 +77,12 @@ struct GemmMmaContext {
     /// What stores the results that have one number per row.
     row_stores: String,
     width: usize,
+    /// Types of what the epilogue reads that no other row does, which is asked for ahead, and the
+    /// statements that do.
+    asked: Vec<&'static str>,
+    asking: String,
+    /// Whether the first of it is asked for before the products.
+    asks_early: bool,
     epilogue: String,
 }
 
@@ -193,6 +199,37 @@ impl Shape {
         operands.max(slabs)
     }
 
+    /// Vectors of results that a thread finishes of 16 rows.
+    fn items(self, cuts: &Cuts) -> usize {
+        (16 * self.warp_n / cuts.width).div_ceil(32)
+    }
+
+    /// Registers of what a thread asks for of 16 rows.
+    fn asked_registers(self, cuts: &Cuts) -> usize {
+        (cuts.row_bytes * self.items(cuts)).div_ceil(4)
+    }
+
+    /// Whether what only one row reads is asked for 16 rows ahead, and whether the first of it before the
+    /// products, beside whose sums there must be room.
+    fn asks(self, cuts: &Cuts, limit: usize) -> (bool, bool) {
+        const MOST_REGISTERS: usize = 32;
+        let own = self.asked_registers(cuts);
+        let asks = own > 0 && 2 * own <= MOST_REGISTERS;
+        (asks, asks && self.registers(cuts) + own <= limit)
+    }
+
+    /// Registers of a thread beside what it asks for, estimated.
+    fn registers(self, cuts: &Cuts) -> usize {
+        const OTHERS: usize = 56;
+        let sums = self.warp_m * self.warp_n / 32;
+        let fragments = self.warp_m / 4 + self.warp_n / 4;
+        let staged: usize = (cuts.sides.iter().zip([self.m, self.n]))
+            .filter(|((_, mode), _)| *mode != Mode::Async)
+            .map(|(_, rows)| (rows * self.k_bytes / CHUNK_BYTES).div_ceil(self.threads()) * 4)
+            .sum();
+        sums + fragments + staged + OTHERS
+    }
+
     fn smem_bytes(self, cuts: &Cuts) -> usize {
         self.tiles_bytes() + cuts.extra_bytes(self)
     }
@@ -234,6 +271,8 @@ struct Cuts {
     element: DType,
     sides: [(Cut, Mode); 2],
     width: usize,
+    /// Bytes that a vector of results takes of tensors that no other row reads.
+    row_bytes: usize,
 }
 
 impl Cuts {
@@ -288,8 +327,12 @@ impl Cuts {
             return None;
         }
         let least = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).min()?;
+        let width = best_width(&contraction, (CHUNK_BYTES / least).clamp(4, 8));
+        let [m, n] = [contraction.sizes.m, contraction.sizes.n].map(|extent| extent.next_multiple_of(256));
+        let epilogue = Epilogue::new(&contraction, width, m, n);
         Some(Cuts {
-            width: best_width(&contraction, (CHUNK_BYTES / least).clamp(4, 8)),
+            width,
+            row_bytes: epilogue.asked_bytes(&epilogue.row_loads(spec)),
             contraction,
             scale: None,
             element,
@@ -383,23 +426,25 @@ fn tiling(
 ) -> Tiling {
     let (threads, k) = (shape.threads(), shape.k(cuts.element));
     let limit = register_limit(threads, resident(contraction, shape, cuts));
-    let sums = shape.warp_m * shape.warp_n / 32;
-    let fragments = shape.warp_m / 4 + shape.warp_n / 4;
-    let rows = [shape.m, shape.n];
-    let staged: usize = (cuts.sides.iter().zip(rows))
-        .filter(|((_, mode), _)| *mode != Mode::Async)
-        .map(|(_, rows)| (rows * shape.k_bytes / CHUNK_BYTES).div_ceil(threads) * 4)
-        .sum();
+    let (asks, asks_early) = shape.asks(cuts, limit);
+    let asked = if asks_early { shape.asked_registers(cuts) } else { 0 };
+    let is_staged = cuts.sides.iter().any(|(_, mode)| *mode != Mode::Async);
+    // What is not asked for ahead is waited for, vector by vector.
+    let waits = match (cuts.row_bytes > 0, asks) {
+        (false, _) => 0,
+        (true, true) => usize::from(!asks_early),
+        (true, false) => shape.warp_m / 16 * shape.items(cuts),
+    };
     let read = threads / 32 * (shape.warp_m + shape.warp_n) * shape.k_bytes;
     let written = (shape.m + shape.n) * shape.k_bytes;
     // What is computed in registers is one step ahead, whatever the number of stages.
-    let stages = if staged > 0 { 2 } else { shape.stages };
+    let stages = if is_staged { 2 } else { shape.stages };
     Tiling {
         m: shape.m,
         n: shape.n,
         k,
         threads,
-        registers: (sums + fragments + staged + 56).min(limit),
+        registers: (shape.registers(cuts) + asked).min(limit),
         smem_bytes: shape.smem_bytes(cuts),
         stages,
         splits,
@@ -409,13 +454,22 @@ fn tiling(
         fetch_work: (shape.m as f64 * per_element[0] + shape.n as f64 * per_element[1]) * k as f64
             + row_sums::work(contraction, shape.m * k)
             + scale_work(shape, cuts, k),
-        epilogue_work: (shape.m * shape.n) as f64 * (epilogue_work(contraction) + 12.0 / cuts.width as f64),
-        epilogue_clk: 0.0,
+        epilogue_work: (shape.m * shape.n) as f64
+            * (epilogue_work(contraction) + 12.0 / cuts.width as f64)
+            * crowding(shape, cuts),
+        epilogue_clk: waits as f64 * LOAD_CLK,
         result_bytes: 0.0,
         turns: 1,
         step_clk: STEP_CLK,
         stays: false,
     }
+}
+
+/// How much longer threads take to finish many sums of bytes, which is measured; why, is not known.
+fn crowding(shape: Shape, cuts: &Cuts) -> f64 {
+    let has_many = shape.warp_m * shape.warp_n >= 64 * 64;
+    let is_of_bytes = cuts.element.size_bytes() == 1 && cuts.row_bytes > 0;
+    if has_many && is_of_bytes { 1.8 } else { 1.0 }
 }
 
 /// Instructions that scale a step's rows: one for two elements, in every warp that reads them.
@@ -443,6 +497,13 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     let (tiles_m, tiles_n, tiles_k) = blocking.tiles(sizes);
     let name = kernel_name(spec, TEMPLATE.name, &tile_name(shape, blocking));
     let epilogue = Epilogue::new(contraction, cuts.width, tiles_m * shape.m, tiles_n * shape.n);
+    let resident: usize = knob(&TEMPLATE, variant, "resident")?;
+    let (asks, asks_early) = shape.asks(&cuts, register_limit(shape.threads(), resident));
+    let asked = if asks { epilogue.row_loads(spec) } else { Vec::new() };
+    let early = Early {
+        asked: &asked,
+        columns: &[],
+    };
     let mut operands = Vec::new();
     for side in cuts.sides {
         operands.push(operand_context(
@@ -472,7 +533,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             tiles_k,
             splits,
             threads: shape.threads(),
-            resident: knob(&TEMPLATE, variant, "resident")?,
+            resident,
             stages: shape.stages,
             tile_m: shape.m,
             tile_n: shape.n,
@@ -494,7 +555,10 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             row_terms: row_sums::terms(contraction, spec, 4)?,
             row_stores: row_sums::stores(contraction, spec, 3)?,
             width: cuts.width,
-            epilogue: epilogue.text(spec, Early::default(), 4)?,
+            asked: epilogue.asked_types(&asked),
+            asking: epilogue.asking(spec, &asked, 3)?,
+            asks_early: splits == 1 && asks_early,
+            epilogue: epilogue.text(spec, early, 4)?,
         },
     )?;
     Ok(Source {
