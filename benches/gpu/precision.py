@@ -8,9 +8,9 @@ The networks of tests/precision tell held-out digits on the GPU and on the CPU, 
 layers in it. ResNet-50 (MODELS as in models.py, seeded weights, ranges from two seeded images) is timed in
 f16, and in f16 and i8 with the layers that are predicted to gain, and with all layers; --kernels adds the
 slowest kernels of each. Products of drawn operands are timed in f16, i8 and f8e4m3, those of one row with
-weights of 8 and of 4 bits; a sum of 4096 terms in f8e4m3 is compared with the CPU's. Ranges of ResNet-50 that are
+weights of 8 and of 4 bits, alone and in a chain of layers; a sum of 4096 terms in f8e4m3 is compared with the CPU's. Ranges of ResNet-50 that are
 counted on the GPU are compared with those of the CPU. --sections picks some of accuracy, resnet50, products, rows,
-ranges.
+chain, ranges.
 """
 from __future__ import annotations
 
@@ -166,6 +166,32 @@ def rows(args, work):
         print(f"    speed beside fp16: {', '.join(speeds)}", flush=True)
 
 
+def chain(args, work):
+    """One row through layers whose weights do not stay in the L2 cache from one inference to the next, as those of
+    a model do not: microseconds a layer."""
+    model, n_layers, size = work / "chain.onnx", 12, 4096
+    generator = np.random.default_rng(4)
+    weights, nodes, last = [], [], "x"
+    for layer in range(n_layers):
+        values = generator.standard_normal((size, size), dtype=np.float32) / np.float32(size**0.5)
+        weights.append(numpy_helper.from_array(values, f"w{layer}"))
+        nodes.append(helper.make_node("MatMul", [last, f"w{layer}"], [f"product{layer}"]))
+        last = f"y{layer}"
+        nodes.append(helper.make_node("Tanh", [f"product{layer}"], [last]))
+    inputs = [helper.make_tensor_value_info("x", F32, [1, size])]
+    outputs = [helper.make_tensor_value_info(last, F32, [1, size])]
+    graph = helper.make_graph(nodes, "chain", inputs, outputs, weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), model)
+    every = ["--layerPrecisions", "*:int8-weights"]
+    cases = {"fp16": ["--fp16"], "int8 weights": ["--fp16", "--int8-weights", *every], "int4 weights, 64": ["--fp16", "--int4-weights=64"]}
+    times = {
+        name: timed(args, f"{n_layers} layers of one row times {size} x {size} {name}", model, flags, work) / n_layers
+        for name, flags in cases.items()
+    }
+    for name, us in times.items():
+        print(f"    {name}: {us:.2f} us a layer, {times['fp16'] / us:.2f} times the speed of fp16", flush=True)
+
+
 def ranges(args, work):
     """Scales of caches that are counted on both devices, and how long that takes."""
     model = prepare(args.models / "resnet50", work)
@@ -182,7 +208,14 @@ def ranges(args, work):
     print(f"{len(off)} scales, GPU and CPU differ by {max(off):.2e} at most, {np.median(off):.2e} in the middle", flush=True)
 
 
-SECTIONS = {"accuracy": accuracy, "resnet50": resnet50, "products": products, "rows": rows, "ranges": ranges}
+SECTIONS = {
+    "accuracy": accuracy,
+    "resnet50": resnet50,
+    "products": products,
+    "rows": rows,
+    "chain": chain,
+    "ranges": ranges,
+}
 
 
 def main():
