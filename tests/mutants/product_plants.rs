@@ -234,6 +234,30 @@ pub const MUTANTS: &[Mutant] = &[
         "    const int next_tile",
     ),
     plant(
+        "wgmma",
+        "second pieces of vectors read where the first ones lie",
+        "pieces + i / kPiece * kApart",
+        "pieces",
+    ),
+    plant(
+        "wgmma",
+        "second pieces of vectors written where the first ones lie",
+        "lane % 4 / 2 * kApart + j * kPiece",
+        "j * kPiece",
+    ),
+    plant(
+        "wgmma",
+        "second pieces of vectors that begin within the first ones",
+        "constexpr int kApart = kVectors * kPiece + 4;",
+        "constexpr int kApart = kPiece;",
+    ),
+    plant(
+        "wgmma",
+        "every lane finishes the first vector of its columns",
+        "n = vector_of(place, round, 0);",
+        "n = first_vector;",
+    ),
+    plant(
         "wgmma turns",
         "tiles taken before their turn",
         "    rt_barrier_wait(turns + group * 8, turn_parity);\n",

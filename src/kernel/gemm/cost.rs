@@ -55,11 +55,11 @@ const SPLIT_US: f64 = 1.5;
 /// Scalar instructions an SM issues per clock that are not held up by memory.
 const ISSUE_PER_CLK: f64 = 64.0;
 /// Bytes of results that an SM stores per clock where all of them do.
-const STORED_PER_CLK: f64 = 20.0;
+const STORED_PER_CLK: f64 = 40.0;
 /// Share of a tile's epilogue that the products beside it are held up by, as measured.
-const HELD_UP: f64 = 0.7;
+const HELD_UP: f64 = 0.4;
 /// From the last step of one tile to the first of the next one, in another's turn, in clocks.
-const TURN_CLK: f64 = 200.0;
+const TURN_CLK: f64 = 100.0;
 const MAX_REGISTERS: usize = 255;
 const REGISTERS_PER_SM: usize = 65536;
 

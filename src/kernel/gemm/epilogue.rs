@@ -234,15 +234,17 @@ impl Epilogue {
         casts.into_iter().map(|cast| (cast, array.clone())).collect()
     }
 
-    /// Reads vector `n` of the array of columns `number`; answers with the array it is in.
-    fn column_vector(&self, printer: &mut Printer<'_>, number: usize, load: ExprId) -> String {
-        let (array, width) = (printer.fresh("v"), self.lane.width);
-        let ty = value_type(self.body.dtype(load));
-        printer.line(&format!("{ty} {array}[{width}];"));
-        printer.line(&format!(
-            "rt_load<{width}>({array}, columns{number} + n * {width});"
-        ));
-        array
+    /// Statements that read vector `n` of the arrays `columns0` and so on into `column_values0` and so on.
+    pub fn column_vectors(&self, loads: &[ExprId], depth: usize) -> String {
+        let (width, indent) = (self.lane.width, "  ".repeat(depth));
+        let read = |(number, &load): (usize, &ExprId)| {
+            let ty = value_type(self.body.dtype(load));
+            format!(
+                "{indent}{ty} column_values{number}[{width}];\n\
+                 {indent}rt_load<{width}>(column_values{number}, columns{number} + n * {width});\n"
+            )
+        };
+        loads.iter().enumerate().map(read).collect()
     }
 
     /// Evaluates all lanes; stores what is not stored as a vector, and names the arrays of
@@ -250,9 +252,8 @@ impl Epilogue {
     fn lanes(&self, printer: &mut Printer<'_>, outputs: &[Operand], early: Early<'_>) -> Vec<Option<String>> {
         let width = self.lane.width;
         let Early { asked, columns } = early;
-        let columns: Vec<(ExprId, String)> = (0..)
-            .zip(columns)
-            .map(|(number, &load)| (load, self.column_vector(printer, number, load)))
+        let columns: Vec<(ExprId, String)> = (0..columns.len())
+            .map(|number| (columns[number], format!("column_values{number}")))
             .collect();
         for (load, array) in &columns {
             printer.preset(*load, array);
@@ -307,7 +308,7 @@ impl Epilogue {
 pub struct Early<'a> {
     /// Those of [`Epilogue::asking`].
     pub asked: &'a [ExprId],
-    /// Of what arrays `columns0` and so on hold for all columns.
+    /// Those of [`Epilogue::column_vectors`].
     pub columns: &'a [ExprId],
 }
 

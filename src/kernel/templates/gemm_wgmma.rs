@@ -33,6 +33,10 @@ use crate::kernel::source::{Arch, Param, Source, Variant};
 use crate::kernel::spec::KernelSpec;
 use crate::tile::ExprId;
 
+/// Columns of sums that a thread reads out of shared memory at once: 16 bytes.
+const PIECE: usize = 4;
+const LANES: usize = 32;
+
 pub static TEMPLATE: Template = Template {
     name: "gemm_wgmma",
     text: include_str!("../../../templates/gemm_wgmma.cu.tera"),
@@ -98,6 +102,11 @@ struct GemmWgmmaContext {
     /// What the epilogue reads of every column.
     columns: Vec<ColumnContext>,
     width: usize,
+    /// Neighbouring columns of a vector that are read out of shared memory at once.
+    piece: usize,
+    /// Whether all vectors of a thread in a round are of the same columns, and what reads those of `columns` then.
+    same_columns: bool,
+    column_vectors: String,
     /// What the epilogue reads row by row, and how many rounds of a warp's sums before it does.
     asked: Vec<&'static str>,
     ahead: usize,
@@ -243,12 +252,12 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
 fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     /// Floating-point operations per clock and SM that power allows for.
-    const SUSTAINED: f64 = 4096.0 * 0.8;
+    const SUSTAINED: f64 = 4096.0 * 0.865;
     /// Several SMs that ask for a tile at nearly the same time are answered together.
     const JOINT_COPIES: f64 = 1.8;
     /// Of 16 rows and 32 columns of a warp whose epilogue reads memory row by row: two warps of a scheduler hide
     /// little of it, and the products of another tile all of it.
-    const ROWS_CLK: f64 = 250.0;
+    const ROWS_CLK: f64 = 120.0;
     /// From an instruction to its sums being added, in clocks.
     const PART_CLK: f64 = 150.0;
     let k = Shape::k(problem.element);
@@ -280,7 +289,8 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         threads: shape.threads(),
         registers: register_limit(shape.threads(), shape.resident) / 8 * 8,
         smem_bytes: smem_bytes(problem, shape),
-        stages: shape.stages,
+        // The one before a step is free only once that is in flight.
+        stages: shape.stages - 1,
         splits: shape.splits,
         math_clk: (2 * shape.m * shape.n * halves) as f64 / SUSTAINED,
         smem_clk: (read + written) as f64 / 128.0,
@@ -402,6 +412,9 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             row_stores: row_sums::stores(&problem.contraction, spec, 4)?,
             columns,
             width: problem.width,
+            piece: problem.width.min(PIECE),
+            same_columns: shape.slab / problem.width <= LANES,
+            column_vectors: epilogue.column_vectors(early.columns, 4),
             asked: epilogue.asked_types(asked),
             ahead,
             asks_beyond: ahead > 0 && shape.splits == 1 && shape.rounds().is_multiple_of(ahead),

@@ -59,16 +59,21 @@ const fn in_turn(m: usize, n: usize, stages: usize, slab: [usize; 2]) -> Shape {
 }
 
 /// Large tiles reuse most; two blocks of small ones hide each other's epilogues, and so do groups that take
-/// turns. Slabs of whole lines of memory, 64 columns, are stored fastest: of eight rows where stages leave no room.
+/// turns. Three groups cover rows that tiles of two would not divide well among SMs, and one has all stages of an
+/// SM where there are fewer tiles than SMs. Slabs of whole lines of memory, 64 columns, are stored fastest: of
+/// eight rows where stages leave no room.
 pub const SHAPES: &[Shape] = &[
     shape(128, 256, 2, 4, [8, 64], 1),
     shape(256, 128, 2, 4, [8, 64], 1),
     shape(128, 192, 2, 4, [16, 64], 1),
+    shape(192, 128, 3, 4, [8, 64], 1),
+    shape(192, 192, 3, 4, [8, 64], 1),
     shape(128, 128, 2, 5, [16, 64], 1),
     shape(128, 64, 2, 6, [16, 64], 1),
     shape(256, 64, 2, 4, [16, 64], 1),
     shape(128, 64, 2, 3, [16, 64], 2),
     shape(64, 256, 1, 4, [16, 64], 1),
+    shape(64, 128, 1, 8, [16, 64], 1),
     shape(128, 128, 1, 3, [16, 32], 2),
     shape(64, 128, 1, 4, [16, 32], 2),
     shape(64, 64, 1, 6, [16, 32], 2),
@@ -80,10 +85,11 @@ pub const SHAPES: &[Shape] = &[
 
 /// Registers per thread of copying threads, and of multiplying ones, where three groups share what the
 /// launch has for 168 each, the same for tiles that need all of it, where they share what it has for 80, and
-/// where two groups have 128 each.
+/// where four or two groups have 128 each.
 const EXCHANGED: (usize, usize) = (40, 232);
 const EXCHANGED_FOR_MOST: (usize, usize) = (24, 240);
 const EXCHANGED_BY_TWO: (usize, usize) = (24, 104);
+const EXCHANGED_BY_THREE: (usize, usize) = (32, 160);
 const EXCHANGED_BY_ONE: (usize, usize) = (40, 216);
 /// Warp groups, and rows that one of their instructions multiplies.
 const GROUP: usize = 128;
@@ -119,7 +125,7 @@ impl Shape {
     pub fn rounds_ahead(self, bytes: usize, width: usize) -> usize {
         const MOST_BYTES: usize = 128;
         // What addresses, scales and the loop take beside the sums.
-        const OTHERS: usize = 64;
+        const OTHERS: usize = 48;
         if bytes == 0 {
             return 0;
         }
@@ -183,12 +189,13 @@ impl Shape {
         const FEW: usize = 64;
         /// Of a launch with 232 for a thread.
         const MANY: usize = 128;
-        match (self.multiplying() > 1, self.resident > 1) {
-            (true, true) => EXCHANGED_BY_TWO,
-            (true, false) if self.sums() > MANY => EXCHANGED_FOR_MOST,
-            (true, false) => EXCHANGED,
-            (false, true) if self.sums() > FEW => EXCHANGED_BY_ONE,
-            (false, _) => (0, 0),
+        match (self.multiplying(), self.resident > 1) {
+            (3.., _) => EXCHANGED_BY_THREE,
+            (2, true) => EXCHANGED_BY_TWO,
+            (2, false) if self.sums() > MANY => EXCHANGED_FOR_MOST,
+            (2, false) => EXCHANGED,
+            (_, true) if self.sums() > FEW => EXCHANGED_BY_ONE,
+            (..) => (0, 0),
         }
     }
 
