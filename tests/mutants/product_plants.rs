@@ -158,8 +158,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma",
         "a warp that reads sums before they are written",
-        "        __syncwarp();\n#pragma unroll\n        for (int k = 0; k < kItems",
-        "#pragma unroll\n        for (int k = 0; k < kItems",
+        "        __syncwarp();\n        const int n = vector_of",
+        "        const int n = vector_of",
     ),
     plant(
         "wgmma",
