@@ -10,9 +10,12 @@
 pub mod arena;
 mod assembly;
 mod branches;
+mod kernels;
 mod launches;
 pub mod lifetimes;
 pub mod order;
+mod tasks;
 
 pub use assembly::{Assembly, Identity};
 pub use launches::{Freedom, Thrift, plan};
+pub use tasks::{posed, renewed};
