@@ -507,6 +507,7 @@ fn built(
         precision: settings.precision.name().to_owned(),
         nvrtc: nvrtc()?.version().to_string(),
         max_memory: settings.max_memory,
+        max_aux_streams: settings.max_aux_streams,
     });
     engine::validate::validate(&engine)?;
     Ok(engine)

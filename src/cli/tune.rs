@@ -110,8 +110,8 @@ fn line(program: &ProgramReport) -> String {
         ..
     } = program;
     let times = match (program.before_us, program.after_us) {
-        (Some(before), Some(_)) if *n_changed == 0 => {
-            format!("{before:.1} us, which other kernels do not improve by two per cent")
+        (Some(before), Some(after)) if after >= before => {
+            format!("{before:.1} us, which others do not improve by two per cent")
         }
         (Some(before), Some(after)) => format!("{after:.1} us instead of {before:.1}"),
         _ => "they are the fastest".to_owned(),

@@ -63,6 +63,9 @@ pub struct Header {
     /// Most bytes of device memory that an execution may take, where the build was bounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_memory: Option<usize>,
+    /// Most streams that an execution may use beside the caller's; older files do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_aux_streams: Option<u32>,
     /// Where the weights are not in the file: what belongs where in them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stripped: Option<Vec<Fingerprint>>,
@@ -600,6 +603,7 @@ pub(crate) mod tests {
                 programs: archs.iter().map(|arch| program(arch)).collect(),
                 blobs: format::blob_table(&blobs),
                 max_memory: None,
+                max_aux_streams: None,
                 stripped: None,
             },
             blobs,

@@ -161,12 +161,16 @@ fn renewed(
     };
     let found = with_other_kernels(&engine, number, selection, observer)?;
     let program = number;
-    let digest = |engine| Entrant { engine, program }.digest();
-    if digest(&found) == digest(&engine) {
-        return Ok((found, renewal));
+    let digest = |engine: &Engine| Entrant { engine, program }.digest();
+    let is_new = |other: &Engine| digest(other) != digest(&engine);
+    let others = in_other_order(&found, number);
+    let challengers = iter::once(found.clone()).chain(others).filter(is_new);
+    let mut challengers: Vec<Engine> = challengers.collect();
+    // With its times, even where no kernel is another.
+    let stays = if is_new(&found) { engine.clone() } else { found };
+    if challengers.is_empty() {
+        return Ok((stays, renewal));
     }
-    let mut challengers = vec![found];
-    challengers.extend(on_one_stream(&challengers[0], number));
     observer.stage("compare executions", 0);
     let entrants: Vec<Entrant<'_>> = iter::once(&engine)
         .chain(&challengers)
@@ -176,7 +180,7 @@ fn renewed(
     let (winner, winner_us) = fastest(us.iter().copied().enumerate()).unwrap_or((0, us[0]));
     renewal.us = Some([us[0], winner_us]);
     if winner == 0 {
-        return Ok((engine, renewal));
+        return Ok((stays, renewal));
     }
     let winner = challengers.swap_remove(winner - 1);
     renewal.n_changed = changes(&engine, &winner, number);
@@ -206,6 +210,24 @@ fn with_other_kernels(
         }
     }
     Ok(engine.clone())
+}
+
+/// The engine with branches in one program as the times of its launches ask for, where it may have them, and
+/// without.
+fn in_other_order(engine: &Engine, number: usize) -> Vec<Engine> {
+    let streams = |engine: &Engine| -> Vec<u32> {
+        let launches = engine.header.programs[number].launches.iter();
+        launches.map(|launch| launch.stream).collect()
+    };
+    let most_bytes = engine.header.max_memory.unwrap_or(usize::MAX);
+    let most_streams = engine.header.max_aux_streams.unwrap_or(0);
+    let branched = plan::rebranched(engine, number, most_streams);
+    let branched =
+        branched.filter(|other| other.device_bytes() <= most_bytes && streams(other) != streams(engine));
+    branched
+        .into_iter()
+        .chain(on_one_stream(engine, number))
+        .collect()
 }
 
 /// The engine without branches in one program; none where it has none.

@@ -19,6 +19,8 @@ pub struct Identity {
     pub nvrtc: String,
     /// Most bytes of device memory of an execution.
     pub max_memory: Option<usize>,
+    /// Most streams of an execution beside the caller's.
+    pub max_aux_streams: u32,
 }
 
 /// An engine under construction.
@@ -100,6 +102,7 @@ impl Assembly {
                 programs: self.programs,
                 blobs: blob_table(&blobs),
                 max_memory: identity.max_memory,
+                max_aux_streams: Some(identity.max_aux_streams),
                 stripped: None,
             },
             blobs,
