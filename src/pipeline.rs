@@ -25,12 +25,17 @@ use crate::tune::{self, Database, Effort, Ledger, Machine, Problem, Tactic, Tune
 pub mod layouts;
 pub mod precise;
 pub mod ptx;
+mod race;
 mod refit;
+mod retune;
 mod simulate;
 mod staged;
 
 use layouts::{Layouts, Times, layouts};
+pub use race::Entrant;
+use race::race;
 pub use refit::refit;
+pub use retune::{Renewal, Untunable, check_tunable, retune};
 pub use simulate::Simulation;
 pub use staged::{OnDevice, run_on_device};
 
@@ -73,6 +78,9 @@ pub enum PipelineError {
     #[error("the engine takes {least} bytes of device memory at least; `--max-memory` allows {most}")]
     #[diagnostic(code(plan::memory), help("allow {least}, or use `--fp16`, or smaller shapes"))]
     Memory { most: usize, least: usize },
+    #[error("{0}")]
+    #[diagnostic(code(tune::engine), help("{}", .0.help()))]
+    Untunable(Untunable),
     #[error(transparent)]
     #[diagnostic(transparent)]
     Runtime(#[from] RuntimeError),
@@ -95,6 +103,7 @@ impl PipelineError {
                 }
             ),
             PipelineError::Specialize(error) => error.is_unsupported(),
+            PipelineError::Untunable(_) => true,
             PipelineError::Rules(_)
             | PipelineError::Compile(_)
             | PipelineError::Rewrite(_)
@@ -264,6 +273,22 @@ pub enum Selection {
 }
 
 impl Selection {
+    /// Whether right variants are compared by their times on a device.
+    fn times(&self) -> bool {
+        match self {
+            Selection::Predicted => false,
+            Selection::OnDevice { time, .. } => *time,
+            Selection::Recorded { .. } => true,
+        }
+    }
+
+    fn until(&self) -> Option<Instant> {
+        match self {
+            Selection::OnDevice { until, .. } => *until,
+            Selection::Predicted | Selection::Recorded { .. } => None,
+        }
+    }
+
     /// Says early what would end a long build: a device that cannot try the kernels of `archs`,
     /// or a file of measurements that cannot be read or written.
     ///
@@ -370,27 +395,82 @@ fn planned(
     selection: &Selection,
     observer: &dyn Observer,
 ) -> Result<Planned, PipelineError> {
-    let (are_timed, until) = match selection {
-        Selection::Predicted => (false, None),
-        Selection::OnDevice { time, until, .. } => (*time, *until),
-        Selection::Recorded { .. } => (true, None),
-    };
-    if !are_timed || layouts.is_single() {
+    if !selection.times() || layouts.is_single() {
         return Ok(Planned {
             arch,
             fused: layouts.predicted(),
             tactics: None,
         });
     }
-    let (fused, own) = layouts.timed(until, |fused| {
-        let problems = problems(fused, settings, Thrift::None);
-        tactics(&problems, arch, selection, observer)
-    })?;
+    let posed = |fused: &FusedGraph| problems(fused, settings, Thrift::None);
+    let freedom = Freedom {
+        thrift: Thrift::None,
+        max_aux_streams: settings.max_aux_streams,
+    };
+    let (fused, own) = layouts.timed(
+        selection.until(),
+        |fused| tactics(&posed(fused), arch, selection, observer),
+        |plans| {
+            observer.stage("compare executions", 0);
+            let alone = plans
+                .iter()
+                .map(|(fused, own)| alone(fused, &posed(fused), own, arch, freedom));
+            raced(&alone.collect::<Vec<_>>(), arch, selection)
+        },
+    )?;
     Ok(Planned {
         arch,
         fused,
         tactics: Some(own),
     })
+}
+
+/// An engine of one program.
+fn alone(
+    fused: &FusedGraph,
+    problems: &[Problem],
+    tactics: &[Tactic],
+    arch: Arch,
+    freedom: Freedom,
+) -> Engine {
+    let mut assembly = Assembly::new();
+    let program = plan::plan(fused, problems, tactics, arch, freedom, &mut assembly);
+    assembly.add(program);
+    assembly.finish(Identity::default())
+}
+
+/// Times of engines of one program each.
+fn raced(engines: &[Engine], arch: Arch, selection: &Selection) -> Result<Vec<f64>, PipelineError> {
+    let entrants = engines.iter().map(|engine| Entrant { engine, program: 0 });
+    race(&entrants.collect::<Vec<_>>(), arch, selection)
+}
+
+/// What a plan may do: branches that were predicted to pay go to streams of their own unless an execution
+/// without is faster.
+fn freedom(
+    fused: &FusedGraph,
+    problems: &[Problem],
+    tactics: &[Tactic],
+    arch: Arch,
+    predicted: Freedom,
+    selection: &Selection,
+) -> Result<Freedom, PipelineError> {
+    let plain = Freedom {
+        max_aux_streams: 0,
+        ..predicted
+    };
+    if !selection.times() || selection.until().is_some_and(|until| until <= Instant::now()) {
+        return Ok(predicted);
+    }
+    let engine = |freedom| alone(fused, problems, tactics, arch, freedom);
+    let branched = engine(predicted);
+    let mut launches = branched.header.programs[0].launches.iter();
+    if launches.all(|launch| launch.stream == 0) {
+        return Ok(predicted);
+    }
+    let us = raced(&[branched, engine(plain)], arch, selection)?;
+    let choices = [predicted, plain].into_iter().zip(us);
+    Ok(tune::fastest(choices).map_or(predicted, |(freedom, _)| freedom))
 }
 
 /// The engine of fused graphs, where so much is given up for less memory.
@@ -409,21 +489,25 @@ fn built(
         tactics: known,
     } in plans
     {
+        let problems = problems(fused, settings, thrift);
         let chosen = match known {
             Some(known) if thrift < Thrift::Workspace => known.clone(),
-            _ => tactics(&problems(fused, settings, thrift), *arch, selection, observer)?,
+            _ => tactics(&problems, *arch, selection, observer)?,
         };
-        let freedom = Freedom {
+        let predicted = Freedom {
             thrift,
             max_aux_streams: settings.max_aux_streams,
         };
-        let program = plan::plan(fused, &chosen, *arch, freedom, &mut assembly);
+        let freedom = freedom(fused, &problems, &chosen, *arch, predicted, selection)?;
+        let program = plan::plan(fused, &problems, &chosen, *arch, freedom, &mut assembly);
         assembly.add(program);
     }
     let engine = assembly.finish(Identity {
         model: model.to_owned(),
         precision: settings.precision.name().to_owned(),
         nvrtc: nvrtc()?.version().to_string(),
+        max_memory: settings.max_memory,
+        max_aux_streams: settings.max_aux_streams,
     });
     engine::validate::validate(&engine)?;
     Ok(engine)
@@ -499,6 +583,7 @@ fn problems(fused: &FusedGraph, settings: &Settings, thrift: Thrift) -> Vec<Prob
             .map(|&id| matches!(fused.tensor(id).source, TensorSource::Weight(_)))
             .collect(),
         workspace: thrift < Thrift::Workspace,
+        incumbent: None,
     };
     (0..fused.regions.len()).map(problem).collect()
 }

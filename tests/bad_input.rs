@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use prost::Message;
+use rtrt_codegen::engine;
 use rtrt_codegen::onnx::proto::{
     AttributeProto, DimensionProto, DimensionValue, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
     StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, TypeValue,
@@ -333,6 +334,20 @@ fn inputs_that_do_not_fit() {
     fs::create_dir(place.path("in")).unwrap();
     place.write("in/input_0.pb", &input.encode_to_vec());
     place.expect("input_with_wrong_shape", FAILED, &run);
+}
+
+#[test]
+fn engines_that_cannot_be_tuned() {
+    let place = Place::new();
+    let whole = include_bytes!("engines/v3.engine");
+    place.write("older.engine", whole);
+    let older = engine::read(whole).unwrap();
+    engine::save(&engine::stripped::strip(&older), &place.path("bare.engine")).unwrap();
+    place.expect("tune_an_older_engine", REFUSED, &["tune", "older.engine"]);
+    place.expect("tune_without_weights", REFUSED, &["tune", "bare.engine"]);
+    place.expect("tune_nothing", FAILED, &["tune", "nowhere.engine"]);
+    let cache = ["tune", "older.engine", "--errorOnTimingCacheMiss"];
+    place.expect("tune_by_no_file", USAGE, &cache);
 }
 
 #[test]

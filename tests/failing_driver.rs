@@ -1,36 +1,22 @@
 //! What is said where CUDA fails, by a driver that fails when it is told to.
 
+#[path = "fakes/driver.rs"]
+mod driver;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::LazyLock;
 
 use rtrt_codegen::engine::{self, SecretKey};
 
 const ENGINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/engines/v1.engine");
-
-/// The folder of the fake `libcuda.so`, compiled once.
-static DRIVER: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-driver");
-    fs::create_dir_all(&folder).unwrap();
-    let compiler = std::env::var("CXX").unwrap_or_else(|_| "g++".to_owned());
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fakes/cuda.cpp");
-    let status = Command::new(compiler)
-        .args(["-std=c++17", "-O1", "-shared", "-fPIC", "-o"])
-        .arg(folder.join("libcuda.so"))
-        .arg(source)
-        .status()
-        .expect("the tests need a C++ compiler");
-    assert!(status.success(), "the fake driver does not compile");
-    folder
-});
 
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     Command::new(env!("CARGO_BIN_EXE_rtrt-run"))
         .args(arguments)
         .current_dir(folder.path())
-        .env("LD_LIBRARY_PATH", &*DRIVER)
+        .env("LD_LIBRARY_PATH", driver::folder())
         .envs(variables.iter().copied())
         .output()
         .unwrap()

@@ -228,7 +228,11 @@ fn kernels(case: &Case, line: &str) -> Result<(), Failed> {
         let variants = kernel::variants(&spec, arch);
         let best = variants.first().ok_or("a region has no kernel")?;
         let source = kernel::render(&spec, best, arch)?;
-        text.push_str(&kernel::header::origins(&[region]));
+        let rules: Vec<String> = region.rules.iter().map(ToString::to_string).collect();
+        text.push_str(&kernel::header::origins(&[kernel::header::Origin {
+            nodes: &kernel::header::onnx_nodes(&region.body),
+            rules: &rules,
+        }]));
         text.push_str(&source.header);
         text.push_str(kernel::prelude::kernel_part(&source.text));
         text.push('\n');

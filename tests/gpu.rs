@@ -63,6 +63,7 @@ fn trials() -> Vec<Trial> {
         Trial::test("branches_run_at_once", branches),
         Trial::test("wrong_inputs_are_refused", wrong_inputs),
         Trial::test("tuning_keeps_and_reuses_measurements", tuning),
+        Trial::test("engines_are_tuned_without_their_models", retuning),
         Trial::test("calibration_counts_what_the_reference_does", calibration),
     ];
     type Problems = fn() -> Vec<Problem>;
@@ -150,6 +151,7 @@ fn kernels_are_right(problems: Vec<Problem>) -> Result<(), Failed> {
         let problem = tune::Problem {
             weights: vec![false; inputs.len()],
             workspace: true,
+            incumbent: None,
             spec,
         };
         let findings = tune::survey(&problem, &inputs, arch, &context, &cache)
@@ -474,6 +476,45 @@ fn wrong_inputs() -> Result<(), Failed> {
         Err(RuntimeError::InputCount { .. }) => Ok(()),
         other => Err(format!("{other:?}").into()),
     }
+}
+
+/// An engine with other kernels computes the same, is no slower, and comes from the file alone once more.
+fn retuning() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    for (seed, precision, bound) in [(7, DType::F32, 1e-4), (11, DType::F16, 2e-2)] {
+        let graph = graphs::core(seed, 16);
+        let inputs = inputs_of(&graph);
+        let wanted = reference::run(&graph, &inputs)?;
+        let database = folder.path().join(seed.to_string());
+        let on_device = Selection::OnDevice {
+            ordinal: 0,
+            max_variants: 6,
+            time: true,
+            database: Some(database.clone()),
+            until: None,
+        };
+        let before = built(&graph, precision, &Selection::Predicted)?;
+        let (tuned, renewals) = pipeline::retune(&before, &on_device, &Silent)?;
+        for [before, after] in renewals.iter().filter_map(|own| own.us) {
+            if after > before {
+                return Err(format!("{after} us instead of {before}").into());
+            }
+        }
+        let outputs = pipeline::execution(&tuned, 0)?.run(&inputs)?;
+        check_outputs(&outputs, &wanted, bound, &format!("seed {seed}"))?;
+        let noted = Database::load(&database)?;
+        if pipeline::retune(&before, &on_device, &Silent)?.0 != tuned || Database::load(&database)? != noted {
+            return Err("the second time differs".into());
+        }
+        let recorded = Selection::Recorded {
+            max_variants: 6,
+            database,
+        };
+        if pipeline::retune(&before, &recorded, &Silent)?.0 != tuned {
+            return Err("the engine by the file alone differs".into());
+        }
+    }
+    Ok(())
 }
 
 /// A second build takes all times from the file, and gives the same engine.

@@ -30,6 +30,30 @@ const SM_90A: Arch = Arch {
     specific: true,
 };
 
+#[test]
+fn problems_are_the_same_once_their_bodies_were_text() {
+    let all = [
+        attention_regions::half(),
+        attention_regions::of_models(),
+        packed_products::skinny(DType::F16),
+        products::all(),
+        products::normalised(DType::F16),
+        regions::numbers(),
+        regions::groups(),
+        regions::ops_of_the_table(|_| true),
+        window_regions::of_models(),
+    ];
+    for problem in all.into_iter().flatten() {
+        let spec = &problem.spec;
+        let read = kernel::KernelSpec {
+            body: kernel::KernelSpec::parse_body(&spec.body_text()).unwrap(),
+            ..spec.clone()
+        };
+        assert_eq!(read.text(), spec.text());
+        assert_eq!(read.body_text(), spec.body_text());
+    }
+}
+
 fn archs() -> Vec<Arch> {
     let mut archs: Vec<Arch> = compile::SUPPORTED_SM
         .iter()

@@ -19,11 +19,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rtrt_codegen::engine;
+use rtrt_codegen::engine::{self, Engine};
 use rtrt_codegen::ir::{self, DType};
 use rtrt_codegen::onnx;
 use rtrt_codegen::ops;
 use rtrt_codegen::pipeline::{self, Settings};
+use rtrt_codegen::plan;
 use rtrt_codegen::precision::Cache;
 use rtrt_codegen::rewrite::RuleSet;
 use rtrt_codegen::tune::Database;
@@ -32,10 +33,11 @@ use sha2::{Digest, Sha256};
 
 use crate::models::Whole;
 
-const ENGINES: [&[u8]; 3] = [
+const ENGINES: [&[u8]; 4] = [
     include_bytes!("engines/v1.engine"),
     include_bytes!("engines/v2.engine"),
     include_bytes!("engines/v3.engine"),
+    include_bytes!("engines/v3_problems.engine"),
 ];
 const MODELS: [&[u8]; 3] = [
     include_bytes!("models/digits/model.onnx"),
@@ -357,6 +359,47 @@ fn engines_that_lie_are_errors_or_valid() {
     expect_calm("engines that lie", draw, |_, bytes| {
         if let Ok(engine) = engine::read(bytes) {
             engine::validate::validate(&engine).expect("what is read was validated");
+        }
+    });
+}
+
+/// An engine that states problems, once they are changed.
+fn changed_problem(whole: &Engine, random: &mut Random) -> Engine {
+    let mut engine = whole.clone();
+    let n_problems = engine.header.programs[0].problems.len();
+    let problem = &mut engine.header.programs[0].problems[random.below(n_problems)];
+    match random.below(4) {
+        0 => {
+            problem.kind = whole.header.programs[0].problems[random.below(n_problems)]
+                .kind
+                .clone()
+        }
+        1 => problem.graph = random.below(engine.blobs.len()),
+        _ => {
+            let graph = problem.graph;
+            engine.blobs[graph] = damaged(&engine.blobs[graph], random).into();
+        }
+    }
+    engine
+}
+
+#[test]
+fn problems_that_lie_are_errors_or_problems() {
+    let whole = engine::read(ENGINES[3]).unwrap();
+    let draw = |random: &mut Random| {
+        let engine = changed_problem(&whole, random);
+        let mut bytes = Vec::new();
+        let header = engine::Header {
+            blobs: engine::format::blob_table(&engine.blobs),
+            ..engine.header.clone()
+        };
+        engine::write(&Engine { header, ..engine }, &mut bytes).unwrap();
+        bytes
+    };
+    expect_calm("problems that lie", draw, |_, bytes| {
+        let engine = engine::read(bytes).expect("nothing that a device needs is changed");
+        if let Ok(posed) = plan::posed(&engine, 0) {
+            assert_eq!(posed.len(), engine.header.programs[0].launches.len());
         }
     });
 }

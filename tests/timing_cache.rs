@@ -44,6 +44,7 @@ fn product() -> Problem {
         spec: build.done("matmul", RegionKind::Dot, &[y]).spec,
         weights: vec![false, true],
         workspace: true,
+        incumbent: None,
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Cli {
 pub enum Command {
     /// Turn a model into an engine; no GPU is needed.
     Compile(CompileArgs),
+    /// Give an engine the kernels that are fastest on the GPU of this machine, without its model.
+    Tune(TuneArgs),
     /// Give an engine whose weights were stripped those of its model.
     Refit(RefitArgs),
     /// Execute a model or an engine on given inputs.
@@ -94,6 +96,47 @@ pub struct CompileArgs {
     /// Sign the engine with this ed25519 key: PEM or DER (PKCS#8), or a seed of 32 bytes.
     #[arg(long = "sign-key", value_name = "FILE")]
     pub sign_key: Option<PathBuf>,
+    /// Machine-readable report on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct TuneArgs {
+    /// The engine.
+    pub engine: PathBuf,
+    /// Where the tuned engine goes; in the place of the given one unless said otherwise.
+    #[arg(
+        short = 'o',
+        long = "output",
+        visible_alias = "saveEngine",
+        value_name = "FILE"
+    )]
+    pub output: Option<PathBuf>,
+    /// File that keeps every timing and is reused by the next build.
+    #[arg(long = "timingCacheFile", value_name = "FILE")]
+    pub timing_cache_file: Option<PathBuf>,
+    /// Choose variants by the timing cache alone, without a GPU; a timing that it lacks is an error.
+    #[arg(
+        long = "errorOnTimingCacheMiss",
+        requires = "timing_cache_file",
+        conflicts_with = "build_budget"
+    )]
+    pub error_on_timing_cache_miss: bool,
+    /// When tuning ends: `90`, `90s` or `5m`. What takes longest in an execution is tuned first.
+    #[arg(long, visible_alias = "buildBudget", value_name = "TIME", value_parser = super::build::duration)]
+    pub build_budget: Option<Duration>,
+    /// Variants tried per kernel, the present one among them.
+    #[arg(long = "maxTactics", value_name = "N", default_value_t = crate::tune::TRIED)]
+    pub max_tactics: usize,
+    /// GPU to use.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub device: usize,
+    /// Sign the result with this ed25519 key: PEM or DER (PKCS#8), or a seed of 32 bytes.
+    #[arg(long = "sign-key", value_name = "FILE")]
+    pub sign_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// Machine-readable report on stdout.
     #[arg(long)]
     pub json: bool,

@@ -24,6 +24,7 @@ mod refit;
 mod rules;
 mod run;
 mod shapes;
+mod tune;
 mod verify;
 
 use std::process::ExitCode;
@@ -60,6 +61,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Tune(args) => tune::run(&args),
         Command::Refit(args) => refit::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Verify(args) => verify::run(&args),

@@ -13,7 +13,8 @@
 //!
 //! The header lists every blob with offset, length and digest ([`pages`]), so the digest at offset 24
 //! pins the whole file, and so does the signature. Weights that were stripped are listed, and not in the
-//! file. Nothing in the file is executed on the host. The reader checks the signature first, and every
+//! file. Blobs are weights, cubins, PTX, sources, and the graphs of problems, which only `tune` reads.
+//! Nothing in the file is executed on the host. The reader checks the signature first, and every
 //! length before it uses it; then [`validate`] proves the launch table.
 
 use std::io::Write;
@@ -132,6 +133,18 @@ pub fn load(path: &Path) -> Result<Engine, EngineError> {
 /// If the file cannot be read, is not a valid engine, or is not signed as it must be.
 pub fn load_signed(path: &Path, signer: Option<&PublicKey>) -> Result<Engine, EngineError> {
     read_from(&Source::open(path)?, signer)
+}
+
+/// Whether somebody signed the engine file `path`.
+///
+/// # Errors
+/// If it cannot be read, or is no engine.
+pub fn is_signed(path: &Path) -> Result<bool, EngineError> {
+    let source = Source::open(path)?;
+    let head = source.read(0..source.len().min(PREAMBLE_BYTES + SIGNATURE_BYTES))?;
+    // Older versions have no room for a signature.
+    let version = Preamble::read(&source, None)?.version;
+    Ok(version >= VERSION && head[PREAMBLE_BYTES..].iter().any(|&byte| byte != 0))
 }
 
 /// Whether `bytes` begin like an engine file.
@@ -347,6 +360,14 @@ mod tests {
                 .iter()
                 .all(|program| program.tensors.is_some())
         );
+    }
+
+    #[test]
+    fn files_that_state_problems_stay_readable() {
+        let engine = read(include_bytes!("../../tests/engines/v3_problems.engine")).unwrap();
+        let program = &engine.header.programs[0];
+        assert!(!program.problems.is_empty());
+        assert!(program.launches.iter().all(|launch| launch.task.is_some()));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! carries no host code. [`format`] describes the file byte by byte; [`validate`] proves
 //! every number of an untrusted file before anything is given to a device.
 
+mod compact;
 mod content;
 pub mod error;
 pub mod format;
@@ -22,9 +23,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::ir::{DType, PixelBox, TensorType, TiledView};
 
+pub use compact::compacted;
 pub use content::Content;
 pub use error::EngineError;
-pub use format::{load, load_signed, read, read_signed, save, save_signed, write, write_signed};
+pub use format::{is_signed, load, load_signed, read, read_signed, save, save_signed, write, write_signed};
 pub use residents::Resident;
 pub use signature::{PublicKey, SecretKey};
 
@@ -62,6 +64,12 @@ pub struct Header {
     /// One per architecture and profile.
     pub programs: Vec<Program>,
     pub blobs: Vec<Blob>,
+    /// Most bytes of device memory that an execution may take, where the build was bounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_memory: Option<usize>,
+    /// Most streams that an execution may use beside the caller's; older files do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_aux_streams: Option<u32>,
     /// Where the weights are not in the file: what belongs where in them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stripped: Option<Vec<Fingerprint>>,
@@ -121,6 +129,9 @@ pub struct Program {
     /// Index into [`Header::profiles`].
     pub profile: usize,
     pub kernels: Vec<Kernel>,
+    /// What its launches compute, each problem once: other kernels are made from that. Older files do not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
     /// In execution order.
     pub launches: Vec<Launch>,
     /// Where each input of the profile is written before the first launch.
@@ -163,6 +174,43 @@ pub struct Kernel {
     pub static_smem_bytes: u32,
 }
 
+/// What a kernel computes, apart from how. No device needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Problem {
+    /// What its main loop is, as rule files spell it, such as `dot`.
+    pub kind: String,
+    /// Blob with the graph that it computes, as text.
+    pub graph: usize,
+    /// Whether products of `f32` may use TF32.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tf32: bool,
+    /// Whether its kernels may use scratch memory.
+    pub workspace: bool,
+    /// Outputs that are boxes of larger tensors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boxes: Vec<Placed>,
+}
+
+/// An output that is a box of a larger tensor, see [`Placement`](crate::ir::Placement).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Placed {
+    pub output: usize,
+    pub dims: Vec<usize>,
+    pub starts: Vec<usize>,
+}
+
+/// Where the operands of a launch's problem are, of which its arguments are made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Task {
+    /// Index into [`Program::problems`].
+    pub problem: usize,
+    pub inputs: Vec<Place>,
+    pub outputs: Vec<Place>,
+}
+
 /// One launch of a kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -174,6 +222,9 @@ pub struct Launch {
     /// Dynamic shared memory.
     pub smem_bytes: u32,
     pub args: Vec<Arg>,
+    /// What it solves; older files do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
     /// What it is queued on: launches of different streams may run at once. 0 is the caller's stream.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stream: u32,
@@ -485,6 +536,13 @@ pub(crate) mod tests {
                 local_bytes: 0,
                 static_smem_bytes: 0,
             }],
+            problems: vec![Problem {
+                kind: "pointwise".to_owned(),
+                graph: 2,
+                tf32: false,
+                workspace: true,
+                boxes: Vec::new(),
+            }],
             launches: vec![Launch {
                 kernel: 0,
                 grid: [1, 1, 1],
@@ -500,6 +558,11 @@ pub(crate) mod tests {
                     Arg::Writes(arena(256, 16)),
                     Arg::I32(4),
                 ],
+                task: Some(Task {
+                    problem: 0,
+                    inputs: vec![arena(0, 16)],
+                    outputs: vec![arena(256, 16)],
+                }),
                 stream: 0,
                 writes_boxes: false,
                 nodes: vec!["Add_0".to_owned()],
@@ -543,6 +606,8 @@ pub(crate) mod tests {
                 weights: 0,
                 programs: archs.iter().map(|arch| program(arch)).collect(),
                 blobs: format::blob_table(&blobs),
+                max_memory: None,
+                max_aux_streams: None,
                 stripped: None,
             },
             blobs,

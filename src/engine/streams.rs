@@ -91,6 +91,7 @@ mod tests {
             block: [1; 3],
             smem_bytes: 0,
             args: reads.chain(writes).collect(),
+            task: None,
             stream,
             writes_boxes: false,
             nodes: Vec::new(),

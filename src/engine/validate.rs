@@ -5,8 +5,8 @@
 //! their types say, and nothing in the arena is overwritten while it is used. Cubins themselves are code for the GPU and cannot be proved.
 
 use super::{
-    ALIGNMENT, ARENA_ALIGNMENT, Arg, Binding, Engine, EngineError, Launch, Memory, Place, Profile, Program, arch_number,
-    residents, streams, stripped,
+    ALIGNMENT, ARENA_ALIGNMENT, Arg, Binding, Engine, EngineError, Launch, Memory, Place, Profile, Program,
+    Task, arch_number, residents, streams, stripped,
 };
 use crate::ir::host_tensor::checked_bytes;
 
@@ -90,6 +90,11 @@ impl Checker<'_> {
                 return Err(format!("kernel {number} names a blob that is not there"));
             }
         }
+        for (number, problem) in self.program.problems.iter().enumerate() {
+            if problem.graph >= self.engine.blobs.len() {
+                return Err(format!("problem {number} names a blob that is not there"));
+            }
+        }
         for (number, launch) in self.program.launches.iter().enumerate() {
             self.check_launch(launch)
                 .map_err(|reason| format!("launch {number}: {reason}"))?;
@@ -166,7 +171,19 @@ impl Checker<'_> {
             self.check_arg(arg)
                 .map_err(|reason| format!("argument {number}: {reason}"))?;
         }
-        Ok(())
+        launch.task.as_ref().map_or(Ok(()), |task| {
+            self.check_task(task).map_err(|reason| format!("task: {reason}"))
+        })
+    }
+
+    /// Operands are somewhere. That their kernels stay within them is proven of the arguments that are
+    /// made of them.
+    fn check_task(&self, task: &Task) -> Result<(), String> {
+        if task.problem >= self.program.problems.len() {
+            return Err(format!("problem {} is not there", task.problem));
+        }
+        let mut places = task.inputs.iter().chain(&task.outputs);
+        places.try_for_each(|place| self.check_place(place))
     }
 
     fn check_arg(&self, arg: &Arg) -> Result<(), String> {
@@ -239,6 +256,24 @@ mod tests {
         refuses("do not fit", |program| program.arena_bytes = 256);
         refuses("input `x`", |program| program.inputs[0].offset = usize::MAX - 255);
         refuses("takes 16 bytes", |program| program.outputs[0].len = 12);
+    }
+
+    #[test]
+    fn tasks_name_problems_and_places_that_are_there() {
+        let task = |program: &mut Program, change: fn(&mut Task)| {
+            change(program.launches[0].task.as_mut().expect("the example has one"));
+        };
+        refuses("task: problem 1 is not there", |program| {
+            task(program, |task| task.problem = 1);
+        });
+        refuses("task: 512 bytes at 256 do not fit", |program| {
+            task(program, |task| task.outputs[0].len = 512);
+        });
+        refuses("problem 0 names a blob", |program| program.problems[0].graph = 3);
+        let mut engine = example(&["sm_87"]);
+        engine.header.programs[0].launches[0].task = None;
+        engine.header.programs[0].problems.clear();
+        validate(&engine).unwrap();
     }
 
     #[test]

@@ -17,7 +17,9 @@ impl Placement {
     pub fn holds(&self, dims: &[usize]) -> bool {
         let ranks = [self.dims.len(), self.starts.len()];
         let mut axes = self.starts.iter().zip(dims).zip(&self.dims);
-        ranks == [dims.len(); 2] && axes.all(|((start, extent), whole)| start + extent <= *whole)
+        ranks == [dims.len(); 2]
+            && axes
+                .all(|((start, extent), whole)| start.checked_add(*extent).is_some_and(|end| end <= *whole))
     }
 
     /// The most elements of a vector of which a box of `dims` is made, where vectors lie at

@@ -4,40 +4,51 @@ use std::fmt::Write as _;
 
 use super::source::{Arch, Variant};
 use super::spec::KernelSpec;
-use crate::rewrite::Region;
+use crate::ir::Graph;
 
 /// Longest list of ONNX nodes that is printed whole.
 const MAX_NODES: usize = 12;
 
-/// Lines about the regions that share a kernel: their ONNX nodes and rules.
-pub fn origins(regions: &[&Region]) -> String {
+/// Where a region is from: its ONNX nodes, each once, and rules as `name (file:line)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    pub nodes: &'a [String],
+    pub rules: &'a [String],
+}
+
+/// Names of the ONNX nodes of a region's body, each once, in order.
+pub fn onnx_nodes(body: &Graph) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for name in body.nodes.iter().flat_map(|node| &node.origin) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
+/// Lines about the regions that share a kernel.
+pub fn origins(regions: &[Origin<'_>]) -> String {
     let mut text = String::new();
     let many = regions.len() > 1;
     for (position, region) in regions.iter().enumerate() {
-        let mut nodes: Vec<&str> = Vec::new();
-        for name in region.body.nodes.iter().flat_map(|node| &node.origin) {
-            if !nodes.contains(&name.as_str()) {
-                nodes.push(name);
-            }
-        }
         let label = if many {
             format!("nodes {position}")
         } else {
             "nodes".to_owned()
         };
-        let more = nodes.len().saturating_sub(MAX_NODES);
-        nodes.truncate(MAX_NODES);
-        let mut line = one_line(&nodes.join(" + "));
+        let more = region.nodes.len().saturating_sub(MAX_NODES);
+        let shown = &region.nodes[..region.nodes.len() - more];
+        let mut line = one_line(&shown.join(" + "));
         if more > 0 {
             write!(line, " + {more} more").expect("writing to a string succeeds");
         }
         comment(&mut text, &label, &line);
     }
-    let mut rules: Vec<String> = Vec::new();
-    for rule in regions.iter().flat_map(|region| &region.rules) {
-        let line = format!("{} ({})", rule.name, rule.place);
-        if !rules.contains(&line) {
-            rules.push(line);
+    let mut rules: Vec<&str> = Vec::new();
+    for rule in regions.iter().flat_map(|region| region.rules) {
+        if !rules.contains(&rule.as_str()) {
+            rules.push(rule);
         }
     }
     if !rules.is_empty() {

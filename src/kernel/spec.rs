@@ -9,7 +9,10 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-use crate::ir::{Attr, Graph, HostTensor, Operand, Placement, Source, TensorType, ValueId};
+use crate::ir::host_tensor::checked_bytes;
+use crate::ir::verify::verify_typed;
+use crate::ir::{self, Attr, Graph, HostTensor, Operand, Placement, Source, TensorType, Value, ValueId};
+use crate::ops;
 use crate::rewrite::{FusedGraph, Region, RegionKind};
 
 /// What a build decides for every kernel.
@@ -136,10 +139,58 @@ impl KernelSpec {
         text
     }
 
+    /// The body as text, from which [`KernelSpec::parse_body`] makes one that poses the same problem. It
+    /// says nothing of the model: equal layers have equal texts.
+    pub fn body_text(&self) -> String {
+        ir::text::print(&anonymous(&self.body))
+    }
+
+    /// The body of a text.
+    ///
+    /// # Errors
+    /// If it is no typed graph of ops with generated code.
+    pub fn parse_body(text: &str) -> Result<Graph, String> {
+        let known = |name: &str| ops::lookup(name).map(|def| def.name);
+        let body = ir::text::parse(text, &known).map_err(|error| error.to_string())?;
+        let fits = |value: &Value| {
+            let dims = value
+                .ty
+                .as_ref()
+                .and_then(|ty| ty.shape.dims().map(|dims| (ty.dtype, dims)));
+            dims.is_some_and(|(dtype, dims)| checked_bytes(dtype, &dims).is_some())
+        };
+        if !body.values.iter().all(fits) {
+            return Err("a value is of no type, or larger than memory".to_owned());
+        }
+        match verify_typed(&body, &ops::types_of) {
+            Ok(()) => Ok(body),
+            Err(violations) => Err(violations[0].to_string()),
+        }
+    }
+
     /// Names of the ops of the body, in order.
     pub fn ops(&self) -> Vec<&'static str> {
         self.body.nodes.iter().map(|node| node.op).collect()
     }
+}
+
+/// `body` without names and origins.
+fn anonymous(body: &Graph) -> Graph {
+    let mut body = body.clone();
+    "region".clone_into(&mut body.name);
+    for value in &mut body.values {
+        value.name.clear();
+    }
+    for (position, input) in body.inputs.clone().into_iter().enumerate() {
+        body.value_mut(input).name = format!("in{position}");
+    }
+    let names = (0..body.outputs.len()).map(|position| format!("out{position}"));
+    body.output_names = names.collect();
+    for node in &mut body.nodes {
+        node.origin.clear();
+        node.rules.clear();
+    }
+    body
 }
 
 fn gcd(a: usize, b: usize) -> usize {

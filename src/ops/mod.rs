@@ -77,7 +77,7 @@ pub mod window;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use crate::ir::{Attr, Attrs, Graph, HostTensor, Operand, TensorType, ValueId};
+use crate::ir::{Attr, Attrs, Graph, HostTensor, Node, Operand, TensorType, ValueId};
 use crate::tile::{Expr, ExprId, TileCtx, TileFn};
 
 /// An operator.
@@ -446,6 +446,24 @@ pub fn emit(
     let results: Vec<(&str, Option<TensorType>)> = results.into_iter().map(|ty| ("", Some(ty))).collect();
     let node = graph.add_node(def.name, operands, attrs, &results, origin.to_vec());
     Ok(graph.node(node).results.clone())
+}
+
+/// Result types of a node that has generated code, as its op infers them.
+///
+/// # Errors
+/// If the op is unknown, only expands, or does not fit.
+pub fn types_of(node: &Node, operands: &[Option<TensorType>]) -> Result<Vec<TensorType>, String> {
+    let def = lookup(node.op).ok_or_else(|| "no such op".to_owned())?;
+    match &def.lower {
+        Lowering::Map(_) | Lowering::Tile(..) => {}
+        Lowering::Expand(_) => return Err("an op that only expands is left".to_owned()),
+        Lowering::Host(reason) => return Err(format!("an op of the host is left: {reason}")),
+    }
+    (def.infer)(&InferCtx {
+        attrs: &node.attrs,
+        operands,
+    })
+    .map_err(|error| error.to_string())
 }
 
 /// Attribute the importer adds to ONNX forms: the version of the operator's domain.

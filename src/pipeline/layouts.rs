@@ -3,7 +3,8 @@
 //!
 //! Rules tagged [`TURNS`] turn an op to channels last, others let the transposes sink. Plans differ by
 //! the picture sizes for which the first kind may fire. Without a GPU their times are predicted, so
-//! that every machine finds the same plan; where kernels are timed, the nearest plans are timed, too.
+//! that every machine finds the same plan; where kernels are timed, the nearest plans are timed, too, and
+//! those whose kernels are about as fast are executed as a whole.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
@@ -16,7 +17,7 @@ use crate::ir::Graph;
 use crate::kernel::{self, Arch, KernelOptions, KernelSpec};
 use crate::plan::lifetimes::Storage;
 use crate::rewrite::{self, DeviceRates, FusedGraph, RegionKind, Rejected, RuleSet};
-use crate::tune::Tactic;
+use crate::tune::{Tactic, fastest};
 
 /// Tag of the rules that turn an op `y = op(x, ..)` whose pictures are the last two axes of `x`.
 const TURNS: &str = "turns";
@@ -27,6 +28,13 @@ const MAX_SIZES: usize = 8;
 const LEAST_GAIN: f64 = 1.03;
 /// Layouts that must be this many times faster than another to be taken without looking further.
 const CLEARLY: f64 = 1.5;
+
+/// Plans whose kernels take up to this many times those of the fastest are executed as a whole, and how many.
+const CLOSE: f64 = 1.15;
+const MAX_FINALISTS: usize = 3;
+
+/// A plan with its kernels.
+pub type Solved<'a> = (&'a FusedGraph, &'a [Tactic]);
 
 /// Predicted times of kernel problems, which most plans of a graph share.
 #[derive(Default)]
@@ -102,9 +110,10 @@ impl Layouts {
         self.plans.swap_remove(0).fused
     }
 
-    /// The plan whose kernels take the least time, where `tactics` chooses and times the kernels of a
-    /// plan. Plans that are predicted much slower than the first are left out, those that are still
-    /// to be tried when time is up, and those of which a kernel was not timed.
+    /// The plan that takes the least time: `tactics` chooses and times the kernels of a plan, and `race` gives
+    /// the times of executions of plans whose kernels are about as fast. Plans that are predicted much slower
+    /// than the first are left out, those that are still to be tried when time is up, and those of which a
+    /// kernel was not timed.
     ///
     /// # Errors
     /// If no kernels can be chosen for any plan.
@@ -112,12 +121,14 @@ impl Layouts {
         mut self,
         until: Option<Instant>,
         tactics: impl Fn(&FusedGraph) -> Result<Vec<Tactic>, PipelineError>,
+        race: impl Fn(&[Solved<'_>]) -> Result<Vec<f64>, PipelineError>,
     ) -> Result<(FusedGraph, Vec<Tactic>), PipelineError> {
+        let is_late = || until.is_some_and(|until| until <= Instant::now());
         let most = CLEARLY * self.plans[0].predicted_us;
         self.plans.retain(|plan| plan.predicted_us <= most);
         let mut found: Vec<Result<Vec<Tactic>, PipelineError>> = Vec::new();
         for plan in &self.plans {
-            if !found.is_empty() && until.is_some_and(|until| until <= Instant::now()) {
+            if !found.is_empty() && is_late() {
                 break;
             }
             found.push(tactics(&plan.fused));
@@ -127,12 +138,24 @@ impl Layouts {
             Ok(own) => measured_us(&plan.fused, own),
             Err(_) => f64::INFINITY,
         });
-        let us: Vec<f64> = times.collect();
-        let built = (0..us.len()).filter(|&plan| found[plan].is_ok());
-        let fastest = built.min_by(|&a, &b| us[a].total_cmp(&us[b])).unwrap_or(0);
-        let own = found.swap_remove(fastest)?;
-        self.explain(fastest, &us);
-        Ok((self.plans.swap_remove(fastest).fused, own))
+        let mut us: Vec<f64> = times.collect();
+        let finalists = finalists(&us);
+        let mut chosen = finalists.first().copied().unwrap_or(0);
+        if finalists.len() > 1 && !is_late() {
+            let solved: Vec<Solved<'_>> = finalists
+                .iter()
+                .filter_map(|&plan| Some((&self.plans[plan].fused, found[plan].as_deref().ok()?)))
+                .collect();
+            let executed = race(&solved)?;
+            for (&plan, executed) in finalists.iter().zip(executed) {
+                us[plan] = executed;
+            }
+            let timed = finalists.iter().map(|&plan| (plan, us[plan]));
+            chosen = fastest(timed).map_or(chosen, |(plan, _)| plan);
+        }
+        let own = found.swap_remove(chosen)?;
+        self.explain(chosen, &us);
+        Ok((self.plans.swap_remove(chosen).fused, own))
     }
 
     /// Says at the first convolution of plan number `chosen` how the others differ, where `us` are the
@@ -285,6 +308,16 @@ impl Search<'_> {
     }
 }
 
+/// Plans that are executed as a whole, by rising times `us` of their kernels.
+fn finalists(us: &[f64]) -> Vec<usize> {
+    let mut plans: Vec<usize> = (0..us.len()).filter(|&plan| us[plan].is_finite()).collect();
+    plans.sort_by(|&a, &b| us[a].total_cmp(&us[b]));
+    let most = plans.first().map_or(0.0, |&first| CLOSE * us[first]);
+    plans.retain(|&plan| us[plan] <= most);
+    plans.truncate(MAX_FINALISTS);
+    plans
+}
+
 /// Microseconds of the launches of a plan; infinite where one was not timed.
 fn measured_us(fused: &FusedGraph, tactics: &[Tactic]) -> f64 {
     let steps = Storage::of(fused).steps.into_iter();
@@ -316,8 +349,13 @@ fn picture_sizes(graph: &Graph) -> BTreeSet<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
     use super::*;
+    use crate::compile::{Cubin, Resources};
     use crate::ir::{DType, HostTensor};
+    use crate::kernel::{Launch, Source, Variant};
     use crate::ops::random::drawn;
     use crate::tune::error_of;
     use crate::{ir, ops, reference, specialize};
@@ -415,6 +453,72 @@ mod tests {
             .predicted();
         let us = |fused: &FusedGraph| times.plan_us(fused, ARCH, KernelOptions::default()).to_bits();
         assert_eq!(us(&again), us(&fused));
+    }
+
+    #[test]
+    fn plans_with_about_equal_kernels_are_executed() {
+        assert_eq!(finalists(&[20.0, 10.0, 11.0]), [1, 2]);
+        assert_eq!(finalists(&[f64::INFINITY, 10.0, 12.0]), [1]);
+        assert_eq!(finalists(&[f64::INFINITY]), [0; 0]);
+    }
+
+    /// Kernels of which all take `us` together.
+    fn kernels(fused: &FusedGraph, us: f64) -> Vec<Tactic> {
+        let n_regions = u32::try_from(fused.regions.len()).unwrap();
+        let tactic = Tactic {
+            variant: Variant {
+                template: String::new(),
+                knobs: BTreeMap::new(),
+                predicted_us: 0.0,
+            },
+            source: Source {
+                name: String::new(),
+                header: String::new(),
+                text: String::new(),
+                template: "",
+                launch: Launch::in_a_row(1, 1, 0),
+                params: Vec::new(),
+                workspace_bytes: 0,
+            },
+            cubin: Cubin {
+                bytes: Arc::default(),
+                resources: Resources::default(),
+            },
+            measured_us: Some(us / f64::from(n_regions)),
+        };
+        vec![tactic; fused.regions.len()]
+    }
+
+    #[test]
+    fn the_plan_whose_execution_is_fastest_is_taken() {
+        let settings = Settings::stored_in(DType::F32);
+        let rules = RuleSet::builtin();
+        let taken = |executed_us: [f64; 2]| {
+            let mut found = layouts(&network(), ARCH, &settings, rules, &Times::default()).unwrap();
+            found.plans.truncate(2);
+            found.plans[1].predicted_us = found.plans[0].predicted_us;
+            let own: Vec<usize> = found.plans.iter().map(n_turned).collect();
+            assert_ne!(own[0], own[1]);
+            let chosen = found.timed(
+                None,
+                |fused| Ok(kernels(fused, 100.0)),
+                |plans| {
+                    assert_eq!(plans.len(), 2);
+                    Ok(executed_us.to_vec())
+                },
+            );
+            let nodes = chosen
+                .unwrap()
+                .0
+                .regions
+                .into_iter()
+                .flat_map(|region| region.body.nodes);
+            let n_turned = nodes.filter(|node| node.op == "conv_nhwc").count();
+            own.iter().position(|own| *own == n_turned).unwrap()
+        };
+        assert_eq!(taken([100.0, 90.0]), 1);
+        assert_eq!(taken([100.0, 99.0]), 0);
+        assert_eq!(taken([f64::INFINITY, 99.0]), 1);
     }
 
     #[test]

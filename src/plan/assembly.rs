@@ -10,13 +10,17 @@ use crate::engine::{Content, Engine, Header, Memory, Place, Profile, Program};
 use crate::ir::HostTensor;
 
 /// What an engine says of itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Identity {
     /// Name of the model's graph.
     pub model: String,
     pub precision: String,
     /// Version of NVRTC.
     pub nvrtc: String,
+    /// Most bytes of device memory of an execution.
+    pub max_memory: Option<usize>,
+    /// Most streams of an execution beside the caller's.
+    pub max_aux_streams: u32,
 }
 
 /// An engine under construction.
@@ -97,6 +101,8 @@ impl Assembly {
                 weights: WEIGHTS,
                 programs: self.programs,
                 blobs: blob_table(&blobs),
+                max_memory: identity.max_memory,
+                max_aux_streams: Some(identity.max_aux_streams),
                 stripped: None,
             },
             blobs,

@@ -30,10 +30,22 @@ pub(super) struct Branches {
 
 /// What is known of a launch.
 #[derive(Clone, Copy)]
-struct Load {
+pub(super) struct Load {
     us: f64,
     /// Share of the processors that it keeps busy.
     share: f64,
+}
+
+impl Load {
+    /// Of a launch of so many microseconds and blocks, on devices of compute capability `sm` (times ten).
+    pub(super) fn of(us: f64, grid: [u32; 3], sm: u32) -> Self {
+        let n_sms = f64::from(DeviceRates::for_sm(sm).n_sms);
+        let n_blocks: f64 = grid.iter().copied().map(f64::from).product();
+        Load {
+            us,
+            share: (n_blocks / n_sms).min(1.0),
+        }
+    }
 }
 
 impl Branches {
@@ -53,13 +65,16 @@ impl Branches {
         arch: Arch,
         most: u32,
     ) -> Self {
-        let loads = loads(storage, tactics, arch);
-        let needs = storage.needs(fused);
+        Branches::of_loads(&loads(storage, tactics, arch), &storage.needs(fused), most)
+    }
+
+    /// The same for launches of which this is known.
+    pub(super) fn of_loads(loads: &[Load], needs: &[Vec<usize>], most: u32) -> Self {
         let alone_us: f64 = loads.iter().map(|load| load.us).sum();
         let enough_us = (alone_us * (1.0 - LEAST_GAIN)).min(alone_us - LEAST_GAIN_US);
         let plans = (2..=most.saturating_add(1).min(MAX_STREAMS)).map(|n_streams| {
-            let streams = assign(&loads, &needs, n_streams);
-            (executed_us(&loads, &needs, &streams), streams)
+            let streams = assign(loads, needs, n_streams);
+            (executed_us(loads, needs, &streams), streams)
         });
         // The fewest streams of equally fast ones.
         let best = plans.reduce(|best, other| {
@@ -71,7 +86,7 @@ impl Branches {
         });
         match best {
             Some((us, streams)) if us <= enough_us => Branches {
-                windows: windows(&needs, &streams),
+                windows: windows(needs, &streams),
                 streams,
             },
             _ => Branches::none(loads.len()),
@@ -80,14 +95,10 @@ impl Branches {
 }
 
 fn loads(storage: &Storage, tactics: &[Tactic], arch: Arch) -> Vec<Load> {
-    let n_sms = f64::from(DeviceRates::for_sm(arch.sm).n_sms);
     let loads = storage.steps.iter().map(|&region| {
         let tactic = &tactics[region];
-        let n_blocks: f64 = tactic.source.launch.grid.iter().copied().map(f64::from).product();
-        Load {
-            us: tactic.measured_us.unwrap_or(tactic.variant.predicted_us),
-            share: (n_blocks / n_sms).min(1.0),
-        }
+        let us = tactic.measured_us.unwrap_or(tactic.variant.predicted_us);
+        Load::of(us, tactic.source.launch.grid, arch.sm)
     });
     loads.collect()
 }

@@ -1,21 +1,20 @@
 //! The program of one architecture: every region with its tactic becomes a launch.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::assembly::Assembly;
 use super::branches::Branches;
-use super::lifetimes::{Lifetime, Storage, padded, writes_boxes};
-use super::{arena, order};
+use super::lifetimes::{Lifetime, Storage, writes_boxes};
+use super::{arena, kernels, order, tasks};
 use crate::compile::arch_name;
 use crate::engine::{
-    ARENA_ALIGNMENT, Arg, Binding, Explanation, Kernel, Launch, Memory, Place, Profile, Program, Rejected,
-    Resident, TensorMap,
+    ARENA_ALIGNMENT, Binding, Explanation, Launch, Memory, Place, Profile, Program, Rejected, Resident, Task,
 };
 use crate::ir::TensorType;
-use crate::kernel::header::origins;
-use crate::kernel::{Arch, Param};
+use crate::kernel::Arch;
+use crate::kernel::header::onnx_nodes;
 use crate::rewrite::{FusedGraph, Region, TensorId, TensorSource};
-use crate::tune::Tactic;
+use crate::tune::{Problem, Tactic};
 
 /// Compute capability (times ten) from which `rt_await_predecessors` of the prelude waits.
 const WAITING_SM: u32 = 90;
@@ -41,9 +40,10 @@ pub struct Freedom {
 }
 
 /// Orders the launches of `fused`, places its tensors, and adds what they need to `assembly`.
-/// `tactics[i]` solves region `i`.
+/// `problems[i]` is what region `i` poses, and `tactics[i]` solves it.
 pub fn plan(
     fused: &FusedGraph,
+    problems: &[Problem],
     tactics: &[Tactic],
     arch: Arch,
     freedom: Freedom,
@@ -69,14 +69,19 @@ pub fn plan(
         storage: &storage,
         offsets,
         assembly,
-        workspace_bytes: 0,
     };
-    let (kernels, number) = planner.kernels(tactics);
-    let launches = storage
-        .steps
-        .iter()
-        .zip(branches.streams)
-        .map(|(&region, stream)| planner.launch(region, &tactics[region], number[&region], stream))
+    let posed: Vec<&Problem> = storage.steps.iter().map(|&region| &problems[region]).collect();
+    let (stated, numbers) = tasks::distinct(&posed);
+    let steps = storage.steps.iter().zip(numbers).zip(branches.streams);
+    let mut launches: Vec<Launch> = steps
+        .map(|((&region, problem), stream)| planner.launch(region, problem, stream))
+        .collect();
+    let solved: Vec<&Tactic> = storage.steps.iter().map(|&region| &tactics[region]).collect();
+    let mut add = |content: &[u8]| planner.assembly.blob(content);
+    let (kernels, workspace_bytes) = kernels::solve(&mut launches, &solved, &mut add);
+    let problems = stated
+        .into_iter()
+        .map(|problem| tasks::stated(problem, &mut add))
         .collect();
     let profile = planner.assembly.profile(Profile {
         inputs: bindings(fused, &fused.inputs),
@@ -86,13 +91,14 @@ pub fn plan(
         arch: arch_name(arch),
         profile,
         kernels,
+        problems,
         launches,
         inputs: fused.inputs.iter().map(|(_, id)| planner.place(*id)).collect(),
         outputs: fused.outputs.iter().map(|(_, id)| planner.place(*id)).collect(),
         arena_bytes: packing.bytes,
         arena_lower_bound_bytes: arena::lower_bound(&spans),
         tensors: Some(tensors),
-        workspace_bytes: planner.workspace_bytes,
+        workspace_bytes,
         kernels_wait: arch.sm >= WAITING_SM,
     }
 }
@@ -153,94 +159,32 @@ struct Planner<'a> {
     /// Of tensors in the arena.
     offsets: BTreeMap<TensorId, usize>,
     assembly: &'a mut Assembly,
-    workspace_bytes: usize,
 }
 
 impl Planner<'_> {
-    /// The distinct kernels, and which of them each launched region uses.
-    fn kernels(&mut self, tactics: &[Tactic]) -> (Vec<Kernel>, HashMap<usize, usize>) {
-        let mut users: Vec<Vec<usize>> = Vec::new();
-        let mut known: HashMap<&str, usize> = HashMap::new();
-        let mut number = HashMap::new();
-        for &region in &self.storage.steps {
-            let own = *known.entry(&tactics[region].source.text).or_insert_with(|| {
-                users.push(Vec::new());
-                users.len() - 1
-            });
-            users[own].push(region);
-            number.insert(region, own);
-        }
-        let kernels = users
-            .iter()
-            .map(|users| self.kernel(users, &tactics[users[0]]))
-            .collect();
-        (kernels, number)
-    }
-
-    fn kernel(&mut self, users: &[usize], tactic: &Tactic) -> Kernel {
-        let regions: Vec<&Region> = users.iter().map(|&region| &self.fused.regions[region]).collect();
-        let source = &tactic.source;
-        let text = format!("{}{}{}", origins(&regions), source.header, source.text);
-        let resources = &tactic.cubin.resources;
-        Kernel {
-            name: source.name.clone(),
-            template: tactic.variant.template.clone(),
-            variant: tactic.variant.knobs_text(),
-            cubin: self.assembly.blob(&tactic.cubin.bytes),
-            ptx: None,
-            source: self.assembly.blob(text.as_bytes()),
-            registers: resources.registers,
-            local_bytes: resources.local_bytes,
-            static_smem_bytes: resources.static_smem_bytes,
-        }
-    }
-
-    fn launch(&mut self, number: usize, tactic: &Tactic, kernel: usize, stream: u32) -> Launch {
+    /// The launch of region `number`, which poses problem `problem`; its kernel is still to be chosen.
+    fn launch(&mut self, number: usize, problem: usize, stream: u32) -> Launch {
         let region = &self.fused.regions[number];
-        let source = &tactic.source;
-        let workspace = self.workspace(source.workspace_bytes);
-        let args = source
-            .params
-            .iter()
-            .map(|param| match param {
-                Param::Input(input) => Arg::Reads(self.place(region.inputs[*input])),
-                Param::Output(output) => Arg::Writes(self.place(region.outputs[*output])),
-                Param::Workspace => Arg::Writes(workspace),
-                Param::Dim(value) => Arg::I32(*value),
-                Param::TensorMap { input, view } => {
-                    Arg::TensorMap(TensorMap::new(self.place(region.inputs[*input]), view))
-                }
-            })
-            .collect();
+        let task = Task {
+            problem,
+            inputs: region.inputs.iter().map(|&id| self.place(id)).collect(),
+            outputs: region.outputs.iter().map(|&id| self.place(id)).collect(),
+        };
         Launch {
-            kernel,
-            grid: source.launch.grid,
-            block: source.launch.block,
-            smem_bytes: source.launch.smem_bytes,
-            args,
+            kernel: 0,
+            grid: [1; 3],
+            block: [1; 3],
+            smem_bytes: 0,
+            args: Vec::new(),
+            task: Some(task),
             stream,
             writes_boxes: writes_boxes(region),
-            nodes: onnx_nodes(region),
-            rules: region
-                .rules
-                .iter()
-                .map(|rule| format!("{} ({})", rule.name, rule.place))
-                .collect(),
+            nodes: onnx_nodes(&region.body),
+            rules: region.rules.iter().map(ToString::to_string).collect(),
             explanation: explanation(region),
-            predicted_us: tactic.variant.predicted_us,
-            measured_us: tactic.measured_us,
+            predicted_us: 0.0,
+            measured_us: None,
         }
-    }
-
-    /// A part of the workspace that no other launch touches: kernels leave counters in it.
-    fn workspace(&mut self, bytes: usize) -> Place {
-        let place = Place {
-            memory: Memory::Workspace,
-            offset: self.workspace_bytes,
-            len: bytes,
-        };
-        self.workspace_bytes += padded(bytes);
-        place
     }
 
     fn place(&mut self, id: TensorId) -> Place {
@@ -271,15 +215,4 @@ fn explanation(region: &Region) -> Explanation {
         saved_bytes: own.saved_bytes,
         rejected: rejected.collect(),
     }
-}
-
-/// Names of the ONNX nodes of a region, each once, in order.
-fn onnx_nodes(region: &Region) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for name in region.body.nodes.iter().flat_map(|node| &node.origin) {
-        if !names.contains(name) {
-            names.push(name.clone());
-        }
-    }
-    names
 }

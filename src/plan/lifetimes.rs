@@ -60,31 +60,16 @@ impl Storage {
     /// For each step the earlier ones that it needs: those that write what it touches, and those that touch
     /// what it writes. Boxes of one tensor are written in any order.
     pub fn needs(&self, fused: &FusedGraph) -> Vec<Vec<usize>> {
-        let mut writers: Vec<Vec<(usize, bool)>> = vec![Vec::new(); fused.tensors.len()];
-        let mut readers: Vec<Vec<usize>> = vec![Vec::new(); fused.tensors.len()];
-        let needs = self.steps.iter().enumerate().map(|(step, &region)| {
+        let owners = |ids: &[TensorId]| ids.iter().map(|&id| self.owner(id).0 as usize).collect();
+        let touches = self.steps.iter().map(|&region| {
             let region = &fused.regions[region];
-            let mut needs = Vec::new();
-            for id in &region.inputs {
-                let owner = self.owner(*id).0 as usize;
-                needs.extend(writers[owner].iter().map(|(writer, _)| *writer));
-                readers[owner].push(step);
+            Touch {
+                reads: owners(&region.inputs),
+                writes: owners(&region.outputs),
+                writes_boxes: writes_boxes(region),
             }
-            let is_box = writes_boxes(region);
-            for id in &region.outputs {
-                let owner = self.owner(*id).0 as usize;
-                let others = writers[owner]
-                    .iter()
-                    .filter(|(_, other_is_box)| !(is_box && *other_is_box));
-                needs.extend(others.map(|(writer, _)| *writer));
-                needs.extend(readers[owner].iter().filter(|reader| **reader != step));
-                writers[owner].push((step, is_box));
-            }
-            needs.sort_unstable();
-            needs.dedup();
-            needs
         });
-        needs.collect()
+        needs(&touches.collect::<Vec<_>>(), fused.tensors.len())
     }
 
     /// The same launches in another order, which must keep that of launches on the same memory.
@@ -136,6 +121,39 @@ impl Storage {
         })
         .collect()
     }
+}
+
+/// What a launch reads and writes, by numbers of tensors.
+pub(super) struct Touch {
+    pub reads: Vec<usize>,
+    pub writes: Vec<usize>,
+    /// Whether all that it writes are boxes of tensors.
+    pub writes_boxes: bool,
+}
+
+/// For each launch the earlier ones that it needs: see [`Storage::needs`].
+pub(super) fn needs(touches: &[Touch], n_tensors: usize) -> Vec<Vec<usize>> {
+    let mut writers: Vec<Vec<(usize, bool)>> = vec![Vec::new(); n_tensors];
+    let mut readers: Vec<Vec<usize>> = vec![Vec::new(); n_tensors];
+    let needs = touches.iter().enumerate().map(|(step, touch)| {
+        let mut needs = Vec::new();
+        for &tensor in &touch.reads {
+            needs.extend(writers[tensor].iter().map(|(writer, _)| *writer));
+            readers[tensor].push(step);
+        }
+        for &tensor in &touch.writes {
+            let others = writers[tensor]
+                .iter()
+                .filter(|(_, other_is_box)| !(touch.writes_boxes && *other_is_box));
+            needs.extend(others.map(|(writer, _)| *writer));
+            needs.extend(readers[tensor].iter().filter(|reader| **reader != step));
+            writers[tensor].push((step, touch.writes_boxes));
+        }
+        needs.sort_unstable();
+        needs.dedup();
+        needs
+    });
+    needs.collect()
 }
 
 /// Whether all that a region writes are boxes of tensors.

@@ -10,9 +10,14 @@
 pub mod arena;
 mod assembly;
 mod branches;
+mod kernels;
 mod launches;
 pub mod lifetimes;
 pub mod order;
+mod rebranch;
+mod tasks;
 
 pub use assembly::{Assembly, Identity};
 pub use launches::{Freedom, Thrift, plan};
+pub use rebranch::rebranched;
+pub use tasks::{posed, renewed};

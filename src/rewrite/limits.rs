@@ -44,7 +44,7 @@ impl Limits {
             for kind in kernel
                 .accepts
                 .iter()
-                .filter_map(|name| kind_from_name(&name.text))
+                .filter_map(|name| RegionKind::from_name(&name.text))
             {
                 let own: BTreeMap<String, i64> = kernel
                     .limits
@@ -74,20 +74,6 @@ impl Limits {
             .iter()
             .all(|(name, &limit)| measures.get(name).is_none_or(|value| value <= limit))
     }
-}
-
-/// Region kinds as rule files spell them.
-pub fn kind_from_name(name: &str) -> Option<RegionKind> {
-    Some(match name {
-        "pointwise" => RegionKind::Pointwise,
-        "row" => RegionKind::Row,
-        "reduce" => RegionKind::Reduce,
-        "dot" => RegionKind::Dot,
-        "window" => RegionKind::Window,
-        "attention" => RegionKind::Attention,
-        "other" => RegionKind::Other,
-        _ => return None,
-    })
 }
 
 fn measure(net: &Net, inlined: &BTreeMap<usize, usize>, shape: &Shape) -> Measures {

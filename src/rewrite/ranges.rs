@@ -85,7 +85,11 @@ pub fn causal_offset(value: Handle, facts: &dyn Facts) -> Option<i64> {
     let offset = seen_first.checked_sub(1).filter(|&offset| offset < keys)?;
     let is_causal = elements.iter().enumerate().all(|(number, &element)| {
         let (query, key) = (number / keys % queries, number % keys);
-        if key > query + offset { element <= HIDDEN } else { element == 0.0 }
+        if key > query + offset {
+            element <= HIDDEN
+        } else {
+            element == 0.0
+        }
     });
     is_causal.then(|| i64::try_from(offset).ok())?
 }

@@ -1,6 +1,7 @@
 //! What rewriting hands to the kernel layer: a graph cut into regions.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::ir::{Graph, HostTensor, Placement, TensorType};
 
@@ -93,12 +94,39 @@ pub enum RegionKind {
     Other,
 }
 
+impl RegionKind {
+    /// As rule files spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            RegionKind::Pointwise => "pointwise",
+            RegionKind::Row => "row",
+            RegionKind::Reduce => "reduce",
+            RegionKind::Dot => "dot",
+            RegionKind::Window => "window",
+            RegionKind::Attention => "attention",
+            RegionKind::Other => "other",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        use RegionKind::{Attention, Dot, Other, Pointwise, Reduce, Row, Window};
+        let all = [Pointwise, Row, Reduce, Dot, Window, Attention, Other];
+        all.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
 /// A rule and where it is written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleUse {
     pub name: String,
     /// File below `rules/` and line, as `vertical/epilogue.rules:4`.
     pub place: String,
+}
+
+impl fmt::Display for RuleUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.place)
+    }
 }
 
 /// A graph cut into regions, in an order in which they can run.

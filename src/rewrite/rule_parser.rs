@@ -4,8 +4,8 @@
 //! and expressions are read in [`super::rule_terms`].
 
 use super::rule_ast::{
-    Arrow, Expr, FileId, Header, Horizontal, Item, Kernel, Let, Name, Numbers, Numerics, Phase, Rule, Ruleset, Span,
-    Term, TestEntry, TestValue,
+    Arrow, Expr, FileId, Header, Horizontal, Item, Kernel, Let, Name, Numbers, Numerics, Phase, Rule,
+    Ruleset, Span, Term, TestEntry, TestValue,
 };
 use super::rule_error::{RuleError, closest};
 use super::rule_lexer::{Token, tokens};

@@ -1,6 +1,6 @@
 //! Which of several timed variants is taken.
 
-/// Variants come in the order of their predictions; a later one must win by this.
+/// Variants come in the order of their predictions, behind the one that is there; a later one must win by this.
 const MARGIN: f64 = 0.98;
 
 /// The fastest of some, with their times in microseconds, by rising predicted time. Where times are

@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::TuneError;
@@ -41,13 +41,14 @@ impl Machine {
     }
 }
 
-/// One kernel on one machine.
+/// One kernel, or all of a program, on one machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measurement {
     pub machine: Machine,
-    /// Digest of the kernel's text and launch geometry.
+    /// Digest of the kernel's text and launch geometry, or of all that a program launches.
     pub kernel: String,
+    /// `program` where whole executions were timed.
     pub template: String,
     /// Knobs of the variant, for people.
     pub variant: String,
@@ -70,9 +71,17 @@ pub enum Outcome {
     /// Right, but so slow that timing stopped early.
     Slow { at_least_us: f64 },
     /// The relative error was above the bound.
-    Wrong { error: f64 },
+    Wrong {
+        #[serde(deserialize_with = "or_infinite")]
+        error: f64,
+    },
     /// NVRTC refused it, or it needs more than the device has.
     Unusable { reason: String },
+}
+
+/// JSON has no infinity, which is written as `null`: the error of what is not a number where it should be one.
+fn or_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
 impl Outcome {
@@ -185,7 +194,12 @@ impl Database {
     }
 
     pub fn get(&self, machine: &Machine, source: &Source) -> Option<&Outcome> {
-        let key = (machine.clone(), kernel_digest(source));
+        self.outcome(machine, &kernel_digest(source))
+    }
+
+    /// What came of the kernel or program with this digest.
+    pub fn outcome(&self, machine: &Machine, digest: &str) -> Option<&Outcome> {
+        let key = (machine.clone(), digest.to_owned());
         self.entries.get(&key).map(|entry| &entry.outcome)
     }
 
@@ -254,13 +268,14 @@ mod tests {
             spread_us: [2.2, 2.5],
             error: 1e-4,
         };
+        database.add(example("m", Outcome::Wrong { error: f64::INFINITY }));
         database.add(example("b", timed));
         database.add(example("a", Outcome::Wrong { error: 0.5 }));
         database.save(&path).unwrap();
         assert_eq!(Database::load(&path).unwrap(), database);
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, format!("{text}{text}")).unwrap();
-        assert_eq!(Database::load(&path).unwrap().len(), 2);
+        assert_eq!(Database::load(&path).unwrap().len(), 3);
     }
 
     #[test]

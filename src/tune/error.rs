@@ -22,7 +22,7 @@ pub enum TuneError {
         help("tune on a device of that architecture, or compile without `--tune` and `--verify-kernels`")
     )]
     OtherDevice { arch: String, device: String, sm: u32 },
-    #[error("{n_missing} kernels for {device} are not in the timing cache; the first is `{first}`")]
+    #[error("{n_missing} times of {device} are not in the timing cache; the first is that of `{first}`")]
     #[diagnostic(
         code(tune::cache_miss),
         help("build with `--tune` on {device}, with the same file, model and options, to have them timed")

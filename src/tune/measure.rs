@@ -412,7 +412,7 @@ fn outcome(times: &[f64], error: f64) -> Outcome {
 }
 
 /// The middle one of some times.
-fn median(times: &[f64]) -> f64 {
+pub fn median(times: &[f64]) -> f64 {
     let mut sorted = times.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::INFINITY)

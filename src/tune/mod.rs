@@ -19,11 +19,12 @@ mod survey;
 mod widen;
 
 pub use check::{Bound, bound, error_of};
+pub use choice::fastest;
 pub use database::{Database, Machine, Measurement, Outcome};
 pub use error::TuneError;
-pub use measure::{Effort, Ledger, measure};
+pub use measure::{Effort, Ledger, measure, median};
 pub use predict::predict;
-pub use problem::{Problem, Tactic};
+pub use problem::{Incumbent, Problem, Tactic};
 pub use rank::{Ranked, RankedVariant, TRIED, rank};
 pub use recall::recall;
 pub use survey::{Finding, survey};

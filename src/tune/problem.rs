@@ -14,12 +14,37 @@ pub struct Problem {
     pub weights: Vec<bool>,
     /// Whether kernels may use scratch memory.
     pub workspace: bool,
+    /// The variant that solves it so far; it is tried first, and others must be faster than it.
+    pub incumbent: Option<Incumbent>,
+}
+
+/// A variant by what an engine says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incumbent {
+    pub template: String,
+    /// As [`Variant::knobs_text`].
+    pub knobs: String,
+}
+
+impl Incumbent {
+    fn is(&self, variant: &Variant) -> bool {
+        variant.template == self.template && variant.knobs_text() == self.knobs
+    }
 }
 
 impl Problem {
-    /// Ways to solve it, by rising predicted time. Where only those with scratch memory do, they are
-    /// given nevertheless.
+    /// Ways to solve it, the incumbent first, the others by rising predicted time. Where only those with
+    /// scratch memory do, they are given nevertheless.
     pub fn variants(&self, arch: Arch) -> Vec<Variant> {
+        let mut variants = self.allowed(arch);
+        let is_incumbent = |variant: &Variant| self.incumbent.as_ref().is_some_and(|own| own.is(variant));
+        if let Some(place) = variants.iter().position(is_incumbent) {
+            variants[..=place].rotate_right(1);
+        }
+        variants
+    }
+
+    fn allowed(&self, arch: Arch) -> Vec<Variant> {
         let all = kernel::variants(&self.spec, arch);
         if self.workspace {
             return all;

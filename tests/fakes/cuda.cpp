@@ -3,8 +3,10 @@
 //
 //   FAKE_CUDA_SM=80            compute capability, times ten
 //   FAKE_CUDA_FAIL=cuMemAlloc_v2:2:3   this function gives error 2 at its third call
+//   FAKE_CUDA_KILL=cuGraphLaunch       the process is killed at the first call of this function
 //   FAKE_CUDA_LOG=FILE         one line per call
 
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -30,6 +32,8 @@ int enter(const char* function) {
       std::fclose(log);
     }
   }
+  const char* kill = std::getenv("FAKE_CUDA_KILL");
+  if (kill && !std::strcmp(kill, function)) std::raise(SIGKILL);
   char name[64] = {0};
   int code = 0, at = 1;
   const char* fail = std::getenv("FAKE_CUDA_FAIL");

@@ -98,6 +98,7 @@ fn measured(context: &Arc<Context>, arch: Arch, problem: Problem) -> Result<Vec<
     let problem = tune::Problem {
         weights: (0..problem.inputs.len()).map(|input| input == 1).collect(),
         workspace: true,
+        incumbent: None,
         spec: problem.spec,
     };
     let effort = Effort {

@@ -427,7 +427,11 @@ fn tiling(
     let (threads, k) = (shape.threads(), shape.k(cuts.element));
     let limit = register_limit(threads, resident(contraction, shape, cuts));
     let (asks, asks_early) = shape.asks(cuts, limit);
-    let asked = if asks_early { shape.asked_registers(cuts) } else { 0 };
+    let asked = if asks_early {
+        shape.asked_registers(cuts)
+    } else {
+        0
+    };
     let is_staged = cuts.sides.iter().any(|(_, mode)| *mode != Mode::Async);
     // What is not asked for ahead is waited for, vector by vector.
     let waits = match (cuts.row_bytes > 0, asks) {
@@ -499,7 +503,11 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     let epilogue = Epilogue::new(contraction, cuts.width, tiles_m * shape.m, tiles_n * shape.n);
     let resident: usize = knob(&TEMPLATE, variant, "resident")?;
     let (asks, asks_early) = shape.asks(&cuts, register_limit(shape.threads(), resident));
-    let asked = if asks { epilogue.row_loads(spec) } else { Vec::new() };
+    let asked = if asks {
+        epilogue.row_loads(spec)
+    } else {
+        Vec::new()
+    };
     let early = Early {
         asked: &asked,
         columns: &[],

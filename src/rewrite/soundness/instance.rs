@@ -116,9 +116,12 @@ impl Maker {
         let name = &entry.name.text;
         let binding = match &entry.value {
             TestValue::Input { ty, numbers } => Binding::Value(self.input(name, ty, *numbers)),
-            TestValue::Inputs(types) => {
-                Binding::Many(types.iter().map(|ty| self.input(name, ty, Numbers::Any)).collect())
-            }
+            TestValue::Inputs(types) => Binding::Many(
+                types
+                    .iter()
+                    .map(|ty| self.input(name, ty, Numbers::Any))
+                    .collect(),
+            ),
             TestValue::Constant { ty, numbers, value } => {
                 let data = match value {
                     Some(value) => self.given(ty, value)?,

@@ -1,0 +1,80 @@
+//! Blobs once kernels were replaced.
+
+use std::collections::HashMap;
+
+use super::format::blob_table;
+use super::{Content, Engine, Program};
+
+/// `engine` with the blobs that it uses alone, each once, in the order in which a compiler adds them: the
+/// weights, what programs are made of one after the other, and PTX.
+pub fn compacted(mut engine: Engine) -> Engine {
+    let mut blobs = Blobs {
+        old: std::mem::take(&mut engine.blobs),
+        new: Vec::new(),
+        by_content: HashMap::new(),
+    };
+    blobs.new.push(blobs.old[engine.header.weights].clone());
+    engine.header.weights = 0;
+    for program in &mut engine.header.programs {
+        blobs.renumber(program);
+    }
+    let kernels = engine
+        .header
+        .programs
+        .iter_mut()
+        .flat_map(|program| &mut program.kernels);
+    for ptx in kernels.filter_map(|kernel| kernel.ptx.as_mut()) {
+        *ptx = blobs.take(*ptx);
+    }
+    engine.header.blobs = blob_table(&blobs.new);
+    engine.blobs = blobs.new;
+    engine
+}
+
+struct Blobs {
+    old: Vec<Content>,
+    new: Vec<Content>,
+    /// New numbers.
+    by_content: HashMap<Vec<u8>, usize>,
+}
+
+impl Blobs {
+    fn renumber(&mut self, program: &mut Program) {
+        for kernel in &mut program.kernels {
+            kernel.cubin = self.take(kernel.cubin);
+            kernel.source = self.take(kernel.source);
+        }
+        for problem in &mut program.problems {
+            problem.graph = self.take(problem.graph);
+        }
+    }
+
+    /// The new number of a blob.
+    fn take(&mut self, old: usize) -> usize {
+        let content = &self.old[old];
+        *self.by_content.entry(content.to_vec()).or_insert_with(|| {
+            self.new.push(content.clone());
+            self.new.len() - 1
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::example;
+    use super::super::validate::validate;
+    use super::*;
+
+    #[test]
+    fn what_is_unused_or_there_twice_goes() {
+        let engine = example(&["sm_87", "sm_90a"]);
+        assert_eq!(compacted(engine.clone()), engine);
+        let mut grown = engine.clone();
+        grown.blobs.push(Content::from(b"nobody's".to_vec()));
+        grown.blobs.push(grown.blobs[1].clone());
+        grown.header.programs[1].kernels[0].cubin = 4;
+        grown.header.blobs = blob_table(&grown.blobs);
+        validate(&grown).unwrap();
+        assert_eq!(compacted(grown), engine);
+    }
+}
