@@ -535,6 +535,26 @@ fn mma_convolutions() {
 }
 
 #[test]
+fn thin_products() {
+    for dtype in [DType::F16, DType::BF16] {
+        check_sums(&products::thin(dtype), "gemm_direct", SM_90, 4, SUMS);
+    }
+    check_template(&products::thin(DType::F16)[..4], "gemm_direct", SM_75, 1);
+    check_sums(&products::gated(DType::F16), "gemm_direct", SM_90, 3, 2.0 * SUMS);
+}
+
+#[test]
+fn thin_products_whose_warps_take_several_tiles() {
+    let first_direct = |variants: &[kernel::Variant]| {
+        let ranks = 0..variants.len();
+        let is_own = |rank: &usize| variants[*rank].template == "gemm_direct";
+        ranks.filter(is_own).take(2).collect()
+    };
+    let wrong = |found: &Outcome, wanted: &[HostTensor]| found.wrong(wanted, SUMS);
+    check_on(&products::thin(DType::F16), SM_90, 1, first_direct, wrong);
+}
+
+#[test]
 fn products_by_groups_of_warps() {
     for dtype in [DType::F16, DType::BF16] {
         check_in_turns(&products::tiled(dtype), "gemm_wgmma", SM_90, SUMS);
