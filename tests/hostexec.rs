@@ -543,15 +543,25 @@ fn thin_products() {
     check_sums(&products::gated(DType::F16), "gemm_direct", SM_90, 3, 2.0 * SUMS);
 }
 
+/// The first variants whose rows pass through registers alone and whose warps have so many columns.
+fn direct(variants: &[kernel::Variant], columns: std::ops::RangeInclusive<i64>) -> Vec<usize> {
+    let is_own = |rank: &usize| {
+        let own = &variants[*rank];
+        own.template == "gemm_direct" && columns.contains(&own.knobs["tile_n"])
+    };
+    let own: Vec<usize> = (0..variants.len()).filter(is_own).take(2).collect();
+    assert!(!own.is_empty(), "`gemm_direct` refuses");
+    own
+}
+
 #[test]
 fn thin_products_whose_warps_take_several_tiles() {
-    let first_direct = |variants: &[kernel::Variant]| {
-        let ranks = 0..variants.len();
-        let is_own = |rank: &usize| variants[*rank].template == "gemm_direct";
-        ranks.filter(is_own).take(2).collect()
-    };
     let wrong = |found: &Outcome, wanted: &[HostTensor]| found.wrong(wanted, SUMS);
-    check_on(&products::thin(DType::F16), SM_90, 1, first_direct, wrong);
+    let any = |variants: &[kernel::Variant]| direct(variants, 8..=128);
+    check_on(&products::thin(DType::F16)[..8], SM_90, 1, any, wrong);
+    // Two blocks beside each other have the columns.
+    let narrow = |variants: &[kernel::Variant]| direct(variants, 32..=48);
+    check_on(&[products::thin_and_wide(DType::F16)], SM_90, 2, narrow, wrong);
 }
 
 #[test]

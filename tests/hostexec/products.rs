@@ -275,9 +275,22 @@ pub fn thin(dtype: DType) -> Vec<Problem> {
         .map(|(m, k, n, layout, epilogue)| matmul(dtype, (&[m, k], plain), (&[k, n], layout), epilogue))
         .collect();
     problems.push(conv(dtype, CONV, true, Epilogue::BiasResidualRelu));
-    let odd = Conv { channels: 4, filters: 10, stride: 2, size: [13, 17], ..CONV };
+    let odd = Conv {
+        channels: 4,
+        filters: 10,
+        stride: 2,
+        size: [13, 17],
+        ..CONV
+    };
     problems.push(conv(dtype, odd, true, Epilogue::Silu));
     problems
+}
+
+/// One with more columns than the warps of a block have.
+pub fn thin_and_wide(dtype: DType) -> Problem {
+    let plain = Layout::Plain;
+    let epilogue = Epilogue::BiasResidualRelu;
+    matmul(dtype, (&[300, 24], plain), (&[24, 680], plain), epilogue)
 }
 
 /// Products of that kind as networks for several pictures have them.
@@ -301,13 +314,24 @@ pub fn gated(dtype: DType) -> Vec<Problem> {
     let each = sizes.into_iter().zip(EPILOGUES.into_iter().cycle());
     each.map(|([images, pixels, k, n], epilogue)| {
         let mut b = Build::new(79);
-        let (x, gate) = (b.input(dtype, &[images, pixels, k]), b.input(dtype, &[images, 1, k]));
+        let (x, gate) = (
+            b.input(dtype, &[images, pixels, k]),
+            b.input(dtype, &[images, 1, k]),
+        );
         let w = b.input(dtype, &[k, n]);
         let scaled = b.op("mul", &[x, gate]);
-        let rows = b.with("reshape", &[scaled], ints("shape", &signed(&[images * pixels, k])));
+        let rows = b.with(
+            "reshape",
+            &[scaled],
+            ints("shape", &signed(&[images * pixels, k])),
+        );
         let sum = b.op("matmul", &[rows, w]);
         let z = finish(&mut b, sum, epilogue);
-        b.done(&format!("gated [{images},{pixels},{k}] [{k},{n}]"), RegionKind::Dot, &[z])
+        b.done(
+            &format!("gated [{images},{pixels},{k}] [{k},{n}]"),
+            RegionKind::Dot,
+            &[z],
+        )
     })
     .collect()
 }

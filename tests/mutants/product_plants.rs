@@ -540,8 +540,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "direct",
         "columns of an instruction in the order of its lanes",
-        "sum[q * kInstructions + i] = acc",
-        "sum[i * 2 + q] = acc",
+        "sum[q * kInstructions + i] =",
+        "sum[i * 2 + q] =",
     ),
     plant(
         "direct",

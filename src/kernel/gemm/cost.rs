@@ -54,8 +54,6 @@ const FILL_CLK: f64 = 1500.0;
 const SPLIT_US: f64 = 1.5;
 /// Scalar instructions an SM issues per clock that are not held up by memory.
 const ISSUE_PER_CLK: f64 = 64.0;
-/// Scalar instructions that a thread of few issues per clock, most of which depend on the one before.
-const THREAD_PER_CLK: f64 = 0.25;
 /// Bytes of results that an SM stores per clock where all of them do.
 const STORED_PER_CLK: f64 = 20.0;
 /// Share of a tile's epilogue that the products beside it are held up by, as measured.
@@ -123,9 +121,7 @@ fn wave_clk(tiling: &Tiling, steps: f64, blocks: usize, device: &Device) -> f64 
     let units = tiling.math_clk.max(tiling.smem_clk).max(issue) * resident;
     let l2_bytes_per_clk = device.l2_gb_per_s / device.clock_ghz;
     let l2 = tiling.step_bytes * blocks as f64 / l2_bytes_per_clk;
-    // What a block's own threads issue one after the other, other blocks hide, but it waits for it itself.
-    let alone = tiling.fetch_work / (tiling.threads as f64 * THREAD_PER_CLK);
-    let latency = (LOAD_CLK / (tiling.stages.max(2) - 1) as f64).max(alone);
+    let latency = LOAD_CLK / (tiling.stages.max(2) - 1) as f64;
     let products = steps * (units.max(l2).max(latency) + tiling.step_clk);
     let finish = finish_clk(tiling, blocks, device) + stored_clk(tiling, blocks, device);
     if tiling.turns == 1 {

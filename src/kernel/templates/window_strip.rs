@@ -114,21 +114,9 @@ impl Plan {
     fn occupancy(self, window: &Window) -> f64 {
         /// Warps whose loads and conversions hide each other, as measured on an H200.
         const ENOUGH_WARPS: f64 = 12.0;
-        (self.blocks_per_sm(window) * self.threads as f64 / 32.0 / ENOUGH_WARPS).min(1.0)
-    }
-
-    /// Blocks that an SM's registers hold, of which a thread takes as many as compilers were seen to.
-    #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
-    fn blocks_per_sm(self, window: &Window) -> f64 {
-        let registers = (8.0 + 1.65 * self.values(window) as f64).min(255.0);
-        (65536.0 / (registers * self.threads as f64)).floor().max(1.0)
-    }
-
-    /// How much longer all blocks take than if the last ones filled the device, too.
-    #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
-    fn tail(self, window: &Window, device: &Device) -> f64 {
-        let waves = self.n_blocks(window) as f64 / (f64::from(device.n_sms) * self.blocks_per_sm(window));
-        if waves > 1.0 { waves.ceil() / waves } else { 1.0 }
+        let registers = 16.0 + 1.4 * self.values(window) as f64;
+        let blocks = (65536.0 / (registers * self.threads as f64)).floor().max(1.0);
+        (blocks * self.threads as f64 / 32.0 / ENOUGH_WARPS).min(1.0)
     }
 
     fn values(self, window: &Window) -> usize {
@@ -244,7 +232,7 @@ fn predicted_us(spec: &KernelSpec, window: &Window, plan: Plan, device: &Device)
     let waits = if window.has_filter() { 0.9 } else { 0.5 } + 0.08 * rows.kernel as f64;
     let latency = waits + 0.035 * staged + own * 4.0 / (device.clock_ghz * 1e3) * 0.25;
     let work = (device.memory_us(operand_bytes(spec)) / fill).max(issue);
-    NODE_US + latency + work * plan.tail(window, device) / plan.occupancy(window)
+    NODE_US + latency + work / plan.occupancy(window)
 }
 
 fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, KernelError> {
