@@ -262,7 +262,7 @@ pub const BEDS: &[Bed] = &[
         name: "direct along k",
         template: "gemm_direct",
         arch: SM_90,
-        knobs: &[("chunk", 8, 8)],
+        knobs: &[("chunk", 8, 8), ("width", 4, 8)],
         problem: || products::thin(DType::F16).swap_remove(2),
         most_blocks: 1,
         slack: 3.0,
