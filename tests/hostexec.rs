@@ -535,6 +535,36 @@ fn mma_convolutions() {
 }
 
 #[test]
+fn thin_products() {
+    for dtype in [DType::F16, DType::BF16] {
+        check_sums(&products::thin(dtype), "gemm_direct", SM_90, 4, SUMS);
+    }
+    check_template(&products::thin(DType::F16)[..4], "gemm_direct", SM_75, 1);
+    check_sums(&products::gated(DType::F16), "gemm_direct", SM_90, 3, 2.0 * SUMS);
+}
+
+/// The first variants whose rows pass through registers alone and whose warps have so many columns.
+fn direct(variants: &[kernel::Variant], columns: std::ops::RangeInclusive<i64>) -> Vec<usize> {
+    let is_own = |rank: &usize| {
+        let own = &variants[*rank];
+        own.template == "gemm_direct" && columns.contains(&own.knobs["tile_n"])
+    };
+    let own: Vec<usize> = (0..variants.len()).filter(is_own).take(2).collect();
+    assert!(!own.is_empty(), "`gemm_direct` refuses");
+    own
+}
+
+#[test]
+fn thin_products_whose_warps_take_several_tiles() {
+    let wrong = |found: &Outcome, wanted: &[HostTensor]| found.wrong(wanted, SUMS);
+    let any = |variants: &[kernel::Variant]| direct(variants, 8..=128);
+    check_on(&products::thin(DType::F16)[..8], SM_90, 1, any, wrong);
+    // Two blocks beside each other have the columns.
+    let narrow = |variants: &[kernel::Variant]| direct(variants, 32..=48);
+    check_on(&[products::thin_and_wide(DType::F16)], SM_90, 2, narrow, wrong);
+}
+
+#[test]
 fn products_by_groups_of_warps() {
     for dtype in [DType::F16, DType::BF16] {
         check_in_turns(&products::tiled(dtype), "gemm_wgmma", SM_90, SUMS);

@@ -196,6 +196,16 @@ fn kernels_of_groups_and_few_rows_compile() {
     });
 }
 
+#[test]
+fn thin_kernels_compile() {
+    let own = |template: &str| template == "gemm_direct";
+    let thin = products::thin_of_models(DType::F16);
+    compile_some(&thin, &[SM_90A], own);
+    compile_best(&thin, &archs(), 2, own);
+    let problems = [products::thin(DType::BF16), products::gated(DType::F16)].concat();
+    compile_best(&problems, &[SM_90A], 4, own);
+}
+
 /// Products of every kind, with an epilogue of several operands.
 fn some_products() -> Vec<Problem> {
     use products::{CONV, Conv, Epilogue, Layout};
@@ -295,6 +305,11 @@ fn product_kernels_read_well() {
     snapshot(
         "gemm_wgmma__matmul_f16__sm_90a",
         &canonical(&problems[0], "gemm_wgmma", SM_90A),
+    );
+    let thin = &products::thin_of_models(DType::F16)[0];
+    snapshot(
+        "gemm_direct__matmul_f16__sm_90a",
+        &canonical(thin, "gemm_direct", SM_90A),
     );
     let head = &products::skinny_of_models(DType::F16)[2];
     snapshot("gemv__matmul_f16__sm_80", &canonical(head, "gemv", sm_80));

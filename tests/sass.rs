@@ -271,6 +271,17 @@ fn products_in_full_precision_do_not() {
 }
 
 #[test]
+fn thin_products_keep_to_registers() {
+    check(&products::thin_of_models(DType::F16)[1], "gemm_direct", 1, |arch| {
+        let claim = |has| Claim {
+            has,
+            lacks: &["LDL", "STL", "LDS", "STS", "BAR.SYNC"],
+        };
+        (arch.sm >= 80).then(|| claim(&["HMMA.16816.F32", "LDG.E*.128", "STG.E*.128"]))
+    });
+}
+
+#[test]
 fn products_of_few_rows_read_sixteen_bytes_at_once() {
     let claim = Claim {
         has: &["LDG.E*.128"],

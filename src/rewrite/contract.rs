@@ -34,6 +34,12 @@ const LEAST_STATISTIC_ROWS: usize = 9;
 /// Shortest such row.
 const LEAST_STATISTIC_DEPTH: usize = 16;
 
+/// A product whose rows pass through registers alone, and are read once: at least so many of them, of so many terms
+/// and with so many columns at most (`gemm_direct`).
+const THIN_ROWS: usize = 4096;
+const THIN_DEPTH: usize = 160;
+const THIN_COLUMNS: usize = 64;
+
 /// A root and the producers inlined into it.
 pub struct Cone<'a> {
     pub net: &'a Net,
@@ -264,7 +270,8 @@ impl Cone<'_> {
     }
 
     /// Whether what the first operand of a product is made of is rows of halves as they lie in
-    /// memory, each column times its own number: matrix instructions take them from registers.
+    /// memory, each column times its own number: matrix instructions take them from registers. Numbers that
+    /// differ between rows, too, as gates of several images do, are for thin products, whose rows never lie elsewhere.
     fn is_scale(&self, product: usize) -> bool {
         let Some(Some(operand)) = self.expr(product).operands.first() else {
             return false;
@@ -274,14 +281,17 @@ impl Cone<'_> {
             return false;
         };
         let is_half = ty.dtype == DType::F16 || (ty.dtype == DType::BF16 && self.device.sm >= 80);
+        let is_thin = self.is_thin(product, depth);
         let made = self.ancestors(product, 0);
         let products = made.iter().filter(|&&tensor| self.expr(tensor).op == "mul");
         let keeps_columns = |tensor: &usize| {
             let (expr, own) = (self.expr(*tensor), &self.net.tensors[*tensor]);
             let is_row = own.ty.dims().last() == Some(&depth);
+            let tensor_elements = own.n_elements;
             let scale = |operand: &Use| {
                 let scale = &self.net.tensors[operand.tensor];
-                scale.n_elements == depth && scale.ty.dims().last() == Some(&depth)
+                let is_shared = scale.n_elements == depth || (is_thin && scale.n_elements < tensor_elements);
+                is_shared && scale.ty.dims().last() == Some(&depth)
             };
             match expr.op {
                 "reshape" => is_row,
@@ -290,6 +300,16 @@ impl Cone<'_> {
             }
         };
         is_half && products.count() == 1 && made.iter().all(keeps_columns)
+    }
+
+    /// Whether a product of `depth` terms has many rows, and columns that a warp's registers hold.
+    fn is_thin(&self, product: usize, depth: usize) -> bool {
+        let columns = self.net.tensors[product].ty.dims().last().copied().unwrap_or(1);
+        let rows = self.net.tensors[product].n_elements / columns.max(1);
+        let other = self.expr(product).operands.get(1).and_then(Option::as_ref);
+        let is_one_matrix =
+            other.is_some_and(|other| self.net.tensors[other.tensor].n_elements == depth * columns);
+        is_one_matrix && rows >= THIN_ROWS && depth <= THIN_DEPTH && columns <= THIN_COLUMNS
     }
 
     /// Operands of the epilogue are loads with maps and views on them.

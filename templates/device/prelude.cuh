@@ -98,6 +98,10 @@ RT_DEV void rt_await_predecessors() {
 #endif
 }
 
+// What this thread wrote, and saw written, comes before what others of the device see it do next. Order between two is
+// enough: that of all threads together, which __threadfence() gives, takes longer.
+RT_DEV void rt_fence() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+
 // Lets the next kernel begin its launch before this one ends. Only for kernels that leave room
 // on every SM: blocks that are placed beside large ones crowd where there is room.
 RT_DEV void rt_release_successors() {

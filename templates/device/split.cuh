@@ -5,21 +5,21 @@
 // zero again.
 RT_DEV bool rt_last_arriver(uint32_t* ticket, uint32_t n) {
   __shared__ int is_last;
-  __threadfence();
+  rt_fence();
   __syncthreads();
   if (threadIdx.x == 0) {
     is_last = atomicAdd(ticket, 1u) == n - 1u;
     if (is_last) *ticket = 0u;
   }
   __syncthreads();
-  __threadfence();
+  rt_fence();
   return is_last != 0;
 }
 
 // The same for the warps of a group that has no barriers with others: whether this warp is the
 // last of n that share the ticket.
 RT_DEV bool rt_last_warp(uint32_t* ticket, uint32_t n) {
-  __threadfence();
+  rt_fence();
   __syncwarp();
   uint32_t before = 0u;
   if (threadIdx.x % 32 == 0) {
@@ -27,7 +27,7 @@ RT_DEV bool rt_last_warp(uint32_t* ticket, uint32_t n) {
     if (before == n - 1u) *ticket = 0u;
   }
   before = __shfl_sync(0xffffffffu, before, 0);
-  __threadfence();
+  rt_fence();
   return before == n - 1u;
 }
 

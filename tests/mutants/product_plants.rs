@@ -502,8 +502,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "mma split",
         "a ticket read without a barrier",
-        "  }\n  __syncthreads();\n  __threadfence();",
-        "  }\n  __threadfence();",
+        "  }\n  __syncthreads();\n  rt_fence();",
+        "  }\n  rt_fence();",
     ),
     plant(
         "mma split",
@@ -547,6 +547,61 @@ pub const MUTANTS: &[Mutant] = &[
         "a step too few",
         "const bool more = step + 1 < last_step;",
         "const bool more = step + 2 < last_step;",
+    ),
+    // Products with few terms and columns.
+    plant(
+        "direct",
+        "a missing bound of rows",
+        "if (m < kM && n * kWidth < kN) {",
+        "if (n * kWidth < kN) {",
+    ),
+    plant(
+        "direct",
+        "a missing bound of columns",
+        "if (m < kM && n * kWidth < kN) {",
+        "if (m < kM) {",
+    ),
+    plant(
+        "direct",
+        "columns of an instruction in the order of its lanes",
+        "sum[q * kInstructions + i] =",
+        "sum[i * 2 + q] =",
+    ),
+    plant(
+        "direct",
+        "rows of another half",
+        "acc[group][i][half * 2 + q]",
+        "acc[group][i][q * 2 + half]",
+    ),
+    plant(
+        "direct",
+        "the next rows read in place of these",
+        "if (tile + step < kTiles) fetch_a(tile + step);",
+        "if (tile + step < kTiles) fetch_a(tile);",
+    ),
+    plant(
+        "direct",
+        "terms in the order of the instruction",
+        "a[0][read].element[part * 2 + 1], a[1][read].element[part * 2 + 1]",
+        "a[0][read].element[part * 2], a[1][read].element[part * 2 + 1]",
+    ),
+    plant(
+        "direct windows",
+        "pixels outside of the image",
+        "a[half][read] = {};\n        if (valid) a",
+        "a",
+    ),
+    plant(
+        "direct",
+        "halves of a pair exchanged",
+        "uint32_t(both[0].element[i].bits) | uint32_t(both[1].element[i].bits) << 16",
+        "uint32_t(both[1].element[i].bits) | uint32_t(both[0].element[i].bits) << 16",
+    ),
+    plant(
+        "direct along k",
+        "a column's neighbour",
+        "lane / 4 * kInstructions + i;",
+        "lane / 4 + i * 8;",
     ),
     // Products with few rows.
     plant(

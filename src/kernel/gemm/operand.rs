@@ -370,3 +370,9 @@ pub fn is_plain(contraction: &Contraction, cut: Cut, inputs: &[Operand], element
         .plain(inputs, element)
         .is_some()
 }
+
+/// Whether the cut is read in wide accesses, whatever is computed from them.
+pub fn is_wide(contraction: &Contraction, cut: Cut, inputs: &[Operand]) -> bool {
+    let (rows, depth) = covered(contraction, cut.side);
+    Fetch::new(contraction, cut, rows, depth).is_wide(inputs)
+}

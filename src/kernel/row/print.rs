@@ -13,7 +13,7 @@ use crate::kernel::print::types::value_type;
 use crate::kernel::print::vector::{Lane, without};
 use crate::kernel::row::plan::{RowBody, RowOutput};
 use crate::kernel::spec::KernelSpec;
-use crate::tile::{Expr, ExprId, Extent, Index, ReduceOp, VarId};
+use crate::tile::{Expr, ExprId, Extent, Index, ReduceOp, VarId, Vars};
 
 /// The accumulator of one stage as C++.
 #[derive(Clone, Debug)]
@@ -148,6 +148,21 @@ pub fn hoist(printer: &mut Printer<'_>, roots: &[ExprId], along: &BTreeSet<VarId
     }
 }
 
+/// How far the first two neighbours are apart, as most are where a position begins anew now and then.
+fn first_step(position: &Index, neighbour: VarId, vars: &Vars) -> Option<Extent> {
+    let at = |value: i64| {
+        let with = |var| {
+            if var == neighbour {
+                Index::known(value)
+            } else {
+                Index::var(var)
+            }
+        };
+        position.substituted(vars, &with)
+    };
+    at(1).minus(&at(0)).as_known().map(Extent::known)
+}
+
 /// Microseconds of memory when neighbouring threads differ in `neighbour` and, within one, in the lane: an
 /// operand whose elements they do not read side by side costs a sector each, of the L2 cache every time.
 pub fn memory_us(spec: &KernelSpec, rows: &RowBody, lane: Lane, neighbour: VarId, device: &Device) -> f64 {
@@ -178,7 +193,9 @@ pub fn memory_us(spec: &KernelSpec, rows: &RowBody, lane: Lane, neighbour: VarId
         }
         let position = printer.position(*input, index);
         let none = Extent::known(0);
-        let stride = position.stride_of(neighbour);
+        let stride = position
+            .stride_of(neighbour)
+            .or_else(|| first_step(&position, neighbour, &rows.body.vars));
         let side_by_side = stride
             .as_ref()
             .is_some_and(|stride| *stride == step || *stride == none)

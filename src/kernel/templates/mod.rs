@@ -9,6 +9,7 @@ pub mod attention_simt;
 pub mod attention_stream;
 pub mod attention_wgmma;
 pub mod column;
+pub mod gemm_direct;
 pub mod gemm_mma;
 pub mod gemm_simt;
 pub mod gemm_wgmma;
@@ -54,6 +55,7 @@ pub static TEMPLATES: &[&Template] = &[
     &row::TEMPLATE,
     &column::TEMPLATE,
     &gemv::TEMPLATE,
+    &gemm_direct::TEMPLATE,
     &gemm_mma::TEMPLATE,
     &gemm_wgmma::TEMPLATE,
     &gemm_simt::TEMPLATE,

@@ -33,7 +33,7 @@
 
 static inline void __syncthreads(RT_SITE) { host::wait_block(site); }
 static inline void __syncwarp(unsigned = 0xffffffffu, RT_SITE) { host::wait_warp(site); }
-static inline void __threadfence() {}
+static inline void rt_fence() {}
 static inline unsigned atomicAdd(unsigned* to, unsigned value) { return host::atomic_add(to, value); }
 template <class T> T rt_exchange(T value, int source, host::Site site) {
   host::exchange(&value, sizeof(T), source, site);
