@@ -148,7 +148,6 @@ fn kernels_are_right(problems: Vec<Problem>) -> Result<(), Failed> {
     let mut n_run = 0;
     for Problem { label, spec, inputs } in problems {
         let problem = tune::Problem {
-            weights: vec![false; inputs.len()],
             workspace: true,
             spec,
         };

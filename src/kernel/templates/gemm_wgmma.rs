@@ -12,13 +12,13 @@ use serde::Serialize;
 
 use self::reading::{ConvContext, OperandContext, Reading};
 use self::shape::{BLOCK_ROWS, DEPTH_BYTES, SHAPES, Shape};
-use super::{Template, field_names, fill, variant};
+use super::{Template, field_names, fill, may_release, variant};
 use crate::ir::tiled_view::TILE_ROW_BYTES;
 use crate::ir::{DType, TiledView};
 use crate::kernel::body::region::kernel_name;
 use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
-use crate::kernel::gemm::contraction::{Contraction, Sizes};
+use crate::kernel::gemm::contraction::{Contraction, Side, Sizes};
 use crate::kernel::gemm::cost::{Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::element::{self, Sums};
 use crate::kernel::gemm::epilogue::{Early, Epilogue, best_width};
@@ -83,6 +83,12 @@ struct GemmWgmmaContext {
     released: usize,
     claimed: usize,
     operands: Vec<OperandContext>,
+    /// The operand that is a weight, whose first tiles are asked for before earlier kernels are done, and the other
+    /// one; empty where every read waits for them.
+    early: &'static str,
+    late: &'static str,
+    /// Whether later kernels may begin while this one multiplies.
+    releases: bool,
     /// Where rows are pixels.
     conv: Option<ConvContext>,
     /// Rows and columns of a warp that pass through shared memory at a time, and where.
@@ -175,6 +181,15 @@ impl Problem {
         let has_room = |bytes| shape.rounds_ahead(bytes, self.width) > 0;
         let asks = self.row_bytes == 0 || has_room(self.row_bytes);
         shape.turns == 1 || asks && !self.sums_in_steps() && (is_plain || has_room(1))
+    }
+
+    /// The side that is constant data, whose tiles need not wait for earlier kernels.
+    fn weight(&self, spec: &KernelSpec, shape: Shape) -> Option<Side> {
+        let [a, b] = self
+            .reading
+            .views(shape)
+            .map(|(input, _)| spec.weights.contains(&input));
+        if b { Some(Side::B) } else { a.then_some(Side::A) }
     }
 
     /// Whether the sums of a step are added to those of others as floats: the instructions keep about 14
@@ -331,6 +346,13 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         Vec::new()
     };
     let (columns, smem_bytes) = columns(spec, &problem, shape, &epilogue, &column_loads, arch);
+    let launch = shape.launch(blocking, sizes, smem_bytes, arch);
+    let (weight, other) = match problem.weight(spec, shape) {
+        // All threads read the columns, which may be none of the weights.
+        Some(Side::A) if columns.is_empty() => ("a", "b"),
+        Some(Side::B) if columns.is_empty() => ("b", "a"),
+        _ => ("", ""),
+    };
     let early = Early {
         asked,
         columns: &column_loads[..columns.len()],
@@ -384,6 +406,9 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             released,
             claimed,
             operands: problem.reading.operands(problem.element),
+            early: weight,
+            late: other,
+            releases: may_release(&launch, arch),
             conv: problem.reading.conv(),
             slab_rows: shape.slab_rows,
             slab: shape.slab,
@@ -406,7 +431,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         header: String::new(),
         text: translation_unit(&sections(), &text),
         template: TEMPLATE.name,
-        launch: shape.launch(blocking, sizes, smem_bytes, arch),
+        launch,
         params: passed,
         workspace_bytes,
     })
