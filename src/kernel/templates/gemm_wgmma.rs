@@ -237,7 +237,14 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
             ..sizes
         };
         let choices = split_choices(padded, (shape.m, shape.n, k), device);
+        let (tiles_m, tiles_n, _) = shape.blocking(problem.element).tiles(sizes);
         let own = |splits: usize| {
+            // Where one block per SM suffices, room for a second one is taken by the next kernel's, which crowd
+            // there; alone, a launch does not show that.
+            let is_alone = tiles_m * tiles_n * sizes.batch * splits <= device.n_sms as usize;
+            if shape.resident > 1 && is_alone {
+                return None;
+            }
             let shape = Shape { splits, ..shape };
             let us = predicted_us(padded, &tiling(&problem, shape), memory_bytes(spec), device)?;
             Some(variant(TEMPLATE.name, &shape.knobs(), us))
