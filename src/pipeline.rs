@@ -17,7 +17,7 @@ use crate::precision::calibrate::CalibrateError;
 use crate::precision::metric::MetricError;
 use crate::reference::ReferenceError;
 use crate::rewrite::canonicalize::{canonicalize, rewrite_model};
-use crate::rewrite::{self, FusedGraph, RewriteError, RuleErrors, RuleOptions, RuleSet, TensorSource};
+use crate::rewrite::{self, FusedGraph, RewriteError, RuleErrors, RuleOptions, RuleSet};
 use crate::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
 use crate::specialize::{self, BindError, SpecializeError, StagesError};
 use crate::tune::{self, Database, Effort, Ledger, Machine, Problem, Tactic, TuneError};
@@ -577,11 +577,6 @@ fn problems(fused: &FusedGraph, settings: &Settings, thrift: Thrift) -> Vec<Prob
     let options = KernelOptions { tf32: settings.tf32 };
     let problem = |number: usize| Problem {
         spec: kernel::spec(fused, number, &options),
-        weights: fused.regions[number]
-            .inputs
-            .iter()
-            .map(|&id| matches!(fused.tensor(id).source, TensorSource::Weight(_)))
-            .collect(),
         workspace: thrift < Thrift::Workspace,
         incumbent: None,
     };
@@ -710,11 +705,8 @@ fn measured(
 fn weights_bytes(problems: &[Problem]) -> usize {
     let of = |problem: &Problem| {
         let types = problem.spec.input_types();
-        let weights = types
-            .iter()
-            .zip(&problem.weights)
-            .filter(|(_, is_weight)| **is_weight);
-        weights.map(|(ty, _)| ty.n_bytes()).sum::<usize>()
+        let weights = problem.spec.weights.iter();
+        weights.map(|&number| types[number].n_bytes()).sum::<usize>()
     };
     problems.iter().map(of).sum()
 }

@@ -149,7 +149,6 @@ fn kernels_are_right(problems: Vec<Problem>) -> Result<(), Failed> {
     let mut n_run = 0;
     for Problem { label, spec, inputs } in problems {
         let problem = tune::Problem {
-            weights: vec![false; inputs.len()],
             workspace: true,
             incumbent: None,
             spec,

@@ -163,6 +163,7 @@ fn check_on(
                 label: format!("{} {} {:?}", problem.label, variant.template, variant.knobs),
                 source,
                 inputs: problem.inputs.clone(),
+                weights: problem.spec.weights.clone(),
                 outputs: problem.spec.stored_types(),
             };
             let results = reference::run(&problem.spec.body, &problem.inputs).unwrap();

@@ -69,6 +69,7 @@ fn ground(bed: &'static Bed) -> Ground {
         label: bed.name.to_owned(),
         source,
         inputs: problem.inputs,
+        weights: problem.spec.weights.clone(),
         outputs: problem.spec.stored_types(),
     };
     let wanted = problem.spec.stored(results, poison(&case));

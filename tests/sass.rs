@@ -272,13 +272,18 @@ fn products_in_full_precision_do_not() {
 
 #[test]
 fn thin_products_keep_to_registers() {
-    check(&products::thin_of_models(DType::F16)[1], "gemm_direct", 1, |arch| {
-        let claim = |has| Claim {
-            has,
-            lacks: &["LDL", "STL", "LDS", "STS", "BAR.SYNC"],
-        };
-        (arch.sm >= 80).then(|| claim(&["HMMA.16816.F32", "LDG.E*.128", "STG.E*.128"]))
-    });
+    check(
+        &products::thin_of_models(DType::F16)[1],
+        "gemm_direct",
+        1,
+        |arch| {
+            let claim = |has| Claim {
+                has,
+                lacks: &["LDL", "STL", "LDS", "STS", "BAR.SYNC"],
+            };
+            (arch.sm >= 80).then(|| claim(&["HMMA.16816.F32", "LDG.E*.128", "STG.E*.128"]))
+        },
+    );
 }
 
 #[test]

@@ -40,9 +40,10 @@ fn product() -> Problem {
         build.input(DType::F16, &[128, 64]),
     );
     let y = build.op("matmul", &[x, w]);
+    let mut spec = build.done("matmul", RegionKind::Dot, &[y]).spec;
+    spec.weights = [1].into();
     Problem {
-        spec: build.done("matmul", RegionKind::Dot, &[y]).spec,
-        weights: vec![false, true],
+        spec,
         workspace: true,
         incumbent: None,
     }

@@ -4,7 +4,7 @@
 //! so are their variants, sources and measurements. Names and origins are kept apart, for
 //! the comment above the kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
@@ -13,7 +13,7 @@ use crate::ir::host_tensor::checked_bytes;
 use crate::ir::verify::verify_typed;
 use crate::ir::{self, Attr, Graph, HostTensor, Operand, Placement, Source, TensorType, Value, ValueId};
 use crate::ops;
-use crate::rewrite::{FusedGraph, Region, RegionKind};
+use crate::rewrite::{FusedGraph, Region, RegionKind, TensorId, TensorSource};
 
 /// What a build decides for every kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,11 +31,21 @@ pub struct KernelSpec {
     pub options: KernelOptions,
     /// Outputs that are boxes of larger tensors, by their number; the others are dense.
     pub placements: BTreeMap<usize, Placement>,
+    /// Inputs that are constant data, by their number: no kernel writes them, so that they can be read before
+    /// earlier kernels are done.
+    pub weights: BTreeSet<usize>,
 }
 
 /// The problem of region number `region`.
 pub fn spec(fused: &FusedGraph, region: usize, options: &KernelOptions) -> KernelSpec {
-    KernelSpec::of_region(&fused.regions[region], *options)
+    let region = &fused.regions[region];
+    let is_weight =
+        |&(_, &id): &(usize, &TensorId)| matches!(fused.tensor(id).source, TensorSource::Weight(_));
+    let weights = region.inputs.iter().enumerate().filter(is_weight);
+    KernelSpec {
+        weights: weights.map(|(number, _)| number).collect(),
+        ..KernelSpec::of_region(region, *options)
+    }
 }
 
 impl KernelSpec {
@@ -45,12 +55,16 @@ impl KernelSpec {
             body: region.body.clone(),
             options,
             placements: region.placements.clone(),
+            weights: BTreeSet::new(),
         }
     }
 
     /// Equal for equal problems, as 64 hexadecimal digits.
     pub fn key(&self) -> String {
-        let text = format!("{:?} {:?}\n{}", self.kind, self.options, self.text());
+        let mut text = format!("{:?} {:?}\n{}", self.kind, self.options, self.text());
+        if !self.weights.is_empty() {
+            write!(text, "\nweights {:?}", self.weights).expect("writing to a string succeeds");
+        }
         let mut key = String::new();
         for byte in Sha256::digest(text.as_bytes()) {
             write!(key, "{byte:02x}").expect("writing to a string succeeds");

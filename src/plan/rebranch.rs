@@ -151,7 +151,7 @@ mod tests {
     use crate::engine::validate::validate;
     use crate::kernel::{self, Arch, KernelOptions, Param, Source, Variant};
     use crate::plan::{Assembly, Freedom, Identity, Thrift, plan};
-    use crate::rewrite::{DeviceRates, FusedGraph, RuleSet, TensorSource, fuse};
+    use crate::rewrite::{DeviceRates, FusedGraph, RuleSet, fuse};
     use crate::testing::builder::joined_graph;
     use crate::tune::{Problem, Tactic};
 
@@ -192,11 +192,6 @@ mod tests {
     fn planned(fused: &FusedGraph, max_aux_streams: u32) -> Engine {
         let problem = |number: usize| Problem {
             spec: kernel::spec(fused, number, &KernelOptions::default()),
-            weights: fused.regions[number]
-                .inputs
-                .iter()
-                .map(|&id| matches!(fused.tensor(id).source, TensorSource::Weight(_)))
-                .collect(),
             workspace: true,
             incumbent: None,
         };

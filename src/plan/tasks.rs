@@ -1,6 +1,6 @@
 //! Problems as engines state them, and the problems that an engine poses.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::kernels::{self, AddBlob};
 use crate::engine::{self, Content, Engine, EngineError, Kernel, Launch, Memory, Placed, Task, compacted};
@@ -58,10 +58,13 @@ pub fn posed(engine: &Engine, program: usize) -> Result<Vec<Problem>, EngineErro
         let spec = &specs[task.problem];
         check_operands(spec, task)
             .map_err(|reason| EngineError::Invalid(format!("the task of launch {number}: {reason}")))?;
-        let is_weight = |place: &engine::Place| place.memory == Memory::Weights;
+        let is_weight = |(_, place): &(usize, &engine::Place)| place.memory == Memory::Weights;
+        let weights = task.inputs.iter().enumerate().filter(is_weight);
         Ok(Problem {
-            spec: spec.clone(),
-            weights: task.inputs.iter().map(is_weight).collect(),
+            spec: KernelSpec {
+                weights: weights.map(|(number, _)| number).collect(),
+                ..spec.clone()
+            },
             workspace: program.problems[task.problem].workspace,
             incumbent: Some(incumbent(&program.kernels[launch.kernel])),
         })
@@ -88,6 +91,8 @@ fn spec(engine: &Engine, problem: &engine::Problem) -> Result<KernelSpec, String
         body: KernelSpec::parse_body(text)?,
         options: KernelOptions { tf32: problem.tf32 },
         placements: placements.collect(),
+        // Operands are those of tasks.
+        weights: BTreeSet::new(),
     };
     let outputs = spec.output_types();
     let fits = |(&output, placement): (&usize, &Placement)| {

@@ -9,9 +9,6 @@ use crate::kernel::{self, Arch, KernelSpec, Source, Variant};
 #[derive(Clone, Debug)]
 pub struct Problem {
     pub spec: KernelSpec,
-    /// For each input, whether it is constant data, which no launch of the same kernel for
-    /// another layer finds in cache.
-    pub weights: Vec<bool>,
     /// Whether kernels may use scratch memory.
     pub workspace: bool,
     /// The variant that solves it so far; it is tried first, and others must be faster than it.

@@ -90,8 +90,8 @@ RT_DEV float rt_byte_above_2p23(uint32_t word, int at) {
 // Where a generic pointer into shared memory lies in it.
 RT_DEV uint32_t rt_shared_address(const void* pointer) { return uint32_t(__cvta_generic_to_shared(pointer)); }
 
-// The first thing a kernel does: waits until everything that earlier ones wrote can be read.
-// Nothing may be read or written before it.
+// The first thing a kernel does, but for reading weights: waits until everything that earlier ones
+// wrote can be read. Nothing else may be read or written before it.
 RT_DEV void rt_await_predecessors() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

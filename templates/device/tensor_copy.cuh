@@ -7,6 +7,9 @@ struct alignas(64) RtTensorMap {
 };
 #define RT_TENSOR_MAP const __grid_constant__ RtTensorMap
 
+// Has a map brought to where copies look for it; what it describes is not touched.
+RT_DEV void rt_fetch_map(const RtTensorMap& map) { asm volatile("prefetch.tensormap [%0];" : : "l"(&map) : "memory"); }
+
 // Begins the copy of the tile at (x, y, z), innermost axis first, to a multiple of 1024 bytes.
 // Elements outside of the tensor are zero. Its bytes arrive at the barrier.
 RT_DEV void rt_copy_tile(uint32_t to, const RtTensorMap& map, int x, int y, int z, uint32_t barrier) {

@@ -95,11 +95,12 @@ fn print(context: &Arc<Context>, arch: Arch, problem: Problem, flops: usize) -> 
 
 /// What came of every variant, the fastest first.
 fn measured(context: &Arc<Context>, arch: Arch, problem: Problem) -> Result<Vec<Measurement>, Failed> {
+    let mut spec = problem.spec;
+    spec.weights = [1].into();
     let problem = tune::Problem {
-        weights: (0..problem.inputs.len()).map(|input| input == 1).collect(),
         workspace: true,
         incumbent: None,
-        spec: problem.spec,
+        spec,
     };
     let effort = Effort {
         max_variants: 12,

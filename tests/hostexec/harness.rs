@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "each test crate uses a part of it")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -24,6 +25,8 @@ pub struct Case {
     pub label: String,
     pub source: Source,
     pub inputs: Vec<HostTensor>,
+    /// Inputs that are constant data, by their number.
+    pub weights: BTreeSet<usize>,
     pub outputs: Vec<TensorType>,
 }
 

@@ -129,7 +129,11 @@ pub fn matmul(
     let sum = b.op("matmul", &[left, right]);
     let z = finish(&mut b, sum, epilogue);
     let label = format!("matmul {a_layout:?} {a_dims:?} {b_layout:?} {b_dims:?} {epilogue:?}");
-    b.done(&label, RegionKind::Dot, &[z])
+    let mut problem = b.done(&label, RegionKind::Dot, &[z]);
+    if b_dims.len() == 2 {
+        problem.spec.weights = [1].into();
+    }
+    problem
 }
 
 /// A convolution over two axes.
@@ -169,8 +173,8 @@ pub fn conv(dtype: DType, shape: Conv, last: bool, epilogue: Epilogue) -> Proble
         ([shape.batch, shape.channels, h, w], [shape.filters, depth, r, s])
     };
     let x = b.input(dtype, &x_dims);
-    let filter = b.input(dtype, &w_dims);
-    let bias = b.input(dtype, &[shape.filters]);
+    let filter = b.weight(dtype, &w_dims);
+    let bias = b.weight(dtype, &[shape.filters]);
     let pair = |value: usize| signed(&[value, value]);
     let attrs = ints("strides", &pair(shape.stride))
         .with("pads", Attr::Ints(signed(&[shape.pad; 4])))
@@ -196,7 +200,7 @@ pub enum Statistics {
 /// A product of normalised rows: `rows @ w * deviation + bias`, then an activation.
 fn normalised_rows(dtype: DType, [m, n, k]: [usize; 3], statistics: Statistics) -> Problem {
     let mut b = Build::new(67);
-    let (x, w) = (b.input(dtype, &[m, k]), b.input(dtype, &[k, n]));
+    let (x, w) = (b.input(dtype, &[m, k]), b.weight(dtype, &[k, n]));
     let axes = ints("axes", &[1]);
     let norm = axes.clone().with("epsilon", Attr::Float(1e-3));
     let op = if n % 3 == 0 {

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test crate uses a part of it")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rtrt_codegen::ir::{Attr, Attrs, DType, Graph, HostTensor, TensorType, ValueId};
 use rtrt_codegen::kernel::{KernelOptions, KernelSpec};
@@ -23,6 +23,7 @@ pub struct Build {
     pub graph: Graph,
     draw: Draw,
     inputs: Vec<HostTensor>,
+    weights: BTreeSet<usize>,
 }
 
 impl Build {
@@ -31,6 +32,7 @@ impl Build {
             graph: Graph::new("region"),
             draw: Draw::new(seed),
             inputs: Vec::new(),
+            weights: BTreeSet::new(),
         }
     }
 
@@ -38,6 +40,12 @@ impl Build {
     pub fn input(&mut self, dtype: DType, dims: &[usize]) -> ValueId {
         let data = self.draw.tensor(dtype, dims);
         self.given(data)
+    }
+
+    /// Constant data of the model, drawn.
+    pub fn weight(&mut self, dtype: DType, dims: &[usize]) -> ValueId {
+        self.weights.insert(self.inputs.len());
+        self.input(dtype, dims)
     }
 
     /// An input with this data.
@@ -85,6 +93,7 @@ impl Build {
                 body: self.graph,
                 options: KernelOptions::default(),
                 placements: BTreeMap::new(),
+                weights: self.weights,
             },
             inputs: self.inputs,
         }

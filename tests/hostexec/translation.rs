@@ -151,8 +151,9 @@ fn launch(number: usize, case: &Case) -> String {
     for (position, input) in case.inputs.iter().enumerate() {
         writeln!(
             text,
-            "  in{number}[{position}] = host::input({});",
-            input.n_bytes()
+            "  in{number}[{position}] = host::input({}, {});",
+            input.n_bytes(),
+            case.weights.contains(&position)
         )
         .unwrap();
     }

@@ -174,7 +174,7 @@ pub const BEDS: &[Bed] = &[
         name: "wgmma tiles",
         template: "gemm_wgmma",
         arch: SM_90,
-        knobs: &[("tile_m", 64, 64), ("tile_n", 64, 64)],
+        knobs: &[("tile_m", 64, 64), ("tile_n", 64, 64), ("resident", 2, 2)],
         problem: many_products,
         most_blocks: u32::MAX,
         slack: 6.0,

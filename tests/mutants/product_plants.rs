@@ -43,14 +43,14 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma",
         "fewer bytes announced than come",
-        "rt_barrier_expect(own, kStageBytes)",
-        "rt_barrier_expect(own, kStageBytes - kRowBytes)",
+        "            rt_barrier_expect(filled + stage * 8, kStageBytes)",
+        "            rt_barrier_expect(filled + stage * 8, kStageBytes - kRowBytes)",
     ),
     plant(
         "wgmma",
         "more bytes announced than come",
-        "rt_barrier_expect(own, kStageBytes)",
-        "rt_barrier_expect(own, kStageBytes + kRowBytes)",
+        "            rt_barrier_expect(filled + stage * 8, kStageBytes)",
+        "            rt_barrier_expect(filled + stage * 8, kStageBytes + kRowBytes)",
     ),
     plant(
         "wgmma",
@@ -115,8 +115,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma",
         "a tile that is not where the swizzle counts from",
-        "const uint32_t tile_b = tile_a + kBytesA;",
-        "const uint32_t tile_b = tile_a + kBytesA - kRowBytes;",
+        "        const uint32_t tile_b = base + stage * kStageBytes + kBytesA;",
+        "        const uint32_t tile_b = base + stage * kStageBytes + kBytesA - kRowBytes;",
     ),
     plant(
         "wgmma",
@@ -214,6 +214,54 @@ pub const MUTANTS: &[Mutant] = &[
         "all of a step's sums but the first",
         "for (int j = 0; j < kPartN / 2",
         "for (int j = 1; j < kPartN / 2",
+    ),
+    plant(
+        "wgmma",
+        "tiles that earlier kernels write, copied before those are done",
+        "      rt_await_predecessors();\n",
+        "",
+    ),
+    plant(
+        "wgmma",
+        "rows that earlier kernels write, read before those are done",
+        "  rt_await_predecessors();\n  const int lane",
+        "  const int lane",
+    ),
+    plant(
+        "wgmma",
+        "the operand that is no weight, copied early",
+        "        copy_b(place, step, early_stage);",
+        "        copy_a(place, step, early_stage);",
+    ),
+    plant(
+        "wgmma",
+        "weights of the first steps copied twice",
+        "tile != int(blockIdx.x) || step >= begun",
+        "true",
+    ),
+    plant(
+        "wgmma",
+        "a step after the first ones without its weights",
+        "step >= begun)",
+        "step > begun)",
+    ),
+    plant(
+        "wgmma",
+        "fewer bytes announced early than come",
+        "early_stage * 8, kStageBytes)",
+        "early_stage * 8, kBytesA)",
+    ),
+    plant(
+        "wgmma split",
+        "weights of the first steps of another block",
+        "for (int step = kSteps * place.split / kSplits; step < begun",
+        "for (int step = 0; step < begun",
+    ),
+    plant(
+        "wgmma turns",
+        "a later tile without the weights of its first steps",
+        "tile != int(blockIdx.x) || step >= begun",
+        "step >= begun",
     ),
     plant(
         "wgmma tiles",
@@ -380,8 +428,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma pixels",
         "channels of the first tile only",
-        "step % kChunks * kTileK",
-        "step % kChunks * 0",
+        "step % kChunks * kTileK;\n        const int pixel",
+        "step % kChunks * 0;\n        const int pixel",
     ),
     // Products with matrix instructions.
     plant("mma", "a missing wait", "    rt_async_wait<kStages - 2>();\n", ""),

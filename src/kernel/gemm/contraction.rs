@@ -639,6 +639,8 @@ pub fn innermost(place: &Index) -> Option<Vec<VarId>> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::ir::{Attrs, TensorType};
     use crate::kernel::spec::KernelOptions;
@@ -664,6 +666,7 @@ mod tests {
                 body: self.0,
                 options: KernelOptions::default(),
                 placements: BTreeMap::new(),
+                weights: BTreeSet::new(),
             })
         }
     }

@@ -119,6 +119,7 @@ fn compose_parts(spec: &KernelSpec, number: usize, n_axes: usize, parts: &[Part]
         },
         options: spec.options,
         placements: BTreeMap::new(),
+        weights: spec.weights.clone(),
     };
     let extents: Vec<usize> = parts.iter().map(|part| part.extent).collect();
     compose_at(&one, &extents, |_, vars, _| {

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::{Template, field_names, fill, knob, variant};
+use super::{Template, field_names, fill, knob, may_release, variant};
 use crate::ir::DType;
 use crate::kernel::attention::{Attention, Tiles, TilesText, parts_bytes};
 use crate::kernel::body::region::{kernel_name, operand_bytes, signature, tensors_index_type};
@@ -28,6 +28,8 @@ pub static TEMPLATE: Template = Template {
 #[derive(Clone, Debug, Default, Serialize)]
 struct AttentionMmaContext {
     name: String,
+    /// Whether later kernels may begin while this one is at work.
+    releases: bool,
     params: Vec<String>,
     index_type: &'static str,
     element: &'static str,
@@ -247,8 +249,14 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         arch,
     )?;
     let is_async = tiles.is_async;
+    let launch = Launch::in_a_row(
+        plan.n_blocks(&attention),
+        plan.threads(),
+        plan.smem_bytes(&attention),
+    );
     let context = AttentionMmaContext {
         name: name.clone(),
+        releases: may_release(&launch, arch),
         params,
         index_type: tensors_index_type(spec),
         element,
@@ -282,11 +290,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         header: String::new(),
         text: translation_unit(&sections, &text),
         template: TEMPLATE.name,
-        launch: Launch::in_a_row(
-            plan.n_blocks(&attention),
-            plan.threads(),
-            plan.smem_bytes(&attention),
-        ),
+        launch,
         params: passed,
         workspace_bytes: 0,
     })

@@ -7,7 +7,7 @@
 
 use serde::Serialize;
 
-use super::{Template, field_names, fill, knob, variant};
+use super::{Template, field_names, fill, knob, may_release, variant};
 use crate::ir::{DType, Node};
 use crate::kernel::attention::{Attention, Boxed};
 use crate::kernel::body::region::{kernel_name, operand_bytes, signature, tensors_index_type};
@@ -30,6 +30,8 @@ pub static TEMPLATE: Template = Template {
 #[derive(Clone, Debug, Default, Serialize)]
 struct AttentionStreamContext {
     name: String,
+    /// Whether later kernels may begin while this one is at work.
+    releases: bool,
     params: Vec<String>,
     index_type: &'static str,
     element: &'static str,
@@ -344,8 +346,14 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     };
     let (released, claimed) = plan.exchanged();
     let name = kernel_name(spec, TEMPLATE.name, &tile_name(plan, &attention));
+    let launch = Launch::in_a_row(
+        plan.n_blocks(&attention, device),
+        plan.threads(),
+        plan.smem_bytes(&attention),
+    );
     let context = AttentionStreamContext {
         name: name.clone(),
+        releases: may_release(&launch, arch),
         params,
         index_type: tensors_index_type(spec),
         element: storage_type(attention.dtype),
@@ -388,11 +396,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         header: String::new(),
         text: translation_unit(&sections, &fill(&TEMPLATE, &context)?),
         template: TEMPLATE.name,
-        launch: Launch::in_a_row(
-            plan.n_blocks(&attention, device),
-            plan.threads(),
-            plan.smem_bytes(&attention),
-        ),
+        launch,
         params: passed,
         workspace_bytes: 0,
     })

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::{Template, field_names, fill, knob, variant};
+use super::{Template, field_names, fill, knob, may_release, variant};
 use crate::ir::DType;
 use crate::kernel::body::region::{kernel_name, operands};
 use crate::kernel::device::Device;
@@ -39,6 +39,8 @@ pub static TEMPLATE: Template = Template {
 #[derive(Clone, Debug, Default, Serialize)]
 struct GemmMmaContext {
     name: String,
+    /// Whether later kernels may begin while this one is at work.
+    releases: bool,
     params: Vec<String>,
     index_type: &'static str,
     element: &'static str,
@@ -523,11 +525,13 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         )?);
     }
     let Sums { sum, value, load } = element::sums(cuts.element, contraction);
+    let launch = blocking.launch(sizes, shape.threads(), shape.smem_bytes(&cuts));
     let is = |mode| cuts.sides.iter().any(|(_, own)| *own == mode);
     let text = fill(
         &TEMPLATE,
         &GemmMmaContext {
             name: name.clone(),
+            releases: may_release(&launch, arch),
             params,
             index_type: index_type(&tensors(spec)),
             element: storage_type(cuts.element),
@@ -574,7 +578,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         header: String::new(),
         text: translation_unit(&sections(arch), &text),
         template: TEMPLATE.name,
-        launch: blocking.launch(sizes, shape.threads(), shape.smem_bytes(&cuts)),
+        launch,
         params: passed,
         workspace_bytes,
     })

@@ -12,13 +12,13 @@ use serde::Serialize;
 
 use self::reading::{ConvContext, OperandContext, Reading};
 use self::shape::{BLOCK_ROWS, DEPTH_BYTES, SHAPES, Shape};
-use super::{Template, field_names, fill, variant};
+use super::{Template, field_names, fill, may_release, variant};
 use crate::ir::tiled_view::TILE_ROW_BYTES;
 use crate::ir::{DType, TiledView};
 use crate::kernel::body::region::kernel_name;
 use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
-use crate::kernel::gemm::contraction::{Contraction, Sizes};
+use crate::kernel::gemm::contraction::{Contraction, Side, Sizes};
 use crate::kernel::gemm::cost::{Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::element::{self, Sums};
 use crate::kernel::gemm::epilogue::{Early, Epilogue, best_width};
@@ -87,6 +87,12 @@ struct GemmWgmmaContext {
     released: usize,
     claimed: usize,
     operands: Vec<OperandContext>,
+    /// The operand that is a weight, whose first tiles are asked for before earlier kernels are done, and the other
+    /// one; empty where every read waits for them.
+    early: &'static str,
+    late: &'static str,
+    /// Whether later kernels may begin while this one multiplies.
+    releases: bool,
     /// Where rows are pixels.
     conv: Option<ConvContext>,
     /// Rows and columns of a warp that pass through shared memory at a time, and where.
@@ -186,6 +192,15 @@ impl Problem {
         shape.turns == 1 || asks && !self.sums_in_steps() && (is_plain || has_room(1))
     }
 
+    /// The side that is constant data, whose tiles need not wait for earlier kernels.
+    fn weight(&self, spec: &KernelSpec, shape: Shape) -> Option<Side> {
+        let [a, b] = self
+            .reading
+            .views(shape)
+            .map(|(input, _)| spec.weights.contains(&input));
+        if b { Some(Side::B) } else { a.then_some(Side::A) }
+    }
+
     /// Whether the sums of a step are added to those of others as floats: the instructions keep about 14
     /// bits of a sum of 8-bit floats, which long sums would show.
     fn sums_in_steps(&self) -> bool {
@@ -231,7 +246,14 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
             ..sizes
         };
         let choices = split_choices(padded, (shape.m, shape.n, k), device);
+        let (tiles_m, tiles_n, _) = shape.blocking(problem.element).tiles(sizes);
         let own = |splits: usize| {
+            // Where one block per SM suffices, room for a second one is taken by the next kernel's, which crowd
+            // there; alone, a launch does not show that.
+            let is_alone = tiles_m * tiles_n * sizes.batch * splits <= device.n_sms as usize;
+            if shape.resident > 1 && is_alone {
+                return None;
+            }
             let shape = Shape { splits, ..shape };
             let us = predicted_us(padded, &tiling(&problem, shape), memory_bytes(spec), device)?;
             Some(variant(TEMPLATE.name, &shape.knobs(), us))
@@ -349,6 +371,13 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         Vec::new()
     };
     let (columns, smem_bytes) = columns(spec, &problem, shape, &epilogue, &column_loads, arch);
+    let launch = shape.launch(blocking, sizes, smem_bytes, arch);
+    let (weight, other) = match problem.weight(spec, shape) {
+        // All threads read the columns, which may be none of the weights.
+        Some(Side::A) if columns.is_empty() => ("a", "b"),
+        Some(Side::B) if columns.is_empty() => ("b", "a"),
+        _ => ("", ""),
+    };
     let early = Early {
         asked,
         columns: &column_loads[..columns.len()],
@@ -402,6 +431,9 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             released,
             claimed,
             operands: problem.reading.operands(problem.element),
+            early: weight,
+            late: other,
+            releases: may_release(&launch, arch),
             conv: problem.reading.conv(),
             slab_rows: shape.slab_rows,
             slab: shape.slab,
@@ -427,7 +459,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         header: String::new(),
         text: translation_unit(&sections(), &text),
         template: TEMPLATE.name,
-        launch: shape.launch(blocking, sizes, smem_bytes, arch),
+        launch,
         params: passed,
         workspace_bytes,
     })

@@ -29,9 +29,10 @@ use std::sync::LazyLock;
 use serde::Serialize;
 use tera::{Context, Tera};
 
+use super::device::Device;
 use super::error::KernelError;
 use super::header;
-use super::source::{Arch, Source, Variant};
+use super::source::{Arch, Launch, Source, Variant};
 use super::spec::KernelSpec;
 
 /// One way to make kernels.
@@ -132,6 +133,12 @@ pub fn knob(
             template: template.name,
             knob: name,
         })
+}
+
+/// Whether the blocks of later kernels find room beside those of a launch: with at most one of its own, an SM has as
+/// much left as any other. Where there are more, later ones would crowd on the SMs that are done first.
+fn may_release(launch: &Launch, arch: Arch) -> bool {
+    launch.grid[0] <= Device::of(arch).n_sms
 }
 
 /// A variant of `template`.

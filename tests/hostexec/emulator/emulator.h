@@ -57,7 +57,11 @@ void unpack(float* to, uint32_t word, Element element);
 float byte_value(uint8_t bits, Element element);
 // `sum` plus a term that is exact where sums are integers.
 uint32_t plus_term(uint32_t sum, float term, Element element);
-void add_operand(const void* begin, size_t bytes, bool writable);
+// What an operand is to a kernel: weights are never written, and can be read at any time.
+enum class Role { kWeight, kInput, kWritable };
+void add_operand(const void* begin, size_t bytes, Role role);
+// The current thread begins to have an operand read.
+void begin_read(const void* operand);
 void forget_operands();
 
 // How often shared memory was accessed more often than its banks allow.

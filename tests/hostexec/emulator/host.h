@@ -40,7 +40,7 @@ inline int lane() { return current->linear & 31; }
 
 // Shared memory by its own addresses, and copies into it (memory.cpp).
 uint32_t shared_word(uint32_t address);
-// A thread touches operands only after it.
+// A thread touches operands only after it, but for weights.
 void await_predecessors();
 void async_copy(uint32_t to, const void* from, bool valid);
 void async_commit();
@@ -101,7 +101,7 @@ struct Launch {
 };
 
 void begin(int number, const char* label);
-Any input(size_t bytes);
+Any input(size_t bytes, bool is_weight);
 Any output(size_t bytes, int poison);
 Any workspace(size_t bytes);
 void launch(const Launch& launch);

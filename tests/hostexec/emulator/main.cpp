@@ -17,7 +17,7 @@ FILE *in, *out;
 constexpr int kSeconds = 60;
 
 // Memory that ends at a page nobody may touch.
-unsigned char* allocate(size_t bytes, int fill, bool writable) {
+unsigned char* allocate(size_t bytes, int fill, Role role) {
   const size_t page = 4096;
   const size_t padded = (bytes + 15) / 16 * 16;
   const size_t pages = (padded + page - 1) / page;
@@ -25,7 +25,7 @@ unsigned char* allocate(size_t bytes, int fill, bool writable) {
   mprotect(base + page, pages * page, PROT_READ | PROT_WRITE);
   unsigned char* start = base + (pages + 1) * page - padded;
   memset(start, fill, padded);
-  add_operand(start, bytes, writable);
+  add_operand(start, bytes, role);
   return start;
 }
 
@@ -46,13 +46,13 @@ void begin(int number, const char* label) {
   alarm(kSeconds);
 }
 
-Any input(size_t bytes) {
-  unsigned char* data = allocate(bytes, 0, false);
+Any input(size_t bytes, bool is_weight) {
+  unsigned char* data = allocate(bytes, 0, is_weight ? Role::kWeight : Role::kInput);
   if (fread(data, 1, bytes, in) != bytes) fail("too few bytes of inputs");
   return {data};
 }
-Any output(size_t bytes, int poison) { return {allocate(bytes, poison, true)}; }
-Any workspace(size_t bytes) { return {allocate(bytes, 0, true)}; }
+Any output(size_t bytes, int poison) { return {allocate(bytes, poison, Role::kWritable)}; }
+Any workspace(size_t bytes) { return {allocate(bytes, 0, Role::kWritable)}; }
 
 void write_output(Any data, size_t bytes) { fwrite(data.pointer, 1, bytes, out); }
 

@@ -134,6 +134,7 @@ void write_pixels(const TileCopy& copy) {
 }
 
 void begin_copy(const TileCopy& copy) {
+  begin_read(copy.map.base);
   if (!used(barriers[copy.barrier].address).is_published) fail("a copy arrives at a barrier that is not published");
   if (copy.to % 128 != 0) fail("copy of a tile to %u", copy.to);
   check_source(copy.map);

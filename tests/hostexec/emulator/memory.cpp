@@ -47,7 +47,7 @@ uint32_t block_start;
 
 struct Operand {
   uintptr_t begin, end;
-  bool writable;
+  Role role;
 };
 std::vector<Operand> operands;
 bool has_awaited[kMaxThreads];
@@ -140,15 +140,24 @@ void access(Region& region, size_t offset, size_t bytes, bool write, bool may_be
   }
 }
 
-bool is_operand(uintptr_t address, size_t bytes, bool write) {
-  if (!has_awaited[current->linear]) fail("operand touched before the kernel awaits its predecessors");
+// What earlier kernels may write, a thread touches only after it has waited for them.
+void check_awaited(bool is_weight) {
+  if (!is_weight && !has_awaited[current->linear]) fail("operand touched before the kernel awaits its predecessors");
+}
+
+const Operand* operand_at(uintptr_t address, size_t bytes) {
   for (const Operand& operand : operands) {
-    if (address >= operand.begin && address + bytes <= operand.end) {
-      if (write && !operand.writable) fail("an input is written, %zu bytes at %zu", bytes, size_t(address - operand.begin));
-      return true;
-    }
+    if (address >= operand.begin && address + bytes <= operand.end) return &operand;
   }
-  return false;
+  return nullptr;
+}
+
+bool is_operand(uintptr_t address, size_t bytes, bool write) {
+  const Operand* const operand = operand_at(address, bytes);
+  if (!operand) return false;
+  if (write && operand->role != Role::kWritable) fail("an input is written, %zu bytes at %zu", bytes, size_t(address - operand->begin));
+  check_awaited(operand->role == Role::kWeight);
+  return true;
 }
 
 [[noreturn]] void report_outside(uintptr_t address, size_t bytes, bool write) {
@@ -298,8 +307,14 @@ void touch_barrier(uint32_t address, bool write) {
   access(dynamic_region, address, 8, write);
 }
 
+void begin_read(const void* operand) {
+  const Operand* const own = operand_at(uintptr_t(operand), 1);
+  if (!own) report_outside(uintptr_t(operand), 1, false);
+  check_awaited(own->role == Role::kWeight);
+}
+
 const unsigned char* operand_bytes(const void* from, size_t bytes) {
-  if (!is_operand(uintptr_t(from), bytes, false)) report_outside(uintptr_t(from), bytes, false);
+  if (!operand_at(uintptr_t(from), bytes)) report_outside(uintptr_t(from), bytes, false);
   return (const unsigned char*)from;
 }
 
@@ -349,8 +364,8 @@ void async_wait(int open) {
 
 void await_predecessors() { has_awaited[current->linear] = true; }
 
-void add_operand(const void* begin, size_t bytes, bool writable) {
-  operands.push_back({uintptr_t(begin), uintptr_t(begin) + bytes, writable});
+void add_operand(const void* begin, size_t bytes, Role role) {
+  operands.push_back({uintptr_t(begin), uintptr_t(begin) + bytes, role});
 }
 void forget_operands() { operands.clear(); }
 

@@ -3,6 +3,7 @@
 using RtTensorMap = host::TensorMap;
 #define RT_TENSOR_MAP const RtTensorMap
 
+RT_DEV void rt_fetch_map(const RtTensorMap&) {}
 RT_DEV void rt_copy_tile(uint32_t to, const RtTensorMap& map, int x, int y, int z, uint32_t barrier) {
   host::copy_tile(to, map, x, y, z, barrier);
 }

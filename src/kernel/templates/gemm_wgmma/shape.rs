@@ -60,7 +60,8 @@ const fn in_turn(m: usize, n: usize, stages: usize, slab: [usize; 2]) -> Shape {
 
 /// Large tiles reuse most; two blocks of small ones hide each other's epilogues, and so do groups that take
 /// turns. Three groups cover rows that tiles of two would not divide well among SMs, and one has all stages of an
-/// SM where there are fewer tiles than SMs. Slabs of whole lines of memory, 64 columns, are stored fastest: of
+/// SM where there are fewer tiles than SMs, which is what products of few rows wait for, and leaves no room there for
+/// blocks of the next kernel. Slabs of whole lines of memory, 64 columns, are stored fastest: of
 /// eight rows where stages leave no room.
 pub const SHAPES: &[Shape] = &[
     shape(128, 256, 2, 4, [8, 64], 1),
@@ -76,6 +77,7 @@ pub const SHAPES: &[Shape] = &[
     shape(64, 128, 1, 8, [16, 64], 1),
     shape(128, 128, 1, 3, [16, 32], 2),
     shape(64, 128, 1, 4, [16, 32], 2),
+    shape(64, 64, 1, 12, [16, 32], 1),
     shape(64, 64, 1, 6, [16, 32], 2),
     in_turn(64, 192, 6, [8, 64]),
     in_turn(64, 256, 4, [16, 64]),
