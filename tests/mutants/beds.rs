@@ -201,7 +201,7 @@ pub const BEDS: &[Bed] = &[
         name: "wgmma bytes",
         template: "gemm_wgmma",
         arch: SM_90,
-        knobs: &[("tile_n", 64, 64), ("splits", 1, 1)],
+        knobs: &[("tile_n", 64, 64), ("splits", 1, 1), ("stages", 2, 6)],
         problem: || byte_products::bytes(DType::F8E4M3, DType::F32).swap_remove(5),
         most_blocks: u32::MAX,
         slack: 1000.0,

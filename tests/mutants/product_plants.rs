@@ -520,8 +520,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "mma",
         "a missing barrier of the warp",
-        "    __syncwarp();\n    for (int item",
-        "    for (int item",
+        "    __syncwarp();\n#pragma unroll\n    for (int k = 0; k < kItems",
+        "#pragma unroll\n    for (int k = 0; k < kItems",
     ),
     plant(
         "mma",

@@ -212,11 +212,11 @@ impl Shape {
     }
 
     /// Whether what only one row reads is asked for 16 rows ahead, and whether the first of it before the
-    /// products, beside whose sums there must be room.
-    fn asks(self, cuts: &Cuts, limit: usize) -> (bool, bool) {
+    /// products, beside whose sums there must be room. What adds up the sums of `splits` blocks leaves none.
+    fn asks(self, cuts: &Cuts, splits: usize, limit: usize) -> (bool, bool) {
         const MOST_REGISTERS: usize = 32;
         let own = self.asked_registers(cuts);
-        let asks = own > 0 && 2 * own <= MOST_REGISTERS;
+        let asks = own > 0 && 2 * own <= MOST_REGISTERS && splits == 1;
         (asks, asks && self.registers(cuts) + own <= limit)
     }
 
@@ -334,7 +334,11 @@ impl Cuts {
         let epilogue = Epilogue::new(&contraction, width, m, n);
         Some(Cuts {
             width,
-            row_bytes: epilogue.asked_bytes(&epilogue.row_loads(spec)),
+            row_bytes: if m * n > 0 {
+                epilogue.asked_bytes(&epilogue.row_loads(spec))
+            } else {
+                0
+            },
             contraction,
             scale: None,
             element,
@@ -428,7 +432,7 @@ fn tiling(
 ) -> Tiling {
     let (threads, k) = (shape.threads(), shape.k(cuts.element));
     let limit = register_limit(threads, resident(contraction, shape, cuts));
-    let (asks, asks_early) = shape.asks(cuts, limit);
+    let (asks, asks_early) = shape.asks(cuts, splits, limit);
     let asked = if asks_early {
         shape.asked_registers(cuts)
     } else {
@@ -504,7 +508,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     let name = kernel_name(spec, TEMPLATE.name, &tile_name(shape, blocking));
     let epilogue = Epilogue::new(contraction, cuts.width, tiles_m * shape.m, tiles_n * shape.n);
     let resident: usize = knob(&TEMPLATE, variant, "resident")?;
-    let (asks, asks_early) = shape.asks(&cuts, register_limit(shape.threads(), resident));
+    let (asks, asks_early) = shape.asks(&cuts, splits, register_limit(shape.threads(), resident));
     let asked = if asks {
         epilogue.row_loads(spec)
     } else {
@@ -569,7 +573,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             width: cuts.width,
             asked: epilogue.asked_types(&asked),
             asking: epilogue.asking(spec, &asked, 3)?,
-            asks_early: splits == 1 && asks_early,
+            asks_early,
             epilogue: epilogue.text(spec, early, 4)?,
         },
     )?;

@@ -126,12 +126,12 @@ impl Shape {
     /// thread holds `bytes` of each; 0 where registers do not hold even one round.
     pub fn rounds_ahead(self, bytes: usize, width: usize) -> usize {
         const MOST_BYTES: usize = 128;
-        // What addresses, scales and the loop take beside the sums.
-        const OTHERS: usize = 48;
+        // What addresses, scales and the loop take beside the sums, and what adds up those of several blocks.
+        let others = if self.splits > 1 { 64 } else { 48 };
         if bytes == 0 {
             return 0;
         }
-        let free_bytes = self.registers().saturating_sub(self.sums() + OTHERS) * 4;
+        let free_bytes = self.registers().saturating_sub(self.sums() + others) * 4;
         let vectors = self.slab_rows * self.slab / width / 32;
         (MOST_BYTES.min(free_bytes) / (vectors * bytes)).min(self.rounds())
     }
