@@ -319,6 +319,24 @@ pub fn bind_row_sums(printer: &mut Printer<'_>, slots: &[(u8, usize)]) {
     }
 }
 
+/// The widest vector of columns that matrix templates store the results of `spec` in: 16 bytes of the narrowest, but
+/// no fewer than four and no more than eight. `None` without results.
+pub fn result_width(contraction: &Contraction, spec: &KernelSpec) -> Option<usize> {
+    let least = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).min()?;
+    Some(best_width(contraction, (16 / least).clamp(4, 8)))
+}
+
+/// Bytes that a vector of `width` results takes of tensors that no other row reads, whatever the tiles; none where
+/// there are no results.
+pub fn row_bytes(contraction: &Contraction, width: usize, spec: &KernelSpec) -> usize {
+    let [m, n] = [contraction.sizes.m, contraction.sizes.n].map(|extent| extent.next_multiple_of(256));
+    if m * n == 0 {
+        return 0;
+    }
+    let epilogue = Epilogue::new(contraction, width, m, n);
+    epilogue.asked_bytes(&epilogue.row_loads(spec))
+}
+
 /// The widest vector of columns of at most `widest` that outputs can be stored in.
 pub fn best_width(contraction: &Contraction, widest: usize) -> usize {
     let (rows, columns) = (

@@ -14,7 +14,7 @@ use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side};
 use crate::kernel::gemm::element::{self, Sums};
-use crate::kernel::gemm::epilogue::{Early, Epilogue, best_width};
+use crate::kernel::gemm::epilogue::{Early, Epilogue, result_width};
 use crate::kernel::gemm::operand::{Along, Cut, Fetch, best_cut, is_plain, is_wide};
 use crate::kernel::gemm::parts::{epilogue_work, fetch_work, memory_bytes, parameters, ranked, tensors};
 use crate::kernel::prelude::{COMMON, MMA, translation_unit};
@@ -111,8 +111,7 @@ impl Problem {
         }
         let mut elements = element::of_warps(&contraction, spec, arch).into_iter();
         let element = elements.find(|kind| kind.size_bytes() == 2)?;
-        let least = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).min()?;
-        let width = best_width(&contraction, (16 / least).clamp(4, 8));
+        let width = result_width(&contraction, spec)?;
         let plain = |&chunk: &usize| is_plain(&contraction, rows_cut(chunk), inputs, element);
         let wide = |&chunk: &usize| is_wide(&contraction, rows_cut(chunk), inputs);
         let chunks = CHUNK_BYTES.map(|bytes| bytes / element.size_bytes());

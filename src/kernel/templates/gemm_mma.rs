@@ -14,7 +14,7 @@ use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side};
 use crate::kernel::gemm::cost::{LOAD_CLK, STEP_CLK, Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::element::{self, Sums};
-use crate::kernel::gemm::epilogue::{Early, Epilogue, best_width};
+use crate::kernel::gemm::epilogue::{Early, Epilogue, result_width, row_bytes};
 use crate::kernel::gemm::operand::{Along, Cut, best_cut, is_plain};
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, fetch_work, is_oversized, memory_bytes, parameters, ranked, register_limit,
@@ -328,17 +328,10 @@ impl Cuts {
         if !contraction.row_sums.is_empty() && (is_byte || !lie_along_k[0]) {
             return None;
         }
-        let least = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).min()?;
-        let width = best_width(&contraction, (CHUNK_BYTES / least).clamp(4, 8));
-        let [m, n] = [contraction.sizes.m, contraction.sizes.n].map(|extent| extent.next_multiple_of(256));
-        let epilogue = Epilogue::new(&contraction, width, m, n);
+        let width = result_width(&contraction, spec)?;
         Some(Cuts {
             width,
-            row_bytes: if m * n > 0 {
-                epilogue.asked_bytes(&epilogue.row_loads(spec))
-            } else {
-                0
-            },
+            row_bytes: row_bytes(&contraction, width, spec),
             contraction,
             scale: None,
             element,

@@ -21,7 +21,7 @@ use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side, Sizes};
 use crate::kernel::gemm::cost::{Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::element::{self, Sums};
-use crate::kernel::gemm::epilogue::{Early, Epilogue, best_width};
+use crate::kernel::gemm::epilogue::{Early, Epilogue, result_width, row_bytes};
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, is_oversized, memory_bytes, parameters, ranked, register_limit, tensors,
 };
@@ -162,17 +162,10 @@ impl Problem {
             .iter()
             .map(|ty| ty.dtype.size_bytes())
             .collect();
-        let least = *results.iter().min()?;
-        let width = best_width(&contraction, (16 / least).clamp(4, 8));
-        let epilogue = Epilogue::new(
-            &contraction,
-            width,
-            m.next_multiple_of(256),
-            n.next_multiple_of(256),
-        );
+        let width = result_width(&contraction, spec)?;
         Some(Problem {
             width,
-            row_bytes: epilogue.asked_bytes(&epilogue.row_loads(spec)),
+            row_bytes: row_bytes(&contraction, width, spec),
             result_bytes: results.iter().sum(),
             contraction,
             element,
