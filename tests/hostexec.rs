@@ -797,14 +797,19 @@ fn regions_of_joined_graphs() {
 /// stands for.
 fn in_families(sized: &family_regions::Sized, template: &str) -> Vec<(Case, Case)> {
     let problems = sized.sizes.map(sized.of);
-    let variants = problems.each_ref().map(|problem| kernel::variants(&problem.spec, SM_90));
+    let variants = problems
+        .each_ref()
+        .map(|problem| kernel::variants(&problem.spec, SM_90));
     let offered = |knobs: &str| {
         let is_own = |own: &&kernel::Variant| own.template == template && own.knobs_text() == knobs;
         let own = variants.each_ref().map(|all| all.iter().find(is_own).cloned());
         let numbers = (0..problems.len()).filter(|&number| own[number].is_some());
         let sources = numbers.map(|number| {
             let variant = own[number].as_ref().expect("it was found");
-            (number, kernel::render(&problems[number].spec, variant, SM_90).unwrap())
+            (
+                number,
+                kernel::render(&problems[number].spec, variant, SM_90).unwrap(),
+            )
         });
         sources.collect::<Vec<_>>()
     };
@@ -815,7 +820,10 @@ fn in_families(sized: &family_regions::Sized, template: &str) -> Vec<(Case, Case
         weights: problems[number].spec.weights.clone(),
         outputs: problems[number].spec.stored_types(),
     };
-    let own = variants.iter().flatten().filter(|variant| variant.template == template);
+    let own = variants
+        .iter()
+        .flatten()
+        .filter(|variant| variant.template == template);
     for knobs in own.map(kernel::Variant::knobs_text) {
         let (numbers, sources): (Vec<usize>, Vec<kernel::Source>) = offered(&knobs).into_iter().unzip();
         let families = kernel::family::families(&sources);
@@ -850,7 +858,9 @@ fn families_compute_what_single_kernels_compute() {
     let (general, alone): (Vec<Case>, Vec<Case>) = pairs.unzip();
     let n_dims = |case: &Case| {
         let params = case.source.params.iter();
-        params.filter(|param| matches!(param, kernel::Param::Dim(_))).count()
+        params
+            .filter(|param| matches!(param, kernel::Param::Dim(_)))
+            .count()
     };
     assert!(general.iter().all(|case| n_dims(case) > 0));
     let found = run_all(&general).into_iter().zip(run_all(&alone));

@@ -11,7 +11,7 @@
 //! | 152 | n | header: [`Header`] as JSON, in declaration order |
 //! | | | blobs, each at the next multiple of 256, zero bytes between; the last one ends the file |
 //!
-//! The header lists every blob with offset, length and digest ([`pages`]), so the digest at offset 24
+//! Files of several programs say what launches compute in a table ([`told`]). The header lists every blob with offset, length and digest ([`pages`]), so the digest at offset 24
 //! pins the whole file, and so does the signature. Weights that were stripped are listed, and not in the
 //! file. Blobs are weights, cubins, PTX, sources, and the graphs of problems, which only `tune` reads.
 //! Nothing in the file is executed on the host. The reader checks the signature first, and every

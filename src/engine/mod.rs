@@ -21,7 +21,7 @@ mod v1;
 mod v2;
 pub mod validate;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::ir::{DType, PixelBox, TensorType, TiledView};
 
@@ -238,7 +238,7 @@ pub struct Launch {
     /// Whether what it writes are boxes of tensors, of which other launches write other boxes.
     #[serde(default, skip_serializing_if = "is_default")]
     pub writes_boxes: bool,
-    /// In files: the entry of [`Header::told`] that has its nodes, its rules and its explanation.
+    /// In files: the entry of [`Header::told`] that has its nodes and its rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<usize>,
     /// ONNX nodes the launch computes.
@@ -356,13 +356,19 @@ impl TensorMap {
     }
 }
 
-/// A span of one of the engine's memories.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// A span of one of the engine's memories. Files have it as a list: most of what they say are places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Place {
     pub memory: Memory,
     pub offset: usize,
     pub len: usize,
+}
+
+impl Serialize for Place {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.memory, self.offset, self.len).serialize(serializer)
+    }
 }
 
 /// The memories a launch may touch.

@@ -1,6 +1,6 @@
 //! What programs say of their launches to people, in the file once where several programs say the same.
 //!
-//! Programs for shapes of one model are much alike: their launches compute the same nodes, for the same reasons.
+//! Programs for shapes of one model are much alike: their launches compute the same nodes, made by the same rules.
 //! In memory every launch says all of it; in files of several programs launches refer to a table.
 
 use std::borrow::Cow;
@@ -8,15 +8,14 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Explanation, Header, Launch};
+use super::Header;
 
-/// What is known of a launch apart from how it is made.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Where a launch is from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Told {
     pub nodes: Vec<String>,
     pub rules: Vec<String>,
-    pub explanation: Explanation,
 }
 
 /// The header as files have it.
@@ -25,15 +24,18 @@ pub(super) fn folded(header: &Header) -> Cow<'_, Header> {
         return Cow::Borrowed(header);
     }
     let mut header = header.clone();
-    let mut numbers: HashMap<String, usize> = HashMap::new();
-    for launch in header.programs.iter_mut().flat_map(|program| &mut program.launches) {
+    let mut numbers: HashMap<Told, usize> = HashMap::new();
+    for launch in header
+        .programs
+        .iter_mut()
+        .flat_map(|program| &mut program.launches)
+    {
         let told = Told {
             nodes: std::mem::take(&mut launch.nodes),
             rules: std::mem::take(&mut launch.rules),
-            explanation: std::mem::take(&mut launch.explanation),
         };
-        let number = *numbers.entry(format!("{told:?}")).or_insert_with(|| {
-            header.told.push(told);
+        let number = *numbers.entry(told).or_insert_with_key(|told| {
+            header.told.push(told.clone());
             header.told.len() - 1
         });
         launch.told = Some(number);
@@ -47,20 +49,19 @@ pub(super) fn folded(header: &Header) -> Cow<'_, Header> {
 /// If a launch refers to what is not there.
 pub(super) fn unfolded(mut header: Header) -> Result<Header, String> {
     let table = std::mem::take(&mut header.told);
-    for launch in header.programs.iter_mut().flat_map(|program| &mut program.launches) {
-        let Some(number) = launch.told.take() else { continue };
-        let told = table.get(number).ok_or_else(|| format!("a launch refers to text {number} of {}", table.len()))?;
-        let Told {
-            nodes,
-            rules,
-            explanation,
-        } = told.clone();
-        *launch = Launch {
-            nodes,
-            rules,
-            explanation,
-            ..launch.clone()
+    for launch in header
+        .programs
+        .iter_mut()
+        .flat_map(|program| &mut program.launches)
+    {
+        let Some(number) = launch.told.take() else {
+            continue;
         };
+        let told = table
+            .get(number)
+            .ok_or_else(|| format!("a launch refers to text {number} of {}", table.len()))?;
+        launch.nodes.clone_from(&told.nodes);
+        launch.rules.clone_from(&told.rules);
     }
     Ok(header)
 }

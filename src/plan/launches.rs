@@ -37,8 +37,8 @@ pub struct Freedom {
     pub thrift: Thrift,
     /// Most streams beside the caller's; none where memory is scarce.
     pub max_aux_streams: u32,
-    /// Whether the engine states what launches compute, so that it can be tuned. Where kernels are shared with other
-    /// programs it does not: their launches cannot have others.
+    /// Whether the engine states what launches compute, so that it can be tuned, and which choices lost. Where kernels
+    /// are shared with other programs it does not: their launches cannot have others, and the usual shape tells the rest.
     pub states_problems: bool,
 }
 
@@ -83,10 +83,14 @@ pub fn plan(
     let mut add = |content: &[u8]| planner.assembly.blob(content);
     let (kernels, workspace_bytes) = kernels::solve(&mut launches, &solved, &mut add);
     let problems = match freedom.states_problems {
-        true => stated.into_iter().map(|problem| tasks::stated(problem, &mut add)).collect(),
+        true => stated
+            .into_iter()
+            .map(|problem| tasks::stated(problem, &mut add))
+            .collect(),
         false => {
             for launch in &mut launches {
                 launch.task = None;
+                launch.explanation.rejected.clear();
             }
             Vec::new()
         }

@@ -67,8 +67,12 @@ pub fn all() -> Vec<Sized> {
     let sized = |templates, sizes, of| Sized { templates, sizes, of };
     vec![
         sized(&["pointwise", "indexed"], [3, 5, 700], chain),
-        sized(&["transpose"], [37, 41, 90], |n| transposed(DType::F16, &[2, n, 33])),
-        sized(&["transpose_block"], [72, 104, 136], |n| transposed(DType::F16, &[2, n, 40])),
+        sized(&["transpose"], [37, 41, 90], |n| {
+            transposed(DType::F16, &[2, n, 33])
+        }),
+        sized(&["transpose_block"], [72, 104, 136], |n| {
+            transposed(DType::F16, &[2, n, 40])
+        }),
         sized(&["row"], [3, 5, 37], softmax),
         sized(&["column"], [60, 61, 75], column_sums),
         sized(&["gemv"], [40, 56, 72], |n| product(DType::F32, [3, n, 64])),
@@ -88,7 +92,9 @@ pub fn all() -> Vec<Sized> {
         sized(&["attention_decode"], [200, 77, 130], |n| {
             plain(DType::F16, [2, 4, 2, 1, n, 64, 64], None, 0.0)
         }),
-        sized(&["window_strip", "window_taps"], [9, 11, 14], |n| image([1, n, 10, 16], 16)),
+        sized(&["window_strip", "window_taps"], [9, 11, 14], |n| {
+            image([1, n, 10, 16], 16)
+        }),
         sized(&["window_mma"], [35, 37, 20], |n| image([1, n, 37, 3], 1)),
     ]
 }

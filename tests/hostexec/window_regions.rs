@@ -69,7 +69,14 @@ fn grouped(
 pub fn image(x: [usize; 4], group: usize) -> Problem {
     let mut b = Build::new(69);
     let filters = if group == x[3] { group } else { 32 };
-    let y = grouped(&mut b, DType::F16, x, filters, group, cells([3, 3], 1, [1, 1, 1, 1], 1));
+    let y = grouped(
+        &mut b,
+        DType::F16,
+        x,
+        filters,
+        group,
+        cells([3, 3], 1, [1, 1, 1, 1], 1),
+    );
     b.done(&format!("windows of {x:?}"), RegionKind::Window, &[y])
 }
 

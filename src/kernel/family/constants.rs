@@ -25,6 +25,8 @@ pub struct Declaration {
     pub name: usize,
     /// Places of what it is computed from.
     pub value: Range<usize>,
+    /// Whether it is an `int`, of 32 bits or 64.
+    pub is_int: bool,
 }
 
 /// Looks at `tokens`, of which `body` are within the kernel's braces.
@@ -97,6 +99,9 @@ fn declared(tokens: &[Token<'_>], keyword: usize) -> Option<Declared> {
             keyword,
             name,
             value: equals + 1..end,
+            is_int: tokens[keyword + 1..name]
+                .iter()
+                .any(|token| token.is_word("int") || token.is_word("int64_t")),
         },
         is_array: is_array || is_static,
     })

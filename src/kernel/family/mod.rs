@@ -4,10 +4,12 @@
 //! of one family; where their integers differ, the family takes an argument, and each member passes the
 //! very number that its own text had. So a family computes what its members compute, and a template knows
 //! nothing of it. Places that need constants ([`constants`]) are not replaced: texts that differ there are
-//! of different families.
+//! of different families. Constants that are computed to one number in all members ([`value`]) stay constants, so
+//! that a loop which has one turn in all of them is none.
 
 mod constants;
 mod tokens;
+mod value;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -17,6 +19,7 @@ use super::prelude::kernel_part;
 use super::source::{Param, Source};
 use constants::{Analysis, analyse};
 use tokens::{Kind, Suffix, Token, tokens};
+use value::{Values, value};
 
 /// Most numbers that a family takes as arguments: kernel parameters are few kilobytes.
 const MAX_DIMS: usize = 128;
@@ -109,6 +112,22 @@ impl<'a> Form<'a> {
         })
     }
 
+    /// The number of each declaration, where it is known.
+    fn computed(&self) -> Vec<Option<i64>> {
+        let mut names: Values<'_> = HashMap::new();
+        let declarations = self.analysis.declarations.iter();
+        let numbers = declarations.map(|own| {
+            let number = value(&self.tokens[own.value.clone()], &names).filter(|_| own.is_int);
+            // Two declarations of a name are in different places, which are not told apart.
+            let known = names.entry(self.tokens[own.name].text).or_insert(number);
+            if *known != number {
+                *known = None;
+            }
+            number
+        });
+        numbers.collect()
+    }
+
     /// Places of literals that may be replaced.
     fn free(&self) -> impl Iterator<Item = usize> {
         let places = self.analysis.is_free.iter().enumerate();
@@ -160,6 +179,8 @@ struct Dims {
     values: Vec<Vec<i32>>,
     /// For each token that is replaced, the number of its argument.
     places: HashMap<usize, usize>,
+    /// What is computed to one number from what differs: places of the expression, and the number.
+    common: Vec<(Range<usize>, i64)>,
 }
 
 impl Dims {
@@ -167,9 +188,13 @@ impl Dims {
         let mut dims = Dims {
             values: Vec::new(),
             places: HashMap::new(),
+            common: common(members),
         };
         let mut numbers: HashMap<Vec<i32>, usize> = HashMap::new();
         for at in members[0].free() {
+            if dims.is_common(at) {
+                continue;
+            }
             let value = |form: &&Form<'_>| {
                 let value = form.tokens[at].argument();
                 value.expect("literals that may be replaced fit an argument")
@@ -185,6 +210,11 @@ impl Dims {
             dims.places.insert(at, number);
         }
         dims
+    }
+
+    /// Whether a token is part of what is computed to one number.
+    fn is_common(&self, at: usize) -> bool {
+        self.common.iter().any(|(place, _)| place.contains(&at))
     }
 
     /// What is written for the literal at `at`, which has the literal's type.
@@ -222,6 +252,30 @@ impl Dims {
         }
         text
     }
+}
+
+/// Constants that are computed to one number in all members, where what they are computed from differs.
+fn common(members: &[&Form<'_>]) -> Vec<(Range<usize>, i64)> {
+    let computed: Vec<Vec<Option<i64>>> = members.iter().map(|form| form.computed()).collect();
+    let first = members[0];
+    let differs = |at: usize| {
+        let text = first.tokens[at].text;
+        first.analysis.is_free[at] && members.iter().any(|form| form.tokens[at].text != text)
+    };
+    let dependents = dependents(first, differs);
+    let found = first
+        .analysis
+        .declarations
+        .iter()
+        .enumerate()
+        .filter_map(|(number, own)| {
+            let is_one = |value: &i64| computed.iter().all(|other| other[number] == Some(*value));
+            let value = computed[0][number].filter(is_one)?;
+            dependents
+                .contains(&own.keyword)
+                .then(|| (own.value.clone(), value))
+        });
+    found.collect()
 }
 
 /// What the members of a family execute.
@@ -278,6 +332,13 @@ fn text(members: &[&Form<'_>], dims: &Dims) -> String {
                 write!(text, ",\n    const int {DIM}{number}").expect("a String");
             }
         }
+        let common = dims.common.iter().find(|(place, _)| place.contains(&at));
+        if let Some((place, number)) = common {
+            if place.start == at {
+                write!(text, " {number}").expect("a String");
+            }
+            continue;
+        }
         let replaced = match token.kind {
             Kind::Integer(suffix) => dims.replacement(at, suffix),
             Kind::Comment => Some(dims.comment(at, members)),
@@ -289,8 +350,8 @@ fn text(members: &[&Form<'_>], dims: &Dims) -> String {
     text
 }
 
-/// Places of the `constexpr` of what depends on an argument.
-fn variable_keywords(form: &Form<'_>, dims: &Dims) -> HashSet<usize> {
+/// Places of the `constexpr` of what is computed from tokens that differ, also through other names.
+fn dependents(form: &Form<'_>, differs: impl Fn(usize) -> bool) -> HashSet<usize> {
     let mut names: HashSet<&str> = HashSet::new();
     let mut keywords = HashSet::new();
     loop {
@@ -298,7 +359,7 @@ fn variable_keywords(form: &Form<'_>, dims: &Dims) -> HashSet<usize> {
         for own in &form.analysis.declarations {
             let depends = own.value.clone().any(|at| {
                 let token = form.tokens[at];
-                dims.places.contains_key(&at) || token.kind == Kind::Word && names.contains(token.text)
+                differs(at) || token.kind == Kind::Word && names.contains(token.text)
             });
             if depends && keywords.insert(own.keyword) {
                 names.insert(form.tokens[own.name].text);
@@ -308,6 +369,17 @@ fn variable_keywords(form: &Form<'_>, dims: &Dims) -> HashSet<usize> {
             return keywords;
         }
     }
+}
+
+/// Places of the `constexpr` of what depends on an argument.
+fn variable_keywords(form: &Form<'_>, dims: &Dims) -> HashSet<usize> {
+    let mut keywords = dependents(form, |at| dims.places.contains_key(&at));
+    for own in &form.analysis.declarations {
+        if dims.is_common(own.value.start) {
+            keywords.remove(&own.keyword);
+        }
+    }
+    keywords
 }
 
 #[cfg(test)]
@@ -391,6 +463,32 @@ mod tests {
         assert_eq!(
             body(&own[0]),
             "const int kM = dim0;\nconst int kT = kM * 2;\nconstexpr int kN = 3;\nx[kN] = kT;\n"
+        );
+    }
+
+    #[test]
+    fn what_is_computed_to_one_number_stays_a_constant() {
+        let text = |n: usize| {
+            format!(
+                "constexpr int kKeys = {n};\nconstexpr int kTiles = (kKeys + 63) / 64;\nconstexpr int kTwo = kTiles * 2;\nif (x < kKeys) y = kTwo;\n"
+            )
+        };
+        let own = family(&[&text(70), &text(99), &text(128)]);
+        assert_eq!(
+            body(&own[0]),
+            "const int kKeys = dim0;\nconstexpr int kTiles = 2;\nconstexpr int kTwo = 4;\nif (x < kKeys) y = kTwo;\n"
+        );
+        let own = family(&[&text(70), &text(200)]);
+        assert!(body(&own[0]).contains("const int kTiles = (kKeys + 63) / 64;"));
+        // A name that has two numbers is not computed with.
+        let twice = |n: usize| {
+            format!("{{ constexpr int kA = {n}; }}\nconstexpr int kA = 64;\nconstexpr int kB = kA / {n};\n")
+        };
+        let own = family(&[&twice(33), &twice(34)]);
+        assert!(
+            body(&own[0]).contains("const int kB = kA / dim0;"),
+            "{}",
+            body(&own[0])
         );
     }
 
