@@ -153,12 +153,29 @@ impl EngineReport {
                 "the engine is of a format that does not say when tensors are alive: compile the model again",
             ));
         }
-        self.memory.iter().try_for_each(MemoryReport::print)
+        self.shown_memory().into_iter().try_for_each(MemoryReport::print)
     }
 
     /// The same as a page.
     pub fn memory_page(&self) -> String {
-        memory_report::page(&self.model, &self.memory)
+        memory_report::page(&self.model, &self.shown_memory())
+    }
+
+    /// The memory of every program, or where there are many, of the usual shape and of the one that needs most.
+    fn shown_memory(&self) -> Vec<&MemoryReport> {
+        if !self.is_wide() {
+            return self.memory.iter().collect();
+        }
+        let largest = self.memory.iter().map(|own| own.arena_bytes).max();
+        let most = self
+            .memory
+            .iter()
+            .position(|own| Some(own.arena_bytes) == largest);
+        let shown: BTreeSet<usize> = most.into_iter().chain([0]).collect();
+        shown
+            .into_iter()
+            .filter_map(|number| self.memory.get(number))
+            .collect()
     }
 
     fn programs(&self) -> impl Iterator<Item = (&str, usize)> {

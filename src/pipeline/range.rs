@@ -14,7 +14,7 @@ use crate::ir::{Graph, HostTensor};
 use crate::kernel::Arch;
 use crate::plan::{self, Assembly, Freedom, Thrift};
 use crate::rewrite::canonicalize::rewrite_model;
-use crate::rewrite::{FusedGraph, RuleSet, TensorSource};
+use crate::rewrite::{FusedGraph, RuleSet, TensorSource, weight_orders};
 use crate::specialize::{self, Shapes};
 
 /// Shapes that are cut into regions at a time. Each narrows the weights for itself until it is done, so that
@@ -35,7 +35,7 @@ pub fn compile_range(
     observer: &dyn Observer,
 ) -> Result<Engine, PipelineError> {
     let rules = RuleSet::load(&settings.rules)?;
-    let range = Range {
+    let mut range = Range {
         graph: rewrite_model(graph, &rules),
         rules,
         times: Times::default(),
@@ -55,6 +55,9 @@ pub fn compile_range(
     let mut pool = Pool::default();
     for plan in &mut own {
         pool.share(&mut plan.fused);
+    }
+    if let Some(usual) = own.first() {
+        range.rules.weight_orders = weight_orders(&usual.fused);
     }
     let mut shared = Vec::new();
     for &arch in archs {

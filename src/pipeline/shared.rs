@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 
 use super::{Observer, PipelineError, Selection, tactics};
-use crate::compile::{self, Cache, arch_name};
+use crate::compile::{self, Cache, Cubin, arch_name};
 use crate::kernel::{self, Arch, Source, Variant, family::families};
 use crate::tune::{self, Bucket, Incumbent, Problem, Tactic, TuneError, buckets};
 
@@ -109,8 +109,8 @@ fn chosen(led: &[Problem], arch: Arch) -> Result<Vec<(Variant, Source)>, Pipelin
     led.par_iter().map(of).collect()
 }
 
-/// Tactics of the problems whose kernels are in families, by their places. A family that a compiler refuses, or
-/// that keeps in memory what single kernels keep in registers, is none.
+/// Tactics of the problems whose kernels are in families, by their places. A family that the compiler refuses, or
+/// that keeps in memory what a single kernel keeps in registers, is none.
 fn in_families(
     chosen: &[(Variant, Source)],
     arch: Arch,
@@ -131,8 +131,9 @@ fn in_families(
     let cubins = compile::compile_each(&texts, arch, cache, &progress)?;
     let mut solved = HashMap::new();
     for (family, cubin) in families.into_iter().zip(cubins) {
+        let alone = &chosen[family.members[0].0].1;
         let cubin = match cubin {
-            Ok(cubin) if cubin.resources.local_bytes == 0 => cubin,
+            Ok(cubin) if !spills(&cubin, alone, arch, cache)? => cubin,
             Ok(_) => continue,
             Err(error) => {
                 tracing::warn!("kernels for one shape each instead: {error}");
@@ -150,4 +151,14 @@ fn in_families(
         }
     }
     Ok(solved)
+}
+
+/// Whether a family keeps more in memory than a member does `alone`.
+fn spills(family: &Cubin, alone: &Source, arch: Arch, cache: &Cache) -> Result<bool, PipelineError> {
+    if family.resources.local_bytes == 0 {
+        return Ok(false);
+    }
+    let alone = compile::compile_each(std::slice::from_ref(alone), arch, cache, &|_, _| {})?;
+    let own = alone.iter().flatten().map(|cubin| cubin.resources.local_bytes);
+    Ok(own.max().is_none_or(|own| family.resources.local_bytes > own))
 }
