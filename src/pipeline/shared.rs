@@ -1,13 +1,16 @@
 //! Kernels that many shapes share: variants by buckets of shapes, and texts whose numbers are arguments.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 
 use super::{Observer, PipelineError, Selection, tactics};
 use crate::compile::{self, Cache, Cubin, arch_name};
-use crate::kernel::{self, Arch, Source, Variant, family::families};
-use crate::tune::{self, Bucket, Incumbent, Problem, Tactic, TuneError, buckets};
+use crate::kernel::{
+    self, Arch, Source, Variant,
+    family::{Family, families},
+};
+use crate::tune::{self, Bucket, Incumbent, Problem, Tactic, TuneError, buckets, form};
 
 /// Tactics for the problems of many shapes, one list for each; `posed[i]` are those of shape `i`. Each bucket's
 /// variant is chosen as `selection` says, on its longest problem. Problems whose kernels are in no family
@@ -26,7 +29,8 @@ pub fn shared_tactics(
     let cache = Cache::of_user();
     let led = led(&distinct, &buckets, arch, selection, observer)?;
     let chosen = chosen(&led, arch)?;
-    let mut solved = in_families(&chosen, arch, &cache, observer)?;
+    let forms: Vec<String> = distinct.iter().map(|problem| form(problem)).collect();
+    let mut solved = in_families(&chosen, &forms, arch, &cache, observer)?;
     let open: Vec<usize> = (0..distinct.len())
         .filter(|number| !solved.contains_key(number))
         .collect();
@@ -113,12 +117,26 @@ fn chosen(led: &[Problem], arch: Arch) -> Result<Vec<(Variant, Source)>, Pipelin
 /// that keeps in memory what a single kernel keeps in registers, is none.
 fn in_families(
     chosen: &[(Variant, Source)],
+    forms: &[String],
     arch: Arch,
     cache: &Cache,
     observer: &dyn Observer,
 ) -> Result<HashMap<usize, Tactic>, PipelineError> {
-    let sources: Vec<Source> = chosen.iter().map(|(_, source)| source.clone()).collect();
-    let families = families(&sources);
+    let mut layers: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (number, form) in forms.iter().enumerate() {
+        layers.entry(form).or_default().push(number);
+    }
+    // Layers may have the same text but for numbers, too. Theirs are no dims: what all shapes have in common folds.
+    let of_layer = |numbers: &Vec<usize>| -> Vec<Family> {
+        let sources: Vec<Source> = numbers.iter().map(|&number| chosen[number].1.clone()).collect();
+        let mut own = families(&sources);
+        for (member, _) in own.iter_mut().flat_map(|family| &mut family.members) {
+            *member = numbers[*member];
+        }
+        own
+    };
+    let layers: Vec<Vec<usize>> = layers.into_values().collect();
+    let families: Vec<Family> = layers.par_iter().flat_map_iter(of_layer).collect();
     let texts: Vec<Source> = families
         .iter()
         .map(|family| family.members[0].1.clone())

@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, HashMap};
 use rayon::prelude::*;
 
 use super::problem::{Incumbent, Problem};
+use crate::kernel::header::onnx_nodes;
 use crate::kernel::{Arch, Variant};
 
 /// By how many times a bucket's variant may be predicted slower than the fastest of a problem.
-const MOST_LOSS: f64 = 1.1;
+const MOST_LOSS: f64 = 1.05;
 
 /// Problems, by their places in a list, that one variant solves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,19 +41,17 @@ pub fn buckets(problems: &[&Problem], arch: Arch) -> Vec<Bucket> {
         .collect()
 }
 
-/// Variants of a problem that are about as fast as the fastest.
+/// Variants of a problem that are about as fast as the fastest, which is the first.
 fn good(problem: &Problem, arch: Arch) -> Vec<Variant> {
     let mut variants = problem.variants(arch);
-    let least = variants
-        .iter()
-        .map(|variant| variant.predicted_us)
-        .fold(f64::INFINITY, f64::min);
+    let least = variants.first().map_or(0.0, |variant| variant.predicted_us);
     variants.retain(|variant| variant.predicted_us <= MOST_LOSS * least);
     variants
 }
 
-/// Equal for problems that differ in extents alone.
-fn form(problem: &Problem) -> String {
+/// Equal for problems of one layer in several shapes: those that compute the same nodes, and differ in extents alone.
+/// Of repeated layers, which pose one problem, the first one tells.
+pub fn form(problem: &Problem) -> String {
     let spec = &problem.spec;
     let text = format!(
         "{:?} {:?} {}\n{}",
@@ -61,7 +60,7 @@ fn form(problem: &Problem) -> String {
         problem.workspace,
         spec.text()
     );
-    let mut form = format!("{:?}", spec.weights);
+    let mut form = format!("{:?} {:?}", onnx_nodes(&spec.body), spec.weights);
     let mut in_number = false;
     for c in text.chars() {
         if !c.is_ascii_digit() {
@@ -74,32 +73,38 @@ fn form(problem: &Problem) -> String {
     form
 }
 
-/// Variants that most problems share first, until every problem has one.
+/// What a variant may solve.
+#[derive(Default)]
+struct Offer {
+    members: Vec<usize>,
+    /// How many of them have no faster one.
+    n_first: usize,
+    /// Of all of them together.
+    us: f64,
+}
+
+/// Variants that are the fastest of most problems first, then those that most share, until every problem has one.
 fn cover(mut open: Vec<usize>, good: &[Vec<Variant>]) -> Vec<Bucket> {
     let mut found = Vec::new();
     loop {
-        // How many problems each solves, and how long they take together.
-        let mut users: BTreeMap<(String, String), (Vec<usize>, f64)> = BTreeMap::new();
+        let mut offers: BTreeMap<(String, String), Offer> = BTreeMap::new();
         for &number in &open {
-            for variant in &good[number] {
+            for (rank, variant) in good[number].iter().enumerate() {
                 let name = (variant.template.clone(), variant.knobs_text());
-                let own = users.entry(name).or_default();
-                own.0.push(number);
-                own.1 += variant.predicted_us;
+                let own = offers.entry(name).or_default();
+                own.members.push(number);
+                own.n_first += usize::from(rank == 0);
+                own.us += variant.predicted_us;
             }
         }
-        let best = users
-            .into_iter()
-            .min_by(|(_, (a, a_us)), (_, (b, b_us))| b.len().cmp(&a.len()).then(a_us.total_cmp(b_us)));
-        let Some(((template, knobs), (members, _))) = best else {
+        let best = offers.into_iter().min_by(|(_, a), (_, b)| {
+            let by_count = (b.n_first, b.members.len()).cmp(&(a.n_first, a.members.len()));
+            by_count.then(a.us.total_cmp(&b.us))
+        });
+        let Some(((template, knobs), Offer { members, .. })) = best else {
             return found;
         };
-        let least = |number: usize| {
-            good[number]
-                .iter()
-                .map(|variant| variant.predicted_us)
-                .fold(f64::INFINITY, f64::min)
-        };
+        let least = |number: usize| good[number][0].predicted_us;
         let representative = members
             .iter()
             .copied()
@@ -107,7 +112,7 @@ fn cover(mut open: Vec<usize>, good: &[Vec<Variant>]) -> Vec<Bucket> {
         open.retain(|number| !members.contains(number));
         found.push(Bucket {
             variant: Incumbent { template, knobs },
-            representative: representative.expect("a variant that is there has a problem"),
+            representative: representative.expect("a variant that is offered has a problem"),
             members,
         });
     }
@@ -152,9 +157,13 @@ mod tests {
     }
 
     #[test]
-    fn of_variants_that_as_many_share_the_faster_is_taken() {
-        let found = covered(&[&[("a", 1.1), ("b", 1.0)], &[("a", 2.0), ("b", 2.0)]]);
-        assert_eq!(found, [("b".to_owned(), vec![0, 1], 1)]);
+    fn of_variants_that_are_the_fastest_as_often_the_one_for_more_is_taken() {
+        let found = covered(&[
+            &[("b", 1.0), ("a", 1.05)],
+            &[("a", 2.0), ("b", 2.01)],
+            &[("c", 2.0), ("b", 2.01)],
+        ]);
+        assert_eq!(found, [("b".to_owned(), vec![0, 1, 2], 2)]);
         assert!(covered(&[&[]]).is_empty());
     }
 }

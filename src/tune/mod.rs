@@ -19,7 +19,7 @@ mod recall;
 mod survey;
 mod widen;
 
-pub use buckets::{Bucket, buckets};
+pub use buckets::{Bucket, buckets, form};
 pub use check::{Bound, bound, error_of};
 pub use choice::fastest;
 pub use database::{Database, Machine, Measurement, Outcome};
