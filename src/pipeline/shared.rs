@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::{Observer, PipelineError, Selection, tactics};
 use crate::compile::{self, Cache, Cubin, arch_name};
+use crate::cuda::Context;
 use crate::kernel::{
     self, Arch, Source, Variant,
     family::{Family, families},
@@ -30,7 +31,12 @@ pub fn shared_tactics(
     let led = led(&distinct, &buckets, arch, selection, observer)?;
     let chosen = chosen(&led, arch)?;
     let forms: Vec<String> = distinct.iter().map(|problem| form(problem)).collect();
-    let mut solved = in_families(&chosen, &forms, arch, &cache, observer)?;
+    let mut solved = HashMap::new();
+    for family in in_families(&chosen, &forms, arch, &cache, observer)? {
+        if is_right(&family, &led, selection)? {
+            solved.extend(family);
+        }
+    }
     let open: Vec<usize> = (0..distinct.len())
         .filter(|number| !solved.contains_key(number))
         .collect();
@@ -113,7 +119,7 @@ fn chosen(led: &[Problem], arch: Arch) -> Result<Vec<(Variant, Source)>, Pipelin
     led.par_iter().map(of).collect()
 }
 
-/// Tactics of the problems whose kernels are in families, by their places. A family that the compiler refuses, or
+/// Tactics of the problems whose kernels are in families, by their places, for each family. A family that the compiler refuses, or
 /// that keeps in memory what a single kernel keeps in registers, is none.
 fn in_families(
     chosen: &[(Variant, Source)],
@@ -121,7 +127,7 @@ fn in_families(
     arch: Arch,
     cache: &Cache,
     observer: &dyn Observer,
-) -> Result<HashMap<usize, Tactic>, PipelineError> {
+) -> Result<Vec<Vec<(usize, Tactic)>>, PipelineError> {
     let mut layers: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (number, form) in forms.iter().enumerate() {
         layers.entry(form).or_default().push(number);
@@ -147,7 +153,7 @@ fn in_families(
     );
     let progress = |n_done, n_steps| observer.step(n_done, n_steps);
     let cubins = compile::compile_each(&texts, arch, cache, &progress)?;
-    let mut solved = HashMap::new();
+    let mut made = Vec::new();
     for (family, cubin) in families.into_iter().zip(cubins) {
         let alone = &chosen[family.members[0].0].1;
         let cubin = match cubin {
@@ -158,17 +164,43 @@ fn in_families(
                 continue;
             }
         };
-        for (number, source) in family.members {
+        let tactics = family.members.into_iter().map(|(number, source)| {
             let tactic = Tactic {
                 variant: chosen[number].0.clone(),
                 source,
                 cubin: cubin.clone(),
                 measured_us: None,
             };
-            solved.insert(number, tactic);
-        }
+            (number, tactic)
+        });
+        made.push(tactics.collect());
     }
-    Ok(solved)
+    Ok(made)
+}
+
+/// Whether the longest member of a family computes what its problem means, where a device is there to try it.
+fn is_right(
+    family: &[(usize, Tactic)],
+    led: &[Problem],
+    selection: &Selection,
+) -> Result<bool, PipelineError> {
+    let Selection::OnDevice { ordinal, .. } = selection else {
+        return Ok(true);
+    };
+    let by_time = |a: &&(usize, Tactic), b: &&(usize, Tactic)| {
+        a.1.variant.predicted_us.total_cmp(&b.1.variant.predicted_us)
+    };
+    let Some((number, tactic)) = family.iter().max_by(by_time) else {
+        return Ok(true);
+    };
+    let is_right = tune::is_right(&led[*number], tactic, &Context::new(*ordinal)?)?;
+    if !is_right {
+        tracing::warn!(
+            "kernels for one shape each instead of `{}`: it is wrong",
+            tactic.source.name
+        );
+    }
+    Ok(is_right)
 }
 
 /// Whether a family keeps more in memory than a member does `alone`.

@@ -29,4 +29,4 @@ pub use predict::predict;
 pub use problem::{Incumbent, Problem, Tactic};
 pub use rank::{Ranked, RankedVariant, TRIED, rank};
 pub use recall::recall;
-pub use survey::{Finding, survey};
+pub use survey::{Finding, is_right, survey};
