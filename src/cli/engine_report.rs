@@ -112,9 +112,10 @@ impl EngineReport {
         ];
         for (role, bindings, side) in sides {
             for (position, binding) in bindings.iter().enumerate() {
-                let types = match self.is_wide() {
-                    true => engine::spanned(self.profiles.iter().map(|profile| &side(profile)[position])),
-                    false => binding.ty().to_string(),
+                let types = if self.is_wide() {
+                    engine::spanned(self.profiles.iter().map(|profile| &side(profile)[position]))
+                } else {
+                    binding.ty().to_string()
                 };
                 out::line(&format!("{role:9} {}: {types}", binding.name))?;
             }

@@ -27,9 +27,12 @@ pub fn spanned<'a>(bindings: impl IntoIterator<Item = &'a Binding>) -> String {
         .collect();
     let texts: Vec<String> = ranges
         .iter()
-        .map(|&(least, most)| match least == most {
-            true => least.to_string(),
-            false => format!("{least} to {most}"),
+        .map(|&(least, most)| {
+            if least == most {
+                least.to_string()
+            } else {
+                format!("{least} to {most}")
+            }
         })
         .collect();
     let within = format!("{}[{}]", first.dtype.name(), texts.join(","));

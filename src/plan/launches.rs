@@ -82,18 +82,15 @@ pub fn plan(
     let solved: Vec<&Tactic> = storage.steps.iter().map(|&region| &tactics[region]).collect();
     let mut add = |content: &[u8]| planner.assembly.blob(content);
     let (kernels, workspace_bytes) = kernels::solve(&mut launches, &solved, &mut add);
-    let problems = match freedom.states_problems {
-        true => stated
-            .into_iter()
-            .map(|problem| tasks::stated(problem, &mut add))
-            .collect(),
-        false => {
-            for launch in &mut launches {
-                launch.task = None;
-                launch.explanation.rejected.clear();
-            }
-            Vec::new()
+    let problems = if freedom.states_problems {
+        let stated = stated.into_iter();
+        stated.map(|problem| tasks::stated(problem, &mut add)).collect()
+    } else {
+        for launch in &mut launches {
+            launch.task = None;
+            launch.explanation.rejected.clear();
         }
+        Vec::new()
     };
     let profile = planner.assembly.profile(Profile {
         inputs: bindings(fused, &fused.inputs),
