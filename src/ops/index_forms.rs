@@ -180,13 +180,12 @@ fn expand_compress(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     let condition = ctx
         .constant(1)?
         .ok_or_else(|| OpError::invalid("the condition is missing"))?;
-    let axis = match ctx.attrs.int("axis") {
-        Some(axis) => infer::normalize_axis(axis, ctx.dims_of(x).len())?,
-        None => {
-            let count = ctx.dims_of(x).iter().product();
-            x = ctx.reshape(x, &[count])?;
-            0
-        }
+    let axis = if let Some(axis) = ctx.attrs.int("axis") {
+        infer::normalize_axis(axis, ctx.dims_of(x).len())?
+    } else {
+        let count = ctx.dims_of(x).iter().product();
+        x = ctx.reshape(x, &[count])?;
+        0
     };
     let kept: Vec<i64> = (0..)
         .zip(to_vec::<i64>(&condition))

@@ -75,7 +75,7 @@ fn problems(name: &str, fused: &FusedGraph, x: &HostTensor) -> Vec<Problem> {
 }
 
 fn core(fixture: &Fixture) -> Graph {
-    let bindings = specialize::bind_inputs(&fixture.graph, &[fixture.x.clone()]).unwrap();
+    let bindings = specialize::bind_inputs(&fixture.graph, std::slice::from_ref(&fixture.x)).unwrap();
     specialize::specialize(&fixture.graph, &bindings).unwrap()
 }
 
