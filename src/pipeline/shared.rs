@@ -44,7 +44,7 @@ pub fn shared_tactics(
     let stage = format!("kernels of single shapes for {}", arch_name(arch));
     observer.stage(&stage, problems.len());
     let own = tune::predict(&problems, arch, &cache, &|n_done, n_steps| {
-        observer.step(n_done, n_steps)
+        observer.step(n_done, n_steps);
     })?;
     solved.extend(open.into_iter().zip(own));
     let of_shape = |places: &Vec<usize>| places.iter().map(|number| solved[number].clone()).collect();
