@@ -22,14 +22,13 @@ impl<T> Recent<T> {
     /// As `make`'s.
     pub fn get_or_make<E>(&mut self, profile: usize, make: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
         let known = self.kept.iter().position(|(own, _)| *own == profile);
-        let entry = match known {
-            Some(known) => self.kept.remove(known),
-            None => {
-                if self.kept.len() == self.most {
-                    self.kept.remove(0);
-                }
-                (profile, make()?)
+        let entry = if let Some(known) = known {
+            self.kept.remove(known)
+        } else {
+            if self.kept.len() == self.most {
+                self.kept.remove(0);
             }
+            (profile, make()?)
         };
         self.kept.push(entry);
         Ok(&self.kept[self.kept.len() - 1].1)
