@@ -26,14 +26,17 @@ pub mod layouts;
 pub mod precise;
 pub mod ptx;
 mod race;
+mod range;
 mod refit;
 mod retune;
+mod shared;
 mod simulate;
 mod staged;
 
 use layouts::{Layouts, Times, layouts};
 pub use race::Entrant;
 use race::race;
+pub use range::compile_range;
 pub use refit::refit;
 pub use retune::{Renewal, Untunable, check_tunable, retune};
 pub use simulate::Simulation;
@@ -364,7 +367,17 @@ pub fn compile(
         }
     }
     let model = cores.first().map_or_else(String::new, |core| core.name.clone());
-    let build = |thrift| built(&model, &plans, settings, thrift, selection, observer);
+    within_memory(settings, |thrift| {
+        let assembly = assembled(&plans, settings, thrift, selection, observer)?;
+        finished(assembly, &model, settings)
+    })
+}
+
+/// What `build` makes, giving up as little as the memory that `settings` allow takes.
+fn within_memory(
+    settings: &Settings,
+    build: impl Fn(Thrift) -> Result<Engine, PipelineError>,
+) -> Result<Engine, PipelineError> {
     let Some(most) = settings.max_memory else {
         return build(Thrift::None);
     };
@@ -406,6 +419,7 @@ fn planned(
     let freedom = Freedom {
         thrift: Thrift::None,
         max_aux_streams: settings.max_aux_streams,
+        states_problems: true,
     };
     let (fused, own) = layouts.timed(
         selection.until(),
@@ -473,15 +487,14 @@ fn freedom(
     Ok(tune::fastest(choices).map_or(predicted, |(freedom, _)| freedom))
 }
 
-/// The engine of fused graphs, where so much is given up for less memory.
-fn built(
-    model: &str,
+/// The programs of fused graphs, where so much is given up for less memory.
+fn assembled(
     plans: &[Planned],
     settings: &Settings,
     thrift: Thrift,
     selection: &Selection,
     observer: &dyn Observer,
-) -> Result<Engine, PipelineError> {
+) -> Result<Assembly, PipelineError> {
     let mut assembly = Assembly::new();
     for Planned {
         arch,
@@ -497,11 +510,17 @@ fn built(
         let predicted = Freedom {
             thrift,
             max_aux_streams: settings.max_aux_streams,
+            states_problems: true,
         };
         let freedom = freedom(fused, &problems, &chosen, *arch, predicted, selection)?;
         let program = plan::plan(fused, &problems, &chosen, *arch, freedom, &mut assembly);
         assembly.add(program);
     }
+    Ok(assembly)
+}
+
+/// The engine of all programs, proven.
+fn finished(assembly: Assembly, model: &str, settings: &Settings) -> Result<Engine, PipelineError> {
     let engine = assembly.finish(Identity {
         model: model.to_owned(),
         precision: settings.precision.name().to_owned(),

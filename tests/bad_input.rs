@@ -429,9 +429,9 @@ fn precision_that_cannot_be_meant() {
 }
 
 #[test]
-fn what_is_not_there_yet_is_refused() {
+fn ranges_of_too_many_shapes_are_refused() {
     let place = Place::with_model(&sum(weight()));
-    let range = ["--minShapes=x:1x3", "--maxShapes=x:800x3"];
+    let range = ["--minShapes=x:1x3", "--maxShapes=x:1025x3"];
     place.expect("wide_shape_ranges_are_refused", REFUSED, &compile(&range));
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use rtrt_codegen::engine::{self, SecretKey};
+use rtrt_codegen::runtime::MAX_GRAPHS;
 
 const ENGINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/engines/v1.engine");
 
@@ -117,6 +118,39 @@ fn nothing_is_allocated_after_a_context_is_made() {
     let allocates = |call: &&str| call.contains("Alloc");
     assert!(calls[..first_launch].iter().any(allocates));
     assert!(!calls[first_launch..].iter().any(allocates));
+}
+
+/// Graphs are recorded when a context is made where all are kept, else when a profile is used.
+#[test]
+fn contexts_keep_few_graphs() {
+    let folder = tempfile::tempdir().unwrap();
+    let n_graphs = |n_profiles: usize| {
+        let mut engine = engine::load(Path::new(ENGINE)).unwrap();
+        let header = &mut engine.header;
+        header.profiles = vec![header.profiles[0].clone(); n_profiles];
+        let program = header.programs[0].clone();
+        let programs = (0..n_profiles).map(|profile| engine::Program {
+            profile,
+            ..program.clone()
+        });
+        header.programs = programs.collect();
+        let (path, log) = (folder.path().join("wide.engine"), folder.path().join("calls"));
+        engine::save(&engine, &path).unwrap();
+        let output = run(
+            &[path.to_str().unwrap()],
+            &[("FAKE_CUDA_LOG", log.to_str().unwrap())],
+        );
+        assert!(output.status.success(), "{}", message(&output));
+        let calls = fs::read_to_string(&log).unwrap();
+        fs::remove_file(&log).unwrap();
+        calls
+            .lines()
+            .filter(|call| call.starts_with("cuGraphInstantiate"))
+            .count()
+    };
+    assert_eq!(n_graphs(1), 1);
+    assert_eq!(n_graphs(MAX_GRAPHS), MAX_GRAPHS);
+    assert_eq!(n_graphs(MAX_GRAPHS + 1), 1);
 }
 
 /// The key of [`signed_engine`]'s signer; any 32 bytes are one.

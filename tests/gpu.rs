@@ -23,7 +23,7 @@ use rtrt_codegen::compile::Cache;
 use rtrt_codegen::cuda::{Context, DeviceMemory, Stream};
 use rtrt_codegen::engine;
 use rtrt_codegen::io::samples::Samples;
-use rtrt_codegen::ir::{Attr, Attrs, DType, Graph, HostTensor, ValueId};
+use rtrt_codegen::ir::{Attr, Attrs, DType, Graph, HostTensor, TensorType, ValueId};
 use rtrt_codegen::kernel::Arch;
 use rtrt_codegen::onnx;
 use rtrt_codegen::ops::random::drawn;
@@ -32,6 +32,7 @@ use rtrt_codegen::pipeline::{self, Selection, Settings, Silent, precise};
 use rtrt_codegen::precision::{Method, Number, Statistics};
 use rtrt_codegen::reference;
 use rtrt_codegen::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
+use rtrt_codegen::specialize::{ShapeRange, every_shape};
 use rtrt_codegen::testing::builder::GraphBuilder;
 use rtrt_codegen::testing::graphs;
 use rtrt_codegen::tune::{self, Database};
@@ -59,6 +60,7 @@ fn trials() -> Vec<Trial> {
         Trial::test("engines_compute_what_graphs_mean", engines),
         Trial::test("contexts_share_an_engine", contexts),
         Trial::test("profiles_take_turns", profiles),
+        Trial::test("wide_ranges_compute_what_graphs_mean", wide_ranges),
         Trial::test("threads_agree", threads),
         Trial::test("executions_are_queued", enqueued),
         Trial::test("engines_copy_tiles_of_tensors", engines_with_tensor_maps),
@@ -349,6 +351,43 @@ fn profiles() -> Result<(), Failed> {
         Err(RuntimeError::InputType { wanted, .. }) if wanted.contains("f32[256,384]") => Ok(()),
         other => Err(format!("{other:?}").into()),
     }
+}
+
+/// More shapes than graphs are kept, which share kernels; some of them, back and forth.
+fn wide_ranges() -> Result<(), Failed> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for model in ["tests/models/digits/model.onnx", "tests/precision/vit.onnx"] {
+        let graph = onnx::import_file(&root.join(model))?.graph;
+        let batch = |n: usize| vec![("image".to_owned(), vec![n, 1, 8, 8])];
+        let range = ShapeRange {
+            min: batch(1),
+            opt: batch(8),
+            max: batch(40),
+        };
+        let shapes = every_shape(&graph, &range, 40)?;
+        let settings = settings(DType::F16);
+        let engine = pipeline::compile_range(
+            &graph,
+            &shapes,
+            &[arch()?],
+            &settings,
+            &Selection::Predicted,
+            &Silent,
+        )?;
+        let mut context = pipeline::execution(&engine, 0)?;
+        for n in [8, 1, 40, 2, 3, 17, 8, 32, 33, 39, 1, 16, 5] {
+            let inputs = [drawn(&TensorType::new(DType::F32, &[n, 1, 8, 8]), 1)];
+            let wanted = pipeline::run_reference(&graph, &inputs, &settings.in_f32())?;
+            let case = format!("{model} for a batch of {n}");
+            check_outputs(&context.run(&inputs)?, &wanted, 1e-2, &case)?;
+        }
+        let other = HostTensor::zeros(DType::F32, &[41, 1, 8, 8]);
+        match context.run(&[other]) {
+            Err(RuntimeError::InputType { wanted, .. }) if wanted == "f32[1 to 40,1,8,8]" => {}
+            other => return Err(format!("{other:?}").into()),
+        }
+    }
+    Ok(())
 }
 
 /// Branches of one execution on several streams give the bits that they give one after the other. Some are

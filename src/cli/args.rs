@@ -195,6 +195,10 @@ pub struct BuildArgs {
     /// Largest shapes of the range.
     #[arg(long = "maxShapes", value_name = "SHAPES", conflicts_with = "shapes")]
     pub max_shapes: Option<String>,
+    /// Most shapes of a range that get kernels of their own. In a wider range only the usual shape does; the others
+    /// share kernels whose dims are arguments.
+    #[arg(long = "static-shapes", value_name = "N", default_value_t = super::build::STATIC_SHAPES)]
+    pub static_shapes: usize,
     /// Store activations and weights as f16; sums stay in f32.
     #[arg(long)]
     pub fp16: bool,

@@ -103,8 +103,20 @@ fn numerics(name: &str) -> Result<Numerics, Failure> {
     }
 }
 
-/// Most shapes in one engine.
-const MAX_PROFILES: usize = 64;
+/// Most shapes that are listed for one engine: each of them has kernels of its own.
+const MAX_LISTED: usize = 64;
+/// Most shapes in the range of one engine: each is fused and planned on its own.
+const MAX_RANGE: usize = 1024;
+/// Shapes of a range that have kernels of their own unless said otherwise.
+pub const STATIC_SHAPES: usize = 8;
+
+/// Bindings of a model's dims.
+pub struct Profiles {
+    /// The usual one first.
+    pub shapes: Vec<Shapes>,
+    /// Whether all but the usual one share kernels.
+    pub shared: bool,
+}
 
 /// The shapes of commands that take one: the first of `--shapes`, or `--optShapes`.
 fn bound_shapes(args: &BuildArgs) -> Result<Shapes, Failure> {
@@ -115,29 +127,40 @@ fn bound_shapes(args: &BuildArgs) -> Result<Shapes, Failure> {
 }
 
 /// Every binding of the model's dims that an engine is compiled for.
-pub fn profiles(args: &BuildArgs, graph: &Graph) -> Result<Vec<Shapes>, Failure> {
-    let profiles = match range(args)? {
-        Some(range) => specialize::every_shape(graph, &range, MAX_PROFILES).map_err(|error| match error {
-            RangeError::TooMany { .. } => Failure::refused(
-                error.to_string(),
-                "name those that occur, with `--shapes` once for each of them",
-            ),
-            RangeError::Bind(error) => error.into(),
-            other => Failure::usage(other.to_string()),
-        })?,
-        None if args.shapes.is_empty() => vec![Shapes::new()],
-        None => {
-            let listed = args.shapes.iter().map(|text| parsed_shapes("--shapes", text));
-            listed.collect::<Result<_, _>>()?
-        }
-    };
-    if profiles.len() > MAX_PROFILES {
+pub fn profiles(args: &BuildArgs, graph: &Graph) -> Result<Profiles, Failure> {
+    if let Some(range) = range(args)? {
+        let shapes = in_range(graph, &range)?;
+        let shared = shapes.len() > args.static_shapes;
+        return Ok(Profiles { shapes, shared });
+    }
+    if args.shapes.len() > MAX_LISTED {
         return Err(Failure::refused(
-            format!("{} shapes in one engine", profiles.len()),
-            format!("compile several engines; one holds at most {MAX_PROFILES}"),
+            format!("{} shapes in one engine", args.shapes.len()),
+            format!(
+                "an engine holds at most {MAX_LISTED} that are listed; give a range of them with `--minShapes` and `--maxShapes`"
+            ),
         ));
     }
-    Ok(profiles)
+    let listed = args.shapes.iter().map(|text| parsed_shapes("--shapes", text));
+    let mut shapes: Vec<Shapes> = listed.collect::<Result<_, _>>()?;
+    if shapes.is_empty() {
+        shapes.push(Shapes::new());
+    }
+    Ok(Profiles {
+        shapes,
+        shared: false,
+    })
+}
+
+fn in_range(graph: &Graph, range: &ShapeRange) -> Result<Vec<Shapes>, Failure> {
+    specialize::every_shape(graph, range, MAX_RANGE).map_err(|error| match error {
+        RangeError::TooMany { .. } => Failure::refused(
+            error.to_string(),
+            "name those that occur, with `--shapes` once for each of them, or compile an engine for each part of the range",
+        ),
+        RangeError::Bind(error) => error.into(),
+        other => Failure::usage(other.to_string()),
+    })
 }
 
 /// trtexec's range; what is not given is the usual shape, or the nearest end.
@@ -231,7 +254,7 @@ mod tests {
     #[test]
     fn an_engine_is_for_listed_shapes_or_all_of_a_range() {
         let extents = |arguments: &[&str]| {
-            let profiles = profiles(&build_args(arguments), &model()).unwrap();
+            let profiles = profiles(&build_args(arguments), &model()).unwrap().shapes;
             let first = |shapes: &Shapes| shapes.first().map(|(_, dims)| dims[0]);
             profiles.iter().map(first).collect::<Vec<_>>()
         };
@@ -266,14 +289,34 @@ mod tests {
 
     #[test]
     fn too_many_shapes_are_refused() {
-        let wide = ["--minShapes=x:1x3", "--maxShapes=x:65x3"];
-        let error = profiles(&build_args(&wide), &model()).unwrap_err();
-        assert_eq!(error.exit, 3);
+        let error = |arguments: &[&str]| profiles(&build_args(arguments), &model()).err().unwrap();
+        let wide = error(&["--minShapes=x:1x3", "--maxShapes=x:1025x3"]);
+        assert_eq!(wide.exit, 3);
         assert!(
-            error.message().contains("once for each of them"),
+            wide.message().contains("once for each of them"),
             "{}",
-            error.message()
+            wide.message()
         );
+        let listed = vec!["--shapes=x:1x3"; 65];
+        assert!(error(&listed).message().contains("65 shapes"));
+    }
+
+    #[test]
+    fn shapes_of_wide_ranges_share_kernels() {
+        let is_shared = |arguments: &[&str]| profiles(&build_args(arguments), &model()).unwrap().shared;
+        let range = |last: &str| vec!["--minShapes=x:1x3".to_owned(), format!("--maxShapes=x:{last}x3")];
+        let of = |last: &str, more: &[&str]| {
+            let range = range(last);
+            let all: Vec<&str> = range
+                .iter()
+                .map(String::as_str)
+                .chain(more.iter().copied())
+                .collect();
+            is_shared(&all)
+        };
+        assert!(!of("8", &[]) && of("9", &[]));
+        assert!(of("2", &["--static-shapes", "1"]) && !of("64", &["--static-shapes", "64"]));
+        assert!(!is_shared(&["--shapes=x:1x3"; 64]));
     }
 
     #[test]

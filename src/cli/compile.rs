@@ -15,6 +15,7 @@ use crate::engine::{self, Engine, SecretKey};
 use crate::ir::Graph;
 use crate::kernel::Arch;
 use crate::pipeline::{self, Observer, Selection, Settings};
+use crate::specialize::Shapes;
 use crate::{io, onnx};
 
 pub fn run(args: &CompileArgs) -> Result<(), Failure> {
@@ -43,10 +44,15 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
         archs.first().copied(),
         &progress,
     )?;
-    progress.stage("specialize", 0);
-    let cores = cores(args, &graph, &settings)?;
+    let profiles = build::profiles(&args.build, &graph)?;
     pipeline::check_nvrtc()?;
-    let mut engine = pipeline::compile(&cores, &archs, &settings, &selection, &progress)?;
+    let mut engine = if profiles.shared {
+        pipeline::compile_range(&graph, &profiles.shapes, &archs, &settings, &selection, &progress)?
+    } else {
+        progress.stage("specialize", 0);
+        let cores = cores(profiles.shapes, &graph, &settings)?;
+        pipeline::compile(&cores, &archs, &settings, &selection, &progress)?
+    };
     if let Some(arch) = portable {
         progress.stage("PTX", 0);
         pipeline::ptx::embed(&mut engine, arch)?;
@@ -81,8 +87,7 @@ fn portable_arch(args: &CompileArgs, archs: &[Arch]) -> Result<Option<Arch>, Fai
 }
 
 /// The model once for each binding of its dims.
-fn cores(args: &CompileArgs, graph: &Graph, settings: &Settings) -> Result<Vec<Graph>, Failure> {
-    let profiles = build::profiles(&args.build, graph)?;
+fn cores(profiles: Vec<Shapes>, graph: &Graph, settings: &Settings) -> Result<Vec<Graph>, Failure> {
     let bound = profiles.into_iter().map(|shapes| {
         let settings = Settings {
             shapes,

@@ -1,11 +1,19 @@
 //! What is in an engine, for `inspect`, `compile --explain` and `compile --json`.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::failure::Failure;
 use super::memory_report::{self, MemoryReport};
 use super::{out, shapes};
-use crate::engine::{Binding, Engine, Explanation, Launch, Profile, Program, Rejected};
+use crate::engine::{self, Binding, Engine, Explanation, Launch, Profile, Program, Rejected};
+
+/// Most profiles that something is printed of each.
+const MAX_SHOWN: usize = 16;
+
+/// Inputs or outputs.
+type Side = fn(&Profile) -> &[Binding];
 
 #[derive(Serialize)]
 pub struct EngineReport {
@@ -19,6 +27,8 @@ pub struct EngineReport {
     pub outputs: Vec<Binding>,
     /// Every binding of the dims.
     pub profiles: Vec<Profile>,
+    /// Compiled kernels, which programs may share.
+    pub n_kernels: usize,
     /// Every launch of every profile and architecture, in execution order.
     pub kernels: Vec<KernelReport>,
     /// The largest of the architectures.
@@ -79,6 +89,7 @@ impl EngineReport {
                 .first()
                 .map_or_else(Vec::new, |first| first.outputs.clone()),
             profiles: header.profiles.clone(),
+            n_kernels: n_kernels(&header.programs),
             kernels: header.programs.iter().flat_map(kernels).collect(),
             arena_bytes: largest(|program| program.arena_bytes),
             arena_lower_bound_bytes: largest(|program| program.arena_lower_bound_bytes),
@@ -95,9 +106,18 @@ impl EngineReport {
             "engine    {} in {}, by {}, NVRTC {}",
             self.model, self.precision, self.producer, self.nvrtc
         ))?;
-        for (role, bindings) in [("input", &self.inputs), ("output", &self.outputs)] {
-            for binding in bindings {
-                out::line(&format!("{role:9} {}: {}", binding.name, binding.ty()))?;
+        let sides: [(&str, &[Binding], Side); 2] = [
+            ("input", &self.inputs, |profile| &profile.inputs),
+            ("output", &self.outputs, |profile| &profile.outputs),
+        ];
+        for (role, bindings, side) in sides {
+            for (position, binding) in bindings.iter().enumerate() {
+                let types = if self.is_wide() {
+                    engine::spanned(self.profiles.iter().map(|profile| &side(profile)[position]))
+                } else {
+                    binding.ty().to_string()
+                };
+                out::line(&format!("{role:9} {}: {types}", binding.name))?;
             }
         }
         out::line(&format!(
@@ -108,7 +128,14 @@ impl EngineReport {
             mib(self.workspace_bytes)
         ))?;
         out::line(&format!("peak      {} bytes of device memory", self.device_bytes))?;
-        for (arch, profile) in self.programs() {
+        if self.is_wide() {
+            out::line(&format!(
+                "kernels   {} for {} shapes",
+                self.n_kernels,
+                self.profiles.len()
+            ))?;
+        }
+        for (arch, profile) in self.shown_programs() {
             let own = self.kernels_of(arch, profile);
             let predicted: f64 = own.iter().map(|kernel| kernel.predicted_us).sum();
             out::line(&format!(
@@ -127,17 +154,45 @@ impl EngineReport {
                 "the engine is of a format that does not say when tensors are alive: compile the model again",
             ));
         }
-        self.memory.iter().try_for_each(MemoryReport::print)
+        self.shown_memory().into_iter().try_for_each(MemoryReport::print)
     }
 
     /// The same as a page.
     pub fn memory_page(&self) -> String {
-        memory_report::page(&self.model, &self.memory)
+        memory_report::page(&self.model, &self.shown_memory())
+    }
+
+    /// The memory of every program, or where there are many, of the usual shape and of the one that needs most.
+    fn shown_memory(&self) -> Vec<&MemoryReport> {
+        if !self.is_wide() {
+            return self.memory.iter().collect();
+        }
+        let largest = self.memory.iter().map(|own| own.arena_bytes).max();
+        let most = self
+            .memory
+            .iter()
+            .position(|own| Some(own.arena_bytes) == largest);
+        let shown: BTreeSet<usize> = most.into_iter().chain([0]).collect();
+        shown
+            .into_iter()
+            .filter_map(|number| self.memory.get(number))
+            .collect()
     }
 
     fn programs(&self) -> impl Iterator<Item = (&str, usize)> {
         let profiles = 0..self.profiles.len();
         profiles.flat_map(|profile| self.archs.iter().map(move |arch| (arch.as_str(), profile)))
+    }
+
+    /// Whether there are too many profiles to print something of each.
+    fn is_wide(&self) -> bool {
+        self.profiles.len() > MAX_SHOWN
+    }
+
+    /// Those of all profiles, or where there are many, of the first one, which is the usual one.
+    fn shown_programs(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.programs()
+            .filter(|(_, profile)| *profile == 0 || !self.is_wide())
     }
 
     fn kernels_of(&self, arch: &str, profile: usize) -> Vec<&KernelReport> {
@@ -160,9 +215,15 @@ impl EngineReport {
     /// A few lines per launch; with `explain` also what fusing saved and what else could have been
     /// launched.
     pub fn print_kernels(&self, explain: bool) -> Result<(), Failure> {
-        for (arch, profile) in self.programs() {
+        for (arch, profile) in self.shown_programs() {
             out::line(&format!("\nkernels for {arch}{}", self.shapes_of(profile)))?;
             print_launches(&self.kernels_of(arch, profile), explain)?;
+        }
+        if self.is_wide() {
+            let others = self.profiles.len() - 1;
+            out::line(&format!(
+                "\n{others} more shapes; `--json` tells of their launches, too"
+            ))?;
         }
         Ok(())
     }
@@ -234,6 +295,14 @@ fn difference(other: &Rejected) -> String {
     } else {
         parts.join("; ")
     }
+}
+
+fn n_kernels(programs: &[Program]) -> usize {
+    let kernels = programs.iter().flat_map(|program| &program.kernels);
+    kernels
+        .map(|kernel| kernel.cubin)
+        .collect::<BTreeSet<usize>>()
+        .len()
 }
 
 fn kernels(program: &Program) -> impl Iterator<Item = KernelReport> {

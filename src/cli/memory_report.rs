@@ -143,9 +143,9 @@ td, th { padding: 0 1em; text-align: left; vertical-align: top }
 ";
 
 /// A page without scripts that shows the memory of every program.
-pub fn page(model: &str, reports: &[MemoryReport]) -> String {
+pub fn page(model: &str, reports: &[&MemoryReport]) -> String {
     let title = escaped(&format!("Memory of {model}"));
-    let sections: String = reports.iter().map(MemoryReport::html).collect();
+    let sections: String = reports.iter().map(|report| report.html()).collect();
     format!(
         "<!doctype html>\n<meta charset=utf-8>\n<title>{title}</title>\n<style>\n{STYLE}</style>\n<h1>{title}</h1>\n{sections}"
     )
@@ -195,7 +195,7 @@ mod tests {
         let report = report(|program| {
             program.tensors.as_mut().unwrap()[0].tensor.name = "<script>&".to_owned();
         });
-        let page = page("a<b", &[report]);
+        let page = page("a<b", &[&report]);
         assert!(
             page.contains("&lt;script&gt;&amp;: f32[4], 16 bytes at 0, launches 0 to 1"),
             "{page}"

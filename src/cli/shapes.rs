@@ -1,7 +1,7 @@
 //! Reads `--shapes` in trtexec's and polygraphy's spelling.
 
 use super::failure::Failure;
-use crate::engine::{Binding, Profile};
+use crate::engine::{self, Binding, Profile};
 
 /// Splits `image:1x3x224x224,mask:[1,128]` into names and dims. `name:scalar` has no dims.
 ///
@@ -19,10 +19,14 @@ pub fn profile(profiles: &[Profile], shapes: &[(String, Vec<usize>)]) -> Result<
         })
     };
     profiles.iter().position(fits).ok_or_else(|| {
-        let all: Vec<String> = profiles.iter().map(text).collect();
+        let first = profiles.first().map_or(&[][..], |first| &first.inputs);
+        let own = first.iter().enumerate().map(|(position, input)| {
+            let types = engine::spanned(profiles.iter().map(|profile| &profile.inputs[position]));
+            format!("`{}` is {types}", input.name)
+        });
         Failure::usage(format!(
-            "`--shapes`: the engine has no such profile; it has {}",
-            all.join("; ")
+            "`--shapes`: the engine has no such profile: {}",
+            own.collect::<Vec<_>>().join(", ")
         ))
     })
 }

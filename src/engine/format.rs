@@ -11,7 +11,7 @@
 //! | 152 | n | header: [`Header`] as JSON, in declaration order |
 //! | | | blobs, each at the next multiple of 256, zero bytes between; the last one ends the file |
 //!
-//! The header lists every blob with offset, length and digest ([`pages`]), so the digest at offset 24
+//! Files of several programs say what launches compute in a table ([`told`]). The header lists every blob with offset, length and digest ([`pages`]), so the digest at offset 24
 //! pins the whole file, and so does the signature. Weights that were stripped are listed, and not in the
 //! file. Blobs are weights, cubins, PTX, sources, and the graphs of problems, which only `tune` reads.
 //! Nothing in the file is executed on the host. The reader checks the signature first, and every
@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 use super::pages::{Hash, digests, plain_digests};
 use super::signature::{self, PublicKey, SIGNATURE_BYTES, SecretKey};
 use super::source::Source;
-use super::{ALIGNMENT, Blob, Content, Engine, EngineError, Header, v1, v2, validate};
+use super::{ALIGNMENT, Blob, Content, Engine, EngineError, Header, told, v1, v2, validate};
 use crate::aside;
 
 const MAGIC: [u8; 8] = *b"RTRTENG\n";
@@ -78,7 +78,7 @@ pub fn write_signed(
     signer: Option<&SecretKey>,
     mut into: impl Write,
 ) -> std::io::Result<()> {
-    let header = serde_json::to_vec(&engine.header)?;
+    let header = serde_json::to_vec(&*told::folded(&engine.header))?;
     let mut preamble = MAGIC.to_vec();
     preamble.extend(VERSION.to_le_bytes());
     preamble.extend(0u32.to_le_bytes());
@@ -242,7 +242,8 @@ impl Preamble {
             v2::VERSION => v2::header(&text),
             _ => serde_json::from_slice(&text),
         };
-        header.map_err(|error| EngineError::Invalid(format!("the header cannot be read: {error}")))
+        let unreadable = |error: String| EngineError::Invalid(format!("the header cannot be read: {error}"));
+        told::unfolded(header.map_err(|error| unreadable(error.to_string()))?).map_err(unreadable)
     }
 }
 

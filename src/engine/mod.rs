@@ -13,13 +13,15 @@ mod pages;
 mod residents;
 pub mod signature;
 mod source;
+mod span;
 pub mod streams;
 pub mod stripped;
+mod told;
 mod v1;
 mod v2;
 pub mod validate;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::ir::{DType, PixelBox, TensorType, TiledView};
 
@@ -29,6 +31,8 @@ pub use error::EngineError;
 pub use format::{is_signed, load, load_signed, read, read_signed, save, save_signed, write, write_signed};
 pub use residents::Resident;
 pub use signature::{PublicKey, SecretKey};
+pub use span::spanned;
+pub use told::Told;
 
 /// Alignment of weights and scratch memory, and of every blob in the file.
 pub const ALIGNMENT: usize = 256;
@@ -73,6 +77,9 @@ pub struct Header {
     /// Where the weights are not in the file: what belongs where in them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stripped: Option<Vec<Fingerprint>>,
+    /// In files of several programs, what their launches refer to; in memory they say it themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<Told>,
 }
 
 /// A piece of weights that are not in the file.
@@ -231,11 +238,17 @@ pub struct Launch {
     /// Whether what it writes are boxes of tensors, of which other launches write other boxes.
     #[serde(default, skip_serializing_if = "is_default")]
     pub writes_boxes: bool,
+    /// In files: the entry of [`Header::told`] that has its nodes and its rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<usize>,
     /// ONNX nodes the launch computes.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub nodes: Vec<String>,
     /// Rules that shaped it, as `name (file:line)`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub rules: Vec<String>,
     /// Why this launch computes what it does.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub explanation: Explanation,
     pub predicted_us: f64,
     /// Median of the tuner's measurements, where it measured.
@@ -343,13 +356,19 @@ impl TensorMap {
     }
 }
 
-/// A span of one of the engine's memories.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// A span of one of the engine's memories. Files have it as a list: most of what they say are places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Place {
     pub memory: Memory,
     pub offset: usize,
     pub len: usize,
+}
+
+impl Serialize for Place {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.memory, self.offset, self.len).serialize(serializer)
+    }
 }
 
 /// The memories a launch may touch.
@@ -565,6 +584,7 @@ pub(crate) mod tests {
                 }),
                 stream: 0,
                 writes_boxes: false,
+                told: None,
                 nodes: vec!["Add_0".to_owned()],
                 rules: vec!["lower_map (lower.rules:3)".to_owned()],
                 explanation: Explanation {
@@ -609,6 +629,7 @@ pub(crate) mod tests {
                 max_memory: None,
                 max_aux_streams: None,
                 stripped: None,
+                told: Vec::new(),
             },
             blobs,
         }

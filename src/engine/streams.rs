@@ -94,6 +94,7 @@ mod tests {
             task: None,
             stream,
             writes_boxes: false,
+            told: None,
             nodes: Vec::new(),
             rules: Vec::new(),
             explanation: Explanation::default(),

@@ -10,6 +10,7 @@ pub mod attention;
 pub mod body;
 pub mod device;
 pub mod error;
+pub mod family;
 pub mod gemm;
 pub mod header;
 pub mod prelude;

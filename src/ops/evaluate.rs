@@ -373,9 +373,33 @@ pub fn holds_bytes(elements: &[f64]) -> bool {
         && elements.iter().all(|value| value.fract() == 0.0)
 }
 
+/// As [`holds_bytes`], for a tensor: most show in their first elements that they hold something else.
+pub fn tensor_holds_bytes(data: &HostTensor) -> bool {
+    const PROBE: usize = 256;
+    let n = data.n_elements().min(PROBE);
+    let bytes = &data.bytes()[..n * data.dtype().size_bytes()];
+    let first = HostTensor::from_bytes(data.dtype(), &[n], bytes).expect("as many bytes as elements");
+    let is_whole = |value: &f64| value.fract() == 0.0;
+    to_vec(&first).iter().all(is_whole) && holds_bytes(&to_vec::<f64>(data))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tensors_of_bytes_are_told_by_all_elements() {
+        let mut values: Vec<f32> = (0..600u16).map(|i| f32::from(i % 200)).collect();
+        let holds = |values: &[f32]| tensor_holds_bytes(&HostTensor::from_f32(&[values.len()], values));
+        assert!(holds(&values));
+        assert!(!holds(&values[..255]));
+        for place in [0, 599] {
+            let own = std::mem::replace(&mut values[place], 0.5);
+            assert!(!holds(&values));
+            values[place] = own;
+        }
+        assert!(!holds(&[]));
+    }
 
     #[test]
     fn operands_repeat_along_extents_of_one() {

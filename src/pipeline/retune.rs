@@ -23,7 +23,8 @@ pub struct Renewal {
     pub us: Option<[f64; 2]>,
 }
 
-/// The programs of `engine` that `selection` can time, each with the fastest kernels, where an execution of all of
+/// The programs of `engine` that `selection` can time and whose kernels no other shapes share, each with the fastest
+/// kernels, where an execution of all of
 /// them together is faster by two per cent; else as it is.
 ///
 /// # Errors
@@ -79,28 +80,29 @@ impl Untunable {
 /// # Errors
 /// If weights are missing, or what kernels compute.
 pub fn check_tunable(engine: &Engine) -> Result<(), PipelineError> {
-    let mut launches = engine
-        .header
-        .programs
-        .iter()
-        .flat_map(|program| &program.launches);
     if engine.header.stripped.is_some() {
         Err(PipelineError::Untunable(Untunable::Stripped))
-    } else if launches.all(|launch| launch.task.is_some()) {
+    } else if engine.header.programs.iter().any(states_problems) {
         Ok(())
     } else {
         Err(PipelineError::Untunable(Untunable::NoTasks))
     }
 }
 
+fn states_problems(program: &Program) -> bool {
+    program.launches.iter().all(|launch| launch.task.is_some())
+}
+
 /// Numbers of the programs that are tuned.
 fn programs(engine: &Engine, selection: &Selection) -> Result<Vec<usize>, PipelineError> {
     let all = &engine.header.programs;
-    match selection {
-        Selection::Predicted => Ok((0..all.len()).collect()),
-        Selection::Recorded { database, .. } => recorded_programs(all, database),
-        Selection::OnDevice { ordinal, .. } => programs_of_device(engine, *ordinal),
-    }
+    let mut own = match selection {
+        Selection::Predicted => (0..all.len()).collect(),
+        Selection::Recorded { database, .. } => recorded_programs(all, database)?,
+        Selection::OnDevice { ordinal, .. } => programs_of_device(engine, *ordinal)?,
+    };
+    own.retain(|&number| states_problems(&all[number]));
+    Ok(own)
 }
 
 /// Those that the device would execute.

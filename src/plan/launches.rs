@@ -37,6 +37,9 @@ pub struct Freedom {
     pub thrift: Thrift,
     /// Most streams beside the caller's; none where memory is scarce.
     pub max_aux_streams: u32,
+    /// Whether the engine states what launches compute, so that it can be tuned, and which choices lost. Where kernels
+    /// are shared with other programs it does not: their launches cannot have others, and the usual shape tells the rest.
+    pub states_problems: bool,
 }
 
 /// Orders the launches of `fused`, places its tensors, and adds what they need to `assembly`.
@@ -79,10 +82,16 @@ pub fn plan(
     let solved: Vec<&Tactic> = storage.steps.iter().map(|&region| &tactics[region]).collect();
     let mut add = |content: &[u8]| planner.assembly.blob(content);
     let (kernels, workspace_bytes) = kernels::solve(&mut launches, &solved, &mut add);
-    let problems = stated
-        .into_iter()
-        .map(|problem| tasks::stated(problem, &mut add))
-        .collect();
+    let problems = if freedom.states_problems {
+        let stated = stated.into_iter();
+        stated.map(|problem| tasks::stated(problem, &mut add)).collect()
+    } else {
+        for launch in &mut launches {
+            launch.task = None;
+            launch.explanation.rejected.clear();
+        }
+        Vec::new()
+    };
     let profile = planner.assembly.profile(Profile {
         inputs: bindings(fused, &fused.inputs),
         outputs: bindings(fused, &fused.outputs),
@@ -179,6 +188,7 @@ impl Planner<'_> {
             task: Some(task),
             stream,
             writes_boxes: writes_boxes(region),
+            told: None,
             nodes: onnx_nodes(&region.body),
             rules: region.rules.iter().map(ToString::to_string).collect(),
             explanation: explanation(region),

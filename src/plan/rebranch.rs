@@ -206,6 +206,7 @@ mod tests {
         let freedom = Freedom {
             thrift: Thrift::None,
             max_aux_streams,
+            states_problems: true,
         };
         let mut assembly = Assembly::new();
         let program = plan(fused, &problems, &tactics, ARCH, freedom, &mut assembly);

@@ -63,7 +63,7 @@ pub fn fuse_canonical(
     let mut folder = Folder::new(&net, &terms.terms.analysis.interner.weights);
     let mut fused = extract::extract(&net, &chosen, &mut folder, &names, device)?;
     place(&mut fused);
-    prepack(&mut fused);
+    prepack(&mut fused, &rules.weight_orders);
     Ok(fused)
 }
 

@@ -52,6 +52,7 @@ pub mod work_graph;
 pub use cost::DeviceRates;
 pub use error::RewriteError;
 pub use fuse::{fuse, fuse_canonical};
+pub use prepack::{WeightOrders, weight_orders};
 pub use regions::{
     Explanation, FusedGraph, Region, RegionKind, Rejected, RuleUse, Tensor, TensorId, TensorSource,
 };

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::groups::{self, Packed};
 use super::regions::{FusedGraph, Region, Tensor, TensorId, TensorSource};
 use crate::ir::{Attr, Attrs, DType, Graph, HostTensor, Node, Source, TensorType, ValueId};
-use crate::ops::evaluate::{from_values, holds_bytes, to_vec};
+use crate::ops::evaluate::{from_values, tensor_holds_bytes, to_vec};
 use crate::ops::groups::DEQUANTIZE_GROUPS;
 use crate::ops::{Lowering, TileKind, lookup};
 
@@ -23,9 +23,46 @@ const COPY_BYTES: usize = 16;
 /// Rows beside which a matrix is read once, by a kernel for vectors (`gemv`).
 const FEW_ROWS: usize = 8;
 
-/// Stores weights of products in 8 bits where that loses nothing, and in the order that copies can read.
-pub fn prepack(fused: &mut FusedGraph) {
-    for (tensor, readers) in weights_of_products(fused) {
+/// For matrices, by their names and dims, whether they are stored with their terms innermost: in an engine for several
+/// shapes, all of which may read the same bytes.
+pub type WeightOrders = BTreeMap<(String, Vec<usize>), bool>;
+
+/// How the products of `fused` read their weights.
+pub fn weight_orders(fused: &FusedGraph) -> WeightOrders {
+    let mut orders = WeightOrders::new();
+    for region in &fused.regions {
+        let body = &region.body;
+        let product = body.nodes.iter().find(|node| is_product(node));
+        let Some(matrix) = product.and_then(|product| product.operands.get(1).copied()?) else {
+            continue;
+        };
+        let input = converted_input(body, matrix, true);
+        let number = input.and_then(|input| body.inputs.iter().position(|&own| own == input));
+        let Some(tensor) = number.map(|number| fused.tensor(region.inputs[number])) else {
+            continue;
+        };
+        if matches!(tensor.source, TensorSource::Weight(_)) {
+            let dims = body.ty(matrix).dims();
+            orders
+                .entry((tensor.name.clone(), dims))
+                .or_insert_with(|| is_turned(body, matrix));
+        }
+    }
+    orders
+}
+
+/// Whether a transpose is between a value and the input that it is made of.
+fn is_turned(body: &Graph, value: ValueId) -> bool {
+    body.producer(value).is_some_and(|(_, node)| {
+        let before = node.operands.first().copied().flatten();
+        node.op == "transpose" || before.is_some_and(|before| is_turned(body, before))
+    })
+}
+
+/// Stores weights of products in 8 bits where that loses nothing, and in the order that copies can read; where there
+/// are two, in that of `orders`, if it knows the weight.
+pub fn prepack(fused: &mut FusedGraph, orders: &WeightOrders) {
+    for (tensor, readers) in weights_of_products(fused, orders) {
         let packing = readers[0].1.packing;
         if readers.iter().any(|(_, read)| read.packing != packing) {
             continue;
@@ -100,11 +137,11 @@ enum Packing {
 }
 
 /// The weights that products alone read, with the regions of those.
-fn weights_of_products(fused: &FusedGraph) -> BTreeMap<TensorId, Vec<(usize, Read)>> {
+fn weights_of_products(fused: &FusedGraph, orders: &WeightOrders) -> BTreeMap<TensorId, Vec<(usize, Read)>> {
     let mut found: BTreeMap<TensorId, Vec<(usize, Read)>> = BTreeMap::new();
     let mut others: HashSet<TensorId> = fused.outputs.iter().map(|(_, id)| *id).collect();
     for (number, region) in fused.regions.iter().enumerate() {
-        let weight = weight_of_product(fused, region);
+        let weight = weight_of_product(fused, region, orders);
         let own = weight.as_ref().map(|(tensor, _)| *tensor);
         others.extend(region.inputs.iter().filter(|&&input| Some(input) != own));
         if let Some((tensor, read)) = weight {
@@ -115,7 +152,7 @@ fn weights_of_products(fused: &FusedGraph) -> BTreeMap<TensorId, Vec<(usize, Rea
     found
 }
 
-fn weight_of_product(fused: &FusedGraph, region: &Region) -> Option<(TensorId, Read)> {
+fn weight_of_product(fused: &FusedGraph, region: &Region, orders: &WeightOrders) -> Option<(TensorId, Read)> {
     let body = &region.body;
     let product = body.nodes.iter().find(|node| is_product(node))?;
     let operand = |position: usize| product.operands.get(position).copied()?;
@@ -133,8 +170,13 @@ fn weight_of_product(fused: &FusedGraph, region: &Region) -> Option<(TensorId, R
     let is_read_by_columns = |kind: DType| {
         is_matrix && {
             let dims = data.dims();
-            is_whole(dims[dims.len() - 2], kind)
-                && (is_beside_few_rows(body, product, input) || !is_whole(dims[dims.len() - 1], kind))
+            let known = orders.get(&(fused.tensor(tensor).name.clone(), dims.to_vec()));
+            let pays = || {
+                known
+                    .copied()
+                    .unwrap_or_else(|| is_beside_few_rows(body, product, input))
+            };
+            is_whole(dims[dims.len() - 2], kind) && (!is_whole(dims[dims.len() - 1], kind) || pays())
         }
     };
     let packing = match beside {
@@ -142,7 +184,7 @@ fn weight_of_product(fused: &FusedGraph, region: &Region) -> Option<(TensorId, R
             kind,
             is_turned: is_matrix,
         },
-        _ if is_wide_float(data.dtype()) && holds_bytes(&to_vec::<f64>(data)) => Packing::Kind {
+        _ if is_wide_float(data.dtype()) && tensor_holds_bytes(data) => Packing::Kind {
             kind: DType::I8,
             is_turned: is_read_by_columns(DType::I8),
         },
@@ -398,6 +440,31 @@ mod tests {
             let wanted = reference::run(&core, std::slice::from_ref(&x)).unwrap();
             assert_eq!(run_fused(&fused, &[x]).unwrap(), wanted);
         }
+    }
+
+    #[test]
+    fn shapes_may_read_the_weights_of_another_one() {
+        let graph = |rows: usize| {
+            format!(
+                "graph g(x: f32[{rows},32]) {{
+                   w = f32[32,16]{{{}}}
+                   return matmul(relu(x), w) as \"y\"
+                 }}",
+                (0..512).map(|n| format!("{n}.5")).collect::<Vec<_>>().join(", ")
+            )
+        };
+        let [(_, few), (core, _)] = [fused(&graph(2)), fused(&graph(64))];
+        assert_eq!(weights(&few), [TensorType::new(DType::F32, &[16, 32])]);
+        let orders = weight_orders(&few);
+        assert_eq!(orders.values().collect::<Vec<_>>(), [&true]);
+        let mut rules = RuleSet::builtin().clone();
+        rules.weight_orders = orders;
+        let many = fuse(&core, &rules, DeviceRates::for_sm(90)).unwrap();
+        assert_eq!(weights(&many), weights(&few));
+        let values: Vec<f64> = (0..64 * 32).map(|n| f64::from(n % 9) - 4.0).collect();
+        let x = from_values(DType::F32, &[64, 32], &values);
+        let wanted = reference::run(&core, std::slice::from_ref(&x)).unwrap();
+        assert_eq!(run_fused(&many, &[x]).unwrap(), wanted);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::{Arc, LazyLock};
 
 use include_dir::{Dir, include_dir};
 
+use super::prepack::WeightOrders;
 use super::rule_ast::{FileId, Header, Horizontal, Item, Kernel, Numerics, Rule, Span};
 use super::rule_error::{PlacedError, RuleError, RuleErrors, closest};
 use super::{rule_check, rule_parser};
@@ -61,6 +62,8 @@ pub struct RuleSet {
     pub rules: Vec<Rule>,
     pub horizontals: Vec<Horizontal>,
     pub kernels: Vec<Kernel>,
+    /// How weights are stored that programs for other shapes read, too; none where there are none.
+    pub weight_orders: WeightOrders,
 }
 
 static BUILTIN: LazyLock<RuleSet> = LazyLock::new(|| {

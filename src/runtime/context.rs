@@ -5,12 +5,16 @@ use std::sync::Arc;
 use super::branches::Branches;
 use super::device_engine::DeviceEngine;
 use super::error::RuntimeError;
+use super::recent::Recent;
 use crate::cuda::{
     Begin, CudaError, DeviceMemory, Event, GraphExec, KernelArg, LaunchGeometry, PinnedMemory, PixelCorners,
     Stream, Strided, TensorMap,
 };
 use crate::engine::{self, ALIGNMENT, Arg, Binding, Launch, Memory, Pixels, Place, Profile, Program};
 use crate::ir::{HostTensor, TensorType};
+
+/// Most graphs that a context keeps: of an engine with more profiles, those of the profiles used last.
+pub const MAX_GRAPHS: usize = 16;
 
 /// Memory, stream and recorded graphs of executions that happen one after the other. Several
 /// contexts of one engine may run at once.
@@ -24,8 +28,10 @@ pub struct ExecutionContext {
     /// Staging for all inputs, one after the other, and for all outputs.
     staged_inputs: PinnedMemory,
     staged_outputs: PinnedMemory,
-    /// All launches of each profile; copies of inputs and outputs are not part of it.
-    graphs: Vec<GraphExec>,
+    /// All launches of a profile; copies of inputs and outputs are not part of it.
+    graphs: Recent<GraphExec>,
+    /// Graphs are recorded on it, since work on the default stream cannot be.
+    recorder: Stream,
     /// The profile of the inputs that were written last.
     profile: usize,
 }
@@ -52,32 +58,44 @@ impl ExecutionContext {
         let arena = DeviceMemory::new(context, largest(|program| program.arena_bytes))?;
         let workspace = DeviceMemory::new(context, largest(|program| program.workspace_bytes))?;
         stream.fill(&workspace, 0, workspace.len(), 0)?;
-        // Work on the default stream cannot be recorded.
-        let recorder = Stream::new(context)?;
-        let graphs = (0..engine.programs.len()).map(|profile| {
-            let memories = Memories {
-                engine,
-                profile,
-                arena: &arena,
-                workspace: &workspace,
-            };
-            let branches = Branches::of(context, &engine.programs[profile].program.launches)?;
-            let graph = GraphExec::record(&recorder, |stream| memories.launch_branches(stream, &branches))?;
-            graph.upload(&stream)?;
-            Ok(graph)
-        });
-        let graphs = graphs.collect::<Result<_, CudaError>>()?;
         stream.synchronize()?;
-        Ok(ExecutionContext {
+        let mut own = ExecutionContext {
             staged_inputs: PinnedMemory::new(context, largest(|program| staged_bytes(&program.inputs)))?,
             staged_outputs: PinnedMemory::new(context, largest(|program| staged_bytes(&program.outputs)))?,
             engine: Arc::clone(engine),
             stream,
             arena,
             workspace,
-            graphs,
+            graphs: Recent::new(MAX_GRAPHS),
+            recorder: Stream::new(context)?,
             profile: 0,
-        })
+        };
+        let n_profiles = engine.programs.len();
+        for profile in (0..n_profiles).filter(|&profile| profile == 0 || n_profiles <= MAX_GRAPHS) {
+            own.record(profile)?;
+        }
+        own.stream.synchronize()?;
+        Ok(own)
+    }
+
+    /// Records the launches of a profile where its graph is not kept; then its graph is the last one used.
+    fn record(&mut self, profile: usize) -> Result<(), RuntimeError> {
+        let memories = Memories {
+            engine: &self.engine,
+            profile,
+            arena: &self.arena,
+            workspace: &self.workspace,
+        };
+        let (stream, recorder) = (&self.stream, &self.recorder);
+        let record = || {
+            let launches = &memories.engine.programs[profile].program.launches;
+            let branches = Branches::of(&memories.engine.context, launches)?;
+            let graph = GraphExec::record(recorder, |stream| memories.launch_branches(stream, &branches))?;
+            graph.upload(stream)?;
+            Ok::<_, CudaError>(graph)
+        };
+        self.graphs.get_or_make(profile, record)?;
+        Ok(())
     }
 
     pub fn engine(&self) -> &DeviceEngine {
@@ -94,7 +112,8 @@ impl ExecutionContext {
         self.engine.program(self.profile)
     }
 
-    /// Binds the dims as profile number `profile` does; inputs that were written are lost.
+    /// Binds the dims as profile number `profile` does; inputs that were written are lost. Launches that were
+    /// dropped for those of other profiles are recorded again.
     ///
     /// # Errors
     /// If the device refuses.
@@ -103,12 +122,13 @@ impl ExecutionContext {
     /// If there is no such profile.
     pub fn use_profile(&mut self, profile: usize) -> Result<(), RuntimeError> {
         assert!(
-            profile < self.graphs.len(),
+            profile < self.engine.programs.len(),
             "profile {profile} is not in the engine"
         );
         if profile != self.profile {
             // Kernels leave their counters in it zero, but those of another profile lie elsewhere.
             self.stream.fill(&self.workspace, 0, self.workspace.len(), 0)?;
+            self.record(profile)?;
             self.profile = profile;
         }
         Ok(())
@@ -126,7 +146,8 @@ impl ExecutionContext {
 
     /// Queues an execution of profile number `profile`, and returns before it is done: `inputs` are read
     /// from where they lie on the device, and `outputs` written there, each of exactly the bytes of its
-    /// binding. Allocates nothing and does not wait; executions of one context follow each other.
+    /// binding. Allocates nothing, where the profile's graph is kept, and does not wait; executions of one context
+    /// follow each other.
     ///
     /// # Errors
     /// If there is no such profile, or the buffers are not as many or as large as its bindings.
@@ -136,7 +157,7 @@ impl ExecutionContext {
         inputs: &[&DeviceMemory],
         outputs: &[&DeviceMemory],
     ) -> Result<(), RuntimeError> {
-        let n_profiles = self.graphs.len();
+        let n_profiles = self.engine.programs.len();
         let bound = self.engine.profiles().get(profile);
         let bound = bound.ok_or(RuntimeError::Profile { profile, n_profiles })?;
         check_buffers(&bound.inputs, inputs)?;
@@ -205,7 +226,9 @@ impl ExecutionContext {
     /// # Errors
     /// If the device refuses.
     pub fn launch(&mut self) -> Result<(), RuntimeError> {
-        Ok(self.graphs[self.profile].launch(&self.stream)?)
+        self.record(self.profile)?;
+        let graph = self.graphs.last().expect("record() made it the last one");
+        Ok(graph.launch(&self.stream)?)
     }
 
     /// As [`ExecutionContext::launch`], kernel by kernel instead of as a recorded graph.
@@ -262,14 +285,14 @@ impl ExecutionContext {
     /// # Errors
     /// If the device reports a fault.
     pub fn time_us(&mut self, n: usize) -> Result<Vec<f64>, RuntimeError> {
-        let context = &self.engine.context;
+        let context = Arc::clone(&self.engine.context);
         let mut events = Vec::with_capacity(n + 1);
         for _ in 0..=n {
-            events.push(Event::new(context)?);
+            events.push(Event::new(&context)?);
         }
         events[0].record(&self.stream)?;
         for event in &events[1..] {
-            self.graphs[self.profile].launch(&self.stream)?;
+            self.launch()?;
             event.record(&self.stream)?;
         }
         self.stream.synchronize()?;

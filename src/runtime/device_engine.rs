@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::error::RuntimeError;
 use crate::cuda::{Context, CudaError, DeviceMemory, Function, Module, Stream};
-use crate::engine::{Binding, Code, Engine, Profile, Program};
+use crate::engine::{self, Code, Engine, Profile, Program};
 use crate::ir::TensorType;
 
 /// Modules and weights of one engine, ready to be launched by execution contexts.
@@ -97,22 +97,10 @@ impl DeviceEngine {
         let position = (0..inputs.len()).find(fits_nowhere).unwrap_or(0);
         Err(RuntimeError::InputType {
             name: first[position].name.clone(),
-            wanted: shapes(&self.profiles, position),
+            wanted: engine::spanned(self.profiles.iter().map(|profile| &profile.inputs[position])),
             found: inputs[position].clone(),
         })
     }
-}
-
-/// The types that profiles have for one input, each once.
-fn shapes(profiles: &[Profile], position: usize) -> String {
-    let mut types: Vec<String> = Vec::new();
-    for profile in profiles {
-        let ty = Binding::ty(&profile.inputs[position]).to_string();
-        if !types.contains(&ty) {
-            types.push(ty);
-        }
-    }
-    types.join(" or ")
 }
 
 /// Loads the code of every kernel once, and opts its kernels in to the shared memory that launches use.

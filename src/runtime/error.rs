@@ -21,7 +21,9 @@ pub enum RuntimeError {
     #[error("input `{name}` is {wanted} in the engine, {found} was given")]
     #[diagnostic(
         code(runtime::inputs),
-        help("compile the model for these shapes with `--shapes`, which may be given several times")
+        help(
+            "compile the model for these shapes with `--shapes`, which may be given several times, or for a range with `--minShapes` and `--maxShapes`"
+        )
     )]
     InputType {
         name: String,

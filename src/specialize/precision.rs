@@ -29,7 +29,7 @@ use std::collections::BTreeSet;
 
 use super::tidy;
 use crate::ir::{Attr, Attrs, DType, Graph, HostTensor, Node, Operand, TensorType, ValueId};
-use crate::ops::evaluate::{from_values, holds_bytes, to_vec};
+use crate::ops::evaluate::{from_values, tensor_holds_bytes, to_vec};
 use crate::ops::{self, InferCtx, Lowering, OpDef, TileKind, infer};
 
 /// Ops whose results may be far larger or smaller than their operands.
@@ -231,7 +231,7 @@ fn is_byte_like(dtype: DType) -> bool {
 
 /// Whether a constant holds integers that sums of products with them may leave the range of `f16`.
 fn is_weight_of_bytes(data: &HostTensor) -> bool {
-    data.dtype() == DType::F32 && holds_bytes(&to_vec::<f64>(data))
+    data.dtype() == DType::F32 && tensor_holds_bytes(data)
 }
 
 /// Nodes that lead to the argument of a periodic function, or from a mean to a gate.

@@ -5,6 +5,7 @@
 //! measurement is kept in a [`Database`], a text file that the next build reuses, also one on a
 //! machine without that GPU ([`recall`]). Equal problems, as repeated layers pose them, are solved once.
 
+mod buckets;
 mod check;
 mod choice;
 mod database;
@@ -18,6 +19,7 @@ mod recall;
 mod survey;
 mod widen;
 
+pub use buckets::{Bucket, buckets, form};
 pub use check::{Bound, bound, error_of};
 pub use choice::fastest;
 pub use database::{Database, Machine, Measurement, Outcome};
@@ -27,4 +29,4 @@ pub use predict::predict;
 pub use problem::{Incumbent, Problem, Tactic};
 pub use rank::{Ranked, RankedVariant, TRIED, rank};
 pub use recall::recall;
-pub use survey::{Finding, survey};
+pub use survey::{Finding, is_right, survey};

@@ -60,3 +60,13 @@ pub fn survey(
     }
     Ok(findings)
 }
+
+/// Whether a tactic computes on drawn data what the problem means.
+///
+/// # Errors
+/// If it faults.
+pub fn is_right(problem: &Problem, tactic: &Tactic, context: &Arc<Context>) -> Result<bool, TuneError> {
+    let lab = Lab::new(context)?;
+    let bench = lab.bench(problem, Data::Drawn { cold: false })?;
+    Ok(lab.judge(&bench, &lab.load(tactic)?)?.1)
+}

@@ -4,16 +4,16 @@ struct RtTilePlace {
   int m, n, batch, split;
 };
 
-// Neighbouring blocks share operands: tiles go down groups of kGroup rows of tiles before
-// they go right, splits of a tile are far apart.
-template <int kTilesM, int kTilesN, int kSplits, int kGroup = 8>
-RT_DEV RtTilePlace rt_tile_place(unsigned block) {
-  const unsigned plane = block / unsigned(kTilesM * kTilesN);
-  const int within = int(block % unsigned(kTilesM * kTilesN));
-  const int first = within / (kGroup * kTilesN) * kGroup;
-  const int rows = kTilesM - first < kGroup ? kTilesM - first : kGroup;
-  const int inside = within % (kGroup * kTilesN);
-  return {first + inside % rows, inside / rows, int(plane / unsigned(kSplits)), int(plane % unsigned(kSplits))};
+// Neighbouring blocks share operands: tiles go down groups of eight rows of tiles before
+// they go right, splits of a tile are far apart. Counts of tiles are constants or arguments of a kernel.
+RT_DEV RtTilePlace rt_tile_place(unsigned block, int tiles_m, int tiles_n, int splits) {
+  constexpr int kGroup = 8;
+  const unsigned plane = block / unsigned(tiles_m * tiles_n);
+  const int within = int(block % unsigned(tiles_m * tiles_n));
+  const int first = within / (kGroup * tiles_n) * kGroup;
+  const int rows = tiles_m - first < kGroup ? tiles_m - first : kGroup;
+  const int inside = within % (kGroup * tiles_n);
+  return {first + inside % rows, inside / rows, int(plane / unsigned(splits)), int(plane % unsigned(splits))};
 }
 
 // Place of a 16-byte chunk in a row of kChunks of them, so that neither eight rows at one

@@ -9,7 +9,7 @@ use rtrt_codegen::rewrite::RegionKind;
 use crate::regions::{Build, Problem, cast, ints};
 
 /// Batch, heads, key heads, queries, keys, depth, depth of the values.
-type Sizes = [usize; 7];
+pub type Sizes = [usize; 7];
 
 fn settings(causal_offset: Option<i64>, softcap: f64) -> Attrs {
     Attrs::new()
@@ -28,7 +28,7 @@ fn operands(b: &mut Build, dtype: DType, sizes: Sizes) -> Vec<ValueId> {
     ]
 }
 
-fn plain(dtype: DType, sizes: Sizes, causal_offset: Option<i64>, softcap: f64) -> Problem {
+pub fn plain(dtype: DType, sizes: Sizes, causal_offset: Option<i64>, softcap: f64) -> Problem {
     let mut b = Build::new(61);
     let operands = operands(&mut b, dtype, sizes);
     let z = b.with("attention", &operands, settings(causal_offset, softcap));

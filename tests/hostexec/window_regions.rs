@@ -65,6 +65,21 @@ fn grouped(
     b.with("conv_nhwc", &[image, filter, bias], cells.conv(group))
 }
 
+/// A convolution of an image in as many groups, by 3 x 3 cells, with as many filters as channels, or 32.
+pub fn image(x: [usize; 4], group: usize) -> Problem {
+    let mut b = Build::new(69);
+    let filters = if group == x[3] { group } else { 32 };
+    let y = grouped(
+        &mut b,
+        DType::F16,
+        x,
+        filters,
+        group,
+        cells([3, 3], 1, [1, 1, 1, 1], 1),
+    );
+    b.done(&format!("windows of {x:?}"), RegionKind::Window, &[y])
+}
+
 /// Each channel by itself, channels last.
 pub fn depthwise() -> Vec<Problem> {
     let mut problems = Vec::new();

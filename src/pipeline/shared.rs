@@ -1,0 +1,214 @@
+//! Kernels that many shapes share: variants by buckets of shapes, and texts whose numbers are arguments.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rayon::prelude::*;
+
+use super::{Observer, PipelineError, Selection, tactics};
+use crate::compile::{self, Cache, Cubin, arch_name};
+use crate::cuda::Context;
+use crate::kernel::{
+    self, Arch, Source, Variant,
+    family::{Family, families},
+};
+use crate::tune::{self, Bucket, Incumbent, Problem, Tactic, TuneError, buckets, form};
+
+/// Tactics for the problems of many shapes, one list for each; `posed[i]` are those of shape `i`. Each bucket's
+/// variant is chosen as `selection` says, on its longest problem. Problems whose kernels are in no family
+/// have kernels of their own.
+///
+/// # Errors
+/// If no kernel can be made for a problem.
+pub fn shared_tactics(
+    posed: &[Vec<Problem>],
+    arch: Arch,
+    selection: &Selection,
+    observer: &dyn Observer,
+) -> Result<Vec<Vec<Tactic>>, PipelineError> {
+    let (distinct, places) = distinct(posed);
+    let buckets = buckets(&distinct, arch);
+    let cache = Cache::of_user();
+    let led = led(&distinct, &buckets, arch, selection, observer)?;
+    let chosen = chosen(&led, arch)?;
+    let forms: Vec<String> = distinct.iter().map(|problem| form(problem)).collect();
+    let mut solved = HashMap::new();
+    for family in in_families(&chosen, &forms, arch, &cache, observer)? {
+        if is_right(&family, &led, selection)? {
+            solved.extend(family);
+        }
+    }
+    let open: Vec<usize> = (0..distinct.len())
+        .filter(|number| !solved.contains_key(number))
+        .collect();
+    let problems: Vec<Problem> = open.iter().map(|&number| led[number].clone()).collect();
+    let stage = format!("kernels of single shapes for {}", arch_name(arch));
+    observer.stage(&stage, problems.len());
+    let own = tune::predict(&problems, arch, &cache, &|n_done, n_steps| {
+        observer.step(n_done, n_steps);
+    })?;
+    solved.extend(open.into_iter().zip(own));
+    let of_shape = |places: &Vec<usize>| places.iter().map(|number| solved[number].clone()).collect();
+    Ok(places.iter().map(of_shape).collect())
+}
+
+/// Every problem once, and for each shape which of them are its own.
+fn distinct(posed: &[Vec<Problem>]) -> (Vec<&Problem>, Vec<Vec<usize>>) {
+    let keys: Vec<Vec<String>> = posed
+        .par_iter()
+        .map(|own| own.iter().map(|problem| problem.spec.key()).collect())
+        .collect();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    let mut distinct = Vec::new();
+    let mut places = Vec::with_capacity(posed.len());
+    for (own, keys) in posed.iter().zip(keys) {
+        let numbers = own.iter().zip(keys).map(|(problem, key)| {
+            *known.entry(key).or_insert_with(|| {
+                distinct.push(problem);
+                distinct.len() - 1
+            })
+        });
+        places.push(numbers.collect());
+    }
+    (distinct, places)
+}
+
+/// The problems, each with the variant of its bucket as the one to be tried first.
+fn led(
+    distinct: &[&Problem],
+    buckets: &[Bucket],
+    arch: Arch,
+    selection: &Selection,
+    observer: &dyn Observer,
+) -> Result<Vec<Problem>, PipelineError> {
+    let mut led: Vec<Problem> = distinct.iter().map(|&problem| problem.clone()).collect();
+    for bucket in buckets {
+        for &member in &bucket.members {
+            led[member].incumbent = Some(bucket.variant.clone());
+        }
+    }
+    if matches!(selection, Selection::Predicted) {
+        return Ok(led);
+    }
+    let leaders: Vec<Problem> = buckets
+        .iter()
+        .map(|bucket| led[bucket.representative].clone())
+        .collect();
+    let winners = tactics(&leaders, arch, selection, observer)?;
+    for (bucket, winner) in buckets.iter().zip(winners) {
+        for &member in &bucket.members {
+            led[member].incumbent = Some(Incumbent {
+                template: winner.variant.template.clone(),
+                knobs: winner.variant.knobs_text(),
+            });
+        }
+    }
+    Ok(led)
+}
+
+/// For each problem its first variant, with the source.
+fn chosen(led: &[Problem], arch: Arch) -> Result<Vec<(Variant, Source)>, PipelineError> {
+    let of = |problem: &Problem| {
+        let mut variants = problem.variants(arch).into_iter();
+        let none = || TuneError::NoKernel {
+            ops: problem.spec.ops().join(", "),
+        };
+        let first = variants.next().ok_or_else(none)?;
+        let source = kernel::render(&problem.spec, &first, arch).map_err(TuneError::from)?;
+        Ok((first, source))
+    };
+    led.par_iter().map(of).collect()
+}
+
+/// Tactics of the problems whose kernels are in families, by their places, for each family. A family that the compiler refuses, or
+/// that keeps in memory what a single kernel keeps in registers, is none.
+fn in_families(
+    chosen: &[(Variant, Source)],
+    forms: &[String],
+    arch: Arch,
+    cache: &Cache,
+    observer: &dyn Observer,
+) -> Result<Vec<Vec<(usize, Tactic)>>, PipelineError> {
+    let mut layers: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (number, form) in forms.iter().enumerate() {
+        layers.entry(form).or_default().push(number);
+    }
+    // Layers may have the same text but for numbers, too. Theirs are no dims: what all shapes have in common folds.
+    let of_layer = |numbers: &Vec<usize>| -> Vec<Family> {
+        let sources: Vec<Source> = numbers.iter().map(|&number| chosen[number].1.clone()).collect();
+        let mut own = families(&sources);
+        for (member, _) in own.iter_mut().flat_map(|family| &mut family.members) {
+            *member = numbers[*member];
+        }
+        own
+    };
+    let layers: Vec<Vec<usize>> = layers.into_values().collect();
+    let families: Vec<Family> = layers.par_iter().flat_map_iter(of_layer).collect();
+    let texts: Vec<Source> = families
+        .iter()
+        .map(|family| family.members[0].1.clone())
+        .collect();
+    observer.stage(
+        &format!("kernels of many shapes for {}", arch_name(arch)),
+        texts.len(),
+    );
+    let progress = |n_done, n_steps| observer.step(n_done, n_steps);
+    let cubins = compile::compile_each(&texts, arch, cache, &progress)?;
+    let mut made = Vec::new();
+    for (family, cubin) in families.into_iter().zip(cubins) {
+        let alone = &chosen[family.members[0].0].1;
+        let cubin = match cubin {
+            Ok(cubin) if !spills(&cubin, alone, arch, cache)? => cubin,
+            Ok(_) => continue,
+            Err(error) => {
+                tracing::warn!("kernels for one shape each instead: {error}");
+                continue;
+            }
+        };
+        let tactics = family.members.into_iter().map(|(number, source)| {
+            let tactic = Tactic {
+                variant: chosen[number].0.clone(),
+                source,
+                cubin: cubin.clone(),
+                measured_us: None,
+            };
+            (number, tactic)
+        });
+        made.push(tactics.collect());
+    }
+    Ok(made)
+}
+
+/// Whether the longest member of a family computes what its problem means, where a device is there to try it.
+fn is_right(
+    family: &[(usize, Tactic)],
+    led: &[Problem],
+    selection: &Selection,
+) -> Result<bool, PipelineError> {
+    let Selection::OnDevice { ordinal, .. } = selection else {
+        return Ok(true);
+    };
+    let by_time = |a: &&(usize, Tactic), b: &&(usize, Tactic)| {
+        a.1.variant.predicted_us.total_cmp(&b.1.variant.predicted_us)
+    };
+    let Some((number, tactic)) = family.iter().max_by(by_time) else {
+        return Ok(true);
+    };
+    let is_right = tune::is_right(&led[*number], tactic, &Context::new(*ordinal)?)?;
+    if !is_right {
+        tracing::warn!(
+            "kernels for one shape each instead of `{}`: it is wrong",
+            tactic.source.name
+        );
+    }
+    Ok(is_right)
+}
+
+/// Whether a family keeps more in memory than a member does `alone`.
+fn spills(family: &Cubin, alone: &Source, arch: Arch, cache: &Cache) -> Result<bool, PipelineError> {
+    if family.resources.local_bytes == 0 {
+        return Ok(false);
+    }
+    let alone = compile::compile_each(std::slice::from_ref(alone), arch, cache, &|_, _| {})?;
+    let own = alone.iter().flatten().map(|cubin| cubin.resources.local_bytes);
+    Ok(own.max().is_none_or(|own| family.resources.local_bytes > own))
+}

@@ -1,0 +1,169 @@
+//! One variant for the problems of many shapes, where it is about as fast as the best of each.
+//!
+//! Which shapes go together is not told by their extents but by predictions: a bucket is what one variant
+//! solves well. Fewer variants are fewer texts, and so fewer kernels.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rayon::prelude::*;
+
+use super::problem::{Incumbent, Problem};
+use crate::kernel::header::onnx_nodes;
+use crate::kernel::{Arch, Variant};
+
+/// By how many times a bucket's variant may be predicted slower than the fastest of a problem.
+const MOST_LOSS: f64 = 1.05;
+
+/// Problems, by their places in a list, that one variant solves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    pub variant: Incumbent,
+    pub members: Vec<usize>,
+    /// The member that takes longest: a variant is tried on it for all of them.
+    pub representative: usize,
+}
+
+/// Every problem in one bucket; problems without any variant are in none.
+pub fn buckets(problems: &[&Problem], arch: Arch) -> Vec<Bucket> {
+    let good: Vec<Vec<Variant>> = problems.par_iter().map(|problem| good(problem, arch)).collect();
+    let mut forms: Vec<Vec<usize>> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for (number, problem) in problems.iter().enumerate() {
+        let own = *known.entry(form(problem)).or_insert_with(|| {
+            forms.push(Vec::new());
+            forms.len() - 1
+        });
+        forms[own].push(number);
+    }
+    forms
+        .into_iter()
+        .flat_map(|members| cover(members, &good))
+        .collect()
+}
+
+/// Variants of a problem that are about as fast as the fastest, which is the first.
+fn good(problem: &Problem, arch: Arch) -> Vec<Variant> {
+    let mut variants = problem.variants(arch);
+    let least = variants.first().map_or(0.0, |variant| variant.predicted_us);
+    variants.retain(|variant| variant.predicted_us <= MOST_LOSS * least);
+    variants
+}
+
+/// Equal for problems of one layer in several shapes: those that compute the same nodes, and differ in extents alone.
+/// Of repeated layers, which pose one problem, the first one tells.
+pub fn form(problem: &Problem) -> String {
+    let spec = &problem.spec;
+    let text = format!(
+        "{:?} {:?} {}\n{}",
+        spec.kind,
+        spec.options,
+        problem.workspace,
+        spec.text()
+    );
+    let mut form = format!("{:?} {:?}", onnx_nodes(&spec.body), spec.weights);
+    let mut in_number = false;
+    for c in text.chars() {
+        if !c.is_ascii_digit() {
+            form.push(c);
+        } else if !in_number {
+            form.push('#');
+        }
+        in_number = c.is_ascii_digit();
+    }
+    form
+}
+
+/// What a variant may solve.
+#[derive(Default)]
+struct Offer {
+    members: Vec<usize>,
+    /// How many of them have no faster one.
+    n_first: usize,
+    /// Of all of them together.
+    us: f64,
+}
+
+/// Variants that are the fastest of most problems first, then those that most share, until every problem has one.
+fn cover(mut open: Vec<usize>, good: &[Vec<Variant>]) -> Vec<Bucket> {
+    let mut found = Vec::new();
+    loop {
+        let mut offers: BTreeMap<(String, String), Offer> = BTreeMap::new();
+        for &number in &open {
+            for (rank, variant) in good[number].iter().enumerate() {
+                let name = (variant.template.clone(), variant.knobs_text());
+                let own = offers.entry(name).or_default();
+                own.members.push(number);
+                own.n_first += usize::from(rank == 0);
+                own.us += variant.predicted_us;
+            }
+        }
+        let best = offers.into_iter().min_by(|(_, a), (_, b)| {
+            let by_count = (b.n_first, b.members.len()).cmp(&(a.n_first, a.members.len()));
+            by_count.then(a.us.total_cmp(&b.us))
+        });
+        let Some(((template, knobs), Offer { members, .. })) = best else {
+            return found;
+        };
+        let least = |number: usize| good[number][0].predicted_us;
+        let representative = members
+            .iter()
+            .copied()
+            .max_by(|&a, &b| least(a).total_cmp(&least(b)));
+        open.retain(|number| !members.contains(number));
+        found.push(Bucket {
+            variant: Incumbent { template, knobs },
+            representative: representative.expect("a variant that is offered has a problem"),
+            members,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::templates::variant;
+
+    fn offers(times: &[&[(&str, f64)]]) -> Vec<Vec<Variant>> {
+        let own = |times: &&[(&str, f64)]| {
+            let variants = times
+                .iter()
+                .map(|&(name, us)| variant(name, &[("threads", 128)], us));
+            variants.collect()
+        };
+        times.iter().map(own).collect()
+    }
+
+    fn covered(times: &[&[(&str, f64)]]) -> Vec<(String, Vec<usize>, usize)> {
+        let good = offers(times);
+        let buckets = cover((0..good.len()).collect(), &good);
+        let told = buckets
+            .into_iter()
+            .map(|own| (own.variant.template, own.members, own.representative));
+        told.collect()
+    }
+
+    #[test]
+    fn the_variant_that_most_share_is_taken_first() {
+        let found = covered(&[
+            &[("a", 1.0), ("b", 1.05)],
+            &[("b", 2.0)],
+            &[("b", 3.0), ("c", 3.1)],
+            &[("c", 9.0)],
+        ]);
+        assert_eq!(
+            found,
+            [("b".to_owned(), vec![0, 1, 2], 2), ("c".to_owned(), vec![3], 3)]
+        );
+    }
+
+    #[test]
+    fn of_variants_that_are_the_fastest_as_often_the_one_for_more_is_taken() {
+        let found = covered(&[
+            &[("b", 1.0), ("a", 1.05)],
+            &[("a", 2.0), ("b", 2.01)],
+            &[("c", 2.0), ("b", 2.01)],
+        ]);
+        assert_eq!(found, [("b".to_owned(), vec![0, 1, 2], 2)]);
+        assert!(covered(&[&[]]).is_empty());
+    }
+}
