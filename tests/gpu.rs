@@ -94,7 +94,8 @@ fn op_table() -> Vec<Problem> {
     regions::ops_of_the_table(|def| match def.lower {
         Lowering::Map(_) => true,
         Lowering::Tile(kind, _) => kind != TileKind::Other,
-        Lowering::Expand(_) | Lowering::Host(_) => false,
+        Lowering::Loop => true,
+        Lowering::Expand(_) | Lowering::Bounded(_) | Lowering::Host(_) => false,
     })
 }
 

@@ -279,7 +279,7 @@ fn every_other_op_of_the_op_table() {
             Lowering::Tile(
                 TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other,
                 _
-            )
+            ) | Lowering::Loop
         )
     });
     check_some(others, 1);

@@ -95,10 +95,12 @@ impl EngineReport {
             "engine    {} in {}, by {}, NVRTC {}",
             self.model, self.precision, self.producer, self.nvrtc
         ))?;
-        for (role, bindings) in [("input", &self.inputs), ("output", &self.outputs)] {
-            for binding in bindings {
-                out::line(&format!("{role:9} {}: {}", binding.name, binding.ty()))?;
-            }
+        for binding in &self.inputs {
+            out::line(&format!("{:9} {}: {}", "input", binding.name, binding.ty()))?;
+        }
+        for (number, binding) in self.outputs.iter().enumerate() {
+            let ty = self.profiles[0].shown_output(number);
+            out::line(&format!("{:9} {}: {ty}", "output", binding.name))?;
         }
         out::line(&format!(
             "memory    weights {}, arena {} (lower bound {}), workspace {}",

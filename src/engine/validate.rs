@@ -8,6 +8,7 @@ use super::{
     ALIGNMENT, ARENA_ALIGNMENT, Arg, Binding, Engine, EngineError, Launch, Memory, Place, Profile, Program,
     Task, arch_number, residents, streams, stripped,
 };
+use crate::ir::DType;
 use crate::ir::host_tensor::checked_bytes;
 
 /// Largest grid extents CUDA allows.
@@ -56,6 +57,15 @@ fn check_profile(profile: &Profile, first: &Profile) -> Result<(), EngineError> 
     for binding in profile.inputs.iter().chain(&profile.outputs) {
         binding_bytes(binding)?;
     }
+    if let Some(count) = profile.counts.iter().find(|count| count.dtype != DType::I64 || !count.dims.is_empty()) {
+        return invalid(format!("count `{}` is no i64", count.name));
+    }
+    for bound in &profile.bounds {
+        let output = profile.outputs.get(bound.output);
+        if output.is_none_or(|output| bound.axis >= output.dims.len()) || bound.count >= profile.counts.len() {
+            return invalid("a bound names an output, an axis or a count that is not there");
+        }
+    }
     let same = |own: &[Binding], others: &[Binding]| {
         own.len() == others.len()
             && own
@@ -63,7 +73,10 @@ fn check_profile(profile: &Profile, first: &Profile) -> Result<(), EngineError> 
                 .zip(others)
                 .all(|(a, b)| a.name == b.name && a.dtype == b.dtype)
     };
-    if same(&profile.inputs, &first.inputs) && same(&profile.outputs, &first.outputs) {
+    let same_ports = same(&profile.inputs, &first.inputs)
+        && same(&profile.outputs, &first.outputs)
+        && same(&profile.counts, &first.counts);
+    if same_ports && profile.bounds == first.bounds {
         Ok(())
     } else {
         invalid("profiles differ in more than dims")
@@ -104,7 +117,8 @@ impl Checker<'_> {
             return Err(format!("profile {} is not there", self.program.profile));
         };
         self.check_bindings("input", &profile.inputs, &self.program.inputs, true)?;
-        self.check_bindings("output", &profile.outputs, &self.program.outputs, false)?;
+        let outputs = [profile.outputs.as_slice(), &profile.counts].concat();
+        self.check_bindings("output", &outputs, &self.program.outputs, false)?;
         residents::check(self.program)
     }
 

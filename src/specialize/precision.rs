@@ -147,6 +147,7 @@ pub fn lower_except(graph: &Graph, narrow: DType, wide: &Wide) -> (Graph, Vec<Is
         let value = narrowing.wide(output);
         narrowing.target.add_output(name, value);
     }
+    narrowing.target.bounds.clone_from(&graph.bounds);
     (tidy::tidy(&narrowing.target), narrowing.islands)
 }
 
@@ -307,7 +308,8 @@ fn kind(node: &Node) -> Option<TileKind> {
     match &ops::lookup(node.op)?.lower {
         Lowering::Map(_) => Some(TileKind::Map),
         Lowering::Tile(kind, _) => Some(*kind),
-        Lowering::Expand(_) | Lowering::Host(_) => None,
+        Lowering::Loop => Some(TileKind::Other),
+        Lowering::Expand(_) | Lowering::Bounded(_) | Lowering::Host(_) => None,
     }
 }
 
