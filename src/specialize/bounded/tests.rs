@@ -6,6 +6,7 @@ use super::*;
 use crate::ir::{Attr, DType};
 use crate::ops::samples::Draw;
 use crate::reference;
+use crate::testing::detectors::{Detector, sparse};
 
 fn input(graph: &mut Graph, name: &str, dtype: DType, dims: &[usize]) -> ValueId {
     graph.add_input(name, Some(TensorType::new(dtype, dims)))
@@ -40,14 +41,6 @@ fn refusal(graph: &Graph) -> String {
     assert!(error.is_unsupported(), "{error}");
     assert!(matches!(error, SpecializeError::DependsOnData(_)), "{error}");
     error.to_string()
-}
-
-/// Zeros among other numbers, as many as `share` says.
-fn sparse(draw: &mut Draw, dims: &[usize], share: f64) -> HostTensor {
-    let n: usize = dims.iter().product();
-    let value = |draw: &mut Draw| if draw.float(0.0, 1.0) < share { draw.int(1, 9) } else { 0 };
-    let values: Vec<i64> = (0..n).map(|_| value(draw)).collect();
-    HostTensor::from_i64(dims, &values)
 }
 
 #[test]
@@ -89,7 +82,7 @@ fn elements_behind_coordinates_are_gathered() {
     let places = add(&mut graph, "NonZero", &[mask], Attrs::new());
     let turn = Attrs::new().with("perm", Attr::Ints(vec![1, 0]));
     let rows = add(&mut graph, "Transpose", &[places], turn);
-    let found = add(&mut graph, "GatherND", &[data, rows], Attrs::new());
+    let found = add(&mut graph, "gather_nd", &[data, rows], Attrs::new());
     let negative = add(&mut graph, "neg", &[found], Attrs::new());
     let product = add(&mut graph, "MatMul", &[negative, weights], Attrs::new());
     let last = add(&mut graph, "ReduceMax", &[product], Attrs::new().with("axes", Attr::Ints(vec![1])));
@@ -135,29 +128,6 @@ fn slices_at_which_a_condition_holds() {
     }
 }
 
-/// Boxes that are kept, with the scores and classes of each: the end of a detector.
-fn detector(boxes: usize, classes: usize, most: i64, threshold: Option<f32>) -> Graph {
-    let mut graph = Graph::new("g");
-    let boxes_in = input(&mut graph, "boxes", DType::F32, &[2, boxes, 4]);
-    let scores = input(&mut graph, "scores", DType::F32, &[2, classes, boxes]);
-    let mut operands = vec![boxes_in, scores, integers(&mut graph, &[1], &[most])];
-    operands.push(graph.add_weight("", HostTensor::from_f32(&[1], &[0.3])));
-    operands.extend(threshold.map(|least| graph.add_weight("", HostTensor::from_f32(&[1], &[least]))));
-    let kept = add(&mut graph, "NonMaxSuppression", &operands, Attrs::new());
-    let pair = integers(&mut graph, &[2], &[0, 2]);
-    let places = add(&mut graph, "Gather", &[kept, pair], axis(1));
-    let found = add(&mut graph, "GatherND", &[boxes_in, places], Attrs::new());
-    let best = add(&mut graph, "GatherND", &[scores, kept], Attrs::new());
-    let column = integers(&mut graph, &[1], &[1]);
-    let best = add(&mut graph, "Unsqueeze", &[best, column], Attrs::new());
-    let label = add(&mut graph, "Gather", &[kept, column], axis(1));
-    let label = add(&mut graph, "cast", &[label], Attrs::new().with("to", Attr::DType(DType::F32)));
-    let rows = add(&mut graph, "Concat", &[found, best, label], axis(1));
-    graph.add_output("kept", kept);
-    graph.add_output("rows", rows);
-    graph
-}
-
 #[test]
 fn boxes_that_overlap_no_better_one() {
     let mut draw = Draw::new(17);
@@ -169,11 +139,14 @@ fn boxes_that_overlap_no_better_one() {
         (60, 4, 60, Some(0.0)),
     ];
     for (boxes, classes, most, threshold) in cases {
-        let graph = detector(boxes, classes, most, threshold);
-        let inputs = [
-            draw.floats(DType::F32, &[2, boxes, 4], 0.0, 10.0),
-            draw.floats(DType::F32, &[2, classes, boxes], 0.0, 1.0),
-        ];
+        let detector = Detector {
+            images: 2,
+            boxes,
+            classes,
+            most,
+            lowest: threshold,
+        };
+        let (graph, inputs) = (detector.graph(), detector.inputs(&mut draw));
         if most == 0 {
             let core = specialize_bounded(&graph, &bind(&graph, &[]).unwrap()).unwrap();
             assert!(core.bounds.is_empty());
@@ -186,7 +159,14 @@ fn boxes_that_overlap_no_better_one() {
 
 #[test]
 fn as_many_boxes_as_there_can_be() {
-    let graph = detector(6, 2, 6, None);
+    let detector = Detector {
+        images: 2,
+        boxes: 6,
+        classes: 2,
+        most: 6,
+        lowest: None,
+    };
+    let graph = detector.graph();
     let apart: Vec<f32> = (0..48).map(|n| [0.0, 0.0, 1.0, 1.0][n % 4] + (n / 4 % 6 * 3) as f32).collect();
     let scores = Draw::new(1).floats(DType::F32, &[2, 2, 6], -1.0, 1.0);
     let found = assert_same(&graph, &[HostTensor::from_f32(&[2, 6, 4], &apart), scores]);
