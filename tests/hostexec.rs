@@ -451,6 +451,18 @@ fn regions_of_quantised_models() {
     }
 }
 
+#[test]
+fn best_boxes() {
+    let problems = [
+        regions::best_boxes(DType::F32, 150, 3, 40),
+        regions::best_boxes(DType::F16, 130, 1, 130),
+        // More than a word of bits per thread.
+        regions::best_boxes(DType::F32, 4100, 1, 6),
+    ];
+    check_template(&problems, "best_boxes", SM_90, usize::MAX);
+    check(in_boxes(problems[..1].to_vec()));
+}
+
 /// The kernels of models whose outputs are as long as data says: where nothing is kept, some, and all.
 #[test]
 fn regions_of_detectors() {

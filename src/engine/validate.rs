@@ -237,7 +237,7 @@ impl Checker<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::TensorMap;
+    use super::super::{Bound, TensorMap};
     use super::super::tests::example;
     use super::*;
 
@@ -312,6 +312,44 @@ mod tests {
         engine.header.profiles.push(other);
         let error = validate(&engine).unwrap_err().to_string();
         assert!(error.contains("more than dims"), "{error}");
+    }
+
+    #[test]
+    fn counts_are_integers_with_a_place_and_bounds_name_them() {
+        let counted = |change: fn(&mut Profile)| {
+            let mut engine = example(&["sm_87"]);
+            let profile = &mut engine.header.profiles[0];
+            profile.counts.push(Binding {
+                name: "count".to_owned(),
+                dtype: DType::I64,
+                dims: Vec::new(),
+            });
+            profile.bounds.push(Bound {
+                output: 0,
+                axis: 0,
+                count: 0,
+            });
+            change(profile);
+            let place = engine.header.programs[0].outputs[0];
+            engine.header.programs[0].outputs.push(Place { len: 8, ..place });
+            engine
+        };
+        let refused = |engine: &Engine, words: &str| {
+            let error = validate(engine).expect_err(words).to_string();
+            assert!(error.contains(words), "{error}");
+        };
+        let mut engine = counted(|_| {});
+        validate(&engine).unwrap();
+        refused(&counted(|profile| profile.counts[0].dtype = DType::I32), "is no i64");
+        refused(&counted(|profile| profile.counts[0].dims.push(1)), "is no i64");
+        refused(&counted(|profile| profile.bounds[0].axis = 2), "that is not there");
+        refused(&counted(|profile| profile.bounds[0].output = 1), "that is not there");
+        refused(&counted(|profile| profile.bounds[0].count = 1), "that is not there");
+        refused(&counted(|profile| profile.counts.clear()), "that is not there");
+        engine.header.programs[0].outputs[1].len = 4;
+        refused(&engine, "takes 8 bytes but has 4");
+        engine.header.programs[0].outputs.pop();
+        refused(&engine, "1 places for 2 outputs");
     }
 
     #[test]
