@@ -239,12 +239,19 @@ fn outputs_are_cut_to_what_is_counted_and_no_more_is_read() {
     for count in [0, 1, most] {
         let ran = run_with(count);
         assert!(ran.status.success(), "{count}: {}", message(&ran));
-        assert_eq!(fs::read(&to).unwrap().len(), usize::try_from(count).unwrap() * row);
+        assert_eq!(
+            fs::read(&to).unwrap().len(),
+            usize::try_from(count).unwrap() * row
+        );
     }
     for count in [most + 1, -1, i64::MAX, i64::MIN] {
         let ran = run_with(count);
         assert_eq!(ran.status.code(), Some(1));
-        assert!(message(&ran).contains("are counted"), "{count}: {}", message(&ran));
+        assert!(
+            message(&ran).contains("are counted"),
+            "{count}: {}",
+            message(&ran)
+        );
     }
     let info = run(&[path.to_str().unwrap(), "--info"], &[]);
     let info = String::from_utf8(info.stdout).unwrap();

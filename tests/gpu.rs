@@ -498,7 +498,10 @@ fn check_detector(model: &Graph, cases: &[Vec<HostTensor>]) -> Result<(), Failed
             .map(|size| DeviceMemory::new(&cuda, size))
             .collect::<Result<_, _>>()?)
     };
-    let (from, to) = (memory(&context.profile().inputs)?, memory(&context.profile().outputs)?);
+    let (from, to) = (
+        memory(&context.profile().inputs)?,
+        memory(&context.profile().outputs)?,
+    );
     let uploads = Stream::new(&cuda)?;
     for inputs in cases {
         let wanted = reference::run(model, inputs)?;
@@ -508,7 +511,11 @@ fn check_detector(model: &Graph, cases: &[Vec<HostTensor>]) -> Result<(), Failed
         for (memory, input) in from.iter().zip(inputs) {
             uploads.upload_now(memory, 0, input.bytes())?;
         }
-        context.enqueue(0, &from.iter().collect::<Vec<_>>(), &to.iter().collect::<Vec<_>>())?;
+        context.enqueue(
+            0,
+            &from.iter().collect::<Vec<_>>(),
+            &to.iter().collect::<Vec<_>>(),
+        )?;
         let dims = context.output_dims()?;
         let bindings = &context.profile().outputs;
         for (((memory, binding), dims), wanted) in to.iter().zip(bindings).zip(&dims).zip(&wanted) {

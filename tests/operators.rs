@@ -87,11 +87,7 @@ impl Use {
         ops::emit(&mut graph, self.op, operands, attrs, n, NEWEST_OPSET, &[]).unwrap();
         for node in &graph.nodes {
             let def = ops::lookup(node.op).unwrap();
-            assert!(
-                def.lower.has_code(),
-                "{} has no generated code",
-                node.op
-            );
+            assert!(def.lower.has_code(), "{} has no generated code", node.op);
         }
     }
 }

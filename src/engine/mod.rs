@@ -118,7 +118,11 @@ impl Profile {
         let binding = &self.outputs[output];
         let extents = binding.dims.iter().enumerate().map(|(axis, extent)| {
             let is_bounded = |bound: &Bound| bound.output == output && bound.axis == axis;
-            let at_most = if self.bounds.iter().any(is_bounded) { "<=" } else { "" };
+            let at_most = if self.bounds.iter().any(is_bounded) {
+                "<="
+            } else {
+                ""
+            };
             format!("{at_most}{extent}")
         });
         format!("{}[{}]", binding.dtype, extents.collect::<Vec<_>>().join(","))

@@ -57,12 +57,17 @@ fn check_profile(profile: &Profile, first: &Profile) -> Result<(), EngineError> 
     for binding in profile.inputs.iter().chain(&profile.outputs) {
         binding_bytes(binding)?;
     }
-    if let Some(count) = profile.counts.iter().find(|count| count.dtype != DType::I64 || !count.dims.is_empty()) {
+    if let Some(count) = profile
+        .counts
+        .iter()
+        .find(|count| count.dtype != DType::I64 || !count.dims.is_empty())
+    {
         return invalid(format!("count `{}` is no i64", count.name));
     }
     for bound in &profile.bounds {
         let output = profile.outputs.get(bound.output);
-        if output.is_none_or(|output| bound.axis >= output.dims.len()) || bound.count >= profile.counts.len() {
+        if output.is_none_or(|output| bound.axis >= output.dims.len()) || bound.count >= profile.counts.len()
+        {
             return invalid("a bound names an output, an axis or a count that is not there");
         }
     }
@@ -237,8 +242,8 @@ impl Checker<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Bound, TensorMap};
     use super::super::tests::example;
+    use super::super::{Bound, TensorMap};
     use super::*;
 
     /// Applies one change to a valid engine and expects a complaint that contains `words`.
@@ -340,11 +345,23 @@ mod tests {
         };
         let mut engine = counted(|_| {});
         validate(&engine).unwrap();
-        refused(&counted(|profile| profile.counts[0].dtype = DType::I32), "is no i64");
+        refused(
+            &counted(|profile| profile.counts[0].dtype = DType::I32),
+            "is no i64",
+        );
         refused(&counted(|profile| profile.counts[0].dims.push(1)), "is no i64");
-        refused(&counted(|profile| profile.bounds[0].axis = 2), "that is not there");
-        refused(&counted(|profile| profile.bounds[0].output = 1), "that is not there");
-        refused(&counted(|profile| profile.bounds[0].count = 1), "that is not there");
+        refused(
+            &counted(|profile| profile.bounds[0].axis = 2),
+            "that is not there",
+        );
+        refused(
+            &counted(|profile| profile.bounds[0].output = 1),
+            "that is not there",
+        );
+        refused(
+            &counted(|profile| profile.bounds[0].count = 1),
+            "that is not there",
+        );
         refused(&counted(|profile| profile.counts.clear()), "that is not there");
         engine.header.programs[0].outputs[1].len = 4;
         refused(&engine, "takes 8 bytes but has 4");

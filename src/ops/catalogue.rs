@@ -212,8 +212,15 @@ fn restriction(entry: &Entry) -> String {
             format!("executed by the host; compiles where it folds into a constant: {reason}")
         }
         Some(Lowering::Bounded(form)) => {
-            let how = format!("compiles to the most elements there can be and their count: {}", form.reason);
-            [Some(how), own].into_iter().flatten().collect::<Vec<_>>().join("; ")
+            let how = format!(
+                "compiles to the most elements there can be and their count: {}",
+                form.reason
+            );
+            [Some(how), own]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join("; ")
         }
         _ => own.unwrap_or_default(),
     }

@@ -139,7 +139,11 @@ fn eval_first_above(ctx: &EvalCtx<'_>) -> Result<Vec<Datum>, OpError> {
 /// kernels are tried on any data, have the same result.
 fn passed(sums: &[i64], number: i64) -> usize {
     let mut passed = 0;
-    let mut step = if sums.is_empty() { 0 } else { 1 << sums.len().ilog2() };
+    let mut step = if sums.is_empty() {
+        0
+    } else {
+        1 << sums.len().ilog2()
+    };
     while step > 0 {
         if sums.get(passed + step - 1).is_some_and(|&sum| sum <= number) {
             passed += step;

@@ -122,7 +122,9 @@ impl Extents {
                     boxes: own,
                 })
             }
-            _ => Err(OpError::invalid(format!("boxes `{boxes}` with scores `{scores}`"))),
+            _ => Err(OpError::invalid(format!(
+                "boxes `{boxes}` with scores `{scores}`"
+            ))),
         }
     }
 }

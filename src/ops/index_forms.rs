@@ -2,11 +2,13 @@
 
 use super::arithmetic_forms::FORM;
 use super::build::{float_attr, int_attr, optional_attr, str_attr};
+use super::compaction::Kept;
 use super::evaluate::{index_list, to_vec};
 use super::samples::ints_attr;
 use super::view_forms::{ints_of, sizes_operand};
-use super::compaction::Kept;
-use super::{AttrKind, BoundedForm, BoundedResults, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer};
+use super::{
+    AttrKind, BoundedForm, BoundedResults, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer,
+};
 use crate::ir::{Attr, Attrs, DType, HostTensor, ValueId};
 
 /// `Concat`: the axis was 1 unless given up to opset 3.

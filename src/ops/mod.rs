@@ -534,7 +534,9 @@ pub fn types_of(node: &Node, operands: &[Option<TensorType>]) -> Result<Vec<Tens
     let def = lookup(node.op).ok_or_else(|| "no such op".to_owned())?;
     match &def.lower {
         Lowering::Map(_) | Lowering::Tile(..) | Lowering::Loop => {}
-        Lowering::Expand(_) | Lowering::Bounded(_) => return Err("an op that only expands is left".to_owned()),
+        Lowering::Expand(_) | Lowering::Bounded(_) => {
+            return Err("an op that only expands is left".to_owned());
+        }
         Lowering::Host(reason) => return Err(format!("an op of the host is left: {reason}")),
     }
     (def.infer)(&InferCtx {

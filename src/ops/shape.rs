@@ -2,11 +2,12 @@
 
 use super::arithmetic_forms::FORM;
 use super::build::{int_attr, optional_attr};
+use super::compaction::{Kept, signed};
 use super::evaluate::{from_values, one, scalar, to_vec};
 use super::view_forms::sizes_operand;
-use super::compaction::{Kept, signed};
 use super::{
-    AttrKind, BoundedForm, BoundedResults, Datum, EvalCtx, ExpandCtx, InferCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer,
+    AttrKind, BoundedForm, BoundedResults, Datum, EvalCtx, ExpandCtx, InferCtx, Lowering, OnnxOp, OpDef,
+    OpError, Operands, infer,
 };
 use crate::ir::{DType, HostTensor, TensorType, ValueId};
 

@@ -8,7 +8,8 @@ use super::lifetimes::{Lifetime, Storage, writes_boxes};
 use super::{arena, kernels, order, tasks};
 use crate::compile::arch_name;
 use crate::engine::{
-    ARENA_ALIGNMENT, Binding, Bound, Explanation, Launch, Memory, Place, Profile, Program, Rejected, Resident, Task,
+    ARENA_ALIGNMENT, Binding, Bound, Explanation, Launch, Memory, Place, Profile, Program, Rejected,
+    Resident, Task,
 };
 use crate::ir::TensorType;
 use crate::kernel::Arch;

@@ -142,7 +142,8 @@ impl WorkGraph {
     /// Whether `def` is a core op and all its operands have types.
     fn is_inferable(&self, def: &OpDef, operands: &[Operand]) -> bool {
         let has_type = |value: &ValueId| self.graph.value(*value).ty.is_some();
-        !matches!(def.lower, Lowering::Expand(_) | Lowering::Bounded(_)) && operands.iter().flatten().all(has_type)
+        !matches!(def.lower, Lowering::Expand(_) | Lowering::Bounded(_))
+            && operands.iter().flatten().all(has_type)
     }
 
     /// A constant without dims.

@@ -174,7 +174,11 @@ impl ExecutionContext {
         let places = &self.engine.program(self.profile).outputs;
         let counts = spans(places).skip(profile.outputs.len());
         let counts: Vec<i64> = counts
-            .map(|span| staged[span..span + size_of::<i64>()].try_into().map(i64::from_le_bytes))
+            .map(|span| {
+                staged[span..span + size_of::<i64>()]
+                    .try_into()
+                    .map(i64::from_le_bytes)
+            })
             .collect::<Result<_, _>>()
             .expect("validate() has seen that counts are i64");
         let dims = profile.outputs.iter().enumerate().map(|(output, binding)| {

@@ -20,8 +20,8 @@ mod tidy;
 mod unroll;
 mod walk;
 
-pub use bounded::counted;
 pub use bindings::{BindError, Bindings, bind, bind_inputs};
+pub use bounded::counted;
 pub use error::{Problem, SpecializeError};
 pub use pack::pack_weights;
 pub use precision::{Island, Reason, Wide, lower_except, lower_precision};

@@ -282,10 +282,7 @@ impl Walk<'_> {
         })
     }
 
-    fn single(
-        &mut self,
-        build: impl Fn(&mut Graph) -> Result<ValueId, OpError>,
-    ) -> Result<Known, OpError> {
+    fn single(&mut self, build: impl Fn(&mut Graph) -> Result<ValueId, OpError>) -> Result<Known, OpError> {
         let mut results = self.append(&|target: &mut Graph| Ok(vec![build(target)?]))?;
         Ok(results.swap_remove(0))
     }

@@ -118,14 +118,16 @@ impl Walk<'_> {
                 _ => self.evaluate(node, def, reason, operands, scope),
             },
             Lowering::Bounded(form) => self.lower_bounded(node, def, form, operands, scope),
-            Lowering::Map(_) | Lowering::Tile(..) | Lowering::Loop | Lowering::Expand(_) => match values(operands) {
-                Some(values) => self.emit_or_look(node, def, values, scope),
-                // Sequences only pass through ops that mean nothing to generated code.
-                None => {
-                    let reason = "sequences and optionals must be constants";
-                    self.evaluate(node, def, reason, operands, scope)
+            Lowering::Map(_) | Lowering::Tile(..) | Lowering::Loop | Lowering::Expand(_) => {
+                match values(operands) {
+                    Some(values) => self.emit_or_look(node, def, values, scope),
+                    // Sequences only pass through ops that mean nothing to generated code.
+                    None => {
+                        let reason = "sequences and optionals must be constants";
+                        self.evaluate(node, def, reason, operands, scope)
+                    }
                 }
-            },
+            }
         }
     }
 
@@ -231,11 +233,10 @@ impl Walk<'_> {
         let n_results = node.results.len();
         let origin = &node.origin;
         let first = self.target.nodes.len();
-        let results =
-            self.append(&|target: &mut Graph| {
-                let (operands, attrs) = (operands.clone(), attrs.clone());
-                ops::emit(target, def.name, operands, attrs, n_results, opset, origin)
-            });
+        let results = self.append(&|target: &mut Graph| {
+            let (operands, attrs) = (operands.clone(), attrs.clone());
+            ops::emit(target, def.name, operands, attrs, n_results, opset, origin)
+        });
         // What the rules of the model phase made is explained by them.
         for made in &mut self.target.nodes[first..] {
             made.rules.clone_from(&node.rules);

@@ -37,7 +37,8 @@ impl Detector {
         let mut graph = Graph::new("detector");
         let [boxes, scores] = [("boxes", self.box_dims()), ("scores", self.score_dims())]
             .map(|(name, dims)| graph.add_input(name, Some(TensorType::new(DType::F32, &dims))));
-        let number = |graph: &mut Graph, value: f32| graph.add_weight("", HostTensor::from_f32(&[1], &[value]));
+        let number =
+            |graph: &mut Graph, value: f32| graph.add_weight("", HostTensor::from_f32(&[1], &[value]));
         let mut operands = vec![boxes, scores, integers(&mut graph, &[1], &[self.most])];
         operands.push(number(&mut graph, 0.3));
         operands.extend(self.lowest.map(|lowest| number(&mut graph, lowest)));

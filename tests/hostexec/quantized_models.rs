@@ -51,11 +51,7 @@ pub fn network(name: &str, kind: Kind, float: DType) -> Vec<Problem> {
     let Precise { graph, settings, .. } = precise::decide(&model, &settings, &request, &Silent).unwrap();
     let core = pipeline::lower(&graph, &settings).unwrap();
     let fused = pipeline::regions(&core, SM_90, &settings).unwrap();
-    problems(
-        &format!("{name} in {kind}"),
-        &fused,
-        &samples.batch(0).unwrap(),
-    )
+    problems(&format!("{name} in {kind}"), &fused, &samples.batch(0).unwrap())
 }
 
 /// A problem per region, with what it reads when the model runs on `inputs`.

@@ -19,9 +19,8 @@ fn has_main_loop(spec: &KernelSpec) -> bool {
                 TileKind::Reduce | TileKind::Dot | TileKind::Window => true,
             },
             Some(Lowering::Loop) => true,
-            Some(Lowering::Map(_) | Lowering::Expand(_) | Lowering::Bounded(_) | Lowering::Host(_)) | None => {
-                false
-            }
+            Some(Lowering::Map(_) | Lowering::Expand(_) | Lowering::Bounded(_) | Lowering::Host(_))
+            | None => false,
         })
 }
 

@@ -113,8 +113,20 @@ fn render(spec: &KernelSpec, variant: &Variant, _arch: Arch) -> Result<Source, K
         } else {
             "rt_box_of_corners"
         };
-        let corner = |n: usize| element(spec, operand(node, 0), &format!("(image * kBoxes + {index}) * 4 + {n}"));
-        format!("{make}({}, {}, {}, {})", corner(0), corner(1), corner(2), corner(3))
+        let corner = |n: usize| {
+            element(
+                spec,
+                operand(node, 0),
+                &format!("(image * kBoxes + {index}) * 4 + {n}"),
+            )
+        };
+        format!(
+            "{make}({}, {}, {}, {})",
+            corner(0),
+            corner(1),
+            corner(2),
+            corner(3)
+        )
     };
     let (params, passed) = signature(spec);
     let name = kernel_name(spec, TEMPLATE.name, &format!("t{threads}"));
