@@ -148,7 +148,18 @@ fn lanes(graph: &Graph, node: &Node, number: usize, operands: &[Lanes]) -> Resul
         .iter()
         .map(|&extent| body.vars.fresh(Extent::from(extent)))
         .collect();
-    let at: Vec<Index> = vars.iter().copied().map(Index::var).collect();
+    // An axis of one element is no lane: data decides of larger ones here.
+    let at: Vec<Index> = vars
+        .iter()
+        .zip(&extents)
+        .map(|(&var, &extent)| {
+            if extent == 1 {
+                Index::zero()
+            } else {
+                Index::var(var)
+            }
+        })
+        .collect();
     let mut read = |body: &mut Body, n: usize, at: &[Index]| {
         let dtype = types[n]
             .as_ref()
