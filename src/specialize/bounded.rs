@@ -142,6 +142,9 @@ fn lanes(graph: &Graph, node: &Node, number: usize, operands: &[Lanes]) -> Resul
         .map(|operand| operand.map(|value| graph.ty(value).clone()))
         .collect();
     let result = graph.ty(node.results[number]);
+    if result.n_elements() == 0 || types.iter().flatten().any(|ty| ty.n_elements() == 0) {
+        return Err(format!("`{}` has no elements", node.op));
+    }
     let mut body = Body::new();
     let extents = result.dims();
     let vars: Vec<VarId> = extents
