@@ -147,7 +147,7 @@ pub const BEDS: &[Bed] = &[
         template: "best_boxes",
         arch: SM_90,
         knobs: &[("threads", 128, 128)],
-        problem: || regions::best_boxes(DType::F32, 300, 2, 60),
+        problem: || regions::best_boxes(DType::F32, 300, 2, 200),
         most_blocks: u32::MAX,
         slack: 1.0,
     },

@@ -18,9 +18,9 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     plant(
         "best boxes",
-        "a slot that is left as it was",
-        "slot = kept + int(threadIdx.x)",
-        "slot = kept + 1 + int(threadIdx.x)",
+        "slots without a box that name the first one",
+        " + slot] = -1;",
+        " + slot] = 0;",
     ),
     plant(
         "best boxes",

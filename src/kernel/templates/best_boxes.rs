@@ -79,7 +79,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         return Vec::new();
     };
     let (device, n_boxes) = (Device::of(arch), n_boxes(spec, node));
-    let offered = [1024, 512, 256, 128].into_iter();
+    let offered = [512, 256, 128].into_iter();
     let fitting = offered.filter(|&threads| words(n_boxes, threads) <= MOST_WORDS);
     let mut found: Vec<Variant> = fitting
         .map(|threads| {
