@@ -92,10 +92,11 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
     found
 }
 
-/// A round is two barriers, a fold of all warps, and a look at the boxes of a thread.
+/// A round is two barriers, a fold of all warps, and a look at the boxes of a thread, of which most were dropped. Up to
+/// sixteen warps wait beside each other for what they read.
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
 fn predicted_us(own: usize, warps: usize, most: usize, waves: usize) -> f64 {
-    let round = 0.25 + 0.012 * warps as f64 + 0.03 * own as f64 * (warps as f64 / 8.0).max(1.0);
+    let round = 0.25 + 0.012 * warps as f64 + 0.03 * own as f64 * (warps as f64 / 16.0).max(1.0);
     NODE_US + waves as f64 * most.min(USUAL_ROUNDS) as f64 * round
 }
 
