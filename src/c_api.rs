@@ -286,7 +286,7 @@ struct Call<'a> {
     outputs: &'a [*mut c_void],
 }
 
-impl<'a> Call<'a> {
+impl Call<'_> {
     /// # Safety
     /// As [`rtrt_context_run`] says of the same arguments.
     unsafe fn checked(

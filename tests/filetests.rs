@@ -3,6 +3,7 @@
 #![cfg(feature = "builder")]
 
 use std::env;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -173,7 +174,7 @@ fn fused(case: &Case, line: &str) -> Result<(FusedGraph, Vec<String>), Failed> {
     let fired = fired
         .into_iter()
         .filter(|(_, n)| *n > 0)
-        .map(|(name, _)| name.to_string());
+        .map(|(name, _)| name.clone());
     Ok((fuse_canonical(&canonical, rules, device)?, fired.collect()))
 }
 
@@ -191,7 +192,7 @@ fn rewrite(case: &Case, line: &str) -> Result<(), Failed> {
         let label = if position == 0 { "regions:" } else { "        " };
         let places: Vec<String> = region.placements.values().map(|own| format!(" {own}")).collect();
         let (kind, places) = (region.kind, places.concat());
-        found.push_str(&format!("{label} {kind:?}({}){places}\n", ops.join(", ")));
+        writeln!(found, "{label} {kind:?}({}){places}", ops.join(", ")).unwrap();
     }
     case.expect(&found)
 }

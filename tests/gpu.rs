@@ -38,6 +38,8 @@ use rtrt_codegen::testing::detectors::{Detector, masked, sparse};
 use rtrt_codegen::testing::graphs;
 use rtrt_codegen::tune::{self, Database};
 
+type Problems = fn() -> Vec<Problem>;
+
 fn main() {
     let arguments = Arguments::from_args();
     let on = env::var("RTRT_TEST_GPU").is_ok_and(|value| value == "1");
@@ -69,7 +71,6 @@ fn trials() -> Vec<Trial> {
         Trial::test("engines_are_tuned_without_their_models", retuning),
         Trial::test("calibration_counts_what_the_reference_does", calibration),
     ];
-    type Problems = fn() -> Vec<Problem>;
     let kernels: [(&str, Problems); 6] = [
         ("pointwise", regions::pointwise),
         ("rows", regions::rows),

@@ -18,6 +18,7 @@ mod tiers;
 mod window_regions;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use regions::Problem;
 use rtrt_codegen::compile::{self, Cache};
@@ -331,22 +332,24 @@ fn table(problems: &[Problem], arch: Arch, is_own: impl Fn(&str) -> bool) -> Str
     let mut table = String::new();
     for problem in problems {
         let ops = problem.spec.text();
-        table.push_str(&format!("{}\n{ops}\n", problem.label));
+        writeln!(table, "{}\n{ops}", problem.label).unwrap();
         for variant in kernel::variants(&problem.spec, arch) {
             if !is_own(&variant.template) {
                 continue;
             }
             let source = kernel::render(&problem.spec, &variant, arch).unwrap();
             let launch = source.launch;
-            table.push_str(&format!(
-                "  {:9.1} us  {} blocks of {}, {} B shared, {} B workspace  {}\n",
+            writeln!(
+                table,
+                "  {:9.1} us  {} blocks of {}, {} B shared, {} B workspace  {}",
                 variant.predicted_us,
                 launch.grid[0],
                 launch.block[0],
                 launch.smem_bytes,
                 source.workspace_bytes,
                 source.name
-            ));
+            )
+            .unwrap();
         }
     }
     table

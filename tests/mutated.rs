@@ -370,9 +370,8 @@ fn changed_problem(whole: &Engine, random: &mut Random) -> Engine {
     let problem = &mut engine.header.programs[0].problems[random.below(n_problems)];
     match random.below(4) {
         0 => {
-            problem.kind = whole.header.programs[0].problems[random.below(n_problems)]
-                .kind
-                .clone()
+            let other = &whole.header.programs[0].problems[random.below(n_problems)];
+            problem.kind.clone_from(&other.kind);
         }
         1 => problem.graph = random.below(engine.blobs.len()),
         _ => {

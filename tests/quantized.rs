@@ -17,7 +17,7 @@ use rtrt_codegen::{reference, specialize};
 fn models_compute_what_their_quantiser_computes() {
     for name in NAMES {
         let fixture = Fixture::read(name);
-        let found = reference::run(&fixture.graph, &[fixture.x.clone()]).unwrap();
+        let found = reference::run(&fixture.graph, std::slice::from_ref(&fixture.x)).unwrap();
         let step = to_vec::<f64>(&fixture.step)[0];
         let (found, wanted) = (to_vec::<f64>(&found[0]), to_vec::<f64>(&fixture.y));
         let off = found.iter().zip(&wanted).map(|(a, b)| (a - b).abs() / step);
@@ -30,7 +30,7 @@ fn models_compute_what_their_quantiser_computes() {
     }
 }
 
-/// Every island between DequantizeLinear and QuantizeLinear that the quantiser made of a product,
+/// Every island between `DequantizeLinear` and `QuantizeLinear` that the quantiser made of a product,
 /// a sum or a mean is computed in integers.
 #[test]
 fn no_product_stays_in_floats() {

@@ -166,7 +166,7 @@ fn predictions_are_ranked_by_the_times() {
     assert!(own.variants.is_sorted_by_key(|variant| variant.place));
 
     let other = rank(
-        &[problem.clone()],
+        std::slice::from_ref(&problem),
         ARCH,
         &machine("other"),
         &database(&problem, &times),

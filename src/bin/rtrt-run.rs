@@ -1,7 +1,7 @@
 //! `rtrt-run`: executes an engine on a GPU. Needs the NVIDIA driver and nothing else.
 //!
 //! Inputs and outputs are raw files: elements one after the other, little-endian, in the order of
-//! the axes, as NumPy's `tofile` writes them.
+//! the axes, as `NumPy`'s `tofile` writes them.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,5 +1,10 @@
 //! The command line, as data.
 
+#![allow(
+    clippy::doc_markdown,
+    reason = "comments on arguments are what `--help` prints"
+)]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -67,6 +67,7 @@ fn report(ranked: &[Ranked]) -> RankReport {
         [losses[losses.len() / 2], losses[losses.len() - 1]]
     };
     let total = |us: fn(&Ranked) -> f64| {
+        #[expect(clippy::cast_precision_loss, reason = "launches are few")]
         let times = ranked.iter().map(|own| us(own) * own.n_launches as f64);
         times.sum::<f64>()
     };

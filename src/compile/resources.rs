@@ -12,7 +12,7 @@ pub struct Resources {
     pub registers: u32,
     /// Local memory per thread in bytes: spills and arrays indexed at run time.
     pub local_bytes: u32,
-    /// Static shared memory in bytes, with the 1 KiB that sm_90 and later reserve.
+    /// Static shared memory in bytes, with the 1 KiB that `sm_90` and later reserve.
     pub static_smem_bytes: u32,
     /// Threads per block promised by `__launch_bounds__`.
     pub max_threads: Option<u32>,
@@ -188,12 +188,10 @@ impl<'a> Elf<'a> {
     fn symbol_index(&self, name: &str) -> Result<u32, &'static str> {
         let symbols = self.content(self.section(".symtab").ok_or("no symbols")?)?;
         let strings = self.content(self.section(".strtab").ok_or("no symbol names")?)?;
-        let mut index = 0;
-        for symbol in symbols.chunks_exact(SYMBOL_BYTES) {
+        for (index, symbol) in (0..).zip(symbols.chunks_exact(SYMBOL_BYTES)) {
             if c_str(strings, u32_at(symbol, 0)? as usize)? == name {
                 return Ok(index);
             }
-            index += 1;
         }
         Err("the kernel has no symbol")
     }

@@ -137,7 +137,7 @@ impl Function {
     ) -> Result<(), CudaError> {
         self.module.context.bind()?;
         // On these little-endian targets an i32 is the low half of its slot.
-        let slots: SmallVec<[u64; 16]> = args.iter().map(|arg| arg.bits()).collect();
+        let slots: SmallVec<[u64; 16]> = args.iter().map(KernelArg::bits).collect();
         let mut pointers: SmallVec<[*mut c_void; 16]> = (args.iter().zip(&slots))
             .map(|(arg, slot)| match arg {
                 KernelArg::Address(_) | KernelArg::I32(_) => ptr::from_ref(slot).cast_mut().cast(),

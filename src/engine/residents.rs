@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn launches_touch_what_is_alive() {
         refuses("launch 0: 16 bytes at 256", |program| {
-            tensor(program, 1).first = 1
+            tensor(program, 1).first = 1;
         });
         refuses("alive from 1 to 0", |program| {
             tensor(program, 1).first = 1;
@@ -216,7 +216,7 @@ mod tests {
         refuses("an input is not kept", |program| tensor(program, 0).last = 0);
         refuses("an output is not kept", |program| tensor(program, 1).last = 0);
         refuses("32 bytes are alive", |program| {
-            program.arena_lower_bound_bytes = 16
+            program.arena_lower_bound_bytes = 16;
         });
     }
 }

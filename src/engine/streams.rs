@@ -172,8 +172,9 @@ mod tests {
             let before = (0..number).filter(|&other| launches[other].stream == launches[number].stream);
             let direct: Vec<usize> = before.chain(waits[number].iter().copied()).collect();
             for other in direct {
-                for far in 0..launches.len() {
-                    after[number][far] |= far == other || after[other][far];
+                let reached = after[other].clone();
+                for (far, comes_after) in after[number].iter_mut().enumerate() {
+                    *comes_after |= far == other || reached[far];
                 }
             }
         }

@@ -207,11 +207,10 @@ impl Checker<'_> {
 
     fn check_arg(&self, arg: &Arg) -> Result<(), String> {
         match arg {
-            Arg::Reads(place) => self.check_place(place),
             Arg::Writes(place) if place.memory == Memory::Weights => {
                 Err("weights are shared by contexts and cannot be written".to_owned())
             }
-            Arg::Writes(place) => self.check_place(place),
+            Arg::Reads(place) | Arg::Writes(place) => self.check_place(place),
             Arg::I32(_) => Ok(()),
             Arg::TensorMap(map) => {
                 if arch_number(&self.program.arch).is_none_or(|(sm, _)| sm < 90) {

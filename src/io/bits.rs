@@ -1,8 +1,8 @@
-//! Kinds NumPy lacks, as bit patterns of kinds it has.
+//! Kinds `NumPy` lacks, as bit patterns of kinds it has.
 
 use crate::ir::{DType, HostTensor};
 
-/// The kind `dtype` travels as; itself where NumPy has it.
+/// The kind `dtype` travels as; itself where `NumPy` has it.
 pub fn portable(dtype: DType) -> DType {
     match dtype {
         DType::BF16 => DType::U16,

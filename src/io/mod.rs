@@ -2,7 +2,7 @@
 //!
 //! Tensors come from an npz keyed by input names, or from a folder of `input_<j>.pb` or
 //! `input_<j>.npy`; they go to an npz keyed by output names, or to a folder of
-//! `output_<j>.npy`. Kinds NumPy lacks travel as their bit patterns (`uint8`, `uint16`).
+//! `output_<j>.npy`. Kinds `NumPy` lacks travel as their bit patterns (`uint8`, `uint16`).
 //! Files are written aside and renamed: readers see all of a file or none of it.
 
 mod bits;

@@ -1,4 +1,4 @@
-//! One array in NumPy's npy form.
+//! One array in `NumPy`'s npy form.
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use crate::ir::{DType, HostTensor};
 /// The array in `bytes`, which must hold it exactly.
 ///
 /// # Errors
-/// If the header is malformed, the kind is none of NumPy's numbers, or bytes are missing.
+/// If the header is malformed, the kind is none of `NumPy`'s numbers, or bytes are missing.
 pub fn read(bytes: &[u8]) -> Result<HostTensor, String> {
     let file = NpyFile::new(bytes).map_err(|error| format!("is no npy array: {error}"))?;
     let npyz::DType::Plain(kind) = file.dtype() else {
@@ -43,7 +43,7 @@ pub fn read(bytes: &[u8]) -> Result<HostTensor, String> {
     })
 }
 
-/// Writes `tensor`; kinds NumPy lacks as their bits.
+/// Writes `tensor`; kinds `NumPy` lacks as their bits.
 ///
 /// # Errors
 /// If `into` cannot be written.
@@ -59,7 +59,7 @@ pub fn write(into: &mut impl Write, tensor: &HostTensor) -> io::Result<()> {
     into.write_all(tensor.bytes())
 }
 
-/// NumPy's spelling of a kind that it has.
+/// `NumPy`'s spelling of a kind that it has.
 fn type_text(dtype: DType) -> &'static str {
     match bits::portable(dtype) {
         DType::F64 => "<f8",
@@ -117,7 +117,7 @@ fn reversed_axes(stored: &HostTensor, dims: &[usize]) -> HostTensor {
 mod tests {
     use super::*;
 
-    /// Header of an array of `kind`, as NumPy writes it.
+    /// Header of an array of `kind`, as `NumPy` writes it.
     fn header(kind: &str, order: Order, shape: &[u64]) -> Vec<u8> {
         WriteOptions::new_header_only()
             .dtype(npyz::DType::Plain(kind.parse().unwrap()))

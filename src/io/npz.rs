@@ -1,4 +1,4 @@
-//! Several named arrays in NumPy's npz form: a zip of npy files.
+//! Several named arrays in `NumPy`'s npz form: a zip of npy files.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};

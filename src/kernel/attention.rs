@@ -3,6 +3,8 @@
 //! Scores are kept as powers of two: they are multiplied by log2(e) together with the scale,
 //! so that a weight is one `exp2`.
 
+use std::fmt::Write as _;
+
 use serde::Serialize;
 
 use super::error::KernelError;
@@ -363,7 +365,7 @@ impl Attention {
         let mut own = format!("{indent}x = {};\n{biased}", self.scaled());
         if let Some(seen) = self.seen(tile_keys) {
             let lowest = format!("rt_lowest<{}>()", value_type(self.dtype));
-            own.push_str(&format!("{indent}x = {seen} ? x : {lowest};\n"));
+            writeln!(own, "{indent}x = {seen} ? x : {lowest};").expect("writing to a string succeeds");
         }
         Ok(ScoreText { per_key, own })
     }

@@ -87,18 +87,17 @@ pub fn plain(attribute: &AttributeProto, wanted: AttrKind) -> Result<Attr, OpErr
 
 fn dtype(attribute: &AttributeProto) -> Result<DType, OpError> {
     let refuse = |what: String| OpError::unsupported(format!("attribute `{}`: {what}", attribute.name));
-    match &attribute.tp {
-        Some(ty) => match types::element_dtype(ty) {
+    if let Some(ty) = &attribute.tp {
+        match types::element_dtype(ty) {
             Some(dtype) => dtype.map_err(refuse),
             None => Err(refuse("no element type".to_owned())),
-        },
-        None => {
-            let code = attribute.i.unwrap_or(0);
-            i32::try_from(code)
-                .map_err(|_| format!("unknown element type {code}"))
-                .and_then(types::dtype)
-                .map_err(refuse)
         }
+    } else {
+        let code = attribute.i.unwrap_or(0);
+        i32::try_from(code)
+            .map_err(|_| format!("unknown element type {code}"))
+            .and_then(types::dtype)
+            .map_err(refuse)
     }
 }
 

@@ -278,16 +278,17 @@ impl<'m> Importer<'m> {
         match (domain, node.op_type.as_str()) {
             ("", "Constant") => self.constant(node, opset),
             ("", "Identity") => self.identity(node),
-            _ => match ops::lookup_onnx(domain, &node.op_type, opset) {
-                Some(def) => self.op(node, def, opset),
-                None => {
+            _ => {
+                if let Some(def) = ops::lookup_onnx(domain, &node.op_type, opset) {
+                    self.op(node, def, opset)
+                } else {
                     let reason = ops::catalogue::refusal(domain, &node.op_type, opset);
                     self.refuse(node, opset, &reason);
                     self.operands(node)?;
                     self.stand_in(node);
                     Ok(())
                 }
-            },
+            }
         }
     }
 

@@ -232,19 +232,16 @@ fn window_bias(ctx: &mut ExpandCtx<'_>, parts: &Parts) -> Result<Option<ValueId>
         return Ok(None);
     }
     let mut distance = distances(ctx, parts);
-    let offset = match ctx.optional(6) {
-        Some(lengths) => {
-            let n_samples = ctx.dims_of(lengths).iter().product();
-            let lengths = ctx.reshape(lengths, &[n_samples, 1, 1, 1])?;
-            let lengths = ctx.cast(lengths, DType::I64)?;
-            let n_queries = i64::try_from(parts.lengths(ctx).0).expect("lengths fit in i64");
-            let n_queries = ctx.weight(HostTensor::from_i64(&[], &[n_queries]));
-            ctx.binary("sub", lengths, n_queries)?
-        }
-        None => {
-            let n_past = i64::try_from(parts.n_past).expect("lengths fit in i64");
-            ctx.weight(HostTensor::from_i64(&[], &[n_past]))
-        }
+    let offset = if let Some(lengths) = ctx.optional(6) {
+        let n_samples = ctx.dims_of(lengths).iter().product();
+        let lengths = ctx.reshape(lengths, &[n_samples, 1, 1, 1])?;
+        let lengths = ctx.cast(lengths, DType::I64)?;
+        let n_queries = i64::try_from(parts.lengths(ctx).0).expect("lengths fit in i64");
+        let n_queries = ctx.weight(HostTensor::from_i64(&[], &[n_queries]));
+        ctx.binary("sub", lengths, n_queries)?
+    } else {
+        let n_past = i64::try_from(parts.n_past).expect("lengths fit in i64");
+        ctx.weight(HostTensor::from_i64(&[], &[n_past]))
     };
     distance = ctx.binary("sub", distance, offset)?;
     let mut seen = None;

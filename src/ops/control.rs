@@ -270,7 +270,7 @@ impl<'a> Scan<'a> {
             .zip(&self.input_axes)
             .map(|(tensor, &axis)| infer::normalize_axis(axis, tensor.dims().len()))
             .collect::<Result<Vec<_>, _>>()?;
-        let n_steps = self.n_steps(&scanned, &axes)?;
+        let n_steps = n_steps(&scanned, &axes)?;
         let mut stacks: Vec<Vec<HostTensor>> = vec![Vec::new(); self.output_axes.len()];
         for step in 0..n_steps {
             let mut data: Vec<Datum> = carried.drain(..).map(Datum::Tensor).collect();
@@ -299,23 +299,24 @@ impl<'a> Scan<'a> {
         Ok(carried)
     }
 
-    fn n_steps(&self, scanned: &[HostTensor], axes: &[usize]) -> Result<usize, OpError> {
-        let mut counts = scanned
-            .iter()
-            .zip(axes)
-            .map(|(tensor, &axis)| tensor.dims()[axis]);
-        let first = counts.next().unwrap_or(0);
-        if counts.all(|count| count == first) {
-            return Ok(first);
-        }
-        Err(OpError::invalid("scanned operands differ in length"))
-    }
-
     fn stack(&self, n: usize, tensors: &[HostTensor]) -> Result<HostTensor, OpError> {
         let rank = tensors.first().map_or(0, |tensor| tensor.dims().len());
         let axis = infer::normalize_axis(self.output_axes[n], rank + 1)?;
         stacked(tensors, axis, self.body, self.n_carried + n)
     }
+}
+
+/// How many slices every scanned operand has.
+fn n_steps(scanned: &[HostTensor], axes: &[usize]) -> Result<usize, OpError> {
+    let mut counts = scanned
+        .iter()
+        .zip(axes)
+        .map(|(tensor, &axis)| tensor.dims()[axis]);
+    let first = counts.next().unwrap_or(0);
+    if counts.all(|count| count == first) {
+        return Ok(first);
+    }
+    Err(OpError::invalid("scanned operands differ in length"))
 }
 
 fn eval_scan_8(ctx: &EvalCtx<'_>) -> Result<Vec<Datum>, OpError> {

@@ -112,7 +112,7 @@ impl ConvShape {
             (1, 2..=rank + 1)
         };
         let group = group(attrs)?;
-        if w[channel] * group != x[channel] || w[0] % group != 0 {
+        if w[channel] * group != x[channel] || !w[0].is_multiple_of(group) {
             return Err(OpError::invalid(format!(
                 "a convolution of {} channels in {group} groups with a filter of {w:?}",
                 x[channel]
@@ -171,7 +171,7 @@ fn expect_bias(ctx: &InferCtx<'_>, filters: usize) -> Result<(), OpError> {
 /// # Errors
 /// If operands and attributes do not fit together.
 pub fn transpose_dims(x: &[usize], w: &[usize], attrs: &Attrs) -> Result<Vec<usize>, OpError> {
-    if x.len() != w.len() || x.len() < 3 || x[1] != w[0] || x[1] % group(attrs)? != 0 {
+    if x.len() != w.len() || x.len() < 3 || x[1] != w[0] || !x[1].is_multiple_of(group(attrs)?) {
         return Err(OpError::invalid(format!(
             "a transposed convolution of {x:?} with a filter of {w:?}"
         )));

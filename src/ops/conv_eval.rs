@@ -15,9 +15,9 @@ pub fn conv(ctx: &EvalCtx<'_>) -> Result<Vec<Datum>, OpError> {
     let (x, w, bias) = (ctx.tensor(0)?, ctx.tensor(1)?, ctx.optional_tensor(2)?);
     let shape = ConvShape::new(x.dims(), w.dims(), ctx.attrs, false)?;
     one(if in_f32(x.dtype()) {
-        run::<f32>(x.dtype(), &shape, to_vec(x), to_vec(w), bias)
+        run::<f32>(x.dtype(), &shape, &to_vec(x), &to_vec(w), bias)
     } else {
-        run::<f64>(x.dtype(), &shape, to_vec(x), to_vec(w), bias)
+        run::<f64>(x.dtype(), &shape, &to_vec(x), &to_vec(w), bias)
     })
 }
 
@@ -44,7 +44,7 @@ fn run_nhwc<T: Element + Number>(
     bias: Option<&HostTensor>,
 ) -> HostTensor {
     let to_first = |tensor: &HostTensor| permuted(&to_vec::<T>(tensor), tensor.dims(), &[0, 3, 1, 2]);
-    let result = run(x.dtype(), shape, to_first(x), to_first(w), bias);
+    let result = run(x.dtype(), shape, &to_first(x), &to_first(w), bias);
     let values = permuted(&to_vec::<T>(&result), result.dims(), &[0, 2, 3, 1]);
     from_values(x.dtype(), &shape.dims(true), &values)
 }
@@ -53,8 +53,8 @@ fn run_nhwc<T: Element + Number>(
 fn run<T: Element + Number>(
     dtype: DType,
     shape: &ConvShape,
-    x: Vec<T>,
-    w: Vec<T>,
+    x: &[T],
+    w: &[T],
     bias: Option<&HostTensor>,
 ) -> HostTensor {
     let (filters, channels) = (shape.filters / shape.group, shape.channels / shape.group);

@@ -1,4 +1,4 @@
-//! ONNX's Conv and ConvTranspose.
+//! ONNX's Conv and `ConvTranspose`.
 
 use super::build::{FORM, int_attr, optional_attr, str_attr};
 use super::samples::ints_attr;
@@ -156,7 +156,7 @@ mod tests {
     use crate::ir::Attrs;
     use crate::ir::{DType, Graph, TensorType};
 
-    /// Dims that ConvTranspose with these attributes gives a `[1, 1, 3]` input and a filter of 3.
+    /// Dims that `ConvTranspose` with these attributes gives a `[1, 1, 3]` input and a filter of 3.
     fn output(attrs: Attrs) -> Vec<usize> {
         let mut graph = Graph::new("test");
         let x = graph.add_input("x", Some(TensorType::new(DType::F32, &[1, 1, 3])));

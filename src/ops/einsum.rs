@@ -231,7 +231,7 @@ fn summed(ctx: &mut ExpandCtx<'_>, term: Term, needed: &[Label]) -> Result<Term,
 }
 
 /// `term` without axes of extent one that broadcast to `other`.
-fn without_broadcast(ctx: &mut ExpandCtx<'_>, term: Term, other: &Term) -> Result<Term, OpError> {
+fn without_broadcast(ctx: &mut ExpandCtx<'_>, term: &Term, other: &Term) -> Result<Term, OpError> {
     let labels: Vec<Label> = term
         .labels
         .iter()
@@ -245,8 +245,8 @@ fn without_broadcast(ctx: &mut ExpandCtx<'_>, term: Term, other: &Term) -> Resul
 
 /// The product of two terms, summed over what neither the result nor later terms need.
 fn pair(ctx: &mut ExpandCtx<'_>, a: Term, b: Term, needed: &[Label]) -> Result<Term, OpError> {
-    let shrunk = without_broadcast(ctx, a.clone(), &b)?;
-    let b = without_broadcast(ctx, b, &a)?;
+    let shrunk = without_broadcast(ctx, &a, &b)?;
+    let b = without_broadcast(ctx, &b, &a)?;
     let with = |labels: &[Label]| [needed, labels].concat();
     let a = summed(ctx, shrunk, &with(&b.labels))?;
     let b = summed(ctx, b, &with(&a.labels))?;

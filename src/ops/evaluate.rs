@@ -74,14 +74,14 @@ fn gather<T: Pod, R: Copy>(values: &[R], bytes: &mut [u8], convert: impl Fn(R) -
 
 macro_rules! impl_number {
     ($own:ty) => {
-        #[expect(
+        #[allow(
             clippy::cast_possible_truncation,
             clippy::cast_possible_wrap,
             clippy::cast_precision_loss,
             clippy::cast_sign_loss,
             clippy::cast_lossless,
             clippy::unnecessary_cast,
-            reason = "the conversions of `as` are what the trait promises"
+            reason = "the conversions of `as` are what the trait promises, and each kind of number has other ones"
         )]
         impl Number for $own {
             fn decode(dtype: DType, bytes: &[u8], into: &mut [Self]) {

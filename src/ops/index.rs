@@ -612,7 +612,7 @@ fn sample_concat(seed: u64) -> Option<Sample> {
     let mut draw = Draw::for_seed(seed)?;
     let mut dims = draw.dims(1..=4);
     let axis = draw.below(dims.len());
-    let operands = (0..1 + draw.below(4))
+    let operands = (0..=draw.below(4))
         .map(|_| {
             dims[axis] = draw.below(5);
             draw.tensor(any_kind(seed), &dims)

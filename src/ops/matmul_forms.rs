@@ -1,4 +1,4 @@
-//! ONNX's MatMul and Gemm.
+//! ONNX's `MatMul` and Gemm.
 
 use super::build::{FORM, float_attr, int_attr};
 use super::{ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer};

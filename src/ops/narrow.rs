@@ -195,9 +195,8 @@ impl Layout {
             return match overflow {
                 Overflow::Saturate => sign | self.max_code,
                 Overflow::Special => match (self.infinity, self.nan) {
-                    (Some(code), _) => sign | code,
                     (None, Some(code)) if self.unsigned_zero => code,
-                    (None, Some(code)) => sign | code,
+                    (Some(code), _) | (None, Some(code)) => sign | code,
                     (None, None) => sign | self.max_code,
                 },
             };

@@ -229,7 +229,7 @@ fn group_normalization(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError>
         ),
         "num_groups",
     )?[0];
-    if dims.len() < 2 || groups == 0 || dims[1] % groups != 0 {
+    if dims.len() < 2 || groups == 0 || !dims[1].is_multiple_of(groups) {
         return Err(OpError::invalid(format!(
             "{groups} groups of the channels of {dims:?}"
         )));

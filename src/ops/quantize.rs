@@ -303,7 +303,10 @@ fn q_linear_softmax(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     let scale = number(ctx, 1)?;
     let centred = ctx.binary("sub", x, zero)?;
     let x = ctx.binary("mul", centred, scale)?;
-    let last = Attrs::new().with("axis", Attr::Int(rank as i64 - 1));
+    let last = Attrs::new().with(
+        "axis",
+        Attr::Int(i64::try_from(rank).expect("ranks are small") - 1),
+    );
     let y = ctx.emit("softmax", &[x], last)?;
     let scale = number(ctx, 3)?;
     let scaled = ctx.binary("div", y, scale)?;

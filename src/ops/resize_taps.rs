@@ -53,13 +53,12 @@ impl Transform {
         let is_one = (scaled - 1.0).abs() < 1e-6;
         let half_pixel = (at + 0.5) / scale - 0.5;
         let position = match self {
-            Transform::HalfPixel => half_pixel,
             Transform::HalfPixelSymmetric => {
                 let offset = extent / 2.0 * (1.0 - resized / scaled);
                 offset + half_pixel
             }
             Transform::PytorchHalfPixel if is_one => -0.5,
-            Transform::PytorchHalfPixel => half_pixel,
+            Transform::HalfPixel | Transform::PytorchHalfPixel => half_pixel,
             Transform::AlignCorners if is_one => 0.0,
             Transform::AlignCorners => at * (extent - 1.0) / (scaled - 1.0),
             Transform::Asymmetric => at / scale,

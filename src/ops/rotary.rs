@@ -1,4 +1,4 @@
-//! ONNX's RotaryEmbedding: pairs of channels turned by an angle that depends on the position.
+//! ONNX's `RotaryEmbedding`: pairs of channels turned by an angle that depends on the position.
 
 use super::build::{FORM, int_attr};
 use super::samples::ints_attr;

@@ -166,12 +166,11 @@ impl Reduction {
 
     fn float(self, a: f64, b: f64) -> f64 {
         match self {
-            Reduction::Last => b,
             Reduction::Add => a + b,
             Reduction::Mul => a * b,
             Reduction::Max if a.is_nan() || a > b => a,
             Reduction::Min if a.is_nan() || a < b => a,
-            Reduction::Max | Reduction::Min => b,
+            Reduction::Last | Reduction::Max | Reduction::Min => b,
         }
     }
 
@@ -392,9 +391,9 @@ fn tile_nd(ctx: &mut TileCtx<'_, '_>) -> ExprId {
     tile_combined(ctx, rows.iter().product(), &|ctx, n| {
         let row = delinearize(n, &extents, &ctx.body.vars);
         let mut matches = ctx.body.constant(DType::Bool, 1.0);
-        for own in 0..depth {
+        for (own, &extent) in dims.iter().enumerate().take(depth) {
             let number = Index::known(i64::try_from(own).expect("ranks are small"));
-            let place = ctx.read_index(1, &[&row[..], &[number]].concat(), dims[own]);
+            let place = ctx.read_index(1, &[&row[..], &[number]].concat(), extent);
             let here = same(ctx, place, ctx.at[own].clone());
             matches = ctx.body.map("and", &[matches, here], DType::Bool);
         }

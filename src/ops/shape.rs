@@ -174,7 +174,7 @@ fn expand_range(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
 
 /// A count as a size. Ranges are constants, so absurd ones are refused before they are made.
 fn range_count(count: f64) -> Result<usize, OpError> {
-    const LARGEST: f64 = (1u64 << 32) as f64;
+    const LARGEST: f64 = 4_294_967_296.0;
     if count.is_nan() || count > LARGEST {
         return Err(OpError::unsupported(format!("a range of {count} elements")));
     }
@@ -325,12 +325,11 @@ struct Distinct {
 fn eval_unique(ctx: &EvalCtx<'_>) -> Result<Vec<Datum>, OpError> {
     let flat;
     let x = ctx.tensor(0)?;
-    let (x, axis) = match ctx.attrs.int("axis") {
-        Some(axis) => (x, infer::normalize_axis(axis, x.dims().len())?),
-        None => {
-            flat = x.reshaped(&[x.n_elements()]);
-            (&flat, 0)
-        }
+    let (x, axis) = if let Some(axis) = ctx.attrs.int("axis") {
+        (x, infer::normalize_axis(axis, x.dims().len())?)
+    } else {
+        flat = x.reshaped(&[x.n_elements()]);
+        (&flat, 0)
     };
     let keys = slice_keys(x, axis);
     let mut distinct: Vec<Distinct> = Vec::new();

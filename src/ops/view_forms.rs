@@ -433,7 +433,7 @@ mod tests {
     fn reshaping_infers_and_copies_extents() {
         assert_eq!(reshaped_dims(&[2, 3, 4], &[0, -1], false), Ok(vec![2, 12]));
         assert_eq!(reshaped_dims(&[0, 3], &[3, 0], true), Ok(vec![3, 0]));
-        assert_eq!(reshaped_dims(&[0, 3], &[0, -1], false).is_err(), true);
+        assert!(reshaped_dims(&[0, 3], &[0, -1], false).is_err());
         assert!(reshaped_dims(&[4], &[3, -1], false).is_err());
         assert!(reshaped_dims(&[4], &[-1, -1], false).is_err());
     }

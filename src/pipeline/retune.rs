@@ -136,9 +136,9 @@ fn recorded_programs(programs: &[Program], path: &Path) -> Result<Vec<usize>, Pi
         .filter(|&number| is_timed(&programs[number]))
         .collect();
     match (timed.first(), programs.first()) {
-        (None, Some(first)) => Err(recorded_machine(&database, path, arch_of(first))
-            .err()
-            .expect("no machine of the file fits")),
+        (None, Some(first)) => {
+            Err(recorded_machine(&database, path, arch_of(first)).expect_err("no machine of the file fits"))
+        }
         _ => Ok(timed),
     }
 }

@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn only_so_many_layers_are_tried() {
-        let losses = vec![1.0; MOST + 9];
+        let losses = [1.0; MOST + 9];
         let refused: Vec<_> = losses
             .iter()
             .enumerate()

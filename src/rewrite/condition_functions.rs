@@ -630,7 +630,7 @@ mod tests {
     #[test]
     fn a_permutation_and_its_inverse_cancel() {
         let perm = Value::ints(vec![0, 2, 3, 1]);
-        let inverse = call("inverse", &[perm.clone()]).unwrap();
+        let inverse = call("inverse", std::slice::from_ref(&perm)).unwrap();
         assert_eq!(inverse, Value::ints(vec![0, 3, 1, 2]));
         let both = call("compose", &[perm, inverse]).unwrap();
         assert_eq!(call("identity", &[both]), Some(Value::Bool(true)));

@@ -321,9 +321,9 @@ impl Grower<'_> {
             root,
             outputs,
             needs,
+            inlined,
             bound_us,
             bytes,
-            inlined,
         })
     }
 

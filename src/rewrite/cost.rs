@@ -226,10 +226,9 @@ fn kind_in_memory(net: &Net, inlined: &BTreeMap<usize, usize>, operand: usize) -
 fn reads_of(net: &Net, expr: &NetExpr, operand: usize, times: f64, result_elements: f64) -> f64 {
     let own = as_f64(net.tensors[operand].n_elements);
     match expr.kind {
-        TileKind::Map | TileKind::View => times,
         // Each element of a joined tensor comes from one of its parts.
         TileKind::Index if own < result_elements => times * own / result_elements.max(1.0),
-        TileKind::Index => times,
+        TileKind::Map | TileKind::View | TileKind::Index => times,
         // Main loops stage their operands: each element is made once.
         TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other => own,
     }

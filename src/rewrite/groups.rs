@@ -223,7 +223,7 @@ fn multiples(values: &[f64], largest: f64, steps: i64, kind: DType) -> Option<Gr
             return None;
         }
     }
-    let scale = (low + high) / 2.0;
+    let scale = f64::midpoint(low, high);
     // The eighth step is on one side of zero: with a negative scale, on the other.
     [1, -1].into_iter().find_map(|sign| {
         let numbers: Vec<i64> = numbers.iter().map(|number| sign * number).collect();
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn the_eighth_step_may_be_positive() {
         let negative = |number: usize| {
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 -scale(number)
             } else {
                 scale(number)

@@ -23,16 +23,13 @@ pub fn place(fused: &mut FusedGraph) {
     credit(fused, &by_region, &plan.copies);
     for (number, region) in std::mem::take(&mut fused.regions).into_iter().enumerate() {
         let is_join = by_region.contains_key(&number);
-        match plan.copies.get(&number) {
-            Some(copies) => {
-                let copies = copies.iter().map(|copy| placed(fused, copy, &plan.boxes));
-                let copies: Vec<Region> = copies.collect();
-                fused.regions.extend(copies);
-            }
-            None => {
-                let region = if is_join { moving(region) } else { region };
-                fused.regions.push(placed(fused, &region, &plan.boxes));
-            }
+        if let Some(copies) = plan.copies.get(&number) {
+            let copies = copies.iter().map(|copy| placed(fused, copy, &plan.boxes));
+            let copies: Vec<Region> = copies.collect();
+            fused.regions.extend(copies);
+        } else {
+            let region = if is_join { moving(region) } else { region };
+            fused.regions.push(placed(fused, &region, &plan.boxes));
         }
     }
     forget_unused(fused);
@@ -291,12 +288,11 @@ fn copy_of(region: &Region, part: &Part<TensorId>, to: Box) -> Region {
         let name = &body.value(from).name;
         copy.read(from, region.inputs[position], body.ty(from), name);
     }
-    let value = match view.filter(|_| part.piece.view != View::Whole) {
-        Some(node) => copy.node(body, node),
-        None => {
-            let value = copy.value(body, from);
-            copy.reshape(value, &body.ty(from).dims(), &join.origin)
-        }
+    let value = if let Some(node) = view.filter(|_| part.piece.view != View::Whole) {
+        copy.node(body, node)
+    } else {
+        let value = copy.value(body, from);
+        copy.reshape(value, &body.ty(from).dims(), &join.origin)
     };
     copy.body.add_output("", value);
     Region {

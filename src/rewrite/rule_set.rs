@@ -221,7 +221,7 @@ impl RuleSet {
 /// Line of byte `at`, from 1.
 pub fn line_of(text: &str, at: u32) -> usize {
     let before = &text.as_bytes()[..at as usize];
-    before.iter().filter(|&&byte| byte == b'\n').count() + 1
+    before.split(|&byte| byte == b'\n').count()
 }
 
 fn is_named(header: &Header, name: &str) -> bool {

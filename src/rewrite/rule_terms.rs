@@ -125,7 +125,7 @@ impl Parser<'_> {
             Vec::new()
         };
         let span = start.to(self.last_span());
-        let head = self.head(name, &mut attrs)?;
+        let head = head(name, &mut attrs)?;
         Ok(Term::Op(OpTerm {
             label,
             head,
@@ -133,33 +133,6 @@ impl Parser<'_> {
             operands,
             span,
         }))
-    }
-
-    /// An op, a family with the name of its binding taken from `attrs`, or a tile form.
-    fn head(&self, name: Name, attrs: &mut Vec<AttrItem>) -> Parsed<Head> {
-        if TILE_FORMS.iter().any(|(form, ..)| *form == name.text) {
-            return Ok(Head::Tile(name));
-        }
-        if !FAMILIES.contains(&name.text.as_str()) {
-            return Ok(Head::Op(name));
-        }
-        match attrs.first() {
-            Some(AttrItem::Bare(_)) => {
-                let AttrItem::Bare(binding) = attrs.remove(0) else {
-                    unreachable!("the first entry was bare when it was looked at")
-                };
-                Ok(Head::Family { kind: name, binding })
-            }
-            _ => Err(super::rule_error::RuleError::new(
-                "rules::unnamed_family",
-                name.span,
-                format!(
-                    "`{}` stands for any op of its kind and needs a name for it",
-                    name.text
-                ),
-                format!("write `{}[f](..)`", name.text),
-            )),
-        }
     }
 
     fn attr_item(&mut self) -> Parsed<AttrItem> {
@@ -333,6 +306,33 @@ impl Parser<'_> {
         let span = start.to(self.last_span());
         let kind = ExprKind::Call { function, args };
         Ok(Expr { kind, span })
+    }
+}
+
+/// An op, a family with the name of its binding taken from `attrs`, or a tile form.
+fn head(name: Name, attrs: &mut Vec<AttrItem>) -> Parsed<Head> {
+    if TILE_FORMS.iter().any(|(form, ..)| *form == name.text) {
+        return Ok(Head::Tile(name));
+    }
+    if !FAMILIES.contains(&name.text.as_str()) {
+        return Ok(Head::Op(name));
+    }
+    match attrs.first() {
+        Some(AttrItem::Bare(_)) => {
+            let AttrItem::Bare(binding) = attrs.remove(0) else {
+                unreachable!("the first entry was bare when it was looked at")
+            };
+            Ok(Head::Family { kind: name, binding })
+        }
+        _ => Err(super::rule_error::RuleError::new(
+            "rules::unnamed_family",
+            name.span,
+            format!(
+                "`{}` stands for any op of its kind and needs a name for it",
+                name.text
+            ),
+            format!("write `{}[f](..)`", name.text),
+        )),
     }
 }
 

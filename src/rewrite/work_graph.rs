@@ -324,20 +324,12 @@ impl WorkGraph {
         if !allows(node, operand_bytes, self.graph.ty(result).n_bytes()) {
             return false;
         }
-        let Some(folded) = self.evaluate(node, &data) else {
+        let Some(folded) = evaluated(node, &data) else {
             return false;
         };
         let weight = self.weight(folded);
         self.replace(result, weight);
         true
-    }
-
-    fn evaluate(&self, node: &Node, data: &[Option<Datum>]) -> Option<HostTensor> {
-        let def = lookup(node.op)?;
-        match eval_node(def, &node.attrs, data, 1).ok()?.into_iter().next()? {
-            Datum::Tensor(folded) => Some(folded),
-            Datum::Sequence(_) | Datum::Optional(_) => None,
-        }
     }
 
     /// The reachable graph, in topological order.
@@ -357,6 +349,15 @@ impl WorkGraph {
         }
         let one = HostTensor::from_bytes(data.dtype(), &[1], first)?;
         Some(to_vec::<f64>(&one)[0])
+    }
+}
+
+/// The tensor that `node` makes of constants.
+fn evaluated(node: &Node, data: &[Option<Datum>]) -> Option<HostTensor> {
+    let def = lookup(node.op)?;
+    match eval_node(def, &node.attrs, data, 1).ok()?.into_iter().next()? {
+        Datum::Tensor(folded) => Some(folded),
+        Datum::Sequence(_) | Datum::Optional(_) => None,
     }
 }
 

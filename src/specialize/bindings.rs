@@ -241,6 +241,7 @@ mod tests {
     use super::*;
     use crate::ir::Shape;
 
+    #[expect(clippy::unnecessary_wraps, reason = "inputs may have no type")]
     fn ty(dtype: DType, dims: &[&str]) -> Option<TensorType> {
         let dims = dims.iter().map(|dim| match dim.parse() {
             Ok(extent) => Dim::Known(extent),

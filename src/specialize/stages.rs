@@ -24,6 +24,7 @@ const HOST_BYTES: usize = 1 << 14;
 
 /// Why a graph cannot be run in stages.
 #[derive(Debug, thiserror::Error)]
+#[expect(clippy::large_enum_variant, reason = "an error ends a command")]
 pub enum StagesError<E> {
     #[error(transparent)]
     Specialize(SpecializeError),

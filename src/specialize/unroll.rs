@@ -235,7 +235,7 @@ impl Walk<'_> {
         let dims = self.target.ty(value).dims();
         let axis = infer::normalize_axis(axis, dims.len())?;
         let mut starts = vec![0; dims.len()];
-        let mut ends: Vec<i64> = dims.iter().map(|&extent| extent as i64).collect();
+        let mut ends: Vec<i64> = dims.iter().map(|&extent| signed(extent)).collect();
         (starts[axis], ends[axis]) = (at, at + 1);
         let attrs = Attrs::new()
             .with("starts", Attr::Ints(starts))
@@ -304,7 +304,7 @@ fn reshape(
     dims: &[usize],
     origin: &[String],
 ) -> Result<ValueId, OpError> {
-    let shape = dims.iter().map(|&extent| extent as i64).collect();
+    let shape = dims.iter().map(|&extent| signed(extent)).collect();
     let attrs = Attrs::new().with("shape", Attr::Ints(shape));
     emit(target, "reshape", vec![Some(value)], attrs, origin)
 }
@@ -369,4 +369,8 @@ fn entry(attrs: &Attrs, name: &str, position: usize) -> i64 {
         .and_then(|values| values.get(position))
         .copied()
         .unwrap_or(0)
+}
+
+fn signed(extent: usize) -> i64 {
+    i64::try_from(extent).expect("extents fit in i64")
 }

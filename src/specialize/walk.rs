@@ -119,14 +119,12 @@ impl Walk<'_> {
             },
             Lowering::Bounded(form) => self.lower_bounded(node, def, form, operands, scope),
             Lowering::Map(_) | Lowering::Tile(..) | Lowering::Loop | Lowering::Expand(_) => {
-                match values(operands) {
-                    Some(values) => self.emit_or_look(node, def, values, scope),
-                    // Sequences only pass through ops that mean nothing to generated code.
-                    None => {
-                        let reason = "sequences and optionals must be constants";
-                        self.evaluate(node, def, reason, operands, scope)
-                    }
+                if let Some(values) = values(operands) {
+                    return self.emit_or_look(node, def, values, scope);
                 }
+                // Sequences only pass through ops that mean nothing to generated code.
+                let reason = "sequences and optionals must be constants";
+                self.evaluate(node, def, reason, operands, scope)
             }
         }
     }
@@ -193,12 +191,11 @@ impl Walk<'_> {
                 Err(reason) if self.sees_data() && !matches!(reason, OpError::Invalid(_)) => reason,
                 done => return done,
             };
-            match self.constant_operand(&reason, &operands, scope)? {
-                Some((position, constant)) => operands[position] = Some(constant),
-                None => {
-                    let operands: Vec<_> = operands.iter().map(|value| value.map(Known::Tensor)).collect();
-                    return self.evaluate(node, def, &reason.to_string(), &operands, scope);
-                }
+            if let Some((position, constant)) = self.constant_operand(&reason, &operands, scope)? {
+                operands[position] = Some(constant);
+            } else {
+                let operands: Vec<_> = operands.iter().map(|value| value.map(Known::Tensor)).collect();
+                return self.evaluate(node, def, &reason.to_string(), &operands, scope);
             }
         }
     }

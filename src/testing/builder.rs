@@ -170,7 +170,7 @@ pub fn joined_graph(n_nodes: usize, seed: u64) -> GraphBuilder {
         let pick = |draw: &mut Draw, values: &[ValueId]| values[values.len() - 1 - draw.below(recent)];
         let value = pick(&mut draw, &values);
         let next = if draw.below(2) == 0 {
-            let mut parts: Vec<ValueId> = (0..1 + draw.below(3)).map(|_| pick(&mut draw, &values)).collect();
+            let mut parts: Vec<ValueId> = (0..=draw.below(3)).map(|_| pick(&mut draw, &values)).collect();
             parts.push(value);
             joined(&mut builder, &mut draw, &parts)
         } else {

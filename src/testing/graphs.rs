@@ -13,7 +13,7 @@ pub fn core(seed: u64, n_nodes: usize) -> Graph {
     let mut draw = Draw::new(seed);
     let mut graph = Graph::new("drawn");
     let mut values = Vec::new();
-    for position in 0..1 + draw.below(3) {
+    for position in 0..=draw.below(3) {
         let dims = draw.dims(1..=4);
         let ty = TensorType::new(DType::F32, &dims);
         values.push(graph.add_input(&format!("x{position}"), Some(ty)));
@@ -187,7 +187,7 @@ fn any_node(draw: &mut Draw, graph: &mut Graph, depth: usize) {
         let attr = any_attr(draw, depth);
         attrs = attrs.with(odd_name(draw), attr);
     }
-    let results: Vec<(&str, Option<TensorType>)> = (0..1 + draw.below(3))
+    let results: Vec<(&str, Option<TensorType>)> = (0..=draw.below(3))
         .map(|_| (odd_name(draw), any_type(draw)))
         .collect();
     let origin = (0..draw.below(3)).map(|_| odd_name(draw).to_owned()).collect();
@@ -255,7 +255,9 @@ fn any_float(draw: &mut Draw) -> f64 {
             7.0,
         ]),
         1 => draw.float(-3.0, 3.0),
-        _ => f64::from(f32::from_bits(draw.int(0, 0x7f7f_ffff).unsigned_abs() as u32)),
+        _ => f64::from(f32::from_bits(
+            u32::try_from(draw.int(0, 0x7f7f_ffff)).expect("bits of a finite float"),
+        )),
     }
 }
 

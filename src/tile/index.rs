@@ -179,15 +179,14 @@ impl Index {
         if factor.scale == 0 {
             return Index::zero();
         }
-        let constant = match factor.as_known() {
-            Some(scale) => self.constant * scale,
-            None => {
-                assert_eq!(
-                    self.constant, 0,
-                    "a constant offset times a run-time extent needs an argument of its own"
-                );
-                0
-            }
+        let constant = if let Some(scale) = factor.as_known() {
+            self.constant * scale
+        } else {
+            assert_eq!(
+                self.constant, 0,
+                "a constant offset times a run-time extent needs an argument of its own"
+            );
+            0
         };
         let terms = self
             .terms

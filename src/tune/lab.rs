@@ -280,22 +280,20 @@ fn drawn(body: &Graph) -> Result<(Vec<HostTensor>, Vec<HostTensor>), ReferenceEr
         .zip(1..)
         .map(|(ty, seed)| random::drawn(ty, seed))
         .collect();
-    match run(&operands) {
-        Ok(wanted) => Ok((operands, wanted)),
-        // Drawn integers may be no valid positions; zeros are wherever there is anything.
-        Err(_) => {
-            let zeroed = |(operand, ty): (HostTensor, &&TensorType)| {
-                if ty.dtype.is_float() {
-                    operand
-                } else {
-                    HostTensor::zeros(ty.dtype, &ty.dims())
-                }
-            };
-            let operands: Vec<HostTensor> = operands.into_iter().zip(&types).map(zeroed).collect();
-            let wanted = run(&operands)?;
-            Ok((operands, wanted))
-        }
+    if let Ok(wanted) = run(&operands) {
+        return Ok((operands, wanted));
     }
+    // Drawn integers may be no valid positions; zeros are wherever there is anything.
+    let zeroed = |(operand, ty): (HostTensor, &&TensorType)| {
+        if ty.dtype.is_float() {
+            operand
+        } else {
+            HostTensor::zeros(ty.dtype, &ty.dims())
+        }
+    };
+    let operands: Vec<HostTensor> = operands.into_iter().zip(&types).map(zeroed).collect();
+    let wanted = run(&operands)?;
+    Ok((operands, wanted))
 }
 
 /// The float kind of fewest bytes that any value of the body has.

@@ -102,9 +102,8 @@ impl Memory<'_> {
         let batches = std::iter::once(likely).chain(others.chunks(1));
         let mut last = String::new();
         for batch in batches {
-            match self.fastest_of(problem, batch, &mut last)? {
-                Some(recalled) => return Ok(recalled),
-                None => {}
+            if let Some(recalled) = self.fastest_of(problem, batch, &mut last)? {
+                return Ok(recalled);
             }
         }
         Err(TuneError::AllWrong { ops: ops(), last })

@@ -180,9 +180,8 @@ impl Outcome {
             .launches
             .iter()
             .flat_map(|outputs| outputs.iter().zip(wanted));
-        pairs
-            .filter_map(|(found, wanted)| difference(found, wanted, slack * tolerance(wanted.dtype())))
-            .next()
+        let mut pairs = pairs;
+        pairs.find_map(|(found, wanted)| difference(found, wanted, slack * tolerance(wanted.dtype())))
     }
 }
 

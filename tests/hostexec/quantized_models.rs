@@ -71,7 +71,7 @@ pub fn problems(name: &str, fused: &FusedGraph, inputs: &[HostTensor]) -> Vec<Pr
 }
 
 fn core(fixture: &Fixture) -> Graph {
-    let bindings = specialize::bind_inputs(&fixture.graph, &[fixture.x.clone()]).unwrap();
+    let bindings = specialize::bind_inputs(&fixture.graph, std::slice::from_ref(&fixture.x)).unwrap();
     specialize::specialize(&fixture.graph, &bindings).unwrap()
 }
 

@@ -303,10 +303,7 @@ pub fn groups() -> Vec<Problem> {
         (DType::BF16, [2, 3, 3, 12], 12),
     ] {
         let dims = [n, h, w, c].map(|extent| i64::try_from(extent).unwrap());
-        let (groups, each) = (
-            i64::try_from(group).unwrap(),
-            dims[3] / i64::try_from(group).unwrap(),
-        );
+        let (groups, each) = (i64::from(group), dims[3] / i64::from(group));
         let epsilon = ("epsilon", Attr::Float(1e-5));
         let scaled = |b: &mut Build, y: ValueId, channels: &[usize]| {
             let (scale, bias) = (b.input(dtype, channels), b.input(dtype, channels));

@@ -180,8 +180,9 @@ pub fn few_channels() -> Vec<Problem> {
 /// Windows of few channels that become bytes. Sums are exact; they are on ties, saturate, and have a zero point.
 pub fn few_channels_to_bytes() -> Vec<Problem> {
     let integers = |dtype, dims: &[usize], most: usize| {
+        let whole = |n: usize| f64::from(u32::try_from(n).expect("small integers"));
         let values: Vec<f64> = (0..dims.iter().product())
-            .map(|n: usize| (n * 7919 % (2 * most + 1)) as f64 - most as f64)
+            .map(|n: usize| whole(n * 7919 % (2 * most + 1)) - whole(most))
             .collect();
         from_values(dtype, dims, &values)
     };
@@ -297,7 +298,7 @@ pub fn pools(last: bool) -> Vec<Problem> {
             let x = b.input(dtype, &dims);
             let attrs = cells.pool(ceil_mode);
             let attrs = if op.starts_with("avg") {
-                attrs.with("count_include_pad", Attr::Int((seed % 2) as i64))
+                attrs.with("count_include_pad", Attr::Int(i64::from(seed % 2 == 1)))
             } else {
                 attrs
             };

@@ -60,7 +60,7 @@ impl Case {
     }
 
     pub fn n_data_sets(&self) -> usize {
-        (0..)
+        (0..usize::MAX)
             .take_while(|n| self.folder.join(format!("data_{n}")).is_dir())
             .count()
     }
@@ -137,7 +137,7 @@ impl Expected {
         let arrays = io::read_inputs(&sample, &ports).map_err(|error| error.to_string())?;
         let indices = to_vec::<i64>(&arrays[0]);
         Ok(Expected {
-            indices: Some(indices.into_iter().map(|index| index as usize).collect()),
+            indices: Some(indices.into_iter().map(position).collect()),
             values: to_vec(&arrays[1]),
         })
     }
@@ -176,4 +176,8 @@ impl Expected {
             of_tolerance: worst,
         })
     }
+}
+
+fn position(index: i64) -> usize {
+    usize::try_from(index).expect("positions of elements are not negative")
 }

@@ -26,7 +26,8 @@ fn has_main_loop(spec: &KernelSpec) -> bool {
 
 /// One line per distinct problem of a model.
 struct Row {
-    n: usize,
+    /// Launches of it.
+    n: f64,
     us: f64,
     line: String,
     is_slow: bool,
@@ -46,7 +47,7 @@ fn row(spec: &KernelSpec, arch: Arch) -> Row {
             .join(", ")
     };
     Row {
-        n: 0,
+        n: 0.0,
         us,
         line: format!(
             "{template} {knobs} {} ({}) -> {}",
@@ -64,11 +65,11 @@ pub fn check(fused: &FusedGraph, arch: Arch, title: &str) -> Result<(), String> 
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     for number in 0..fused.regions.len() {
         let spec = kernel::spec(fused, number, &KernelOptions::default());
-        rows.entry(spec.key()).or_insert_with(|| row(&spec, arch)).n += 1;
+        rows.entry(spec.key()).or_insert_with(|| row(&spec, arch)).n += 1.0;
     }
     let mut rows: Vec<Row> = rows.into_values().collect();
-    rows.sort_by(|a, b| (b.us * b.n as f64).total_cmp(&(a.us * a.n as f64)));
-    let total: f64 = rows.iter().map(|row| row.us * row.n as f64).sum();
+    rows.sort_by(|a, b| (b.us * b.n).total_cmp(&(a.us * a.n)));
+    let total: f64 = rows.iter().map(|row| row.us * row.n).sum();
     println!("{title}: {} kernels, {:.0} us predicted", rows.len(), total);
     if std::env::var_os("RTRT_SHOW_KERNELS").is_some() {
         for row in &rows {

@@ -16,7 +16,7 @@ fn unit(seed: u64, i: u64) -> f64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^= z >> 31;
-    (z >> 40) as f64 / f64::from(1u32 << 24)
+    f64::from(u32::try_from(z >> 40).expect("24 bits")) / f64::from(1u32 << 24)
 }
 
 fn numbers(value: &Value) -> Option<Vec<f64>> {
@@ -54,7 +54,8 @@ fn values(fill: &Value, count: usize) -> Option<Vec<f64>> {
     }
     let range = fill.get("uniform").and_then(numbers)?;
     let (low, high) = (range[0], range[1]);
-    // Rounded through f32, whatever the kind.
+    // Whatever the kind.
+    #[expect(clippy::cast_possible_truncation, reason = "numbers are rounded through f32")]
     Some(
         units
             .map(|unit| f64::from((low + (high - low) * unit) as f32))
@@ -75,8 +76,9 @@ pub fn tensor(entry: &Value) -> Option<HostTensor> {
         "bool" => DType::Bool,
         _ => return None,
     };
-    let shape = numbers(entry.get("shape")?)?;
-    let dims: Vec<usize> = shape.into_iter().map(|extent| extent as usize).collect();
+    let shape = entry.get("shape")?.as_array()?;
+    let extent = |extent: &Value| usize::try_from(extent.as_u64()?).ok();
+    let dims: Vec<usize> = shape.iter().map(extent).collect::<Option<_>>()?;
     let count = dims.iter().product();
     Some(from_values(dtype, &dims, &values(entry.get("fill")?, count)?))
 }

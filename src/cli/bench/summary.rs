@@ -1,5 +1,7 @@
 //! Figures of many executions, in trtexec's words and order, which scripts look for.
 
+use std::fmt::Write as _;
+
 use serde::Serialize;
 
 use crate::runtime::Trace;
@@ -52,7 +54,13 @@ impl Spread {
             number(self.median_ms)
         );
         for (percent, value) in &self.percentiles {
-            text += &format!(", percentile({}%) = {} ms", number(*percent), number(*value));
+            write!(
+                text,
+                ", percentile({}%) = {} ms",
+                number(*percent),
+                number(*value)
+            )
+            .expect("writing to a string succeeds");
         }
         text
     }
@@ -287,7 +295,7 @@ mod tests {
     fn numbers_have_six_significant_digits() {
         let cases = [
             (0.0, "0"),
-            (1130.013_4, "1130.01"),
+            (1_130.013_4, "1130.01"),
             (0.123_456_78, "0.123457"),
             (3.0, "3"),
             (99.0, "99"),

@@ -118,8 +118,8 @@ fn id(text: &str, at: usize) -> Result<(Token, usize), TextError> {
 fn number_length(text: &str) -> usize {
     let sign = usize::from(text.starts_with(['-', '+']));
     let body = &text[sign..];
-    if body.starts_with("0x") {
-        return sign + 2 + length(&body[2..], |character| character.is_ascii_hexdigit());
+    if let Some(digits) = body.strip_prefix("0x") {
+        return sign + 2 + length(digits, |character| character.is_ascii_hexdigit());
     }
     if body.starts_with(starts_word) {
         return sign + length(body, continues_word);

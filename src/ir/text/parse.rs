@@ -70,11 +70,27 @@ struct Label {
     id: Option<u32>,
 }
 
+/// What is written of a type.
+enum Written {
+    Nothing,
+    /// `?`.
+    Unknown,
+    Type(TensorType),
+}
+
+impl Written {
+    fn known(self) -> Option<TensorType> {
+        match self {
+            Written::Type(ty) => Some(ty),
+            Written::Nothing | Written::Unknown => None,
+        }
+    }
+}
+
 /// A value on the left of `=`.
 struct Defined {
     label: Label,
-    /// `None` where no type is written, `Some(None)` for `?`.
-    ty: Option<Option<TensorType>>,
+    ty: Written,
     span: Range<usize>,
 }
 
@@ -173,7 +189,7 @@ impl Parser<'_> {
     fn input(&mut self, draft: &mut Draft) -> Result<(), TextError> {
         let input = self.defined()?;
         let source = Source::Input(draft.graph.inputs.len());
-        let id = draft.define(input.label, input.ty.flatten(), source, &input.span)?;
+        let id = draft.define(input.label, input.ty.known(), source, &input.span)?;
         draft.graph.inputs.push(id);
         Ok(())
     }
@@ -206,7 +222,10 @@ impl Parser<'_> {
         let Ok([result]) = <[Defined; 1]>::try_from(results) else {
             return Err(TextError::Results { found: 0, span });
         };
-        let ty = result.ty.unwrap_or_else(|| Some(data.ty()));
+        let ty = match result.ty {
+            Written::Nothing => Some(data.ty()),
+            written => written.known(),
+        };
         draft.define(result.label, ty, Source::Weight(data), &result.span)?;
         Ok(())
     }
@@ -229,7 +248,7 @@ impl Parser<'_> {
             .enumerate()
             .map(|(position, result)| {
                 let source = Source::Node(node, position);
-                draft.define(result.label, result.ty.flatten(), source, &result.span)
+                draft.define(result.label, result.ty.known(), source, &result.span)
             })
             .collect::<Result<Vec<_>, _>>()?;
         draft.graph.nodes.push(Node {
@@ -278,7 +297,7 @@ impl Parser<'_> {
         let span = self.span();
         let result = Defined {
             label: unnamed(),
-            ty: None,
+            ty: Written::Nothing,
             span: span.clone(),
         };
         let results = self.call(draft, vec![result])?;
@@ -313,11 +332,11 @@ impl Parser<'_> {
         let span = self.span();
         let label = self.label()?;
         let ty = if !self.take(":") {
-            None
+            Written::Nothing
         } else if self.take("?") {
-            Some(None)
+            Written::Unknown
         } else {
-            Some(Some(self.ty()?))
+            Written::Type(self.ty()?)
         };
         Ok(Defined { label, ty, span })
     }

@@ -44,7 +44,7 @@ impl Printer<'_> {
         let inputs: Vec<String> = graph
             .inputs
             .iter()
-            .map(|&input| self.define(input, &None))
+            .map(|&input| self.define(input, None))
             .collect();
         self.push(format_args!("graph {}({})", name(&graph.name), inputs.join(", ")));
         if !graph.captures.is_empty() {
@@ -73,7 +73,7 @@ impl Printer<'_> {
             .graph
             .weight(value)
             .expect("statements() lists weights as weights");
-        let label = self.define(value, &Some(data.ty()));
+        let label = self.define(value, Some(&data.ty()));
         let data = literal::tensor(data, self.brief);
         self.push(format_args!("{label} = {data}\n"));
     }
@@ -82,7 +82,7 @@ impl Printer<'_> {
         let results: Vec<String> = node
             .results
             .iter()
-            .map(|&result| self.define(result, &None))
+            .map(|&result| self.define(result, None))
             .collect();
         let operands: Vec<String> = node
             .operands
@@ -133,11 +133,11 @@ impl Printer<'_> {
     }
 
     /// A value where it is defined: its label, and its type unless that is `expected`.
-    fn define(&self, value: ValueId, expected: &Option<TensorType>) -> String {
+    fn define(&self, value: ValueId, expected: Option<&TensorType>) -> String {
         let ty = &self.graph.value(value).ty;
         let label = self.label(value);
         match ty {
-            _ if expected == ty => label.to_owned(),
+            _ if expected == ty.as_ref() => label.to_owned(),
             Some(ty) => format!("{label}: {}", tensor_type(ty)),
             None => format!("{label}: ?"),
         }

@@ -48,17 +48,25 @@ fn free_of<'a>(expr: &Expr, known: &dyn Fn(ExprId) -> &'a BTreeSet<VarId>) -> BT
     let mut found = BTreeSet::new();
     match expr {
         Expr::Const(_) | Expr::Acc { .. } => {}
-        Expr::Load { index, .. } => index.iter().for_each(|one| add_index(one, known, &mut found)),
+        Expr::Load { index, .. } => {
+            for one in index {
+                add_index(one, known, &mut found);
+            }
+        }
         Expr::IndexValue(index) => add_index(index, known, &mut found),
-        Expr::Map { args, .. } => args.iter().for_each(|&arg| found.extend(known(arg))),
+        Expr::Map { args, .. } => {
+            for &arg in args {
+                found.extend(known(arg));
+            }
+        }
         Expr::Select {
             conds,
             then,
             otherwise,
         } => {
-            conds
-                .iter()
-                .for_each(|cond| add_index(&cond.index, known, &mut found));
+            for cond in conds {
+                add_index(&cond.index, known, &mut found);
+            }
             found.extend(known(*then));
             found.extend(known(*otherwise));
         }

@@ -267,7 +267,11 @@ pub fn operands(expr: &Expr) -> Vec<ExprId> {
     let mut found = Vec::new();
     match expr {
         Expr::Const(_) | Expr::Acc { .. } => {}
-        Expr::Load { index, .. } => index.iter().for_each(|one| values_in(one, &mut found)),
+        Expr::Load { index, .. } => {
+            for one in index {
+                values_in(one, &mut found);
+            }
+        }
         Expr::IndexValue(index) => values_in(index, &mut found),
         Expr::Map { args, .. } => found.extend(args),
         Expr::Select {
@@ -275,7 +279,9 @@ pub fn operands(expr: &Expr) -> Vec<ExprId> {
             then,
             otherwise,
         } => {
-            conds.iter().for_each(|cond| values_in(&cond.index, &mut found));
+            for cond in conds {
+                values_in(&cond.index, &mut found);
+            }
             found.extend([*then, *otherwise]);
         }
         Expr::Reduce { body, .. } => found.push(*body),

@@ -1,5 +1,7 @@
 //! A region's body as expressions over a template's own variables.
 
+use std::fmt::Write as _;
+
 use crate::ir::TensorType;
 use crate::kernel::body::compose::Composer;
 use crate::kernel::body::rebuild::canonical;
@@ -173,7 +175,7 @@ pub fn kernel_name(spec: &KernelSpec, template: &str, tile: &str) -> String {
     words.truncate(MAX_OPS);
     let mut name = format!("rtrt_{template}_{}", words.join("_"));
     if more > 0 {
-        name.push_str(&format!("_and{more}"));
+        write!(name, "_and{more}").expect("writing to a string succeeds");
     }
     let dtype = spec.output_types().first().map_or("none", |ty| ty.dtype.name());
     format!("{name}_{dtype}_{tile}")

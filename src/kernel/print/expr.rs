@@ -381,10 +381,12 @@ impl<'a> Printer<'a> {
         match body.expr(id) {
             Expr::Select { conds, .. } => {
                 let mut values = Vec::new();
-                conds
-                    .iter()
-                    .for_each(|cond| crate::kernel::body::free_vars::values_in(&cond.index, &mut values));
-                values.into_iter().for_each(|value| self.hoist(value, bound));
+                for cond in conds {
+                    crate::kernel::body::free_vars::values_in(&cond.index, &mut values);
+                }
+                for value in values {
+                    self.hoist(value, bound);
+                }
             }
             Expr::Reduce { vars, body, .. } => {
                 let inner: BTreeSet<VarId> = bound.iter().chain(vars).copied().collect();

@@ -122,7 +122,9 @@ impl Printer<'_> {
                 otherwise,
             } => {
                 let mut values = Vec::new();
-                conds.iter().for_each(|cond| values_in(&cond.index, &mut values));
+                for cond in conds {
+                    values_in(&cond.index, &mut values);
+                }
                 for &value in &values {
                     self.reach(lane, value, path, found);
                 }

@@ -184,7 +184,9 @@ pub fn memory_us(spec: &KernelSpec, rows: &RowBody, lane: Lane, neighbour: VarId
             continue;
         };
         let mut looked_up = Vec::new();
-        index.iter().for_each(|one| values_in(one, &mut looked_up));
+        for one in index {
+            values_in(one, &mut looked_up);
+        }
         if !looked_up.is_empty() {
             // Of a table only what is looked up.
             let most = n_elements.saturating_mul(types[*input as usize].dtype.size_bytes());

@@ -209,6 +209,11 @@ fn shares_at(shape: &RowShape, rows: &RowBody, plan: Plan) -> Vec<usize> {
     std::iter::once(tickets).chain(ends).collect()
 }
 
+/// Writing shares and waiting for the last block.
+const SHARE_US: f64 = 1.3;
+/// Reading four shares at a time.
+const SHARE_READ_US: f64 = 0.4;
+
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
 fn predicted_us(spec: &KernelSpec, shape: &RowShape, rows: &RowBody, plan: Plan, device: &Device) -> f64 {
     let n_columns = (shape.n_rows / plan.width) as f64;
@@ -218,10 +223,6 @@ fn predicted_us(spec: &KernelSpec, shape: &RowShape, rows: &RowBody, plan: Plan,
         .flatten()
         .map(|&root| indexed::work(&rows.body, root))
         .sum();
-    /// Writing shares and waiting for the last block.
-    const SHARE_US: f64 = 1.3;
-    /// Reading four shares at a time.
-    const SHARE_READ_US: f64 = 0.4;
     // Wide loads need fewer threads to keep as much under way.
     let widest = spec.input_types().iter().map(|ty| ty.dtype.size_bytes()).max();
     let load = (plan.width * widest.unwrap_or(4)) as f64 / 8.0;
