@@ -96,9 +96,8 @@ fn trials() -> Vec<Trial> {
 
 fn op_table() -> Vec<Problem> {
     regions::ops_of_the_table(|def| match def.lower {
-        Lowering::Map(_) => true,
+        Lowering::Map(_) | Lowering::Loop => true,
         Lowering::Tile(kind, _) => kind != TileKind::Other,
-        Lowering::Loop => true,
         Lowering::Expand(_) | Lowering::Bounded(_) | Lowering::Host(_) => false,
     })
 }

@@ -7,7 +7,7 @@
 //! from the extent is tried: the same nodes are made for a larger one, and compared.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::error::Problem;
 use super::walk::{Lowered, Walk};
@@ -21,7 +21,7 @@ use crate::tile::{Body, Expr, Extent, Index, TileCtx, VarId};
 pub(super) struct Bounds {
     counts: Vec<Count>,
     /// Axes of values, with the number of the count.
-    axes: HashMap<ValueId, Vec<(usize, usize)>>,
+    axes: BTreeMap<ValueId, Vec<(usize, usize)>>,
 }
 
 struct Count {
@@ -605,7 +605,7 @@ mod tests {
         };
         let graph = detector.graph();
         let apart: Vec<f32> = (0..48)
-            .map(|n| [0.0, 0.0, 1.0, 1.0][n % 4] + (n / 4 % 6 * 3) as f32)
+            .map(|n: u8| [0.0, 0.0, 1.0, 1.0][usize::from(n % 4)] + f32::from(n / 4 % 6 * 3))
             .collect();
         let scores = Draw::new(1).floats(DType::F32, &[2, 2, 6], -1.0, 1.0);
         let found = assert_same(&graph, &[HostTensor::from_f32(&[2, 6, 4], &apart), scores]);
