@@ -43,12 +43,19 @@ RtrtContext *rtrt_context_new(const RtrtEngine *engine);
 RtrtContext *rtrt_context_new_on(const RtrtEngine *engine, void *stream);
 void rtrt_context_free(RtrtContext *context);
 
-/* Reads inputs[i] and writes outputs[i], in host memory; returns when the outputs are there. */
+/* Reads inputs[i] and writes outputs[i], in host memory; returns when the outputs are there. Where data decides
+ * an extent of an output, rtrt_engine_tensor() tells the most it can be, which outputs[i] must hold; only the
+ * elements that are there are written, without gaps. */
 int rtrt_context_run(RtrtContext *context, size_t profile, const void *const *inputs, void *const *outputs);
 
 /* Queues an execution on the context's stream and returns before it is done: reads inputs[i] and writes
- * outputs[i], addresses of device memory. Whatever you queue on that stream afterwards sees the outputs. */
+ * outputs[i], addresses of device memory. Whatever you queue on that stream afterwards sees the outputs. Where
+ * data decides an extent, elements lie as in a tensor of the largest. */
 int rtrt_context_enqueue(RtrtContext *context, size_t profile, const void *const *inputs, void *const *outputs);
+
+/* Waits for what is queued, and writes the rank dims of an output of the last execution: those that
+ * rtrt_engine_tensor() tells, but for extents that data decides. */
+int rtrt_context_output_dims(RtrtContext *context, size_t position, size_t rank, size_t *dims);
 
 #ifdef __cplusplus
 }

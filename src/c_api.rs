@@ -393,6 +393,40 @@ pub unsafe extern "C" fn rtrt_context_run(
     code(unsafe { Call::checked(context, profile, inputs, outputs).and_then(|call| call.run()) })
 }
 
+/// Waits for the context's executions, and writes the dims of output `position` of the last one to `dims`, as
+/// many as it has axes.
+///
+/// # Safety
+/// `context` is null or alive and used by this thread alone; `dims` is null or points to `rank` numbers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rtrt_context_output_dims(
+    context: *mut RtrtContext,
+    position: usize,
+    rank: usize,
+    dims: *mut usize,
+) -> c_int {
+    // SAFETY: null or alive, and ours alone.
+    let Some(own) = (unsafe { context.as_mut() }) else {
+        return fail("the context is null");
+    };
+    if dims.is_null() {
+        return fail("the dims are null");
+    }
+    let found = match own.context.output_dims() {
+        Ok(found) => found,
+        Err(error) => return fail(&error.to_string()),
+    };
+    let Some(found) = found.get(position) else {
+        return fail(&format!("there is no output {position}"));
+    };
+    if found.len() != rank {
+        return fail(&format!("output {position} has {} axes, not {rank}", found.len()));
+    }
+    // SAFETY: as many numbers as the caller said.
+    unsafe { slice::from_raw_parts_mut(dims, rank) }.copy_from_slice(found);
+    OK
+}
+
 /// Queues an execution and returns: reads `inputs[i]` and writes `outputs[i]`, device memory of the sizes
 /// that [`rtrt_engine_tensor`] tells.
 ///
@@ -442,6 +476,7 @@ mod tests {
                 FAILED
             );
             assert!(rtrt_context_new_on(std::ptr::null(), null()).is_null());
+            assert_eq!(rtrt_context_output_dims(null(), 0, 0, null()), FAILED);
             assert_eq!(
                 rtrt_context_enqueue(null(), 0, std::ptr::null(), std::ptr::null()),
                 FAILED

@@ -193,14 +193,15 @@ pub fn ports(graph: &Graph) -> Vec<Port> {
         .collect()
 }
 
-/// The static graph of core ops for the shapes of `settings`.
+/// The static graph of core ops for the shapes of `settings`; extents that data decides are as large as they
+/// can become, see [`Graph::bounds`].
 ///
 /// # Errors
 /// If the shapes do not fit the model, or nodes cannot be lowered.
 pub fn lower(graph: &Graph, settings: &Settings) -> Result<Graph, PipelineError> {
     let graph = rewrite_model(graph, &RuleSet::load(&settings.rules)?);
     let bindings = specialize::bind(&graph, &settings.shapes)?;
-    Ok(specialize::specialize(&graph, &bindings)?)
+    Ok(specialize::specialize_bounded(&graph, &bindings)?)
 }
 
 /// Says early whether there is an NVRTC to compile kernels with.

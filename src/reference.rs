@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use crate::ir::{Attr, Attrs, Graph, HostTensor, Node, NodeId, Source, ValueId};
 use crate::ops::{
-    self, Datum, EvalCtx, ExpandCtx, Lowering, NEWEST_OPSET, OPSET, OpDef, OpError, lookup, with_defaults,
+    self, Datum, EvalCtx, ExpandCtx, NEWEST_OPSET, OPSET, OpDef, OpError, lookup, with_defaults,
 };
 
 /// Why a graph cannot be run.
@@ -118,15 +118,15 @@ fn eval_with(
 ) -> Result<Vec<Datum>, OpError> {
     let mut attrs = with_defaults(def, attrs.clone())?;
     let opset = attrs.0.remove(OPSET);
-    match &def.lower {
-        Lowering::Expand(expand) => {
+    match def.lower.exact_expansion() {
+        Some(expand) => {
             let opset = match opset {
                 Some(Attr::Int(version)) => version,
                 _ => NEWEST_OPSET,
             };
-            eval_expanded(*expand, &attrs, operands, n_results, opset)
+            eval_expanded(expand, &attrs, operands, n_results, opset)
         }
-        Lowering::Map(_) | Lowering::Tile(..) | Lowering::Host(_) => (def.eval)(&EvalCtx {
+        None => (def.eval)(&EvalCtx {
             attrs: &attrs,
             operands,
             n_results,

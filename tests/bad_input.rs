@@ -176,6 +176,18 @@ fn external(location: &str, more: &[(&str, &str)]) -> TensorProto {
 }
 
 #[test]
+fn what_depends_on_extents_that_data_decides_is_named() {
+    let nodes = vec![
+        node("NonZero", "places", &["x"], "p"),
+        node("ReduceMax", "last", &["p"], "q"),
+        node("Shape", "extents", &["p"], "s"),
+        node("Relu", "positive", &["x"], "y"),
+    ];
+    let place = Place::with_model(&model(nodes, Vec::new()));
+    place.expect("extent_of_data", REFUSED, &compile(&[]));
+}
+
+#[test]
 fn a_truncated_model() {
     let bytes = sum(weight()).encode_to_vec();
     let place = Place::new();

@@ -7,7 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use rtrt_codegen::engine::{self, SecretKey};
+use rtrt_codegen::engine::{self, Binding, Bound, Place, SecretKey};
+use rtrt_codegen::ir::DType;
 use rtrt_codegen::runtime::MAX_GRAPHS;
 
 const ENGINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/engines/v1.engine");
@@ -223,4 +224,70 @@ fn a_newer_device_takes_ptx_and_nobody_takes_stripped_weights() {
         "{}",
         message(&output)
     );
+}
+
+/// An engine whose output is as long as the first eight bytes of its input say: kernels do nothing here.
+fn counting_engine(folder: &Path) -> std::path::PathBuf {
+    let mut engine = engine::load(Path::new(ENGINE)).unwrap();
+    let profile = &mut engine.header.profiles[0];
+    profile.counts.push(Binding {
+        name: "y.count".to_owned(),
+        dtype: DType::I64,
+        dims: Vec::new(),
+    });
+    profile.bounds.push(Bound {
+        output: 0,
+        axis: 0,
+        count: 0,
+    });
+    for program in &mut engine.header.programs {
+        let input = program.inputs[0];
+        program.outputs.push(Place { len: 8, ..input });
+    }
+    let path = folder.join("counting.engine");
+    engine::save(&engine, &path).unwrap();
+    path
+}
+
+#[test]
+fn outputs_are_cut_to_what_is_counted_and_no_more_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = counting_engine(folder.path());
+    let engine = engine::load(&path).unwrap();
+    let profile = &engine.header.profiles[0];
+    let (input, output) = (&profile.inputs[0], &profile.outputs[0]);
+    let row = output.ty().n_bytes() / output.dims[0];
+    let most = i64::try_from(output.dims[0]).unwrap();
+    let (from, to) = (folder.path().join("x"), folder.path().join("y"));
+    let run_with = |count: i64| {
+        let mut bytes = vec![0; input.ty().n_bytes()];
+        bytes[..8].copy_from_slice(&count.to_le_bytes());
+        fs::write(&from, &bytes).unwrap();
+        let given = format!("{}={}", input.name, from.display());
+        let wanted = format!("{}={}", output.name, to.display());
+        run(
+            &[path.to_str().unwrap(), "--input", &given, "--output", &wanted],
+            &[],
+        )
+    };
+    for count in [0, 1, most] {
+        let ran = run_with(count);
+        assert!(ran.status.success(), "{count}: {}", message(&ran));
+        assert_eq!(
+            fs::read(&to).unwrap().len(),
+            usize::try_from(count).unwrap() * row
+        );
+    }
+    for count in [most + 1, -1, i64::MAX, i64::MIN] {
+        let ran = run_with(count);
+        assert_eq!(ran.status.code(), Some(1));
+        assert!(
+            message(&ran).contains("are counted"),
+            "{count}: {}",
+            message(&ran)
+        );
+    }
+    let info = run(&[path.to_str().unwrap(), "--info"], &[]);
+    let info = String::from_utf8(info.stdout).unwrap();
+    assert!(info.contains(&format!("[<={most}")), "{info}");
 }

@@ -27,6 +27,7 @@ use rtrt_codegen::ir::{Attr, Attrs, DType, Graph, HostTensor, TensorType, ValueI
 use rtrt_codegen::kernel::Arch;
 use rtrt_codegen::onnx;
 use rtrt_codegen::ops::random::drawn;
+use rtrt_codegen::ops::samples::Draw;
 use rtrt_codegen::ops::{Lowering, TileKind};
 use rtrt_codegen::pipeline::{self, Selection, Settings, Silent, precise};
 use rtrt_codegen::precision::{Method, Number, Statistics};
@@ -34,6 +35,7 @@ use rtrt_codegen::reference;
 use rtrt_codegen::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
 use rtrt_codegen::specialize::{ShapeRange, every_shape};
 use rtrt_codegen::testing::builder::GraphBuilder;
+use rtrt_codegen::testing::detectors::{Detector, masked, sparse};
 use rtrt_codegen::testing::graphs;
 use rtrt_codegen::tune::{self, Database};
 
@@ -63,6 +65,7 @@ fn trials() -> Vec<Trial> {
         Trial::test("wide_ranges_compute_what_graphs_mean", wide_ranges),
         Trial::test("threads_agree", threads),
         Trial::test("executions_are_queued", enqueued),
+        Trial::test("outputs_are_as_long_as_data_says", detectors),
         Trial::test("engines_copy_tiles_of_tensors", engines_with_tensor_maps),
         Trial::test("branches_run_at_once", branches),
         Trial::test("wrong_inputs_are_refused", wrong_inputs),
@@ -95,9 +98,9 @@ fn trials() -> Vec<Trial> {
 
 fn op_table() -> Vec<Problem> {
     regions::ops_of_the_table(|def| match def.lower {
-        Lowering::Map(_) => true,
+        Lowering::Map(_) | Lowering::Loop => true,
         Lowering::Tile(kind, _) => kind != TileKind::Other,
-        Lowering::Expand(_) | Lowering::Host(_) => false,
+        Lowering::Expand(_) | Lowering::Bounded(_) | Lowering::Host(_) => false,
     })
 }
 
@@ -500,6 +503,70 @@ fn enqueued() -> Result<(), Failed> {
         Err(RuntimeError::BufferSize { .. }) => Ok(()),
         other => Err(format!("{other:?}").into()),
     }
+}
+
+/// Models whose outputs data cuts short: on the host, and in the caller's memory with the dims asked for.
+fn detectors() -> Result<(), Failed> {
+    let mut draw = Draw::new(9);
+    let detector = Detector {
+        images: 2,
+        boxes: 1200,
+        classes: 5,
+        most: 100,
+        lowest: Some(0.2),
+    };
+    let cases: Vec<Vec<HostTensor>> = (0..3).map(|_| detector.inputs(&mut draw)).collect();
+    check_detector(&detector.graph(), &cases)?;
+    let masks = [0.0, 0.03, 0.6, 1.1].map(|share| {
+        let mask = sparse(&mut draw, &[160, 130], share);
+        vec![mask, draw.floats(DType::F32, &[160, 130, 3], -1.0, 1.0)]
+    });
+    check_detector(&masked(160, 130, 3), &masks)
+}
+
+fn check_detector(model: &Graph, cases: &[Vec<HostTensor>]) -> Result<(), Failed> {
+    let core = pipeline::lower(model, &settings(DType::F32))?;
+    let mut file = Vec::new();
+    engine::write(&built(&core, DType::F32, &Selection::Predicted)?, &mut file)?;
+    let engine = engine::read(&file)?;
+    let cuda = context()?;
+    let mut context = ExecutionContext::new(&DeviceEngine::load(&engine, &cuda)?)?;
+    let memory = |bindings: &[engine::Binding]| -> Result<Vec<DeviceMemory>, Failed> {
+        let sizes = bindings.iter().map(|binding| binding.ty().n_bytes());
+        Ok(sizes
+            .map(|size| DeviceMemory::new(&cuda, size))
+            .collect::<Result<_, _>>()?)
+    };
+    let (from, to) = (
+        memory(&context.profile().inputs)?,
+        memory(&context.profile().outputs)?,
+    );
+    let uploads = Stream::new(&cuda)?;
+    for inputs in cases {
+        let wanted = reference::run(model, inputs)?;
+        if context.run(inputs)? != wanted {
+            return Err(format!("`{}` on the host differs", model.name).into());
+        }
+        for (memory, input) in from.iter().zip(inputs) {
+            uploads.upload_now(memory, 0, input.bytes())?;
+        }
+        context.enqueue(
+            0,
+            &from.iter().collect::<Vec<_>>(),
+            &to.iter().collect::<Vec<_>>(),
+        )?;
+        let dims = context.output_dims()?;
+        let bindings = &context.profile().outputs;
+        for (((memory, binding), dims), wanted) in to.iter().zip(bindings).zip(&dims).zip(&wanted) {
+            let mut bytes = vec![0; memory.len()];
+            uploads.download_now(&mut bytes, memory, 0)?;
+            let whole = HostTensor::from_bytes(binding.dtype, &binding.dims, &bytes);
+            if whole.map(|whole| whole.first(dims)).as_ref() != Some(wanted) {
+                return Err(format!("`{}` in the caller's memory differs", binding.name).into());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn wrong_inputs() -> Result<(), Failed> {

@@ -198,6 +198,17 @@ fn kernels_of_groups_and_few_rows_compile() {
 }
 
 #[test]
+fn best_boxes_compile_and_read_well() {
+    let detector = regions::best_boxes(DType::F32, 8400, 8, 300);
+    snapshot(
+        "best_boxes__f32__sm_90a",
+        &canonical(&detector, "best_boxes", SM_90A),
+    );
+    let many = regions::best_boxes(DType::F16, 1 << 17, 1, 100);
+    compile_on(&[detector, many], &archs());
+}
+
+#[test]
 fn thin_kernels_compile() {
     let own = |template: &str| template == "gemm_direct";
     let thin = products::thin_of_models(DType::F16);

@@ -19,7 +19,7 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("testing", &["ir", "tile", "ops", "reference", "rewrite"]),
     ("io", &["aside", "ir", "onnx"]),
     ("onnx", &["ir", "ops"]),
-    ("specialize", &["ir", "ops", "reference"]),
+    ("specialize", &["ir", "tile", "ops", "reference"]),
     ("rewrite", &["ir", "tile", "ops", "reference"]),
     ("precision", &["aside", "io", "ir", "ops", "reference"]),
     ("kernel", &["ir", "tile", "ops", "rewrite"]),

@@ -21,7 +21,8 @@ Usage: rtrt-run ENGINE [--input NAME=FILE].. [--output NAME=FILE].. [--profile N
        rtrt-run ENGINE --info [--require-signature PUBKEY]
 
 Files are raw: elements one after the other, little-endian. Inputs without a file are zero. `--times N`
-executes N times more and prints microseconds. With `--require-signature` an engine is used only if it is
+executes N times more and prints microseconds. The type of an output is printed where data decides its
+extents. With `--require-signature` an engine is used only if it is
 signed by the owner of that ed25519 public key (PEM, DER or 32 bytes). Exit codes: 0 done, 1 failed, 2 usage.";
 
 /// Exit code of arguments that cannot be meant.
@@ -121,6 +122,9 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let (mut context, outputs, first_ms) = execute(&engine, arguments.device, &inputs)?;
     println!("engine read in {read_ms:.1} ms, first outputs {first_ms:.1} ms later");
     for (binding, output) in profile.outputs.iter().zip(&outputs) {
+        if output.dims() != binding.dims {
+            println!("{}: {}", binding.name, output.ty());
+        }
         for (_, file) in arguments.outputs.iter().filter(|(name, _)| *name == binding.name) {
             std::fs::write(file, output.bytes())
                 .map_err(|error| format!("cannot write `{file}`: {error}"))?;
@@ -208,8 +212,12 @@ fn print_info(engine: &Engine) {
         for binding in &profile.inputs {
             println!("profile {number} input {}: {}", binding.name, binding.ty());
         }
-        for binding in &profile.outputs {
-            println!("profile {number} output {}: {}", binding.name, binding.ty());
+        for (position, binding) in profile.outputs.iter().enumerate() {
+            println!(
+                "profile {number} output {}: {}",
+                binding.name,
+                profile.shown_output(position)
+            );
         }
     }
 }

@@ -12,9 +12,6 @@ use crate::engine::{self, Binding, Engine, Explanation, Launch, Profile, Program
 /// Most profiles that something is printed of each.
 const MAX_SHOWN: usize = 16;
 
-/// Inputs or outputs.
-type Side = fn(&Profile) -> &[Binding];
-
 #[derive(Serialize)]
 pub struct EngineReport {
     pub model: String,
@@ -106,19 +103,14 @@ impl EngineReport {
             "engine    {} in {}, by {}, NVRTC {}",
             self.model, self.precision, self.producer, self.nvrtc
         ))?;
-        let sides: [(&str, &[Binding], Side); 2] = [
-            ("input", &self.inputs, |profile| &profile.inputs),
-            ("output", &self.outputs, |profile| &profile.outputs),
-        ];
-        for (role, bindings, side) in sides {
-            for (position, binding) in bindings.iter().enumerate() {
-                let types = if self.is_wide() {
-                    engine::spanned(self.profiles.iter().map(|profile| &side(profile)[position]))
-                } else {
-                    binding.ty().to_string()
-                };
-                out::line(&format!("{role:9} {}: {types}", binding.name))?;
-            }
+        for (number, binding) in self.inputs.iter().enumerate() {
+            let own = self.shown_type(&|profile| &profile.inputs[number], || binding.ty().to_string());
+            out::line(&format!("{:9} {}: {own}", "input", binding.name))?;
+        }
+        for (number, binding) in self.outputs.iter().enumerate() {
+            let usual = || self.profiles[0].shown_output(number);
+            let own = self.shown_type(&|profile| &profile.outputs[number], usual);
+            out::line(&format!("{:9} {}: {own}", "output", binding.name))?;
         }
         out::line(&format!(
             "memory    weights {}, arena {} (lower bound {}), workspace {}",
@@ -187,6 +179,15 @@ impl EngineReport {
     /// Whether there are too many profiles to print something of each.
     fn is_wide(&self) -> bool {
         self.profiles.len() > MAX_SHOWN
+    }
+
+    /// The types that a tensor has in the profiles where these are many, else the `usual` one.
+    fn shown_type(&self, binding: &dyn Fn(&Profile) -> &Binding, usual: impl Fn() -> String) -> String {
+        if self.is_wide() {
+            engine::spanned(self.profiles.iter().map(binding))
+        } else {
+            usual()
+        }
     }
 
     /// Those of all profiles, or where there are many, of the first one, which is the usual one.

@@ -99,6 +99,57 @@ pub struct Fingerprint {
 pub struct Profile {
     pub inputs: Vec<Binding>,
     pub outputs: Vec<Binding>,
+    /// Numbers that say how much of outputs is there: one `i64` each. Their places in programs are behind those
+    /// of the outputs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub counts: Vec<Binding>,
+    /// Axes of outputs whose extent data decides: that of the output is the most it can be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bounds: Vec<Bound>,
+}
+
+/// An axis of an output along which only the first elements are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bound {
+    /// Index into [`Profile::outputs`].
+    pub output: usize,
+    pub axis: usize,
+    /// Index into [`Profile::counts`].
+    pub count: usize,
+}
+
+impl Profile {
+    /// Output number `output` as people read its type: with `<=` where data decides an extent.
+    pub fn shown_output(&self, output: usize) -> String {
+        let binding = &self.outputs[output];
+        let extents = binding.dims.iter().enumerate().map(|(axis, extent)| {
+            let is_bounded = |bound: &Bound| bound.output == output && bound.axis == axis;
+            let at_most = if self.bounds.iter().any(is_bounded) {
+                "<="
+            } else {
+                ""
+            };
+            format!("{at_most}{extent}")
+        });
+        format!("{}[{}]", binding.dtype, extents.collect::<Vec<_>>().join(","))
+    }
+
+    /// Dims of output number `output` where these are the counts.
+    ///
+    /// # Errors
+    /// If a count is not within the extent that it is of: the axis and that count.
+    pub fn true_dims(&self, output: usize, counts: &[i64]) -> Result<Vec<usize>, (usize, i64)> {
+        let mut dims = self.outputs[output].dims.clone();
+        for bound in self.bounds.iter().filter(|bound| bound.output == output) {
+            let (extent, count) = (&mut dims[bound.axis], counts[bound.count]);
+            *extent = usize::try_from(count)
+                .ok()
+                .filter(|count| count <= extent)
+                .ok_or((bound.axis, count))?;
+        }
+        Ok(dims)
+    }
 }
 
 /// A named input or output.
@@ -143,7 +194,7 @@ pub struct Program {
     pub launches: Vec<Launch>,
     /// Where each input of the profile is written before the first launch.
     pub inputs: Vec<Place>,
-    /// Where each output of the profile is after the last launch.
+    /// Where each output of the profile is after the last launch, and behind these each count.
     pub outputs: Vec<Place>,
     pub arena_bytes: usize,
     /// The largest sum of live tensors at any launch: no arena can be smaller.
@@ -622,6 +673,8 @@ pub(crate) mod tests {
                 profiles: vec![Profile {
                     inputs: vec![binding("x")],
                     outputs: vec![binding("y")],
+                    counts: Vec::new(),
+                    bounds: Vec::new(),
                 }],
                 weights: 0,
                 programs: archs.iter().map(|arch| program(arch)).collect(),

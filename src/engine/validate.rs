@@ -8,6 +8,7 @@ use super::{
     ALIGNMENT, ARENA_ALIGNMENT, Arg, Binding, Engine, EngineError, Launch, Memory, Place, Profile, Program,
     Task, arch_number, residents, streams, stripped,
 };
+use crate::ir::DType;
 use crate::ir::host_tensor::checked_bytes;
 
 /// Largest grid extents CUDA allows.
@@ -56,6 +57,20 @@ fn check_profile(profile: &Profile, first: &Profile) -> Result<(), EngineError> 
     for binding in profile.inputs.iter().chain(&profile.outputs) {
         binding_bytes(binding)?;
     }
+    if let Some(count) = profile
+        .counts
+        .iter()
+        .find(|count| count.dtype != DType::I64 || !count.dims.is_empty())
+    {
+        return invalid(format!("count `{}` is no i64", count.name));
+    }
+    for bound in &profile.bounds {
+        let output = profile.outputs.get(bound.output);
+        if output.is_none_or(|output| bound.axis >= output.dims.len()) || bound.count >= profile.counts.len()
+        {
+            return invalid("a bound names an output, an axis or a count that is not there");
+        }
+    }
     let same = |own: &[Binding], others: &[Binding]| {
         own.len() == others.len()
             && own
@@ -63,7 +78,10 @@ fn check_profile(profile: &Profile, first: &Profile) -> Result<(), EngineError> 
                 .zip(others)
                 .all(|(a, b)| a.name == b.name && a.dtype == b.dtype)
     };
-    if same(&profile.inputs, &first.inputs) && same(&profile.outputs, &first.outputs) {
+    let same_ports = same(&profile.inputs, &first.inputs)
+        && same(&profile.outputs, &first.outputs)
+        && same(&profile.counts, &first.counts);
+    if same_ports && profile.bounds == first.bounds {
         Ok(())
     } else {
         invalid("profiles differ in more than dims")
@@ -104,7 +122,8 @@ impl Checker<'_> {
             return Err(format!("profile {} is not there", self.program.profile));
         };
         self.check_bindings("input", &profile.inputs, &self.program.inputs, true)?;
-        self.check_bindings("output", &profile.outputs, &self.program.outputs, false)?;
+        let outputs = [profile.outputs.as_slice(), &profile.counts].concat();
+        self.check_bindings("output", &outputs, &self.program.outputs, false)?;
         residents::check(self.program)
     }
 
@@ -222,8 +241,8 @@ impl Checker<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::TensorMap;
     use super::super::tests::example;
+    use super::super::{Bound, TensorMap};
     use super::*;
 
     /// Applies one change to a valid engine and expects a complaint that contains `words`.
@@ -297,6 +316,59 @@ mod tests {
         engine.header.profiles.push(other);
         let error = validate(&engine).unwrap_err().to_string();
         assert!(error.contains("more than dims"), "{error}");
+    }
+
+    #[test]
+    fn counts_are_integers_with_a_place_and_bounds_name_them() {
+        let counted = |change: fn(&mut Profile)| {
+            let mut engine = example(&["sm_87"]);
+            let profile = &mut engine.header.profiles[0];
+            profile.counts.push(Binding {
+                name: "count".to_owned(),
+                dtype: DType::I64,
+                dims: Vec::new(),
+            });
+            profile.bounds.push(Bound {
+                output: 0,
+                axis: 0,
+                count: 0,
+            });
+            change(profile);
+            // Files that say what lives in the arena are proven to keep it; this one does not.
+            let program = &mut engine.header.programs[0];
+            program.tensors = None;
+            let place = program.outputs[0];
+            program.outputs.push(Place { len: 8, ..place });
+            engine
+        };
+        let refused = |engine: &Engine, words: &str| {
+            let error = validate(engine).expect_err(words).to_string();
+            assert!(error.contains(words), "{error}");
+        };
+        let mut engine = counted(|_| {});
+        validate(&engine).unwrap();
+        refused(
+            &counted(|profile| profile.counts[0].dtype = DType::I32),
+            "is no i64",
+        );
+        refused(&counted(|profile| profile.counts[0].dims.push(1)), "is no i64");
+        refused(
+            &counted(|profile| profile.bounds[0].axis = 2),
+            "that is not there",
+        );
+        refused(
+            &counted(|profile| profile.bounds[0].output = 1),
+            "that is not there",
+        );
+        refused(
+            &counted(|profile| profile.bounds[0].count = 1),
+            "that is not there",
+        );
+        refused(&counted(|profile| profile.counts.clear()), "that is not there");
+        engine.header.programs[0].outputs[1].len = 4;
+        refused(&engine, "takes 8 bytes but has 4");
+        engine.header.programs[0].outputs.pop();
+        refused(&engine, "1 places for 2 outputs");
     }
 
     #[test]

@@ -175,6 +175,15 @@ pub struct Value {
     pub source: Source,
 }
 
+/// An axis of an output of which only the first elements are there: how many, data decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BoundedAxis {
+    /// By its number, as `count`, which is the output that tells: one `i64`, listed after those of the model.
+    pub output: usize,
+    pub axis: usize,
+    pub count: usize,
+}
+
 /// A directed acyclic graph of nodes in topological order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Graph {
@@ -187,6 +196,8 @@ pub struct Graph {
     pub output_names: Vec<String>,
     /// For a subgraph: values of enclosing graphs it reads, as (own input value, outer name).
     pub captures: Vec<(ValueId, String)>,
+    /// Of outputs, where these depend on data.
+    pub bounds: Vec<BoundedAxis>,
 }
 
 impl Graph {
@@ -263,6 +274,12 @@ impl Graph {
     pub fn add_output(&mut self, name: &str, value: ValueId) {
         self.outputs.push(value);
         self.output_names.push(name.to_owned());
+    }
+
+    /// Number of the outputs that are the model's; those behind them count elements of these.
+    pub fn n_own_outputs(&self) -> usize {
+        let counts = self.bounds.iter().map(|bound| bound.count);
+        counts.min().unwrap_or(self.outputs.len())
     }
 
     pub fn node(&self, id: NodeId) -> &Node {

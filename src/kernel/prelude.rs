@@ -74,6 +74,11 @@ pub const ATTENTION: Section = Section {
     name: "attention",
     text: include_str!("../../templates/device/attention.cuh"),
 };
+/// Boxes of images.
+pub const BOXES: Section = Section {
+    name: "boxes",
+    text: include_str!("../../templates/device/boxes.cuh"),
+};
 pub const WINDOW: Section = Section {
     name: "window",
     text: include_str!("../../templates/device/window.cuh"),

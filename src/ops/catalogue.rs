@@ -46,7 +46,6 @@ const RESTRICTIONS: &[(&str, &str)] = &[
     ),
     ("BlackmanWindow", "`size` must be constant to compile"),
     ("Col2Im", "shapes must be constant to compile"),
-    ("Compress", "`condition` must be constant to compile"),
     ("ConstantOfShape", "the shape must be constant to compile"),
     ("CumProd", "`axis` must be constant to compile"),
     ("CumSum", "`axis` must be constant to compile"),
@@ -64,6 +63,10 @@ const RESTRICTIONS: &[(&str, &str)] = &[
         "unrolled: the number of tokens is fixed when compiled",
     ),
     ("MelWeightMatrix", "operands must be constant to compile"),
+    (
+        "NonMaxSuppression",
+        "limits must be constant to compile; up to 131072 boxes of an image",
+    ),
     ("OneHot", "the depth must be constant to compile"),
     ("Range", "operands must be constant to compile"),
     ("Reshape", "the shape must be constant to compile"),
@@ -202,11 +205,25 @@ fn restriction(entry: &Entry) -> String {
     if !is_supported(entry) {
         return "refused: not supported".to_owned();
     }
-    if let Some((_, Lowering::Host(reason))) = defs(entry).last().map(|(opset, def)| (*opset, &def.lower)) {
-        return format!("executed by the host; compiles where it folds into a constant: {reason}");
-    }
     let own = RESTRICTIONS.iter().find(|(own, _)| *own == entry.0);
-    own.map_or(String::new(), |(_, text)| (*text).to_owned())
+    let own = own.map(|(_, text)| (*text).to_owned());
+    match defs(entry).last().map(|(_, def)| &def.lower) {
+        Some(Lowering::Host(reason)) => {
+            format!("executed by the host; compiles where it folds into a constant: {reason}")
+        }
+        Some(Lowering::Bounded(form)) => {
+            let how = format!(
+                "compiles to the most elements there can be and their count: {}",
+                form.reason
+            );
+            [Some(how), own]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join("; ")
+        }
+        _ => own.unwrap_or_default(),
+    }
 }
 
 /// Number of operators that are imported, and of all.

@@ -2,10 +2,13 @@
 
 use super::arithmetic_forms::FORM;
 use super::build::{float_attr, int_attr, optional_attr, str_attr};
+use super::compaction::Kept;
 use super::evaluate::{index_list, to_vec};
 use super::samples::ints_attr;
 use super::view_forms::{ints_of, sizes_operand};
-use super::{AttrKind, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer};
+use super::{
+    AttrKind, BoundedForm, BoundedResults, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer,
+};
 use crate::ir::{Attr, Attrs, DType, HostTensor, ValueId};
 
 /// `Concat`: the axis was 1 unless given up to opset 3.
@@ -61,13 +64,17 @@ pub static TILE: OpDef = OpDef {
     ..FORM
 };
 
-/// `Compress`: the slices of an axis (or of all elements) at which a constant condition holds.
+/// `Compress`: the slices of an axis (or of all elements) at which a condition holds.
 pub static COMPRESS: OpDef = OpDef {
     name: "Compress",
     onnx: &[OnnxOp::new("Compress")],
     operands: Operands::exactly(&["x", "condition"]),
     attrs: &[optional_attr("axis", AttrKind::Int)],
-    lower: Lowering::Expand(expand_compress),
+    lower: Lowering::Bounded(BoundedForm {
+        expand: expand_any_compress,
+        exact: Some(expand_compress),
+        reason: "the number of slices `Compress` keeps depends on run-time data",
+    }),
     ..FORM
 };
 
@@ -175,18 +182,38 @@ fn expand_tile(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     Ok(vec![ctx.emit("tile", &[x], attrs)?])
 }
 
+/// The operand and the axis that `Compress` shortens: its only one where none is named.
+fn compressed(ctx: &mut ExpandCtx<'_>) -> Result<(ValueId, usize), OpError> {
+    let x = ctx.value(0)?;
+    let dims = ctx.dims_of(x);
+    match ctx.attrs.int("axis") {
+        Some(axis) => Ok((x, infer::normalize_axis(axis, dims.len())?)),
+        None => Ok((ctx.reshape(x, &[dims.iter().product()])?, 0)),
+    }
+}
+
+/// All slices at most.
+fn expand_any_compress(ctx: &mut ExpandCtx<'_>) -> Result<BoundedResults, OpError> {
+    let (x, axis) = compressed(ctx)?;
+    let condition = ctx.value(1)?;
+    let &[named] = &ctx.dims_of(condition)[..] else {
+        return Err(OpError::invalid("the condition must be a vector"));
+    };
+    let most = named.min(ctx.dims_of(x)[axis]);
+    let flags = ctx.part(condition, 0, 0..most)?;
+    let Kept { positions, count } = ctx.kept(flags, most)?;
+    Ok(BoundedResults {
+        values: vec![ctx.gathered("gather", x, positions, axis)?],
+        axes: vec![Some(axis)],
+        count,
+    })
+}
+
 fn expand_compress(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
-    let mut x = ctx.value(0)?;
     let condition = ctx
         .constant(1)?
         .ok_or_else(|| OpError::invalid("the condition is missing"))?;
-    let axis = if let Some(axis) = ctx.attrs.int("axis") {
-        infer::normalize_axis(axis, ctx.dims_of(x).len())?
-    } else {
-        let count = ctx.dims_of(x).iter().product();
-        x = ctx.reshape(x, &[count])?;
-        0
-    };
+    let (x, axis) = compressed(ctx)?;
     let kept: Vec<i64> = (0..)
         .zip(to_vec::<i64>(&condition))
         .filter(|(_, holds)| *holds != 0)

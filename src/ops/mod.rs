@@ -21,6 +21,7 @@ pub mod attention_forms;
 pub mod build;
 pub mod cast;
 pub mod catalogue;
+pub mod compaction;
 pub mod compare;
 pub mod control;
 pub mod conv;
@@ -108,7 +109,7 @@ impl OpDef {
         match &self.lower {
             Lowering::Map(_) => Some(self.tile_map(ctx)),
             Lowering::Tile(_, tile) => Some(tile(ctx)),
-            Lowering::Expand(_) | Lowering::Host(_) => None,
+            Lowering::Expand(_) | Lowering::Bounded(_) | Lowering::Loop | Lowering::Host(_) => None,
         }
     }
 
@@ -252,9 +253,33 @@ pub enum Lowering {
     Tile(TileKind, TileFn),
     /// Rewritten into other ops once operand types, and the constants it needs, are known.
     Expand(ExpandFn),
+    /// As `Expand`, where an extent of results depends on run-time data: they are as large as they can
+    /// become, and a count says how many of their elements there are.
+    Bounded(BoundedForm),
+    /// Computed by a template of its own alone: elements of the result depend on others of it.
+    Loop,
     /// Only the reference executes it. A compiled graph may not contain it: it must have
     /// folded into a constant, otherwise compiling is refused with this reason.
     Host(&'static str),
+}
+
+impl Lowering {
+    /// What makes other ops of this one without a question left open.
+    pub fn exact_expansion(&self) -> Option<ExpandFn> {
+        match self {
+            Lowering::Expand(expand) => Some(*expand),
+            Lowering::Bounded(form) => form.exact,
+            Lowering::Map(_) | Lowering::Tile(..) | Lowering::Loop | Lowering::Host(_) => None,
+        }
+    }
+
+    /// Whether there is generated code for the op itself.
+    pub fn has_code(&self) -> bool {
+        match self {
+            Lowering::Map(_) | Lowering::Tile(..) | Lowering::Loop => true,
+            Lowering::Expand(_) | Lowering::Bounded(_) | Lowering::Host(_) => false,
+        }
+    }
 }
 
 /// What fusion rules ask about an op that has a tile function.
@@ -322,6 +347,25 @@ impl Datum {
 /// Rewrites one use of an op into a few others. Appends nodes to `ExpandCtx::graph` and
 /// returns the values that replace the results.
 pub type ExpandFn = fn(&mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError>;
+
+/// An op whose results have an extent that depends on data.
+pub struct BoundedForm {
+    /// Makes results as large as they can become.
+    pub expand: fn(&mut ExpandCtx<'_>) -> Result<BoundedResults, OpError>,
+    /// The results as they are, where operands that decide their extent are constants.
+    pub exact: Option<ExpandFn>,
+    /// Why the extent is not known, for messages.
+    pub reason: &'static str,
+}
+
+/// Results of which only the first elements along an axis are there.
+pub struct BoundedResults {
+    pub values: Vec<ValueId>,
+    /// For each result the axis whose extent depends on data.
+    pub axes: Vec<Option<usize>>,
+    /// How many elements there are along these axes: one `i64`. Those beyond are harmless: indices are zero.
+    pub count: ValueId,
+}
 
 /// What an expansion is given: typed operands in a graph under construction.
 pub struct ExpandCtx<'a> {
@@ -424,7 +468,7 @@ pub fn emit(
 ) -> Result<Vec<ValueId>, OpError> {
     let def = lookup(op).ok_or_else(|| OpError::invalid(format!("no op is named `{op}`")))?;
     let attrs = with_defaults(def, attrs)?;
-    if let Lowering::Expand(expand) = &def.lower {
+    if let Some(expand) = def.lower.exact_expansion() {
         let mut ctx = ExpandCtx {
             graph,
             operands: &operands,
@@ -434,6 +478,9 @@ pub fn emit(
             origin,
         };
         return expand(&mut ctx);
+    }
+    if let Lowering::Bounded(form) = &def.lower {
+        return Err(OpError::HostOnly(form.reason.to_owned()));
     }
     let types: Vec<Option<TensorType>> = operands
         .iter()
@@ -448,6 +495,37 @@ pub fn emit(
     Ok(graph.node(node).results.clone())
 }
 
+/// Appends what a node of which data decides an extent becomes, as [`BoundedForm::expand`] says.
+///
+/// # Errors
+/// As the expansion.
+pub fn emit_bounded(
+    graph: &mut Graph,
+    node: &Node,
+    form: &BoundedForm,
+    operands: &[Operand],
+) -> Result<BoundedResults, OpError> {
+    let def = lookup(node.op).ok_or_else(|| OpError::invalid(format!("no op is named `{}`", node.op)))?;
+    let (attrs, opset) = without_opset(node.attrs.clone());
+    let attrs = with_defaults(def, attrs)?;
+    (form.expand)(&mut ExpandCtx {
+        graph,
+        operands,
+        attrs: &attrs,
+        opset,
+        n_results: node.results.len(),
+        origin: &node.origin,
+    })
+}
+
+/// Attributes of an ONNX form without the version of its domain, and that.
+pub fn without_opset(mut attrs: Attrs) -> (Attrs, i64) {
+    match attrs.0.remove(OPSET) {
+        Some(Attr::Int(version)) => (attrs, version),
+        _ => (attrs, NEWEST_OPSET),
+    }
+}
+
 /// Result types of a node that has generated code, as its op infers them.
 ///
 /// # Errors
@@ -455,8 +533,10 @@ pub fn emit(
 pub fn types_of(node: &Node, operands: &[Option<TensorType>]) -> Result<Vec<TensorType>, String> {
     let def = lookup(node.op).ok_or_else(|| "no such op".to_owned())?;
     match &def.lower {
-        Lowering::Map(_) | Lowering::Tile(..) => {}
-        Lowering::Expand(_) => return Err("an op that only expands is left".to_owned()),
+        Lowering::Map(_) | Lowering::Tile(..) | Lowering::Loop => {}
+        Lowering::Expand(_) | Lowering::Bounded(_) => {
+            return Err("an op that only expands is left".to_owned());
+        }
         Lowering::Host(reason) => return Err(format!("an op of the host is left: {reason}")),
     }
     (def.infer)(&InferCtx {
@@ -583,6 +663,7 @@ static FAMILIES: &[&[&OpDef]] = &[
     attention::OPS,
     attention_forms::OPS,
     cast::OPS,
+    compaction::OPS,
     compare::OPS,
     control::OPS,
     conv::OPS,

@@ -2,10 +2,12 @@
 
 use super::arithmetic_forms::FORM;
 use super::build::{int_attr, optional_attr};
+use super::compaction::{Kept, signed};
 use super::evaluate::{from_values, one, scalar, to_vec};
 use super::view_forms::sizes_operand;
 use super::{
-    AttrKind, Datum, EvalCtx, ExpandCtx, InferCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer,
+    AttrKind, BoundedForm, BoundedResults, Datum, EvalCtx, ExpandCtx, InferCtx, Lowering, OnnxOp, OpDef,
+    OpError, Operands, infer,
 };
 use crate::ir::{DType, HostTensor, TensorType, ValueId};
 
@@ -90,7 +92,11 @@ pub static NON_ZERO: OpDef = OpDef {
     onnx: &[OnnxOp::new("NonZero")],
     infer: |_| Err(OpError::NeedsConstant { operand: 0 }),
     eval: eval_non_zero,
-    lower: Lowering::Host("the number of coordinates `NonZero` yields depends on run-time data"),
+    lower: Lowering::Bounded(BoundedForm {
+        expand: expand_non_zero,
+        exact: None,
+        reason: "the number of coordinates `NonZero` yields depends on run-time data",
+    }),
     ..FORM
 };
 
@@ -108,10 +114,6 @@ pub static UNIQUE: OpDef = OpDef {
 /// Inference of ops whose result types depend on data.
 pub fn data_dependent(_: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {
     Err(OpError::NeedsConstant { operand: 0 })
-}
-
-fn signed(extent: usize) -> i64 {
-    i64::try_from(extent).expect("extents fit in i64")
 }
 
 fn expand_shape(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
@@ -265,6 +267,29 @@ fn expand_trilu(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     let kept = ctx.plain(compare, &[distance, k])?;
     let zero = ctx.scalar(dtype, 0.0);
     Ok(vec![ctx.plain("where", &[kept, x, zero])?])
+}
+
+/// Coordinates of all elements at most.
+fn expand_non_zero(ctx: &mut ExpandCtx<'_>) -> Result<BoundedResults, OpError> {
+    let x = ctx.value(0)?;
+    let dims = ctx.dims_of(x);
+    let most = dims.iter().product();
+    if dims.is_empty() {
+        return Err(OpError::unsupported("`NonZero` of a scalar, in an engine"));
+    }
+    let flags = ctx.cast(x, DType::Bool)?;
+    let flags = ctx.reshape(flags, &[most])?;
+    let Kept { positions, count } = ctx.kept(flags, most)?;
+    let mut rows = Vec::new();
+    for (&extent, stride) in dims.iter().zip(super::moves::strides(&dims)) {
+        let row = ctx.coordinate(positions, stride, extent)?;
+        rows.push(ctx.reshape(row, &[1, most])?);
+    }
+    Ok(BoundedResults {
+        values: vec![ctx.joined(&rows, 0)?],
+        axes: vec![Some(1)],
+        count,
+    })
 }
 
 fn eval_non_zero(ctx: &EvalCtx<'_>) -> Result<Vec<Datum>, OpError> {

@@ -8,7 +8,8 @@ use super::lifetimes::{Lifetime, Storage, writes_boxes};
 use super::{arena, kernels, order, tasks};
 use crate::compile::arch_name;
 use crate::engine::{
-    ARENA_ALIGNMENT, Binding, Explanation, Launch, Memory, Place, Profile, Program, Rejected, Resident, Task,
+    ARENA_ALIGNMENT, Binding, Bound, Explanation, Launch, Memory, Place, Profile, Program, Rejected,
+    Resident, Task,
 };
 use crate::ir::TensorType;
 use crate::kernel::Arch;
@@ -92,10 +93,7 @@ pub fn plan(
         }
         Vec::new()
     };
-    let profile = planner.assembly.profile(Profile {
-        inputs: bindings(fused, &fused.inputs),
-        outputs: bindings(fused, &fused.outputs),
-    });
+    let profile = planner.assembly.profile(profile(fused));
     Program {
         arch: arch_name(arch),
         profile,
@@ -128,6 +126,23 @@ fn storage(fused: &FusedGraph, thrift: Thrift) -> Storage {
         other
     } else {
         given
+    }
+}
+
+/// What `fused` takes and gives. Counts of elements are its last outputs.
+fn profile(fused: &FusedGraph) -> Profile {
+    let first_count = fused.bounds.iter().map(|bound| bound.count).min();
+    let (outputs, counts) = fused.outputs.split_at(first_count.unwrap_or(fused.outputs.len()));
+    let bounds = fused.bounds.iter().map(|bound| Bound {
+        output: bound.output,
+        axis: bound.axis,
+        count: bound.count - outputs.len(),
+    });
+    Profile {
+        inputs: bindings(fused, &fused.inputs),
+        outputs: bindings(fused, outputs),
+        counts: bindings(fused, counts),
+        bounds: bounds.collect(),
     }
 }
 

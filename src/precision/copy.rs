@@ -95,6 +95,7 @@ impl<'a> Copy<'a> {
             let own = self.value(output);
             self.target.add_output(name, own);
         }
+        self.target.bounds.clone_from(&self.from.bounds);
         self.target
     }
 }

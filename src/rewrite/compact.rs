@@ -18,6 +18,7 @@ pub fn compact(graph: &Graph) -> Graph {
         let moved = compactor.value(output);
         compactor.to.add_output(name, moved);
     }
+    compactor.to.bounds.clone_from(&graph.bounds);
     for (own, outer) in &graph.captures {
         let moved = compactor.value(*own);
         compactor.to.captures.push((moved, outer.clone()));

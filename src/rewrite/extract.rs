@@ -242,6 +242,7 @@ impl FusedBuilder<'_, '_> {
             let name = self.names.graph.output_names[position].clone();
             self.fused.outputs.push((name, id));
         }
+        self.fused.bounds.clone_from(&self.names.graph.bounds);
         Ok(())
     }
 

@@ -235,7 +235,7 @@ pub fn kind_of(op: &'static str) -> TileKind {
     match &def_of(op).lower {
         Lowering::Map(_) => TileKind::Map,
         Lowering::Tile(kind, _) => *kind,
-        Lowering::Expand(_) | Lowering::Host(_) => TileKind::Other,
+        Lowering::Loop | Lowering::Expand(_) | Lowering::Bounded(_) | Lowering::Host(_) => TileKind::Other,
     }
 }
 

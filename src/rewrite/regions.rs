@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::ir::{Graph, HostTensor, Placement, TensorType};
+use crate::ir::{BoundedAxis, Graph, HostTensor, Placement, TensorType};
 
 /// Names a tensor in device memory; prints as `t7`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -137,6 +137,8 @@ pub struct FusedGraph {
     /// Names and tensors of the model's inputs and outputs, in the model's order.
     pub inputs: Vec<(String, TensorId)>,
     pub outputs: Vec<(String, TensorId)>,
+    /// Axes of outputs whose extent data decides; counts are behind the outputs of the model.
+    pub bounds: Vec<BoundedAxis>,
 }
 
 impl FusedGraph {

@@ -142,7 +142,8 @@ impl WorkGraph {
     /// Whether `def` is a core op and all its operands have types.
     fn is_inferable(&self, def: &OpDef, operands: &[Operand]) -> bool {
         let has_type = |value: &ValueId| self.graph.value(*value).ty.is_some();
-        !matches!(def.lower, Lowering::Expand(_)) && operands.iter().flatten().all(has_type)
+        !matches!(def.lower, Lowering::Expand(_) | Lowering::Bounded(_))
+            && operands.iter().flatten().all(has_type)
     }
 
     /// A constant without dims.
@@ -426,7 +427,8 @@ pub fn kind_name(op: &str) -> Option<&'static str> {
             TileKind::Window => "window",
             TileKind::Other => "other",
         }),
-        Lowering::Expand(_) | Lowering::Host(_) => None,
+        Lowering::Loop => Some("other"),
+        Lowering::Expand(_) | Lowering::Bounded(_) | Lowering::Host(_) => None,
     }
 }
 

@@ -147,7 +147,8 @@ impl ExecutionContext {
     /// Queues an execution of profile number `profile`, and returns before it is done: `inputs` are read
     /// from where they lie on the device, and `outputs` written there, each of exactly the bytes of its
     /// binding. Allocates nothing, where the profile's graph is kept, and does not wait; executions of one context
-    /// follow each other.
+    /// follow each other. Where data decides an extent, elements lie as in a tensor of the largest;
+    /// [`ExecutionContext::output_dims`] tells how many there are.
     ///
     /// # Errors
     /// If there is no such profile, or the buffers are not as many or as large as its bindings.
@@ -174,6 +175,43 @@ impl ExecutionContext {
             self.stream.copy(output, 0, memory, place.offset, place.len)?;
         }
         Ok(())
+    }
+
+    /// Waits for what is queued and gives the dims of the outputs of the last execution: those of their
+    /// bindings, but for extents that data decides.
+    ///
+    /// # Errors
+    /// If the device reports a fault, or counts more than an output can hold.
+    pub fn output_dims(&mut self) -> Result<Vec<Vec<usize>>, RuntimeError> {
+        self.queue_downloads_from(self.profile().outputs.len())?;
+        self.stream.synchronize()?;
+        self.staged_dims()
+    }
+
+    /// Dims of the outputs by the counts in staging memory.
+    fn staged_dims(&self) -> Result<Vec<Vec<usize>>, RuntimeError> {
+        let (profile, staged) = (self.profile(), self.staged_outputs.bytes());
+        let places = &self.engine.program(self.profile).outputs;
+        let counts = spans(places).skip(profile.outputs.len());
+        let counts: Vec<i64> = counts
+            .map(|span| {
+                staged[span..span + size_of::<i64>()]
+                    .try_into()
+                    .map(i64::from_le_bytes)
+            })
+            .collect::<Result<_, _>>()
+            .expect("validate() has seen that counts are i64");
+        let dims = profile.outputs.iter().enumerate().map(|(output, binding)| {
+            profile
+                .true_dims(output, &counts)
+                .map_err(|(axis, count)| RuntimeError::Count {
+                    name: binding.name.clone(),
+                    axis,
+                    most: binding.dims[axis],
+                    count,
+                })
+        });
+        dims.collect()
     }
 
     /// Puts inputs on the device, where they stay for any number of [`ExecutionContext::launch`],
@@ -206,8 +244,13 @@ impl ExecutionContext {
 
     /// Queues copies of the outputs to staging memory.
     pub(super) fn queue_downloads(&mut self) -> Result<(), RuntimeError> {
+        self.queue_downloads_from(0)
+    }
+
+    /// As [`Self::queue_downloads`], of outputs and counts from number `first` on.
+    fn queue_downloads_from(&mut self, first: usize) -> Result<(), RuntimeError> {
         let places = &self.engine.program(self.profile).outputs;
-        for (span, place) in spans(places).zip(places) {
+        for (span, place) in spans(places).zip(places).skip(first) {
             let memories = Memories {
                 engine: &self.engine,
                 profile: self.profile,
@@ -260,23 +303,25 @@ impl ExecutionContext {
         &self.stream
     }
 
-    /// Waits for what is queued and gives the outputs of the last execution.
+    /// Waits for what is queued and gives the outputs of the last execution, of as many elements as it made.
     ///
     /// # Errors
-    /// If the device reports a fault.
+    /// If the device reports a fault, or counts more than an output can hold.
     pub fn read_outputs(&mut self) -> Result<Vec<HostTensor>, RuntimeError> {
         self.queue_downloads()?;
         self.stream.synchronize()?;
         let staged = self.staged_outputs.bytes();
         let places = &self.engine.program(self.profile).outputs;
-        let outputs =
-            spans(places)
-                .zip(places)
-                .zip(&self.profile().outputs)
-                .map(|((span, place), binding)| {
-                    HostTensor::from_bytes(binding.dtype, &binding.dims, &staged[span..span + place.len])
-                        .expect("validate() compared the sizes of outputs and their places")
-                });
+        let dims = self.staged_dims()?;
+        let outputs = spans(places)
+            .zip(places)
+            .zip(&self.profile().outputs)
+            .zip(&dims)
+            .map(|(((span, place), binding), dims)| {
+                HostTensor::from_bytes(binding.dtype, &binding.dims, &staged[span..span + place.len])
+                    .expect("validate() compared the sizes of outputs and their places")
+                    .first(dims)
+            });
         Ok(outputs.collect())
     }
 

@@ -44,6 +44,14 @@ pub enum RuntimeError {
         wanted: usize,
         found: usize,
     },
+    #[error("axis {axis} of output `{name}` has {most} elements at most, but {count} are counted")]
+    #[diagnostic(code(runtime::count))]
+    Count {
+        name: String,
+        axis: usize,
+        most: usize,
+        count: i64,
+    },
     #[error(transparent)]
     #[diagnostic(transparent)]
     Cuda(#[from] CudaError),

@@ -78,6 +78,7 @@ fn set_constant(graph: &mut Graph, value: crate::ir::ValueId, tensor: HostTensor
 fn expect_compiled(def: &OpDef) -> Result<(), OpError> {
     match &def.lower {
         Lowering::Host(reason) => Err(OpError::HostOnly((*reason).to_owned())),
-        Lowering::Map(_) | Lowering::Tile(..) | Lowering::Expand(_) => Ok(()),
+        Lowering::Bounded(form) => Err(OpError::HostOnly(form.reason.to_owned())),
+        Lowering::Map(_) | Lowering::Tile(..) | Lowering::Loop | Lowering::Expand(_) => Ok(()),
     }
 }

@@ -7,6 +7,7 @@
 //! symbol, no ONNX form and no untyped value. Start reading at [`specialize`].
 
 pub mod bindings;
+mod bounded;
 mod control;
 mod error;
 mod fold;
@@ -20,6 +21,7 @@ mod unroll;
 mod walk;
 
 pub use bindings::{BindError, Bindings, bind, bind_inputs};
+pub use bounded::counted;
 pub use error::{Problem, SpecializeError};
 pub use pack::pack_weights;
 pub use precision::{Island, Reason, Wide, lower_except, lower_precision};
@@ -27,6 +29,7 @@ pub use ranges::{RangeError, ShapeRange, Shapes, every_shape};
 pub use stages::{StagesError, run_in_stages};
 
 use crate::ir::{Graph, TensorType};
+use bounded::Bounds;
 use walk::Walk;
 
 /// Specialises `graph` for one set of input dims.
@@ -35,6 +38,19 @@ use walk::Walk;
 /// If the bindings are not this graph's, or some nodes cannot be lowered; these are all
 /// reported together.
 pub fn specialize(graph: &Graph, bindings: &Bindings) -> Result<Graph, SpecializeError> {
+    walked(graph, bindings, false)
+}
+
+/// As [`specialize`], where extents that data decides become as large as they can be: counts behind the outputs
+/// tell how much of these is there, see [`Graph::bounds`].
+///
+/// # Errors
+/// As [`specialize`], and where what follows from such a result depends on how much of it is there.
+pub fn specialize_bounded(graph: &Graph, bindings: &Bindings) -> Result<Graph, SpecializeError> {
+    walked(graph, bindings, true)
+}
+
+fn walked(graph: &Graph, bindings: &Bindings, bounded: bool) -> Result<Graph, SpecializeError> {
     if bindings.types().len() != graph.inputs.len() {
         return Err(SpecializeError::Bind(BindError::Count {
             expected: graph.inputs.len(),
@@ -42,6 +58,7 @@ pub fn specialize(graph: &Graph, bindings: &Bindings) -> Result<Graph, Specializ
         }));
     }
     let mut walk = Walk::new(&graph.name);
+    walk.bounds = bounded.then(Bounds::default);
     let inputs = add_inputs(&mut walk.target, graph, bindings.types());
     let outputs = walk.inline(graph, inputs, None);
     walk.finish(graph, &outputs)

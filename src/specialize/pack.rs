@@ -57,6 +57,7 @@ pub fn pack_weights(graph: &Graph) -> Graph {
         let value = weight(&mut target, &mut renamed, output);
         target.add_output(name, value);
     }
+    target.bounds.clone_from(&graph.bounds);
     target
 }
 

@@ -11,7 +11,8 @@
 //!   product, is narrow. So the island around a variance or a softmax spelled in primitives
 //!   is the part with large numbers, and the activations that enter and leave it are narrow.
 //! - What leads to the argument of `sin`, `cos` or `tan` through maps, views and outer products
-//!   stays in f32, since a position of 1000 has no fraction left in `f16`.
+//!   stays in f32, since a position of 1000 has no fraction left in `f16`. So does what leads to the boxes
+//!   and scores that suppression compares.
 //! - What leads from a mean over positions to a gate (`sigmoid`, `hard_sigmoid`) stays in f32: an
 //!   error of the argument is a relative error of the gate, and of all channels it scales. These
 //!   tensors hold one number per channel.
@@ -32,8 +33,8 @@ use crate::ir::{Attr, Attrs, DType, Graph, HostTensor, Node, Operand, TensorType
 use crate::ops::evaluate::{from_values, tensor_holds_bytes, to_vec};
 use crate::ops::{self, InferCtx, Lowering, OpDef, TileKind, infer};
 
-/// Ops whose results may be far larger or smaller than their operands.
-const WIDE: [&str; 10] = [
+/// Ops whose results may be far larger or smaller than their operands, or that read their operands in f32.
+const WIDE: [&str; 11] = [
     "pow",
     "exp",
     "reduce_sum",
@@ -44,10 +45,11 @@ const WIDE: [&str; 10] = [
     "cos",
     "tan",
     "reciprocal",
+    "best_boxes",
 ];
 
 /// Ops whose operands need a fraction even where they are large.
-const PERIODIC: [&str; 3] = ["sin", "cos", "tan"];
+const FRACTIONS: [&str; 4] = ["sin", "cos", "tan", "best_boxes"];
 
 /// Reductions that gates are computed from.
 const POOLS: [&str; 3] = ["reduce_mean", "reduce_sum", "reduce_max"];
@@ -79,8 +81,8 @@ pub enum Reason {
     Named,
     /// Its results may be far larger or smaller than its operands.
     Range,
-    /// It leads to the argument of a periodic function.
-    Periodic,
+    /// It leads to the argument of a periodic function, or to corners of boxes.
+    Fraction,
     /// It leads to a gate for whole channels.
     Gate,
     /// It scales integers, or multiplies them.
@@ -97,7 +99,7 @@ impl Reason {
         match self {
             Reason::Named => "asked for, or large values in calibration",
             Reason::Range => "may leave the range of 16 bits",
-            Reason::Periodic => "argument of a periodic function",
+            Reason::Fraction => "needs a fraction even where it is large",
             Reason::Gate => "gate of whole channels",
             Reason::Integers => "scales or multiplies integers",
             Reason::Moves => "moves an input to an output",
@@ -147,6 +149,7 @@ pub fn lower_except(graph: &Graph, narrow: DType, wide: &Wide) -> (Graph, Vec<Is
         let value = narrowing.wide(output);
         narrowing.target.add_output(name, value);
     }
+    narrowing.target.bounds.clone_from(&graph.bounds);
     (tidy::tidy(&narrowing.target), narrowing.islands)
 }
 
@@ -244,7 +247,7 @@ fn leading(graph: &Graph) -> Vec<Option<Reason>> {
         if GATES.contains(&node.op) && node.operands.iter().flatten().all(|&value| made_pooled(value)) {
             gating[position] = true;
         }
-        if !pinned[position] && !gating[position] && !PERIODIC.contains(&node.op) {
+        if !pinned[position] && !gating[position] && !FRACTIONS.contains(&node.op) {
             continue;
         }
         for &operand in node.operands.iter().flatten() {
@@ -257,14 +260,14 @@ fn leading(graph: &Graph) -> Vec<Option<Reason>> {
                 Some(TileKind::Dot) => is_outer_product(graph, producer),
                 Some(TileKind::Reduce | TileKind::Window | TileKind::Other) | None => false,
             };
-            pinned[id.0 as usize] |= passes && (pinned[position] || PERIODIC.contains(&node.op));
+            pinned[id.0 as usize] |= passes && (pinned[position] || FRACTIONS.contains(&node.op));
         }
     }
     pinned
         .iter()
         .zip(&gating)
         .map(|(&pinned, &gating)| match (pinned, gating) {
-            (true, _) => Some(Reason::Periodic),
+            (true, _) => Some(Reason::Fraction),
             (false, true) => Some(Reason::Gate),
             (false, false) => None,
         })
@@ -307,7 +310,8 @@ fn kind(node: &Node) -> Option<TileKind> {
     match &ops::lookup(node.op)?.lower {
         Lowering::Map(_) => Some(TileKind::Map),
         Lowering::Tile(kind, _) => Some(*kind),
-        Lowering::Expand(_) | Lowering::Host(_) => None,
+        Lowering::Loop => Some(TileKind::Other),
+        Lowering::Expand(_) | Lowering::Bounded(_) | Lowering::Host(_) => None,
     }
 }
 

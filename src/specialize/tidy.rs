@@ -29,6 +29,7 @@ pub(super) fn tidy(graph: &Graph) -> Graph {
         let value = rebuild.value(same[output.0 as usize]);
         rebuild.target.add_output(name, value);
     }
+    rebuild.target.bounds.clone_from(&graph.bounds);
     rebuild.target
 }
 

@@ -244,7 +244,7 @@ impl Walk<'_> {
         let mut rest = dims;
         rest.remove(axis);
         self.single(|target| {
-            let element = emit(target, "slice", vec![Some(value)], attrs, origin)?;
+            let element = emit(target, "slice", vec![Some(value)], attrs.clone(), origin)?;
             reshape(target, element, &rest, origin)
         })
     }
@@ -268,8 +268,8 @@ impl Walk<'_> {
         dims.insert(axis, 1);
         self.single(|target| {
             let parts: Vec<Operand> = values
-                .into_iter()
-                .map(|value| reshape(target, value, &dims, origin).map(Some))
+                .iter()
+                .map(|&value| reshape(target, value, &dims, origin).map(Some))
                 .collect::<Result<_, _>>()?;
             let axis = i64::try_from(axis).expect("axes fit in i64");
             emit(
@@ -282,11 +282,8 @@ impl Walk<'_> {
         })
     }
 
-    fn single(
-        &mut self,
-        build: impl FnOnce(&mut Graph) -> Result<ValueId, OpError>,
-    ) -> Result<Known, OpError> {
-        let mut results = self.append(|target| Ok(vec![build(target)?]))?;
+    fn single(&mut self, build: impl Fn(&mut Graph) -> Result<ValueId, OpError>) -> Result<Known, OpError> {
+        let mut results = self.append(&|target: &mut Graph| Ok(vec![build(target)?]))?;
         Ok(results.swap_remove(0))
     }
 }

@@ -1,11 +1,12 @@
 //! Walks nodes in order and lowers each into the graph under construction.
 
+use super::bounded::Bounds;
 use super::error::{Problem, SpecializeError};
 use super::scope::{Known, Scope};
 use super::stages::Stages;
 use super::{fold, tidy};
-use crate::ir::{Attr, Graph, Node, Operand, ValueId};
-use crate::ops::{self, Datum, Lowering, NEWEST_OPSET, OPSET, OpDef, OpError};
+use crate::ir::{Graph, Node, Operand, ValueId};
+use crate::ops::{self, BoundedForm, Datum, Lowering, OpDef, OpError};
 use crate::reference;
 
 /// The graph under construction, and what went wrong so far.
@@ -14,6 +15,8 @@ pub(super) struct Walk<'r> {
     pub problems: Vec<Problem>,
     /// Where parts of the graph are run as soon as their data is asked for.
     pub stages: Option<Stages<'r>>,
+    /// Where data may decide extents up to a bound.
+    pub bounds: Option<Bounds>,
 }
 
 /// What a node's results have become, or why it has none.
@@ -25,6 +28,7 @@ impl Walk<'_> {
             target: Graph::new(name),
             problems: Vec::new(),
             stages: None,
+            bounds: None,
         }
     }
 
@@ -57,6 +61,7 @@ impl Walk<'_> {
                 self.target.add_output(name, *value);
             }
         }
+        self.add_counts();
         Ok(tidy::tidy(&self.target))
     }
 
@@ -112,7 +117,8 @@ impl Walk<'_> {
                 "Scan" => self.lower_scan(node, def, reason, operands, scope),
                 _ => self.evaluate(node, def, reason, operands, scope),
             },
-            Lowering::Map(_) | Lowering::Tile(..) | Lowering::Expand(_) => {
+            Lowering::Bounded(form) => self.lower_bounded(node, def, form, operands, scope),
+            Lowering::Map(_) | Lowering::Tile(..) | Lowering::Loop | Lowering::Expand(_) => {
                 if let Some(values) = values(operands) {
                     return self.emit_or_look(node, def, values, scope);
                 }
@@ -121,6 +127,32 @@ impl Walk<'_> {
                 self.evaluate(node, def, reason, operands, scope)
             }
         }
+    }
+
+    /// A node of which data decides an extent: as it is, where the data is known, else as large as it can
+    /// become, where that is asked for.
+    fn lower_bounded(
+        &mut self,
+        node: &Node,
+        def: &'static OpDef,
+        form: &BoundedForm,
+        operands: &[Option<Known>],
+        scope: &Scope<'_>,
+    ) -> Lowered {
+        let known = values(operands).filter(|_| self.constants(operands).is_none());
+        let Some(values) = known else {
+            return self.evaluate(node, def, form.reason, operands, scope);
+        };
+        if form.exact.is_some() {
+            match self.emit_or_look(node, def, values.clone(), scope) {
+                Err(OpError::NeedsConstant { .. }) if self.bounds.is_some() => {}
+                done => return done,
+            }
+        }
+        if self.bounds.is_none() {
+            return self.evaluate(node, def, form.reason, operands, scope);
+        }
+        self.emit_bounded(node, form, &values)
     }
 
     /// Evaluates a node that generated code cannot express: the data of all operands must be
@@ -194,16 +226,14 @@ impl Walk<'_> {
 
     /// Adds a node, expanded into core ops, and folds what of it is constant.
     fn emit(&mut self, node: &Node, def: &'static OpDef, operands: Vec<Operand>) -> Lowered {
-        let mut attrs = node.attrs.clone();
-        let opset = match attrs.0.remove(OPSET) {
-            Some(Attr::Int(version)) => version,
-            _ => NEWEST_OPSET,
-        };
+        let (attrs, opset) = ops::without_opset(node.attrs.clone());
         let n_results = node.results.len();
         let origin = &node.origin;
         let first = self.target.nodes.len();
-        let results =
-            self.append(|target| ops::emit(target, def.name, operands, attrs, n_results, opset, origin));
+        let results = self.append(&|target: &mut Graph| {
+            let (operands, attrs) = (operands.clone(), attrs.clone());
+            ops::emit(target, def.name, operands, attrs, n_results, opset, origin)
+        });
         // What the rules of the model phase made is explained by them.
         for made in &mut self.target.nodes[first..] {
             made.rules.clone_from(&node.rules);
@@ -212,18 +242,34 @@ impl Walk<'_> {
     }
 
     /// Lets `build` append nodes, folds those that are constant; undoes all if it fails.
-    pub fn append(&mut self, build: impl FnOnce(&mut Graph) -> Result<Vec<ValueId>, OpError>) -> Lowered {
+    pub fn append(&mut self, build: &dyn Fn(&mut Graph) -> Result<Vec<ValueId>, OpError>) -> Lowered {
         let (n_nodes, n_values) = (self.target.nodes.len(), self.target.values.len());
-        let results = build(&mut self.target)
-            .and_then(|results| fold::fold_from(&mut self.target, n_nodes).map(|()| results));
-        match results {
+        match self.built(build) {
             Ok(results) => Ok(results.into_iter().map(Known::Tensor).collect()),
             Err(error) => {
                 self.target.nodes.truncate(n_nodes);
                 self.target.values.truncate(n_values);
+                if let Some(bounds) = &mut self.bounds {
+                    bounds.forget(n_values);
+                }
                 Err(error)
             }
         }
+    }
+
+    fn built(
+        &mut self,
+        build: &dyn Fn(&mut Graph) -> Result<Vec<ValueId>, OpError>,
+    ) -> Result<Vec<ValueId>, OpError> {
+        let (n_nodes, n_values) = (self.target.nodes.len(), self.target.values.len());
+        let is_bounded = self.bounds.as_ref().is_some_and(|bounds| !bounds.is_empty());
+        let tried = is_bounded.then(|| self.try_larger(build));
+        let results = build(&mut self.target)?;
+        if let Some(tried) = tried {
+            self.follow(&tried?, n_nodes, n_values)?;
+        }
+        fold::fold_from(&mut self.target, n_nodes)?;
+        Ok(results)
     }
 
     /// The constant a known value is, if it is one.

@@ -1,6 +1,7 @@
 //! What tests and benches share: drawn graphs, and tolerances. Hidden from the docs.
 
 pub mod builder;
+pub mod detectors;
 pub mod graphs;
 pub mod tolerance;
 

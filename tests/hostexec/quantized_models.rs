@@ -24,7 +24,7 @@ use crate::regions::Problem;
 pub fn regions(name: &str) -> Vec<Problem> {
     let fixture = Fixture::read(name);
     let fused = fuse(&core(&fixture), RuleSet::builtin(), DeviceRates::for_sm(90)).unwrap();
-    problems(name, &fused, &fixture.x)
+    problems(name, &fused, &[fixture.x])
 }
 
 /// A problem per region of a trained network of `tests/precision` whose layers are all of `kind`.
@@ -51,20 +51,16 @@ pub fn network(name: &str, kind: Kind, float: DType) -> Vec<Problem> {
     let Precise { graph, settings, .. } = precise::decide(&model, &settings, &request, &Silent).unwrap();
     let core = pipeline::lower(&graph, &settings).unwrap();
     let fused = pipeline::regions(&core, SM_90, &settings).unwrap();
-    problems(
-        &format!("{name} in {kind}"),
-        &fused,
-        &samples.batch(0).unwrap()[0],
-    )
+    problems(&format!("{name} in {kind}"), &fused, &samples.batch(0).unwrap())
 }
 
-/// A problem per region, with what it reads when the model runs on `x`.
-fn problems(name: &str, fused: &FusedGraph, x: &HostTensor) -> Vec<Problem> {
+/// A problem per region, with what it reads when the model runs on `inputs`.
+pub fn problems(name: &str, fused: &FusedGraph, inputs: &[HostTensor]) -> Vec<Problem> {
     let mut data: Vec<Option<HostTensor>> = fused
         .tensors
         .iter()
         .map(|tensor| match &tensor.source {
-            TensorSource::Input(_) => Some(x.clone()),
+            TensorSource::Input(input) => Some(inputs[*input].clone()),
             TensorSource::Weight(weight) => Some(weight.clone()),
             TensorSource::Regions => None,
         })

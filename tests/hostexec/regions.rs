@@ -467,6 +467,19 @@ pub fn ops_of_the_table(kept: impl Fn(&ops::OpDef) -> bool) -> Vec<Problem> {
     problems
 }
 
+/// The best boxes of `classes` classes in two images, whose scores often tie.
+pub fn best_boxes(dtype: DType, boxes: usize, classes: usize, most: i64) -> Problem {
+    let mut b = Build::new(71);
+    let corners = b.draw.floats(dtype, &[2, boxes, 4], 0.0, 20.0);
+    let scores = b.draw.ints(dtype, &[2, classes, boxes], 0, 40);
+    let operands = [b.given(corners), b.given(scores)];
+    let attrs = int("extent", most)
+        .with("overlap", Attr::Float(0.25))
+        .with("lowest", Attr::Float(5.0));
+    let best = b.with("best_boxes", &operands, attrs);
+    b.done("best boxes", RegionKind::Other, &[best])
+}
+
 /// Transposes between whole vectors: blocks that end beside the axes, and work on the way.
 pub fn turned_vectors() -> Vec<Problem> {
     let mut problems = Vec::new();

@@ -143,6 +143,15 @@ fn colours() -> Problem {
 
 pub const BEDS: &[Bed] = &[
     Bed {
+        name: "best boxes",
+        template: "best_boxes",
+        arch: SM_90,
+        knobs: &[("threads", 128, 128)],
+        problem: || regions::best_boxes(DType::F32, 300, 2, 200),
+        most_blocks: u32::MAX,
+        slack: 1.0,
+    },
+    Bed {
         name: "mma",
         template: "gemm_mma",
         arch: SM_90,

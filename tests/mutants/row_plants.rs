@@ -3,6 +3,37 @@
 use super::{Mutant, plant};
 
 pub const MUTANTS: &[Mutant] = &[
+    // The best boxes of a class.
+    plant(
+        "best boxes",
+        "boxes that share little are dropped",
+        "common / both > most",
+        "common / both > most - 0.05f",
+    ),
+    plant(
+        "best boxes",
+        "the last of boxes whose scores tie",
+        "RtArgFold<true, false>",
+        "RtArgFold<true, true>",
+    ),
+    plant(
+        "best boxes",
+        "slots without a box that name the first one",
+        " + slot] = -1;",
+        " + slot] = 0;",
+    ),
+    plant(
+        "best boxes",
+        "boxes that were dropped come back",
+        "        if ((left[word] >> bit & 1) == 0) continue;\n",
+        "",
+    ),
+    plant(
+        "best boxes",
+        "a round too many",
+        "if (best.position < 0) break;",
+        "",
+    ),
     // Rows, columns, maps and moves.
     plant(
         "row per warp",

@@ -18,7 +18,9 @@ fn has_main_loop(spec: &KernelSpec) -> bool {
                 TileKind::Map | TileKind::View | TileKind::Index | TileKind::Other => false,
                 TileKind::Reduce | TileKind::Dot | TileKind::Window => true,
             },
-            Some(Lowering::Map(_) | Lowering::Expand(_) | Lowering::Host(_)) | None => false,
+            Some(Lowering::Loop) => true,
+            Some(Lowering::Map(_) | Lowering::Expand(_) | Lowering::Bounded(_) | Lowering::Host(_))
+            | None => false,
         })
 }
 

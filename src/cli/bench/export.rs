@@ -50,7 +50,7 @@ pub fn profile(kernels: &[KernelTime]) -> Value {
 /// Kernels and bindings. Tensors between kernels have no names in an engine: they are told by
 /// their memory, offset and size in bytes.
 pub fn layers(program: &Program, profile: &Profile) -> Value {
-    let Profile { inputs, outputs } = profile;
+    let Profile { inputs, outputs, .. } = profile;
     let inputs_here = program.inputs.iter().zip(inputs);
     let named: Vec<(&Place, &Binding)> = inputs_here.chain(program.outputs.iter().zip(outputs)).collect();
     let layers: Vec<Value> = program
@@ -115,7 +115,7 @@ fn memory_name(memory: Memory) -> &'static str {
 /// Values of the outputs.
 pub fn outputs(bindings: &[Binding], tensors: &[HostTensor]) -> Value {
     let entry = |(binding, tensor): (&Binding, &HostTensor)| {
-        let dims: Vec<String> = binding.dims.iter().map(ToString::to_string).collect();
+        let dims: Vec<String> = tensor.dims().iter().map(ToString::to_string).collect();
         json!({ "name": binding.name, "dimensions": dims.join("x"), "values": to_vec::<f64>(tensor) })
     };
     bindings.iter().zip(tensors).map(entry).collect()

@@ -127,8 +127,10 @@ impl<'g> Composer<'g> {
             op: node.op,
             reason: match &def.lower {
                 Lowering::Host(reason) => (*reason).to_owned(),
-                Lowering::Expand(_) => "it is an ONNX form that must be expanded first".to_owned(),
-                Lowering::Map(_) | Lowering::Tile(..) => "it has no expression".to_owned(),
+                Lowering::Expand(_) | Lowering::Bounded(_) => {
+                    "it is an ONNX form that must be expanded first".to_owned()
+                }
+                Lowering::Map(_) | Lowering::Tile(..) | Lowering::Loop => "it has no expression".to_owned(),
             },
         })
     }

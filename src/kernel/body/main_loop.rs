@@ -57,7 +57,7 @@ fn has_main_loop(node: &Node) -> bool {
             TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other => true,
         },
         Some(Lowering::Map(_)) | None => false,
-        Some(Lowering::Expand(_) | Lowering::Host(_)) => true,
+        Some(Lowering::Loop | Lowering::Expand(_) | Lowering::Bounded(_) | Lowering::Host(_)) => true,
     }
 }
 
@@ -176,7 +176,14 @@ fn moved(graph: &Graph, node: &Node, operand: ValueId, at: &[Index], body: &Body
                 .map(|&axis| at.get(usize::try_from(axis).ok()?).cloned())
                 .collect()
         }
-        Some(Lowering::Tile(..) | Lowering::Expand(_) | Lowering::Host(_)) | None => None,
+        Some(
+            Lowering::Tile(..)
+            | Lowering::Loop
+            | Lowering::Expand(_)
+            | Lowering::Bounded(_)
+            | Lowering::Host(_),
+        )
+        | None => None,
     }
 }
 

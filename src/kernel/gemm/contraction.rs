@@ -200,7 +200,9 @@ fn anchor(graph: &Graph) -> Option<&Node> {
                 }
             }
             Lowering::Tile(TileKind::Map | TileKind::Index | TileKind::Other, _)
+            | Lowering::Loop
             | Lowering::Expand(_)
+            | Lowering::Bounded(_)
             | Lowering::Host(_) => return None,
         }
     }

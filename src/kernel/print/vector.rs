@@ -5,7 +5,7 @@
 //! loop. A load under a condition that all lanes share keeps that condition around its wide
 //! access, so that concatenated operands are read only where they are meant.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::ir::DType;
 use crate::kernel::body::free_vars::values_in;
@@ -25,8 +25,14 @@ pub struct Lane {
 /// Conditions of the `Select`s above a load, and whether its branch is the `then` one.
 type Path = Vec<(Vec<Cond>, bool)>;
 
-/// Every way a load is reached; `None` once a condition differs between lanes.
-type Reaches = BTreeMap<ExprId, Option<Vec<Path>>>;
+/// How loads are reached from the roots.
+#[derive(Default)]
+struct Reaches {
+    /// Every way a load is reached; `None` once a condition differs between lanes.
+    loads: BTreeMap<ExprId, Option<Vec<Path>>>,
+    /// What was looked at, and how it was reached: a search uses each of its steps several times.
+    seen: HashSet<(ExprId, Option<Path>)>,
+}
 
 impl Printer<'_> {
     /// Appends statements that evaluate `roots` for all lanes; answers with the name of an
@@ -63,11 +69,12 @@ impl Printer<'_> {
     /// Computes what the lanes share, and reads what they can read together: answers with the
     /// array that each wide load went to.
     pub fn shared_work(&mut self, lane: Lane, roots: &[ExprId]) -> Vec<(ExprId, String)> {
-        let mut reaches = Reaches::new();
+        let mut reaches = Reaches::default();
         for &root in roots {
             self.reach(lane, root, Some(&Path::new()), &mut reaches);
         }
         reaches
+            .loads
             .into_iter()
             .filter_map(|(load, paths)| Some((load, self.wide_load(lane, load, &paths?))))
             .collect()
@@ -75,12 +82,12 @@ impl Printer<'_> {
 
     /// Loads below `roots` that lanes read together, whatever conditions say.
     pub fn wide_loads(&mut self, lane: Lane, roots: &[ExprId]) -> Vec<ExprId> {
-        let mut reaches = Reaches::new();
+        let mut reaches = Reaches::default();
         for &root in roots {
             self.reach(lane, root, Some(&Path::new()), &mut reaches);
         }
         let is_sure = |paths: &Option<Vec<Path>>| paths.iter().flatten().any(Vec::is_empty);
-        let sure = reaches.into_iter().filter(|(_, paths)| is_sure(paths));
+        let sure = reaches.loads.into_iter().filter(|(_, paths)| is_sure(paths));
         sure.map(|(load, _)| load)
             .filter(|&load| !self.is_packed(lane, load))
             .collect()
@@ -89,7 +96,7 @@ impl Printer<'_> {
     /// Finds the wide loads below `id`. `path` is `None` below a condition that lanes do not
     /// share.
     fn reach(&mut self, lane: Lane, id: ExprId, path: Option<&Path>, found: &mut Reaches) {
-        if self.known(id).is_some() {
+        if self.known(id).is_some() || !found.seen.insert((id, path.cloned())) {
             return;
         }
         if !self.free.has(id, lane.var) {
@@ -233,7 +240,7 @@ impl Printer<'_> {
 
 /// Notes that `load` is reached by `path`.
 fn note(load: ExprId, path: Option<&Path>, found: &mut Reaches) {
-    let known = found.entry(load).or_insert_with(|| Some(Vec::new()));
+    let known = found.loads.entry(load).or_insert_with(|| Some(Vec::new()));
     match (path, known) {
         (Some(path), Some(paths)) if !paths.contains(path) => paths.push(path.clone()),
         (Some(_), _) => {}

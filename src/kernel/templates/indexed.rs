@@ -91,8 +91,36 @@ fn predicted_us(spec: &KernelSpec, composed: &Composed, device: &Device) -> f64 
     NODE_US + latency + if turns > 0.0 { 2.0 * busy } else { busy }
 }
 
-/// Scalar steps to evaluate a term, loops multiplied out.
+/// Uses of a term on average from which on it is counted once.
+const SHARED: f64 = 64.0;
+
+/// Scalar steps to evaluate a term, loops multiplied out. Terms count as often as they are used, but where
+/// that multiplies, as over the steps of a search.
 pub fn work(body: &Body, id: ExprId) -> f64 {
+    let (uses, terms) = (uses(body, id), terms(body, id));
+    if uses > SHARED * terms { terms } else { uses }
+}
+
+/// Steps where every term is evaluated once in each turn of the loops around it.
+fn terms(body: &Body, id: ExprId) -> f64 {
+    let mut turns = vec![0.0f64; id.0 as usize + 1];
+    turns[id.0 as usize] = 1.0;
+    let exprs: Vec<&Expr> = body.exprs().map(|(_, expr)| expr).take(turns.len()).collect();
+    for (number, expr) in exprs.into_iter().enumerate().rev() {
+        let inside = match expr {
+            Expr::Reduce { vars, .. } => turns[number] * repeats(body, vars),
+            _ => turns[number],
+        };
+        for operand in crate::kernel::body::rebuild::operands(expr) {
+            let below = &mut turns[operand.0 as usize];
+            *below = below.max(inside);
+        }
+    }
+    turns.iter().sum()
+}
+
+/// Steps where every use of a term evaluates it.
+fn uses(body: &Body, id: ExprId) -> f64 {
     let mut costs: Vec<f64> = Vec::new();
     for (_, expr) in body.exprs() {
         let below: f64 = crate::kernel::body::rebuild::operands(expr)

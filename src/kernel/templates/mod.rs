@@ -8,6 +8,7 @@ pub mod attention_mma;
 pub mod attention_simt;
 pub mod attention_stream;
 pub mod attention_wgmma;
+pub mod best_boxes;
 pub mod column;
 pub mod gemm_direct;
 pub mod gemm_mma;
@@ -68,6 +69,7 @@ pub static TEMPLATES: &[&Template] = &[
     &window_mma::TEMPLATE,
     &window_strip::TEMPLATE,
     &window_taps::TEMPLATE,
+    &best_boxes::TEMPLATE,
     &indexed::TEMPLATE,
 ];
 
