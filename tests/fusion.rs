@@ -5,6 +5,7 @@
 
 use rtrt_codegen::ir::{Graph, HostTensor};
 use rtrt_codegen::ops::evaluate::to_vec;
+use rtrt_codegen::ops::random::drawn;
 use rtrt_codegen::ops::samples::Draw;
 use rtrt_codegen::rewrite::canonicalize::canonicalize_counting;
 use rtrt_codegen::rewrite::run_fused;
@@ -236,6 +237,63 @@ fn a_norm_of_a_residual_is_no_kernel() {
     let fused = layer("n");
     assert_eq!(kinds(&fused), [RegionKind::Dot, RegionKind::Dot]);
     assert_eq!(fused.regions[0].outputs.len(), 3);
+}
+
+/// A layer behind a product with a residual, whose `rows` of `columns` it normalises.
+fn layer_behind_product(rows: usize, columns: usize) -> FusedGraph {
+    let text = format!(
+        "graph g(x: f16[1,{rows},{columns}]) {{
+           r = add(matmul(x, f16[{columns},{columns}]{{0.02 ..}}), x)
+           s = standardize[axes=[2], epsilon=1e-12](r)
+           n = add(mul(s, f16[{columns}]{{1.5 ..}}), f16[{columns}]{{0.25 ..}})
+           h = relu(matmul(n, f16[{columns},64]{{0.02 ..}}))
+           return add(matmul(h, f16[64,{columns}]{{0.03 ..}}), n) as \"y\"
+         }}"
+    );
+    fused_within(&text, &["flatten_rows"], 4e-3)
+}
+
+fn n_outputs(fused: &FusedGraph) -> Vec<usize> {
+    fused.regions.iter().map(|region| region.outputs.len()).collect()
+}
+
+/// The product that stores the rows has them at hand: it stores sums of them, of which the next one makes the statistics.
+#[test]
+fn sums_of_rows_come_with_the_rows() {
+    let fused = layer_behind_product(16, 32);
+    assert_eq!(kinds(&fused), [RegionKind::Dot; 3]);
+    assert_eq!(n_outputs(&fused), [2, 3, 1]);
+    let sums = fused.regions[0].outputs[1];
+    assert_eq!(fused.tensor(sums).ty.dims(), [16, 2, 2]);
+    assert!(fused.regions[1].inputs.contains(&sums));
+    let ops = fused.regions[1].body.nodes.iter().map(|node| node.op);
+    let is_statistic = |op: &str| op == "inverse_deviation" || op == "reduce_mean";
+    assert_eq!(ops.filter(|op| is_statistic(op)).count(), 0);
+}
+
+/// Variants are compared on drawn operands, and sums that no rows have must not drown all else.
+#[test]
+fn drawn_sums_of_rows_make_no_infinite_factors() {
+    let fused = layer_behind_product(16, 32);
+    let body = &fused.regions[1].body;
+    let types = body.inputs.iter().zip(1..);
+    let operands: Vec<HostTensor> = types.map(|(&input, seed)| drawn(body.ty(input), seed)).collect();
+    for result in reference::run(body, &operands).unwrap() {
+        let most = to_vec::<f64>(&result)
+            .into_iter()
+            .map(f64::abs)
+            .fold(0.0, f64::max);
+        assert!(most < 1e4, "{} holds {most}", result.ty());
+    }
+}
+
+/// Few rows are for kernels of vectors, and only whole strips are summed.
+#[test]
+fn sums_of_few_rows_or_broken_strips_are_taken_where_they_are_read() {
+    for (rows, columns) in [(4, 32), (16, 24)] {
+        let fused = layer_behind_product(rows, columns);
+        assert_eq!(n_outputs(&fused)[0], 1, "{rows} x {columns}");
+    }
 }
 
 /// Halves hide keys by the lowest number of theirs, which a sum would not absorb.

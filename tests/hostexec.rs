@@ -32,6 +32,7 @@ use std::cell::Cell;
 
 use harness::{Case, Outcome, have_compiler, run_all};
 use placed_regions::in_boxes;
+use products::HandedOver;
 use regions::Problem;
 use rtrt_codegen::ir::{DType, Graph, HostTensor};
 use rtrt_codegen::kernel::{self, Arch};
@@ -759,6 +760,19 @@ fn products_of_normalised_rows() {
         .filter(|problem| !problem.label.contains("33"))
         .collect();
     check_template(&tiled, "gemm_wgmma", SM_90, 4);
+}
+
+#[test]
+fn products_that_hand_sums_of_rows_over() {
+    for dtype in [DType::F16, DType::BF16] {
+        check_in_turns(&products::handed_over(dtype), "gemm_mma", SM_90, SUMS);
+        check_template(&products::handed_over(dtype), "gemm_wgmma", SM_90, 4);
+    }
+    check_in_turns(&products::handed_over(DType::F16), "gemm_mma", SM_75, SUMS);
+    let deep = |what| products::handing_over(DType::F16, [40, 80, 784], what);
+    let shared = [HandedOver::Stored, HandedOver::Read].map(deep);
+    check_sums(&shared, "gemm_mma", SM_90, 4, 2.0 * SUMS);
+    check_sums(&shared, "gemm_wgmma", SM_90, 20, 2.0 * SUMS);
 }
 
 #[test]

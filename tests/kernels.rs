@@ -39,6 +39,7 @@ fn problems_are_the_same_once_their_bodies_were_text() {
         packed_products::skinny(DType::F16),
         products::all(),
         products::normalised(DType::F16),
+        products::handed_over(DType::F16),
         regions::numbers(),
         regions::groups(),
         regions::ops_of_the_table(|_| true),
@@ -218,6 +219,14 @@ fn thin_kernels_compile() {
     compile_best(&problems, &[SM_90A], 4, own);
 }
 
+#[test]
+fn kernels_that_hand_sums_of_rows_over_compile() {
+    let own = |template: &str| template.starts_with("gemm");
+    let problems = products::handed_over_of_models(DType::F16);
+    compile_best(&problems, &[SM_90A], 6, own);
+    compile_best(&problems, &archs(), 1, own);
+}
+
 /// Products of every kind, with an epilogue of several operands.
 fn some_products() -> Vec<Problem> {
     use products::{CONV, Conv, Epilogue, Layout};
@@ -317,6 +326,17 @@ fn product_kernels_read_well() {
     snapshot(
         "gemm_wgmma__matmul_f16__sm_90a",
         &canonical(&problems[0], "gemm_wgmma", SM_90A),
+    );
+    let [stored, read] = &products::handed_over_of_models(DType::F16)[..2] else {
+        panic!("a layer stores sums of rows and reads them");
+    };
+    snapshot(
+        "gemm_mma__stores_sums_f16__sm_90a",
+        &canonical(stored, "gemm_mma", SM_90A),
+    );
+    snapshot(
+        "gemm_wgmma__reads_sums_f16__sm_90a",
+        &canonical(read, "gemm_wgmma", SM_90A),
     );
     let thin = &products::thin_of_models(DType::F16)[0];
     snapshot(

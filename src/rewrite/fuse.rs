@@ -10,6 +10,7 @@ use super::explain::Choice;
 use super::extract::{self, Names};
 use super::fold::Folder;
 use super::frontier;
+use super::hand_over::hand_over;
 use super::limits::Limits;
 use super::place::place;
 use super::prepack::prepack;
@@ -64,6 +65,7 @@ pub fn fuse_canonical(
     let mut fused = extract::extract(&net, &chosen, &mut folder, &names, device)?;
     place(&mut fused);
     prepack(&mut fused, &rules.weight_orders);
+    hand_over(&mut fused, device);
     Ok(fused)
 }
 

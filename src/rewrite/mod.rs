@@ -21,6 +21,7 @@ pub mod fold;
 pub mod frontier;
 pub mod fuse;
 mod groups;
+mod hand_over;
 pub mod language;
 pub mod limits;
 pub mod match_graph;

@@ -55,6 +55,12 @@ impl Build {
         value
     }
 
+    /// Constant data of the model.
+    pub fn given_weight(&mut self, data: HostTensor) -> ValueId {
+        self.weights.insert(self.inputs.len());
+        self.given(data)
+    }
+
     /// A scalar constant inside the body.
     pub fn scalar(&mut self, dtype: DType, value: f64) -> ValueId {
         self.graph.add_weight("", evaluate::scalar(dtype, value))

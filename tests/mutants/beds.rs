@@ -6,7 +6,7 @@ use rtrt_codegen::rewrite::RegionKind;
 
 use crate::byte_products;
 use crate::packed_products;
-use crate::products::{self, CONV, Conv, Epilogue, Layout};
+use crate::products::{self, CONV, Conv, Epilogue, HandedOver, Layout};
 use crate::regions::{self, Build, Problem, int, ints};
 
 /// A region, and which of its variants to take: the first of `template` whose knobs lie in
@@ -204,6 +204,42 @@ pub const BEDS: &[Bed] = &[
         knobs: &[("turns", 2, 2), ("tile_m", 128, 128), ("tile_n", 128, 128)],
         problem: || product(DType::F16, 296, 296, 456),
         most_blocks: 2,
+        slack: 6.0,
+    },
+    Bed {
+        name: "mma strips",
+        template: "gemm_mma",
+        arch: SM_90,
+        knobs: &[("splits", 1, 1), ("tile_n", 64, 64)],
+        problem: || products::handing_over(DType::F16, [40, 80, 136], HandedOver::Stored),
+        most_blocks: u32::MAX,
+        slack: 6.0,
+    },
+    Bed {
+        name: "wgmma strips",
+        template: "gemm_wgmma",
+        arch: SM_90,
+        knobs: &[("splits", 1, 1), ("tile_n", 64, 64)],
+        problem: || products::handing_over(DType::F16, [40, 80, 136], HandedOver::Stored),
+        most_blocks: u32::MAX,
+        slack: 6.0,
+    },
+    Bed {
+        name: "mma parts",
+        template: "gemm_mma",
+        arch: SM_90,
+        knobs: &[("splits", 1, 1)],
+        problem: || products::handing_over(DType::F16, [40, 72, 208], HandedOver::Read),
+        most_blocks: u32::MAX,
+        slack: 6.0,
+    },
+    Bed {
+        name: "wgmma parts",
+        template: "gemm_wgmma",
+        arch: SM_90,
+        knobs: &[("splits", 1, 1)],
+        problem: || products::handing_over(DType::F16, [40, 72, 208], HandedOver::Read),
+        most_blocks: u32::MAX,
         slack: 6.0,
     },
     Bed {

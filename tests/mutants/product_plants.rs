@@ -3,6 +3,61 @@
 use super::{Mutant, plant};
 
 pub const MUTANTS: &[Mutant] = &[
+    // Sums of rows that one kernel stores and another one reads.
+    plant(
+        "mma strips",
+        "a strip that one lane sums alone",
+        "strip[q] = rt_warp_fold<RtSum, 2>(strip[q]);",
+        ";",
+    ),
+    plant(
+        "mma strips",
+        "rows outside that are finished",
+        "first_row + item / kVectors < kM ? first_row + item / kVectors : kM - 1;",
+        "first_row + item / kVectors;",
+    ),
+    plant(
+        "mma strips",
+        "the slab's row of what lies outside",
+        "int(m - first_row) * kPitch",
+        "item / kVectors * kPitch",
+    ),
+    plant(
+        "wgmma strips",
+        "a strip that one lane sums alone",
+        "strip[q] = rt_warp_fold<RtSum, 2>(strip[q]);",
+        ";",
+    ),
+    plant(
+        "wgmma strips",
+        "a strip stored by its second lane",
+        "if (n % 2 == 0) rt_store<2>",
+        "if (n % 2 == 1) rt_store<2>",
+    ),
+    plant(
+        "mma parts",
+        "parts of the next row",
+        "if (lane + j * 8 < 13) rt_load",
+        "rt_load",
+    ),
+    plant(
+        "mma parts",
+        "sums of other rows",
+        "thread / kRowLanes + i * kRowStep;\n      const int m",
+        "thread / kRowLanes;\n      const int m",
+    ),
+    plant(
+        "wgmma parts",
+        "parts of the next row",
+        "if (lane + j * 8 < 13) rt_load",
+        "rt_load",
+    ),
+    plant(
+        "wgmma parts",
+        "sums of other rows",
+        "i % 4 * 4 + thread % 32 / 8;",
+        "i % 4 * 4 + lane / 8;",
+    ),
     // Products with matrix instructions of groups of warps.
     plant(
         "wgmma",

@@ -46,6 +46,8 @@ pub struct Stage {
     /// Kind of the result.
     pub dtype: DType,
     pub term: ExprId,
+    /// Size of the reduced range, where it is known.
+    pub n_terms: Option<usize>,
 }
 
 impl<'a> Rebuild<'a> {
@@ -91,6 +93,7 @@ impl<'a> Rebuild<'a> {
             op,
             dtype,
             term: self.expr(body),
+            n_terms: known_product(&extents),
         };
         let stages = &mut self.apart.as_mut()?.stages;
         let slot = stages.iter().position(|own| *own == stage).unwrap_or_else(|| {
@@ -252,6 +255,12 @@ impl<'a> Rebuild<'a> {
         self.heights.insert(id, height);
         height
     }
+}
+
+/// The product of extents that are all known.
+pub fn known_product(extents: &[Extent]) -> Option<usize> {
+    let known = |extent: &Extent| usize::try_from(extent.as_known()?).ok();
+    extents.iter().map(known).product()
 }
 
 /// The variable an index consists of, if it is one alone.

@@ -6,14 +6,15 @@
 //! variables are one flat `k`. Padding stays what it is in the expression: a selection around
 //! a load. Reshapes and transposes after the product are pushed forward, so that an element's
 //! place in the output is an index of (batch, m, n). Sums over the same `k` that no column
-//! changes are statistics of rows, which some templates take from `a` as they read it.
+//! changes are statistics of rows, which some templates take from `a` as they read it; where the kernel
+//! before stored them in parts, they are read. A result may be such parts itself: sums over strips of columns.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::ir::{Attr, DType, Graph, Node, ValueId};
 use crate::kernel::body::compose::Composer;
 use crate::kernel::body::free_vars::FreeVars;
-use crate::kernel::body::rebuild::{Rebuild, Stage, operands};
+use crate::kernel::body::rebuild::{Rebuild, Stage, known_product, operands};
 use crate::kernel::body::region::{extents, results};
 use crate::kernel::gemm::operand::is_exact;
 use crate::kernel::spec::KernelSpec;
@@ -58,16 +59,39 @@ pub struct Contraction {
     pub numbers: Vec<usize>,
     /// The other results: one number per row.
     pub row_outputs: Vec<RowOutput>,
+    /// And sums of each row over strips of columns.
+    pub strips: Option<Strips>,
 }
 
-/// Sums over `k`, in `f32`, of functions of the elements of `a`.
+/// Sums over `k`, in `f32`, of functions of the elements of `a`, or in place of those, sums that are read in parts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RowSums {
     /// Each function, over the load of one element of `a`.
     pub terms: Vec<ExprId>,
     pub element: Option<ExprId>,
+    /// In place of that, where parts of the sums lie.
+    pub stored: Option<StoredSums>,
     /// Which accumulators of the outputs are which sums.
     pub slots: Vec<(u8, usize)>,
+}
+
+/// Sums of rows of which an input holds parts: `parts` of each row one after the other, and in each of them all sums.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredSums {
+    pub input: usize,
+    pub parts: usize,
+    /// Which number of a part each sum is made of.
+    pub places: Vec<usize>,
+}
+
+/// A result of sums over strips of neighbouring columns, in `f32`: all sums of a strip lie together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strips {
+    /// Which of the region's results it is.
+    pub number: usize,
+    /// What each sum is of, over `M`, `N` and the accumulators.
+    pub terms: Vec<ExprId>,
+    pub columns: usize,
 }
 
 /// A result with one number per row, over `M` and the accumulators of sums beside the product.
@@ -81,11 +105,35 @@ pub struct RowOutput {
 
 impl RowSums {
     pub fn is_empty(&self) -> bool {
-        self.terms.is_empty()
+        self.len() == 0
+    }
+
+    /// The number of a sum over all parts that an input has of row `M`, which is one of the sums from now on.
+    fn add_stored(&mut self, body: &Body, stage: &Stage) -> Option<usize> {
+        let parts = stage.n_terms?;
+        let Expr::Load { input, index, dtype } = body.expr(stage.term) else {
+            return None;
+        };
+        let part = delinearize(&Index::var(K), &[Extent::from(parts)], &body.vars);
+        let [row, own, place] = &index[..] else {
+            return None;
+        };
+        let place = place.as_known().and_then(|place| usize::try_from(place).ok())?;
+        let fits =
+            stage.op == ReduceOp::Sum && *dtype == DType::F32 && *row == Index::var(M) && *own == part[0];
+        let input = usize::try_from(*input).ok()?;
+        let stored = self.stored.get_or_insert_with(|| StoredSums {
+            input,
+            parts,
+            places: Vec::new(),
+        });
+        stored.places.push(place);
+        let is_same = (stored.input, stored.parts) == (input, parts);
+        (fits && is_same).then(|| stored.places.len() - 1)
     }
 
     pub fn len(&self) -> usize {
-        self.terms.len()
+        self.slots.iter().map(|(_, number)| number + 1).max().unwrap_or(0)
     }
 }
 
@@ -163,7 +211,10 @@ impl Contraction {
 
     /// Results with one number per row go to `row_outputs`.
     fn set_row_outputs_apart(&mut self, is_per_row: impl Fn(usize) -> bool) {
-        let parts = self.outputs.drain(..).zip(self.places.drain(..)).enumerate();
+        let parts = self
+            .numbers
+            .drain(..)
+            .zip(self.outputs.drain(..).zip(self.places.drain(..)));
         let (rows, products): (Vec<_>, Vec<_>) = parts.partition(|(number, _)| is_per_row(*number));
         self.numbers = products.iter().map(|(number, _)| *number).collect();
         (self.outputs, self.places) = products.into_iter().map(|(_, part)| part).unzip();
@@ -171,9 +222,9 @@ impl Contraction {
         self.row_outputs = rows.into_iter().map(row_output).collect();
     }
 
-    /// The contraction of `spec`, if it is one without sums beside it.
+    /// The contraction of `spec`, if it is one without sums of rows.
     pub fn of(spec: &KernelSpec) -> Option<Contraction> {
-        Contraction::with_row_sums(spec).filter(|own| own.row_sums.is_empty())
+        Contraction::with_row_sums(spec).filter(|own| own.row_sums.is_empty() && own.strips.is_none())
     }
 
     /// The contraction of `spec`, if it is one.
@@ -194,6 +245,7 @@ fn anchor(graph: &Graph) -> Option<&Node> {
         match ops::lookup(node.op)?.lower {
             Lowering::Map(_) | Lowering::Tile(TileKind::View | TileKind::Reduce, _) => {}
             Lowering::Tile(TileKind::Index, _) if node.op == DEQUANTIZE_GROUPS.name => {}
+            Lowering::Tile(TileKind::Index, _) if summed_in_strips(graph, node.results[0]).is_some() => {}
             Lowering::Tile(TileKind::Dot | TileKind::Window, _) => {
                 if found.replace(node).is_some() {
                     return None;
@@ -390,16 +442,39 @@ impl Axes {
         let mut composer = Composer::new(&spec.body);
         let mut roots = Vec::new();
         let mut places = Vec::new();
+        let mut numbers = Vec::new();
+        let mut strips = None;
         for (number, output) in spec.body.outputs.iter().enumerate() {
+            if let Some(summed) = summed_in_strips(&spec.body, *output) {
+                let known = strips.replace((number, summed));
+                if known.is_some() {
+                    return None;
+                }
+                continue;
+            }
             let at = match forward.get(output) {
                 Some(at) => at.clone(),
                 None => row_coordinates(&spec.body.ty(*output).dims(), m * batch, &body)?,
             };
             roots.push(composer.value(&mut body, *output, &at).ok()?);
             places.push(place(spec, number, &at, &body));
+            numbers.push(number);
+        }
+        let mut columns = 0;
+        for &term in strips.iter().flat_map(|(_, summed)| summed) {
+            let at = forward.get(&term)?;
+            columns = strip_columns(at, &spec.body.ty(term).dims(), &body)?;
+            roots.push(composer.value(&mut body, term, at).ok()?);
         }
         let k = reduced_extent(&body)?;
         let mut found = taken_apart(&body, Sizes { batch, m, n, k }, &roots, &places)?;
+        let terms = found.outputs.split_off(numbers.len());
+        found.numbers = numbers;
+        found.strips = strips.map(|(number, _)| Strips {
+            number,
+            terms,
+            columns,
+        });
         let is_per_row = |number: usize| !forward.contains_key(&spec.body.outputs[number]);
         found.set_row_outputs_apart(is_per_row);
         Some(found)
@@ -424,22 +499,47 @@ fn row_coordinates(dims: &[usize], n_rows: usize, body: &Body) -> Option<Vec<Ind
     is_per_row.then(|| delinearize(&Index::var(M), &extents(dims), &body.vars))
 }
 
-/// Number of terms of every sum of `body`, which all have the same.
-fn reduced_extent(body: &Body) -> Option<usize> {
-    let mut found = None;
-    for (_, expr) in body.exprs() {
-        let Expr::Reduce { vars, .. } = expr else {
-            continue;
-        };
-        let mut size = 1usize;
-        for &var in vars {
-            size *= usize::try_from(body.vars.extent(var).as_known()?).ok()?;
-        }
-        if found.replace(size).is_some_and(|known| known != size) {
-            return None;
-        }
+/// What is summed over neighbouring columns, where `output` is such sums, side by side where they are several:
+/// each by row, strip and column.
+fn summed_in_strips(graph: &Graph, output: ValueId) -> Option<Vec<ValueId>> {
+    let (_, node) = graph.producer(output)?;
+    if node.op == "concat" && node.attrs.int("axis") == Some(2) {
+        let operands = node.operands.iter().flatten();
+        return operands.map(|&operand| summed_in_strip(graph, operand)).collect();
     }
-    found
+    Some(vec![summed_in_strip(graph, output)?])
+}
+
+fn summed_in_strip(graph: &Graph, sums: ValueId) -> Option<ValueId> {
+    let (_, node) = graph.producer(sums)?;
+    let is_sum = node.op == "reduce_sum" && node.attrs.ints("axes") == Some(&[2]);
+    let summed = node.operands.first().copied().flatten()?;
+    let fits = is_sum && graph.ty(summed).rank() == 3 && graph.ty(summed).dtype == DType::F32;
+    fits.then_some(summed)
+}
+
+/// Columns of a strip, where elements at `at` are rows of strips as wide as `dims` says.
+fn strip_columns(at: &[Index], dims: &[usize], body: &Body) -> Option<usize> {
+    let columns = Extent::from(dims[2]);
+    let column = Index::var(N);
+    let wanted = [
+        Index::var(M),
+        column.div(&columns, &body.vars),
+        column.modulo(&columns, &body.vars),
+    ];
+    (at == wanted).then_some(dims[2])
+}
+
+/// Number of terms of the product: parts of sums that are read are fewer.
+fn reduced_extent(body: &Body) -> Option<usize> {
+    let sizes = body.exprs().filter_map(|(_, expr)| match expr {
+        Expr::Reduce { vars, .. } => {
+            let extents: Vec<Extent> = vars.iter().map(|&var| body.vars.extent(var).clone()).collect();
+            Some(known_product(&extents))
+        }
+        _ => None,
+    });
+    sizes.collect::<Option<Vec<usize>>>()?.into_iter().max()
 }
 
 /// `roots` with every sum as an accumulator, and the factors of the one that is the product.
@@ -470,7 +570,8 @@ fn taken_apart(body: &Body, sizes: Sizes, roots: &[ExprId], places: &[Index]) ->
     let turned = free.has(left, N) || free.has(right, M);
     let (a, b) = if turned { (right, left) } else { (left, right) };
     let row_sums = row_sums(&body, a, &apart.stages, slot)?;
-    let is_product = stage.op == ReduceOp::Sum && !free.has(a, N) && !free.has(b, M);
+    let is_product =
+        stage.op == ReduceOp::Sum && stage.n_terms == Some(sizes.k) && !free.has(a, N) && !free.has(b, M);
     is_product.then(|| Contraction {
         product: body.dtype(stage.term),
         sum: stage.dtype,
@@ -480,10 +581,11 @@ fn taken_apart(body: &Body, sizes: Sizes, roots: &[ExprId], places: &[Index]) ->
         sizes,
         a,
         b,
-        numbers: (0..roots.len()).collect(),
+        numbers: Vec::new(),
         outputs,
         places,
         row_outputs: Vec::new(),
+        strips: None,
     })
 }
 
@@ -494,10 +596,16 @@ fn only<T>(list: &[T], test: impl Fn(&T) -> bool) -> Option<usize> {
 }
 
 /// The stages but for the product's, as sums of functions of the elements of `a`, which then has
-/// to be a load.
+/// to be a load, or all as sums that are read.
 fn row_sums(body: &Body, a: ExprId, stages: &[Stage], product: usize) -> Option<RowSums> {
     let mut sums = RowSums::default();
+    let n_terms = stages[product].n_terms;
     for (slot, stage) in stages.iter().enumerate().filter(|(slot, _)| *slot != product) {
+        if stage.n_terms != n_terms {
+            let number = sums.add_stored(body, stage)?;
+            sums.slots.push((u8::try_from(slot).ok()?, number));
+            continue;
+        }
         sums.element = Some(only_load(body, a)?);
         let fits = stage.op == ReduceOp::Sum
             && is_exact(stage.dtype, DType::F32)
@@ -511,7 +619,7 @@ fn row_sums(body: &Body, a: ExprId, stages: &[Stage], product: usize) -> Option<
         });
         sums.slots.push((u8::try_from(slot).ok()?, number));
     }
-    Some(sums)
+    (sums.terms.is_empty() || sums.stored.is_none()).then_some(sums)
 }
 
 /// `root` without casts that change no value.
@@ -577,7 +685,8 @@ fn pushed_forward(
 ) -> Option<HashMap<ValueId, Vec<Index>>> {
     let mut known = HashMap::from([(product, at.to_vec())]);
     for node in &graph.nodes {
-        if node.results.contains(&product) {
+        let is_of_strips = summed_in_strips(graph, node.results[0]).is_some();
+        if node.results.contains(&product) || is_of_strips {
             continue;
         }
         let mut from = node

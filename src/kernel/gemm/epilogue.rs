@@ -7,7 +7,7 @@ use crate::kernel::body::free_vars::FreeVars;
 use crate::kernel::body::rebuild::Rebuild;
 use crate::kernel::body::region::{lane_index, results};
 use crate::kernel::error::KernelError;
-use crate::kernel::gemm::contraction::{BATCH, Contraction, M, N};
+use crate::kernel::gemm::contraction::{BATCH, Contraction, M, N, Strips};
 use crate::kernel::gemm::parts::tensors;
 use crate::kernel::print::expr::{Operand, Printer};
 use crate::kernel::print::store::{is_vector, store_one};
@@ -28,6 +28,9 @@ pub struct Epilogue {
     places: Vec<Index>,
     /// Which of the region's results the outputs are.
     numbers: Vec<usize>,
+    /// Results of sums over neighbouring columns, which lanes of neighbouring vectors share.
+    strips: Option<Strips>,
+    n_columns: usize,
 }
 
 impl Epilogue {
@@ -54,6 +57,10 @@ impl Epilogue {
             .iter()
             .map(|place| rebuild.index(place))
             .collect();
+        let strips = contraction.strips.as_ref().map(|own| Strips {
+            terms: own.terms.iter().map(|&term| rebuild.expr(term)).collect(),
+            ..own.clone()
+        });
         Epilogue {
             body: rebuild.into,
             vars: [batch, m, n],
@@ -63,6 +70,8 @@ impl Epilogue {
             outputs,
             places,
             numbers: contraction.numbers.clone(),
+            strips,
+            n_columns: contraction.sizes.n,
         }
     }
 
@@ -205,7 +214,25 @@ impl Epilogue {
                 ));
             }
         }
+        self.store_strips(&mut printer, &results);
         printer.finish()
+    }
+
+    /// Statements that fold what the lanes of a strip have summed; the first of them stores it.
+    fn store_strips(&self, printer: &mut Printer<'_>, results: &[Operand]) {
+        let Some(strips) = &self.strips else {
+            return;
+        };
+        let (lanes, n_sums) = (strips.columns / self.lane.width, strips.terms.len());
+        printer.line("#pragma unroll");
+        printer.line(&format!(
+            "for (int q = 0; q < {n_sums}; ++q) strip[q] = rt_warp_fold<RtSum, {lanes}>(strip[q]);"
+        ));
+        printer.line(&format!(
+            "if (n % {lanes} == 0) rt_store<{n_sums}>({} + (m * {} + n / {lanes}) * {n_sums}, strip);",
+            results[strips.number].name,
+            self.n_columns / strips.columns
+        ));
     }
 
     /// Makes floats of a vector of bytes at once; answers with the casts that this does, and the array.
@@ -274,6 +301,9 @@ impl Epilogue {
                 name
             }));
         }
+        if let Some(strips) = &self.strips {
+            printer.line(&format!("float strip[{}] = {{}};", strips.terms.len()));
+        }
         printer.line("#pragma unroll");
         let counter = printer.fresh("lane");
         printer.bind(self.lane.var, &counter);
@@ -298,6 +328,10 @@ impl Epilogue {
                 None => store_one(printer, output, place, &value),
             }
         }
+        for (number, &term) in self.strips.iter().flat_map(|own| own.terms.iter().enumerate()) {
+            let value = printer.value(term);
+            printer.line(&format!("strip[{number}] += {value};"));
+        }
         printer.close();
         arrays
     }
@@ -317,6 +351,19 @@ pub fn bind_row_sums(printer: &mut Printer<'_>, slots: &[(u8, usize)]) {
     for &(slot, number) in slots {
         printer.bind_accumulator(slot, &format!("row_sums[{number}]"));
     }
+}
+
+/// Whether lanes that finish vectors of `width` columns each can sum the strips among themselves, where a warp has
+/// `columns` of a row at a time.
+pub fn has_whole_strips(contraction: &Contraction, width: usize, columns: usize) -> bool {
+    contraction.strips.as_ref().is_none_or(|strips| {
+        let lanes = strips.columns / width;
+        width > 1
+            && strips.columns.is_multiple_of(width)
+            && lanes.is_power_of_two()
+            && columns.is_multiple_of(strips.columns)
+            && contraction.sizes.n.is_multiple_of(strips.columns)
+    })
 }
 
 /// The widest vector of columns that matrix templates store the results of `spec` in: 16 bytes of the narrowest, but

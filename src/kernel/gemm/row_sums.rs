@@ -1,5 +1,7 @@
-//! Sums beside a product: statements over one element of `a`, and the results that have one
-//! number per row.
+//! Sums beside a product: statements over one element of `a`, or over parts that an earlier kernel stored, and the
+//! results that have one number per row.
+
+use serde::Serialize;
 
 use crate::kernel::body::region::results;
 use crate::kernel::error::KernelError;
@@ -31,6 +33,64 @@ pub fn terms(contraction: &Contraction, spec: &KernelSpec, depth: usize) -> Resu
     printer.finish()
 }
 
+/// How parts of sums that an earlier kernel stored are read: lanes share a row, each some vectors of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct PartsContext {
+    /// Lanes of a row.
+    lanes: usize,
+    /// Vectors that a lane reads of it, and numbers in a vector.
+    vectors: usize,
+    width: usize,
+    /// Loads them for row `m` into `own`, as lane `lane`.
+    loads: String,
+    /// Adds `own` to every sum of `total`.
+    sums: String,
+    /// Whether registers hold them while rows are multiplied.
+    early: bool,
+}
+
+/// What reads stored parts of sums, where a group of lanes has `rows`, in a thread that holds `sums` of the product and
+/// may have `registers`; `None` where sums are taken from `a`.
+pub fn parts(
+    contraction: &Contraction,
+    spec: &KernelSpec,
+    (rows, sums, registers): (usize, usize, usize),
+    depth: usize,
+) -> Option<PartsContext> {
+    /// Lanes that share a row.
+    const LANES: usize = 8;
+    /// Registers of a thread for all else than sums and parts while it multiplies.
+    const OTHERS: usize = 64;
+    let stored = contraction.row_sums.stored.as_ref()?;
+    let part = spec.input_types()[stored.input].dims()[2];
+    let n_numbers = stored.parts * part;
+    let is_whole = |width: &usize| width.is_multiple_of(part) && n_numbers.is_multiple_of(width * LANES);
+    let width = [4, 2, 1].into_iter().find(is_whole).unwrap_or(part);
+    let vectors = (n_numbers / width).div_ceil(LANES);
+    let from = &tensors(spec)[stored.input].name;
+    let (indent, outer) = ("  ".repeat(depth), "  ".repeat(depth - 1));
+    let mut loads =
+        format!("rt_load<{width}>(own[j], {from} + (m * {n_numbers} + (lane + j * {LANES}) * {width}));");
+    if !(n_numbers / width).is_multiple_of(LANES) {
+        loads = format!("if (lane + j * {LANES} < {}) {loads}", n_numbers / width);
+    }
+    let sum = |(number, place): (usize, &usize)| {
+        let own = (*place..width).step_by(part).map(|at| format!("own[j][{at}]"));
+        format!(
+            "{outer}total[{number}] += {};\n",
+            own.collect::<Vec<_>>().join(" + ")
+        )
+    };
+    Some(PartsContext {
+        lanes: LANES,
+        vectors,
+        width,
+        loads: format!("{indent}{loads}\n"),
+        sums: stored.places.iter().enumerate().map(sum).collect(),
+        early: rows * vectors * width + sums + OTHERS <= registers,
+    })
+}
+
 /// Statements that store the results of row `m`; none where no result has one number per row.
 ///
 /// # Errors
@@ -51,7 +111,7 @@ pub fn stores(contraction: &Contraction, spec: &KernelSpec, depth: usize) -> Res
 /// Scalar steps for a tile of `elements` of `a`.
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
 pub fn work(contraction: &Contraction, elements: usize) -> f64 {
-    STEPS * (contraction.row_sums.len() * elements) as f64
+    STEPS * (contraction.row_sums.terms.len() * elements) as f64
 }
 
 /// Bytes that hold the sums of `rows`.

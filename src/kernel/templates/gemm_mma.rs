@@ -14,13 +14,14 @@ use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side};
 use crate::kernel::gemm::cost::{LOAD_CLK, STEP_CLK, Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::element::{self, Sums};
-use crate::kernel::gemm::epilogue::{Early, Epilogue, result_width, row_bytes};
+use crate::kernel::gemm::epilogue::{Early, Epilogue, has_whole_strips, result_width, row_bytes};
 use crate::kernel::gemm::operand::{Along, Cut, best_cut, is_plain};
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, fetch_work, is_oversized, memory_bytes, parameters, ranked, register_limit,
     resident_blocks, tensors,
 };
-use crate::kernel::gemm::{row_sums, scale};
+use crate::kernel::gemm::row_sums::{self, PartsContext};
+use crate::kernel::gemm::scale;
 use crate::kernel::prelude::{ASYNC_COPY, COMMON, FRAGMENT, MMA, SPLIT, Section, TILE, translation_unit};
 use crate::kernel::print::expr::{Operand, index_type};
 use crate::kernel::print::types::storage_type;
@@ -76,6 +77,10 @@ struct GemmMmaContext {
     row_sums: usize,
     rows_at: usize,
     row_terms: String,
+    /// In place of that, what reads parts that an earlier kernel stored.
+    parts: Option<PartsContext>,
+    /// Sums over neighbouring columns that are results.
+    strips: usize,
     /// What stores the results that have one number per row.
     row_stores: String,
     width: usize,
@@ -211,6 +216,12 @@ impl Shape {
         (cuts.row_bytes * self.items(cuts)).div_ceil(4)
     }
 
+    /// Rows of a tile that eight threads share, and sums and registers of a thread that has `limit` of those.
+    fn room_for_parts(self, limit: usize) -> (usize, usize, usize) {
+        let rows = (self.m * 8).div_ceil(self.threads());
+        (rows, self.warp_m * self.warp_n / 32, limit)
+    }
+
     /// Whether what only one row reads is asked for 16 rows ahead, and whether the first of it before the
     /// products, beside whose sums there must be room. What adds up the sums of `splits` blocks leaves none.
     fn asks(self, cuts: &Cuts, splits: usize, limit: usize) -> (bool, bool) {
@@ -325,7 +336,7 @@ impl Cuts {
         if is_byte && lie_along_k != [true; 2] {
             return None;
         }
-        if !contraction.row_sums.is_empty() && (is_byte || !lie_along_k[0]) {
+        if !contraction.row_sums.terms.is_empty() && (is_byte || !lie_along_k[0]) {
             return None;
         }
         let width = result_width(&contraction, spec)?;
@@ -367,11 +378,14 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         if is_oversized(shape.m, sizes.m, 64) || is_oversized(shape.n, sizes.n, 64) {
             continue;
         }
+        if !has_whole_strips(contraction, cuts.width, shape.warp_n) {
+            continue;
+        }
         let k = shape.k(cuts.element);
         let resident = resident(contraction, shape, &cuts);
         for splits in split_choices(sizes, (shape.m, shape.n, k), device) {
             // Blocks that share a tile would have to share its sums of rows, too.
-            if splits > 1 && !contraction.row_sums.is_empty() {
+            if splits > 1 && !contraction.row_sums.terms.is_empty() {
                 break;
             }
             let tiling = tiling(contraction, shape, &cuts, splits, (per_element, arch));
@@ -501,7 +515,8 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     let name = kernel_name(spec, TEMPLATE.name, &tile_name(shape, blocking));
     let epilogue = Epilogue::new(contraction, cuts.width, tiles_m * shape.m, tiles_n * shape.n);
     let resident: usize = knob(&TEMPLATE, variant, "resident")?;
-    let (asks, asks_early) = shape.asks(&cuts, splits, register_limit(shape.threads(), resident));
+    let limit = register_limit(shape.threads(), resident);
+    let (asks, asks_early) = shape.asks(&cuts, splits, limit);
     let asked = if asks {
         epilogue.row_loads(spec)
     } else {
@@ -562,6 +577,8 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             row_sums: contraction.row_sums.len(),
             rows_at: shape.tiles_bytes(),
             row_terms: row_sums::terms(contraction, spec, 4)?,
+            parts: row_sums::parts(contraction, spec, shape.room_for_parts(limit), 4),
+            strips: contraction.strips.as_ref().map_or(0, |strips| strips.terms.len()),
             row_stores: row_sums::stores(contraction, spec, 3)?,
             width: cuts.width,
             asked: epilogue.asked_types(&asked),

@@ -21,11 +21,11 @@ use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side, Sizes};
 use crate::kernel::gemm::cost::{Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::element::{self, Sums};
-use crate::kernel::gemm::epilogue::{Early, Epilogue, result_width, row_bytes};
+use crate::kernel::gemm::epilogue::{Early, Epilogue, has_whole_strips, result_width, row_bytes};
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, is_oversized, memory_bytes, parameters, ranked, register_limit, tensors,
 };
-use crate::kernel::gemm::row_sums;
+use crate::kernel::gemm::row_sums::{self, PartsContext};
 use crate::kernel::prelude::{COMMON, MBARRIER, SPLIT, Section, TENSOR_COPY, TILE, WGMMA, translation_unit};
 use crate::kernel::print::expr::index_type;
 use crate::kernel::print::types::storage_type;
@@ -103,6 +103,8 @@ struct GemmWgmmaContext {
     row_sums: usize,
     rows_at: usize,
     row_terms: String,
+    /// In place of that, what reads parts that an earlier kernel stored.
+    parts: Option<PartsContext>,
     /// What stores the results that have one number per row.
     row_stores: String,
     /// What the epilogue reads of every column.
@@ -182,7 +184,8 @@ impl Problem {
         let is_plain = matches!(self.reading, Reading::Plain(_));
         let has_room = |bytes| shape.rounds_ahead(bytes, self.width) > 0;
         let asks = self.row_bytes == 0 || has_room(self.row_bytes);
-        shape.turns == 1 || asks && !self.sums_in_steps() && (is_plain || has_room(1))
+        let has_strips = has_whole_strips(&self.contraction, self.width, shape.slab);
+        has_strips && (shape.turns == 1 || asks && !self.sums_in_steps() && (is_plain || has_room(1)))
     }
 
     /// The side that is constant data, whose tiles need not wait for earlier kernels.
@@ -210,7 +213,7 @@ fn reading(spec: &KernelSpec, contraction: &Contraction, element: DType) -> Opti
     if is_byte && !reading.lies_along_k() {
         return None;
     }
-    if !contraction.row_sums.is_empty() && (is_byte || !reading.has_rows_along_k()) {
+    if !contraction.row_sums.terms.is_empty() && (is_byte || !reading.has_rows_along_k()) {
         return None;
     }
     let types = spec.input_types();
@@ -253,7 +256,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         };
         // A tile by one block, and by as many as are likely to be best.
         // Blocks that share a tile would have to share its sums of rows, too.
-        let may_share = problem.contraction.row_sums.is_empty() && shape.turns == 1;
+        let may_share = problem.contraction.row_sums.terms.is_empty() && shape.turns == 1;
         let shared = choices
             .into_iter()
             .filter(|&splits| splits > 1 && may_share)
@@ -434,6 +437,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             row_sums: problem.contraction.row_sums.len(),
             rows_at: shape.smem_bytes(),
             row_terms: row_sums::terms(&problem.contraction, spec, 5)?,
+            parts: row_sums::parts(&problem.contraction, spec, shape.room_for_parts(), 5),
             row_stores: row_sums::stores(&problem.contraction, spec, 4)?,
             columns,
             width: problem.width,

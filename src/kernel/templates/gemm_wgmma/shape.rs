@@ -175,6 +175,12 @@ impl Shape {
         }
     }
 
+    /// Rows of a tile that eight lanes of a multiplying warp share, and sums and registers of a thread.
+    pub fn room_for_parts(self) -> (usize, usize, usize) {
+        let rows = self.m / self.consumers / WARP_ROWS;
+        (rows, self.sums(), self.registers())
+    }
+
     /// Columns of an instruction whose sums are held beside the tile's: as many as registers hold.
     pub fn part_n(self) -> usize {
         // What addresses and the loop take beside the sums.
