@@ -64,6 +64,19 @@ template <int N, class T, class V> RT_DEV void rt_store(T* to, const V (&from)[N
   }
 }
 
+// The last bytes of words, which have no need to be anything else before they are together.
+template <int N, class T> RT_DEV void rt_store_bytes(T* to, const uint32_t (&from)[N]) {
+  static_assert(sizeof(T) == 1 && N % 4 == 0 && N <= 16, "whole words of bytes, in one access");
+  RtPack<uint32_t, N / 4> pack;
+#pragma unroll
+  for (int i = 0; i < N; i += 4) {
+    const uint32_t low = __byte_perm(from[i], from[i + 1], 0x0040u);
+    const uint32_t high = __byte_perm(from[i + 2], from[i + 3], 0x0040u);
+    pack.element[i / 4] = __byte_perm(low, high, 0x5410u);
+  }
+  *reinterpret_cast<RtPack<uint32_t, N / 4>*>(to) = pack;
+}
+
 template <class T> struct RtIsByte { static constexpr bool kValue = false; };
 template <> struct RtIsByte<int8_t> { static constexpr bool kValue = true; };
 template <> struct RtIsByte<uint8_t> { static constexpr bool kValue = true; };

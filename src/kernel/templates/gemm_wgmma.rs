@@ -21,7 +21,7 @@ use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side, Sizes};
 use crate::kernel::gemm::cost::{Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::element::{self, Sums};
-use crate::kernel::gemm::epilogue::{Early, Epilogue, result_width, row_bytes};
+use crate::kernel::gemm::epilogue::{Early, Epilogue, best_width, result_width, row_bytes};
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, is_oversized, memory_bytes, parameters, ranked, register_limit, tensors,
 };
@@ -56,6 +56,7 @@ struct GemmWgmmaContext {
     value: &'static str,
     /// What loads the one as the other.
     load: &'static str,
+    taken: &'static str,
     m: usize,
     n: usize,
     tiles_m: usize,
@@ -95,7 +96,8 @@ struct GemmWgmmaContext {
     releases: bool,
     /// Where rows are pixels.
     conv: Option<ConvContext>,
-    /// Rows and columns of a warp that pass through shared memory at a time, and where.
+    /// Rows and columns of a warp that pass through shared memory at a time, and where; no columns where sums stay
+    /// in registers.
     slab_rows: usize,
     slab: usize,
     slabs_at: usize,
@@ -112,6 +114,7 @@ struct GemmWgmmaContext {
     piece: usize,
     /// Whether all vectors of a thread in a round are of the same columns, and what reads those of `columns` then.
     same_columns: bool,
+    column_arrays: String,
     column_vectors: String,
     /// What the epilogue reads row by row, and how many rounds of a warp's sums before it does.
     asked: Vec<&'static str>,
@@ -126,6 +129,7 @@ struct GemmWgmmaContext {
 #[derive(Clone, Debug, Default, Serialize)]
 struct ColumnContext {
     kind: &'static str,
+    value: &'static str,
     /// Elements that a thread copies at a time.
     pack: usize,
     at: usize,
@@ -138,6 +142,8 @@ struct Problem {
     element: DType,
     reading: Reading,
     width: usize,
+    /// Whether threads finish the sums that instructions give them.
+    is_direct: bool,
     /// Bytes that a thread reads for a vector of columns and no other row does.
     row_bytes: usize,
     /// Bytes of an element's results.
@@ -162,9 +168,10 @@ impl Problem {
             .iter()
             .map(|ty| ty.dtype.size_bytes())
             .collect();
-        let width = result_width(&contraction, spec)?;
+        let (width, is_direct) = width(&contraction, &reading, spec)?;
         Some(Problem {
             width,
+            is_direct,
             row_bytes: row_bytes(&contraction, width, spec),
             result_bytes: results.iter().sum(),
             contraction,
@@ -189,7 +196,7 @@ impl Problem {
     fn weight(&self, spec: &KernelSpec, shape: Shape) -> Option<Side> {
         let [a, b] = self
             .reading
-            .views(shape)
+            .views(shape, self.width)
             .map(|(input, _)| spec.weights.contains(&input));
         if b { Some(Side::B) } else { a.then_some(Side::A) }
     }
@@ -215,7 +222,20 @@ fn reading(spec: &KernelSpec, contraction: &Contraction, element: DType) -> Opti
     }
     let types = spec.input_types();
     let is_legal = |(input, view): &(usize, TiledView)| view.check(types[*input].n_bytes()).is_ok();
-    reading.views(SHAPES[0]).iter().all(is_legal).then_some(reading)
+    reading.views(SHAPES[0], 1).iter().all(is_legal).then_some(reading)
+}
+
+/// Neighbouring columns that a thread finishes at once, and whether copies can bring columns in an order in which these
+/// are its own sums: then they are 16 bytes of results, which memory takes in whole sectors.
+fn width(contraction: &Contraction, reading: &Reading, spec: &KernelSpec) -> Option<(usize, bool)> {
+    /// Of narrower vectors, copies would be many.
+    const LEAST: usize = 8;
+    let least = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).min()?;
+    let widest = best_width(contraction, 16 / least);
+    if widest >= LEAST && reading.columns(widest).is_some() {
+        return Some((widest, true));
+    }
+    Some((result_width(contraction, spec)?, false))
 }
 
 fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
@@ -226,6 +246,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
     let k = Shape::k(problem.element);
     let mut found = Vec::new();
     for &shape in SHAPES {
+        let shape = if problem.is_direct { shape.direct() } else { shape };
         if is_oversized(shape.m, sizes.m, BLOCK_ROWS) || is_oversized(shape.n, sizes.n, BLOCK_ROWS) {
             continue;
         }
@@ -287,7 +308,7 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     let steps = problem.reading.steps(shape.blocking(problem.element), sizes);
     let fetched = written as f64 * sizes.k as f64 / (steps * k) as f64;
     let rows_clk = if problem.row_bytes > 0 && shape.turns == 1 {
-        (shape.rounds() * shape.slab_rows * shape.slab) as f64 / (16.0 * 32.0) * ROWS_CLK
+        (shape.rounds(problem.width) * shape.slab_rows * shape.columns(problem.width)) as f64 / (16.0 * 32.0) * ROWS_CLK
     } else {
         0.0
     };
@@ -385,7 +406,12 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         ("0", "kSteps", "0")
     };
     let name = kernel_name(spec, TEMPLATE.name, &tile_name(shape, blocking));
-    let Sums { sum, value, load } = element::sums(problem.element, &problem.contraction);
+    let Sums {
+        sum,
+        value,
+        load,
+        taken,
+    } = element::sums(problem.element, &problem.contraction);
     let text = fill(
         &TEMPLATE,
         &GemmWgmmaContext {
@@ -396,6 +422,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             sum,
             value,
             load,
+            taken,
             m: sizes.m,
             n: sizes.n,
             tiles_m,
@@ -438,11 +465,12 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             columns,
             width: problem.width,
             piece: problem.width.min(PIECE),
-            same_columns: shape.slab / problem.width <= LANES,
+            same_columns: shape.columns(problem.width) / problem.width <= LANES,
+            column_arrays: epilogue.column_arrays(early.columns, 2),
             column_vectors: epilogue.column_vectors(early.columns, 4),
             asked: epilogue.asked_types(asked),
             ahead,
-            asks_beyond: ahead > 0 && shape.splits == 1 && shape.rounds().is_multiple_of(ahead),
+            asks_beyond: ahead > 0 && shape.splits == 1 && shape.rounds(problem.width).is_multiple_of(ahead),
             asking: epilogue.asking(spec, asked, 3)?,
             epilogue: epilogue.text(spec, early, 5)?,
         },
@@ -475,14 +503,21 @@ fn columns(
     let mut end = smem_bytes(problem, shape);
     let mut found = Vec::new();
     for &load in loads {
-        let (kind, size, from) = epilogue.source(spec, load);
+        let (kind, size) = epilogue.held(load);
+        let (value, from) = epilogue.source(spec, load);
         let at = end.next_multiple_of(16);
         let bytes = at + problem.contraction.sizes.n * size;
         if !shape.fits(bytes, Device::of(arch)) {
             break;
         }
         let pack = problem.width.min(16 / size);
-        found.push(ColumnContext { kind, pack, at, from });
+        found.push(ColumnContext {
+            kind,
+            value,
+            pack,
+            at,
+            from,
+        });
         end = bytes;
     }
     (found, end)
@@ -500,7 +535,7 @@ fn signature(
     workspace_bytes: usize,
 ) -> (Vec<String>, Vec<Param>) {
     let (mut declared, mut passed) = parameters(spec, workspace_bytes);
-    for (name, (input, view)) in ["a", "b"].into_iter().zip(problem.reading.views(shape)) {
+    for (name, (input, view)) in ["a", "b"].into_iter().zip(problem.reading.views(shape, problem.width)) {
         declared.push(format!("RT_TENSOR_MAP map_{name}"));
         passed.push(Param::TensorMap { input, view });
     }

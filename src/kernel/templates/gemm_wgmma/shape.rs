@@ -20,7 +20,8 @@ pub struct Shape {
     /// Tiles that a block has in hand: while the groups of one finish it, those of the next one multiply.
     pub turns: usize,
     pub stages: usize,
-    /// Rows and columns of a warp's sums that are in shared memory at a time.
+    /// Rows and columns of a warp's sums that are in shared memory at a time; no columns where copies bring columns in
+    /// an order in which a thread has the sums of neighbours, see `columns_view`.
     pub slab_rows: usize,
     pub slab: usize,
     /// Blocks per SM.
@@ -132,13 +133,32 @@ impl Shape {
             return 0;
         }
         let free_bytes = self.registers().saturating_sub(self.sums() + others) * 4;
-        let vectors = self.slab_rows * self.slab / width / 32;
-        (MOST_BYTES.min(free_bytes) / (vectors * bytes)).min(self.rounds())
+        let vectors = self.slab_rows * self.columns(width) / width / 32;
+        (MOST_BYTES.min(free_bytes) / (vectors * bytes)).min(self.rounds(width))
+    }
+
+    /// The same tile, whose sums stay in registers.
+    pub const fn direct(self) -> Shape {
+        Shape {
+            slab_rows: 8,
+            slab: 0,
+            ..self
+        }
+    }
+
+    pub const fn is_direct(self) -> bool {
+        self.slab == 0
+    }
+
+    /// Columns that a warp finishes at a time: of four lanes for each row, vectors of `width`, where sums stay in
+    /// registers.
+    pub fn columns(self, width: usize) -> usize {
+        if self.is_direct() { 4 * width } else { self.slab }
     }
 
     /// Rounds in which a warp finishes its sums of a tile.
-    pub fn rounds(self) -> usize {
-        self.m / BLOCK_ROWS / self.consumers * (WARP_ROWS / self.slab_rows) * (self.n / self.slab)
+    pub fn rounds(self, width: usize) -> usize {
+        self.m / BLOCK_ROWS / self.consumers * (WARP_ROWS / self.slab_rows) * (self.n / self.columns(width))
     }
 
     /// Whether an SM holds as many blocks as it should where each has `bytes` of shared memory.
@@ -159,6 +179,7 @@ impl Shape {
 
     pub fn smem_bytes(self) -> usize {
         let slabs = self.multiplying() * 4 * self.slab_rows * (self.slab + 8) * 4;
+        let slabs = if self.is_direct() { 0 } else { slabs };
         (self.slabs_at() + slabs).next_multiple_of(SWIZZLE_BYTES)
     }
 
