@@ -351,6 +351,8 @@ fn windows_of_few_channels() {
     check_template(&window_regions::few_channels(), "window_mma", SM_90, 3);
     check_template(&window_regions::few_channels()[..2], "window_mma", SM_75, 1);
     check_template(&window_regions::few_channels_to_bytes(), "window_mma", SM_90, 2);
+    check_template(&window_regions::windows_apart(), "window_wgmma", SM_90, 3);
+    check_template(&window_regions::few_channels_to_bytes(), "window_wgmma", SM_90, 2);
 }
 
 #[test]
@@ -761,6 +763,12 @@ fn windows_and_attention_in_boxes() {
     check_in_turns(&tiled, "gemm_wgmma", SM_90, SUMS);
     check_template(&in_boxes(window_regions::depthwise()), "window_strip", SM_90, 1);
     check_template(&in_boxes(window_regions::few_channels()), "window_mma", SM_90, 1);
+    check_template(
+        &in_boxes(window_regions::windows_apart()),
+        "window_wgmma",
+        SM_90,
+        1,
+    );
     check_template(&in_boxes(window_regions::pools(true)), "window_strip", SM_90, 1);
     check_template(&in_boxes(window_regions::pools(false)), "window_taps", SM_90, 1);
     check_template(&in_boxes(window_regions::transposed()), "window_taps", SM_90, 1);

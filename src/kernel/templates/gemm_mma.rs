@@ -521,9 +521,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             cuts.element,
         )?);
     }
-    let Sums {
-        sum, value, load, ..
-    } = element::sums(cuts.element, contraction);
+    let Sums { sum, value, load, .. } = element::sums(cuts.element, contraction);
     let launch = blocking.launch(sizes, shape.threads(), shape.smem_bytes(&cuts));
     let is = |mode| cuts.sides.iter().any(|(_, own)| *own == mode);
     let text = fill(

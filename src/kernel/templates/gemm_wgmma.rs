@@ -222,7 +222,11 @@ fn reading(spec: &KernelSpec, contraction: &Contraction, element: DType) -> Opti
     }
     let types = spec.input_types();
     let is_legal = |(input, view): &(usize, TiledView)| view.check(types[*input].n_bytes()).is_ok();
-    reading.views(SHAPES[0], 1).iter().all(is_legal).then_some(reading)
+    reading
+        .views(SHAPES[0], 1)
+        .iter()
+        .all(is_legal)
+        .then_some(reading)
 }
 
 /// Neighbouring columns that a thread finishes at once, and whether copies can bring columns in an order in which these
@@ -308,7 +312,8 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     let steps = problem.reading.steps(shape.blocking(problem.element), sizes);
     let fetched = written as f64 * sizes.k as f64 / (steps * k) as f64;
     let rows_clk = if problem.row_bytes > 0 && shape.turns == 1 {
-        (shape.rounds(problem.width) * shape.slab_rows * shape.columns(problem.width)) as f64 / (16.0 * 32.0) * ROWS_CLK
+        (shape.rounds(problem.width) * shape.slab_rows * shape.columns(problem.width)) as f64 / (16.0 * 32.0)
+            * ROWS_CLK
     } else {
         0.0
     };
@@ -535,7 +540,10 @@ fn signature(
     workspace_bytes: usize,
 ) -> (Vec<String>, Vec<Param>) {
     let (mut declared, mut passed) = parameters(spec, workspace_bytes);
-    for (name, (input, view)) in ["a", "b"].into_iter().zip(problem.reading.views(shape, problem.width)) {
+    for (name, (input, view)) in ["a", "b"]
+        .into_iter()
+        .zip(problem.reading.views(shape, problem.width))
+    {
         declared.push(format!("RT_TENSOR_MAP map_{name}"));
         passed.push(Param::TensorMap { input, view });
     }

@@ -22,6 +22,7 @@ pub mod transpose_block;
 pub mod window_mma;
 pub mod window_strip;
 pub mod window_taps;
+pub mod window_wgmma;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -65,6 +66,7 @@ pub static TEMPLATES: &[&Template] = &[
     &attention_mma::TEMPLATE,
     &attention_simt::TEMPLATE,
     &attention_decode::TEMPLATE,
+    &window_wgmma::TEMPLATE,
     &window_mma::TEMPLATE,
     &window_strip::TEMPLATE,
     &window_taps::TEMPLATE,

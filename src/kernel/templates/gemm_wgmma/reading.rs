@@ -71,7 +71,10 @@ impl Reading {
     /// # Panics
     /// If `shape` has columns copied in the order of sums, and they have none.
     pub fn views(&self, shape: Shape, width: usize) -> [(usize, TiledView); 2] {
-        let columns = || self.columns(width).expect("such shapes are for whole vectors of columns");
+        let columns = || {
+            self.columns(width)
+                .expect("such shapes are for whole vectors of columns")
+        };
         let is_direct = shape.is_direct();
         match self {
             Reading::Plain([a, b]) => {
