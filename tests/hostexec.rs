@@ -356,6 +356,17 @@ fn windows_of_few_channels() {
 }
 
 #[test]
+fn windows_whose_channels_lie_in_planes() {
+    for dtype in [DType::F16, DType::BF16] {
+        check_template(&products::near_convolutions(dtype), "window_planes", SM_90, 4);
+    }
+    for product in [DType::I32, DType::F32] {
+        check_template(&byte_products::near_byte_convolutions(product), "window_planes", SM_90, 2);
+    }
+    check_template(&in_boxes(products::near_convolutions(DType::F16)), "window_planes", SM_90, 1);
+}
+
+#[test]
 fn windows_that_pool() {
     check_template(&window_regions::pools(true), "window_strip", SM_90, 4);
     check_template(&window_regions::pools(true), "window_taps", SM_90, 1);

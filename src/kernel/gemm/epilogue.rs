@@ -116,14 +116,23 @@ impl Epilogue {
         loads.into_iter().filter(is_of_columns).collect()
     }
 
-    /// The type in which shared memory holds elements of a load, that in which floats are computed, and its size in
-    /// bytes.
-    pub fn held(&self, load: ExprId) -> (&'static str, usize) {
+    /// The type in which shared memory holds elements of a load, where `computed` that in which floats are computed, and
+    /// its size in bytes.
+    pub fn held(&self, load: ExprId, computed: bool) -> (&'static str, usize) {
         let dtype = self.body.dtype(load);
-        if dtype.is_float() && dtype.size_bytes() < 4 {
+        if computed && dtype.is_float() && dtype.size_bytes() < 4 {
             return (value_type(dtype), 4);
         }
         (storage_type(dtype), dtype.size_bytes())
+    }
+
+    /// The type that memory holds elements of a load in, and the input that they are read from.
+    ///
+    /// # Panics
+    /// If `load` is none of the loads that this epilogue has answered with.
+    pub fn stored(&self, spec: &KernelSpec, load: ExprId) -> (&'static str, String) {
+        let (_, from) = self.source(spec, load);
+        (storage_type(self.body.dtype(load)), from)
     }
 
     /// The type that elements of a load are computed in, and the input that they are read from.

@@ -21,8 +21,8 @@ pub struct Images {
     /// Along x and along y.
     pub axes: [Axis; 2],
     element_bytes: usize,
-    batch: usize,
-    n_filters: usize,
+    pub batch: usize,
+    pub n_filters: usize,
 }
 
 impl Images {

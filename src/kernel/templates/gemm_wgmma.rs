@@ -141,13 +141,19 @@ struct Problem {
     contraction: Contraction,
     element: DType,
     reading: Reading,
-    width: usize,
-    /// Whether threads finish the sums that instructions give them.
-    is_direct: bool,
-    /// Bytes that a thread reads for a vector of columns and no other row does.
-    row_bytes: usize,
+    /// What a thread finishes at once where sums pass through shared memory, and where they stay in registers.
+    slabs: Vectors,
+    direct: Option<Vectors>,
     /// Bytes of an element's results.
     result_bytes: usize,
+}
+
+/// Neighbouring columns that a thread finishes at once.
+#[derive(Clone, Copy, Debug)]
+struct Vectors {
+    width: usize,
+    /// Bytes that a thread reads for a vector of columns and no other row does.
+    row_bytes: usize,
 }
 
 impl Problem {
@@ -168,11 +174,13 @@ impl Problem {
             .iter()
             .map(|ty| ty.dtype.size_bytes())
             .collect();
-        let (width, is_direct) = width(&contraction, &reading, spec)?;
-        Some(Problem {
+        let vectors = |width| Vectors {
             width,
-            is_direct,
             row_bytes: row_bytes(&contraction, width, spec),
+        };
+        Some(Problem {
+            slabs: vectors(result_width(&contraction, spec)?),
+            direct: direct_width(&contraction, element, &reading, spec).map(vectors),
             result_bytes: results.iter().sum(),
             contraction,
             element,
@@ -187,16 +195,37 @@ impl Problem {
     /// registers for that are a matrix's: those of a convolution spill.
     fn may_be(&self, shape: Shape) -> bool {
         let is_plain = matches!(self.reading, Reading::Plain(_));
-        let has_room = |bytes| shape.rounds_ahead(bytes, self.width) > 0;
-        let asks = self.row_bytes == 0 || has_room(self.row_bytes);
+        let Vectors { width, row_bytes } = self.vectors(shape);
+        let has_room = |bytes| shape.rounds_ahead(bytes, width) > 0;
+        let asks = row_bytes == 0 || has_room(row_bytes);
         shape.turns == 1 || asks && !self.sums_in_steps() && (is_plain || has_room(1))
+    }
+
+    /// What a thread finishes at once.
+    ///
+    /// # Panics
+    /// If sums stay in registers, and may not.
+    fn vectors(&self, shape: Shape) -> Vectors {
+        if shape.is_direct() {
+            return self.direct.expect("only problems with whole vectors have such shapes");
+        }
+        self.slabs
+    }
+
+    /// Every shape, and the same ones where sums may stay in registers.
+    fn shapes(&self) -> impl Iterator<Item = Shape> {
+        let direct = SHAPES.iter().filter(|_| self.direct.is_some());
+        SHAPES
+            .iter()
+            .copied()
+            .chain(direct.map(|shape| shape.direct()))
     }
 
     /// The side that is constant data, whose tiles need not wait for earlier kernels.
     fn weight(&self, spec: &KernelSpec, shape: Shape) -> Option<Side> {
         let [a, b] = self
             .reading
-            .views(shape, self.width)
+            .views(shape, self.vectors(shape).width)
             .map(|(input, _)| spec.weights.contains(&input));
         if b { Some(Side::B) } else { a.then_some(Side::A) }
     }
@@ -229,17 +258,21 @@ fn reading(spec: &KernelSpec, contraction: &Contraction, element: DType) -> Opti
         .then_some(reading)
 }
 
-/// Neighbouring columns that a thread finishes at once, and whether copies can bring columns in an order in which these
-/// are its own sums: then they are 16 bytes of results, which memory takes in whole sectors.
-fn width(contraction: &Contraction, reading: &Reading, spec: &KernelSpec) -> Option<(usize, bool)> {
+/// Neighbouring columns that a thread finishes at once where copies can bring columns in an order in which these are its
+/// own sums: 16 bytes of results. Such copies are slower, which products of 16-bit elements lose more by than their
+/// epilogues gain, as measured.
+fn direct_width(
+    contraction: &Contraction,
+    element: DType,
+    reading: &Reading,
+    spec: &KernelSpec,
+) -> Option<usize> {
     /// Of narrower vectors, copies would be many.
     const LEAST: usize = 8;
     let least = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).min()?;
-    let widest = best_width(contraction, 16 / least);
-    if widest >= LEAST && reading.columns(widest).is_some() {
-        return Some((widest, true));
-    }
-    Some((result_width(contraction, spec)?, false))
+    let width = best_width(contraction, 16 / least);
+    let fits = element.size_bytes() == 1 && width >= LEAST && reading.columns(width).is_some();
+    fits.then_some(width)
 }
 
 fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
@@ -249,8 +282,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
     let (device, sizes) = (Device::of(arch), problem.contraction.sizes);
     let k = Shape::k(problem.element);
     let mut found = Vec::new();
-    for &shape in SHAPES {
-        let shape = if problem.is_direct { shape.direct() } else { shape };
+    for shape in problem.shapes() {
         if is_oversized(shape.m, sizes.m, BLOCK_ROWS) || is_oversized(shape.n, sizes.n, BLOCK_ROWS) {
             continue;
         }
@@ -286,7 +318,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         found.extend(ranked(shared.collect(), 1));
         found.extend(own(1));
     }
-    ranked(found, 2 * SHAPES.len())
+    ranked(found, 3 * SHAPES.len())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
@@ -302,6 +334,7 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     const PART_CLK: f64 = 150.0;
     let k = Shape::k(problem.element);
     let sizes = problem.contraction.sizes;
+    let Vectors { width, row_bytes } = problem.vectors(shape);
     let depth_bytes = problem.reading.instructions(problem.element, sizes) * DEPTH_BYTES;
     // Elements of half the bytes are multiplied at twice the rate.
     let halves = depth_bytes / 2;
@@ -310,9 +343,15 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     let written = (shape.m + shape.n) * TILE_ROW_BYTES;
     // Zeros behind the channels of a tap, or behind the last k, are not fetched.
     let steps = problem.reading.steps(shape.blocking(problem.element), sizes);
-    let fetched = written as f64 * sizes.k as f64 / (steps * k) as f64;
-    let rows_clk = if problem.row_bytes > 0 && shape.turns == 1 {
-        (shape.rounds(problem.width) * shape.slab_rows * shape.columns(problem.width)) as f64 / (16.0 * 32.0)
+    let is_gathered = matches!(problem.reading, Reading::Images(_));
+    let fetched = if is_gathered {
+        // Pixels take the same time whatever they are of.
+        written as f64
+    } else {
+        written as f64 * sizes.k as f64 / (steps * k) as f64
+    };
+    let rows_clk = if row_bytes > 0 && shape.turns == 1 {
+        (shape.rounds(width) * shape.slab_rows * shape.columns(width)) as f64 / (16.0 * 32.0)
             * ROWS_CLK
     } else {
         0.0
@@ -338,7 +377,7 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         step_bytes: fetched / JOINT_COPIES,
         fetch_work: row_sums::work(&problem.contraction, shape.m * k) + added,
         epilogue_work: (shape.m * shape.n) as f64
-            * (epilogue_work(&problem.contraction) + 12.0 / problem.width as f64)
+            * (epilogue_work(&problem.contraction) + 12.0 / width as f64)
             * asked_share(problem, shape),
         epilogue_clk: rows_clk,
         result_bytes: (shape.m * shape.n * problem.result_bytes) as f64,
@@ -356,7 +395,7 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
 /// Share of an epilogue of bytes that is left where what it reads of a row was asked for early, as measured: of
 /// groups that finish at the same time. Without, bytes wait for what they store.
 fn asked_share(problem: &Problem, shape: Shape) -> f64 {
-    let asks = problem.element.size_bytes() == 1 && problem.row_bytes > 0 && shape.turns == 1;
+    let asks = problem.element.size_bytes() == 1 && problem.vectors(shape).row_bytes > 0 && shape.turns == 1;
     if asks { 0.7 } else { 1.0 }
 }
 
@@ -367,6 +406,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             .to_owned(),
     })?;
     let shape = Shape::of(variant)?;
+    let Vectors { width, .. } = problem.vectors(shape);
     let (blocking, sizes) = (shape.blocking(problem.element), problem.contraction.sizes);
     let (tiles_m, tiles_n, _) = blocking.tiles(sizes);
     let (released, claimed) = shape.exchanged();
@@ -375,12 +415,12 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     let (params, passed) = signature(spec, &problem, shape, workspace_bytes);
     let epilogue = Epilogue::new(
         &problem.contraction,
-        problem.width,
+        width,
         tiles_m * shape.m,
         tiles_n * shape.n,
     );
     let row_loads = epilogue.row_loads(spec);
-    let ahead = shape.rounds_ahead(epilogue.asked_bytes(&row_loads), problem.width);
+    let ahead = shape.rounds_ahead(epilogue.asked_bytes(&row_loads), width);
     let asked = if ahead > 0 { row_loads.as_slice() } else { &[] };
     // Reading all columns before the first tile pays where several follow.
     let n_slots = Device::of(arch).n_sms as usize * shape.resident;
@@ -468,14 +508,14 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             row_terms: row_sums::terms(&problem.contraction, spec, 5)?,
             row_stores: row_sums::stores(&problem.contraction, spec, 4)?,
             columns,
-            width: problem.width,
-            piece: problem.width.min(PIECE),
-            same_columns: shape.columns(problem.width) / problem.width <= LANES,
+            width,
+            piece: width.min(PIECE),
+            same_columns: shape.columns(width) / width <= LANES,
             column_arrays: epilogue.column_arrays(early.columns, 2),
             column_vectors: epilogue.column_vectors(early.columns, 4),
             asked: epilogue.asked_types(asked),
             ahead,
-            asks_beyond: ahead > 0 && shape.splits == 1 && shape.rounds(problem.width).is_multiple_of(ahead),
+            asks_beyond: ahead > 0 && shape.splits == 1 && shape.rounds(width).is_multiple_of(ahead),
             asking: epilogue.asking(spec, asked, 3)?,
             epilogue: epilogue.text(spec, early, 5)?,
         },
@@ -508,14 +548,14 @@ fn columns(
     let mut end = smem_bytes(problem, shape);
     let mut found = Vec::new();
     for &load in loads {
-        let (kind, size) = epilogue.held(load);
+        let (kind, size) = epilogue.held(load, shape.is_direct());
         let (value, from) = epilogue.source(spec, load);
         let at = end.next_multiple_of(16);
         let bytes = at + problem.contraction.sizes.n * size;
         if !shape.fits(bytes, Device::of(arch)) {
             break;
         }
-        let pack = problem.width.min(16 / size);
+        let pack = problem.vectors(shape).width.min(16 / size);
         found.push(ColumnContext {
             kind,
             value,
@@ -542,7 +582,7 @@ fn signature(
     let (mut declared, mut passed) = parameters(spec, workspace_bytes);
     for (name, (input, view)) in ["a", "b"]
         .into_iter()
-        .zip(problem.reading.views(shape, problem.width))
+        .zip(problem.reading.views(shape, problem.vectors(shape).width))
     {
         declared.push(format!("RT_TENSOR_MAP map_{name}"));
         passed.push(Param::TensorMap { input, view });
@@ -553,9 +593,13 @@ fn signature(
 fn tile_name(shape: Shape, blocking: Blocking) -> String {
     let Blocking { m, n, k, splits } = blocking;
     let tile = format!("{m}x{n}x{k}_c{}_p{}", shape.consumers, shape.stages);
-    match (splits, shape.turns) {
+    let tile = match (splits, shape.turns) {
         (1, 1) => tile,
         (1, turns) => format!("{tile}_t{turns}"),
         _ => format!("{tile}_s{splits}"),
+    };
+    if shape.is_direct() {
+        return format!("{tile}_d");
     }
+    tile
 }

@@ -20,6 +20,7 @@ pub mod row;
 pub mod transpose;
 pub mod transpose_block;
 pub mod window_mma;
+pub mod window_planes;
 pub mod window_strip;
 pub mod window_taps;
 pub mod window_wgmma;
@@ -66,6 +67,7 @@ pub static TEMPLATES: &[&Template] = &[
     &attention_mma::TEMPLATE,
     &attention_simt::TEMPLATE,
     &attention_decode::TEMPLATE,
+    &window_planes::TEMPLATE,
     &window_wgmma::TEMPLATE,
     &window_mma::TEMPLATE,
     &window_strip::TEMPLATE,

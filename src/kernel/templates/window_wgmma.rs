@@ -212,10 +212,10 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
 
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
 fn predicted_us(spec: &KernelSpec, window: &Window, plan: Plan, arch: Arch) -> f64 {
-    /// Clocks of one instruction, which reads both operands out of shared memory.
-    const INSTRUCTION_CLK: f64 = 40.0;
-    /// From a tile's pixels to their sums, and from one tile to the next, in clocks.
-    const TILE_CLK: f64 = 1500.0;
+    /// Clocks of one instruction, which reads both operands out of shared memory, as measured.
+    const INSTRUCTION_CLK: f64 = 72.0;
+    /// Of four words of filters on their way to shared memory, which all threads of a block wait for.
+    const FILTERS_CLK: f64 = 700.0;
     /// Instructions for a pixel on its way to shared memory.
     const PIXEL_WORK: f64 = 30.0;
     let device = Device::of(arch);
@@ -229,9 +229,10 @@ fn predicted_us(spec: &KernelSpec, window: &Window, plan: Plan, arch: Arch) -> f
     let blocks = (shares * tiles_n(window)) as f64;
     let per_sm = (blocks / f64::from(device.n_sms)).ceil();
     let per_block = (plan.tiles(window)[2] as f64 / shares as f64).ceil();
-    // Blocks of an SM share its units, and wait for themselves.
-    let tile_clk = (math.max(issue) * per_sm).max(math + issue + TILE_CLK);
-    let filters_clk = (plan.smem_bytes(window) as f64 / 4.0) * 20.0 / 128.0 * per_sm;
+    // Blocks of an SM share its units, and gain little by each other.
+    let tile_clk = (math + issue) * per_sm;
+    let words = (instructions(window) * 8 * TILE_N) as f64;
+    let filters_clk = (words / (plan.threads() as f64 * 4.0)).ceil() * FILTERS_CLK;
     let busy = (per_block * tile_clk + filters_clk) / (device.clock_ghz * 1e3);
     let fill = device.fill(blocks, plan.threads() as f64 * 4.0);
     let latency = 1.5;

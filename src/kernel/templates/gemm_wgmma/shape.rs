@@ -73,6 +73,7 @@ pub const SHAPES: &[Shape] = &[
     shape(128, 128, 2, 5, [16, 64], 1),
     shape(128, 64, 2, 6, [16, 64], 1),
     shape(256, 64, 2, 4, [16, 64], 1),
+    shape(256, 64, 4, 4, [8, 64], 1),
     shape(128, 64, 2, 3, [16, 64], 2),
     shape(64, 256, 1, 4, [16, 64], 1),
     shape(64, 128, 1, 8, [16, 64], 1),
@@ -87,12 +88,13 @@ pub const SHAPES: &[Shape] = &[
 ];
 
 /// Registers per thread of copying threads, and of multiplying ones, where three groups share what the
-/// launch has for 168 each, the same for tiles that need all of it, where they share what it has for 80, and
-/// where four or two groups have 128 each.
+/// launch has for 168 each, the same for tiles that need all of it, where they share what it has for 80,
+/// where four or two groups have 128 each, and where five have 96 each.
 const EXCHANGED: (usize, usize) = (40, 232);
 const EXCHANGED_FOR_MOST: (usize, usize) = (24, 240);
 const EXCHANGED_BY_TWO: (usize, usize) = (24, 104);
 const EXCHANGED_BY_THREE: (usize, usize) = (32, 160);
+const EXCHANGED_BY_FOUR: (usize, usize) = (24, 112);
 const EXCHANGED_BY_ONE: (usize, usize) = (40, 216);
 /// Warp groups, and rows that one of their instructions multiplies.
 const GROUP: usize = 128;
@@ -213,7 +215,8 @@ impl Shape {
         /// Of a launch with 232 for a thread.
         const MANY: usize = 128;
         match (self.multiplying(), self.resident > 1) {
-            (3.., _) => EXCHANGED_BY_THREE,
+            (4.., _) => EXCHANGED_BY_FOUR,
+            (3, _) => EXCHANGED_BY_THREE,
             (2, true) => EXCHANGED_BY_TWO,
             (2, false) if self.sums() > MANY => EXCHANGED_FOR_MOST,
             (2, false) => EXCHANGED,
