@@ -192,17 +192,15 @@ pub const BEDS: &[Bed] = &[
         name: "wgmma direct",
         template: "gemm_wgmma",
         arch: SM_90,
-        knobs: &[("tile_m", 64, 64), ("tile_n", 64, 64), ("resident", 2, 2)],
-        problem: || {
-            products::matmul(
-                DType::F16,
-                (&[140, 24, 40], Layout::Plain),
-                (&[140, 40, 72], Layout::Turned),
-                Epilogue::BiasResidualRelu,
-            )
-        },
+        knobs: &[
+            ("tile_m", 64, 64),
+            ("tile_n", 128, 128),
+            ("resident", 2, 2),
+            ("slab", 0, 0),
+        ],
+        problem: || byte_products::byte_product(DType::I8, DType::F32, &[280, 24, 48], &[280, 48, 80]),
         most_blocks: u32::MAX,
-        slack: 6.0,
+        slack: 1.0,
     },
     Bed {
         name: "wgmma split",

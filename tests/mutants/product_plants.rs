@@ -188,8 +188,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma tiles",
         "columns of which the last ones are not there",
-        "    rt_store<4>(columns0 + n, own);",
-        "    if (n + 8 < kN) rt_store<4>(columns0 + n, own);",
+        "    rt_store<8>(columns0 + n, own);",
+        "    if (n + 8 < kN) rt_store<8>(columns0 + n, own);",
     ),
     plant(
         "wgmma direct",
@@ -200,20 +200,20 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma direct",
         "rows of a warp exchanged",
-        "const int first_sum = part_of(round) * 2;",
-        "const int first_sum = 2 - part_of(round) * 2;",
+        "const int first_sum = round / kAcross % kParts * 2;",
+        "const int first_sum = 2 - round / kAcross % kParts * 2;",
     ),
     plant(
         "wgmma direct",
         "the same columns copied to all of a tile",
-        "const int vector = (place.n * kTileN + column) / 8;",
-        "const int vector = place.n * kTileN / 8;",
+        "const int vector = (place.n * kTileN + column) / 16;",
+        "const int vector = place.n * kTileN / 16;",
     ),
     plant(
         "wgmma direct",
-        "what the first columns need taken for all",
-        "if (part_of(round) == 0) {",
-        "if (round == 0) {",
+        "what the first columns of a tile need taken for all",
+        "rt_load<16>(column_values0, columns0 + n * 16);",
+        "rt_load<16>(column_values0, columns0 + n % 4 * 16);",
     ),
     plant(
         "wgmma bytes",
@@ -296,8 +296,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma tiles",
         "the other operand's batch",
-        "vector, place.batch, own)",
-        "vector, 0, own)",
+        "place.n * kTileN, place.batch, own)",
+        "place.n * kTileN, 0, own)",
     ),
     plant(
         "wgmma tiles",

@@ -330,6 +330,10 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     /// Of 16 rows and 32 columns of a warp whose epilogue reads memory row by row: two warps of a scheduler hide
     /// little of it, and the products of another tile all of it.
     const ROWS_CLK: f64 = 120.0;
+    /// Share of an epilogue that is left where sums stay in registers, and clocks that a column takes longer to be
+    /// copied so.
+    const DIRECT_SHARE: f64 = 0.8;
+    const COLUMN_CLK: f64 = 0.47;
     /// From an instruction to its sums being added, in clocks.
     const PART_CLK: f64 = 150.0;
     let k = Shape::k(problem.element);
@@ -362,6 +366,11 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     } else {
         (0.0, 0.0)
     };
+    let (direct_share, copies_clk) = if shape.is_direct() {
+        (DIRECT_SHARE, shape.n as f64 * COLUMN_CLK)
+    } else {
+        (1.0, 0.0)
+    };
     Tiling {
         m: shape.m,
         n: shape.n,
@@ -378,16 +387,18 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         fetch_work: row_sums::work(&problem.contraction, shape.m * k) + added,
         epilogue_work: (shape.m * shape.n) as f64
             * (epilogue_work(&problem.contraction) + 12.0 / width as f64)
-            * asked_share(problem, shape),
+            * asked_share(problem, shape)
+            * direct_share,
         epilogue_clk: rows_clk,
         result_bytes: (shape.m * shape.n * problem.result_bytes) as f64,
         turns: shape.turns,
         // Phases of barriers are waited for while products are in flight, and sums while those of others are.
-        step_clk: if shape.multiplying() * shape.resident == 1 {
-            alone_clk
-        } else {
-            0.0
-        },
+        step_clk: copies_clk
+            + if shape.multiplying() * shape.resident == 1 {
+                alone_clk
+            } else {
+                0.0
+            },
         stays: true,
     }
 }
@@ -511,7 +522,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             width,
             piece: width.min(PIECE),
             same_columns: shape.columns(width) / width <= LANES,
-            column_arrays: epilogue.column_arrays(early.columns, 2),
+            column_arrays: epilogue.column_arrays(early.columns, 4),
             column_vectors: epilogue.column_vectors(early.columns, 4),
             asked: epilogue.asked_types(asked),
             ahead,
