@@ -99,7 +99,7 @@ const PLANS: [Plan; 4] = [
     },
     Plan {
         groups: 2,
-        resident: 3,
+        resident: 2,
     },
     Plan {
         groups: 2,
