@@ -361,9 +361,19 @@ fn windows_whose_channels_lie_in_planes() {
         check_template(&products::near_convolutions(dtype), "window_planes", SM_90, 4);
     }
     for product in [DType::I32, DType::F32] {
-        check_template(&byte_products::near_byte_convolutions(product), "window_planes", SM_90, 2);
+        check_template(
+            &byte_products::near_byte_convolutions(product),
+            "window_planes",
+            SM_90,
+            2,
+        );
     }
-    check_template(&in_boxes(products::near_convolutions(DType::F16)), "window_planes", SM_90, 1);
+    check_template(
+        &in_boxes(products::near_convolutions(DType::F16)),
+        "window_planes",
+        SM_90,
+        1,
+    );
 }
 
 #[test]

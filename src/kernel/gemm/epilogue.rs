@@ -160,11 +160,18 @@ impl Epilogue {
             .collect()
     }
 
-    /// Statements that load the vectors of row `m` into `asked0[slot][k]`, `asked1[slot][k]` and so on.
+    /// Statements that load the vectors of row `m` into `asked0[slot][k]`, `asked1[slot][k]` and so on, or arrays that
+    /// `name` names so.
     ///
     /// # Errors
     /// If an op's text could not be filled in.
-    pub fn asking(&self, spec: &KernelSpec, loads: &[ExprId], depth: usize) -> Result<String, KernelError> {
+    pub fn asking(
+        &self,
+        spec: &KernelSpec,
+        loads: &[ExprId],
+        name: &str,
+        depth: usize,
+    ) -> Result<String, KernelError> {
         let all = tensors(spec);
         let mut printer = Printer::new(&self.body, &all);
         printer.set_depth(depth);
@@ -178,7 +185,7 @@ impl Epilogue {
             let position = without(&printer.position(*input, index), self.lane.var);
             let position = printer.index(&position);
             let from = &all[*input as usize].name;
-            printer.line(&format!("asked{number}[slot][k].load({from} + ({position}));"));
+            printer.line(&format!("{name}{number}[slot][k].load({from} + ({position}));"));
         }
         printer.finish()
     }

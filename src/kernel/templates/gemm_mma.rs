@@ -565,7 +565,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             row_stores: row_sums::stores(contraction, spec, 3)?,
             width: cuts.width,
             asked: epilogue.asked_types(&asked),
-            asking: epilogue.asking(spec, &asked, 3)?,
+            asking: epilogue.asking(spec, &asked, "asked", 3)?,
             asks_early,
             epilogue: epilogue.text(spec, early, 4)?,
         },

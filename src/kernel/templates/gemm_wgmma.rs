@@ -119,8 +119,9 @@ struct GemmWgmmaContext {
     /// What the epilogue reads row by row, and how many rounds of a warp's sums before it does.
     asked: Vec<&'static str>,
     ahead: usize,
-    /// Whether the first rounds of the next tile are asked for, too.
+    /// Whether the first rounds of the next tile are asked for, too, and whether all of a tile's are, together.
     asks_beyond: bool,
+    asks_tiles: bool,
     asking: String,
     epilogue: String,
 }
@@ -207,7 +208,9 @@ impl Problem {
     /// If sums stay in registers, and may not.
     fn vectors(&self, shape: Shape) -> Vectors {
         if shape.is_direct() {
-            return self.direct.expect("only problems with whole vectors have such shapes");
+            return self
+                .direct
+                .expect("only problems with whole vectors have such shapes");
         }
         self.slabs
     }
@@ -215,10 +218,7 @@ impl Problem {
     /// Every shape, and the same ones where sums may stay in registers.
     fn shapes(&self) -> impl Iterator<Item = Shape> {
         let direct = SHAPES.iter().filter(|_| self.direct.is_some());
-        SHAPES
-            .iter()
-            .copied()
-            .chain(direct.map(|shape| shape.direct()))
+        SHAPES.iter().copied().chain(direct.map(|shape| shape.direct()))
     }
 
     /// The side that is constant data, whose tiles need not wait for earlier kernels.
@@ -355,8 +355,7 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         written as f64 * sizes.k as f64 / (steps * k) as f64
     };
     let rows_clk = if row_bytes > 0 && shape.turns == 1 {
-        (shape.rounds(width) * shape.slab_rows * shape.columns(width)) as f64 / (16.0 * 32.0)
-            * ROWS_CLK
+        (shape.rounds(width) * shape.slab_rows * shape.columns(width)) as f64 / (16.0 * 32.0) * ROWS_CLK
     } else {
         0.0
     };
@@ -424,15 +423,13 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     let n_tiles = tiles_m * tiles_n * sizes.batch;
     let workspace_bytes = shape.workspace_bytes(n_tiles);
     let (params, passed) = signature(spec, &problem, shape, workspace_bytes);
-    let epilogue = Epilogue::new(
-        &problem.contraction,
-        width,
-        tiles_m * shape.m,
-        tiles_n * shape.n,
-    );
+    let epilogue = Epilogue::new(&problem.contraction, width, tiles_m * shape.m, tiles_n * shape.n);
     let row_loads = epilogue.row_loads(spec);
     let ahead = shape.rounds_ahead(epilogue.asked_bytes(&row_loads), width);
     let asked = if ahead > 0 { row_loads.as_slice() } else { &[] };
+    let rounds = shape.rounds(width);
+    let asks_beyond = ahead > 0 && shape.splits == 1 && rounds.is_multiple_of(ahead);
+    let asks_tiles = asks_beyond && ahead == rounds && shape.is_direct();
     // Reading all columns before the first tile pays where several follow.
     let n_slots = Device::of(arch).n_sms as usize * shape.resident;
     let column_loads = if shape.splits == 1 && n_tiles > n_slots {
@@ -526,8 +523,9 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             column_vectors: epilogue.column_vectors(early.columns, 4),
             asked: epilogue.asked_types(asked),
             ahead,
-            asks_beyond: ahead > 0 && shape.splits == 1 && shape.rounds(width).is_multiple_of(ahead),
-            asking: epilogue.asking(spec, asked, 3)?,
+            asks_beyond,
+            asks_tiles,
+            asking: epilogue.asking(spec, asked, if asks_tiles { "coming" } else { "asked" }, 3)?,
             epilogue: epilogue.text(spec, early, 5)?,
         },
     )?;

@@ -337,14 +337,13 @@ impl Plan {
         self.few_bytes(problem) + sums * value_bytes(problem.contraction.sum)
     }
 
-    /// Blocks that an SM is to hold, two of each of two kernels that follow each other, where a thread's bytes are few:
-    /// those of the next kernel then ask for weights while this one's are multiplied. 0 for no bound: more bytes, and
-    /// halves, were seen to spill.
+    /// Blocks that an SM is to hold where a thread's bytes are few: as soon as some are done, those of the next kernel
+    /// ask for weights. 0 for no bound: more columns of a thread, and halves, were seen to spill.
     fn resident(self, problem: &Problem) -> usize {
         const BLOCKS: usize = 4;
         const THREADS: usize = 256;
         const MOST_ELEMENTS: usize = 64;
-        let is_narrow = problem.kept_bits() == 8 && problem.rows() == 1 && self.own <= 2;
+        let is_narrow = problem.kept_bits() == 8 && problem.rows() == 1 && self.own == 1;
         let fits = self.threads() == THREADS && self.unroll * problem.loaded(self) <= MOST_ELEMENTS;
         if problem.early && problem.plain && is_narrow && fits {
             BLOCKS
@@ -454,7 +453,7 @@ fn predicted_us(spec: &KernelSpec, problem: &Problem, plan: Plan, device: &Devic
     /// Fences, a ticket, and reading what the others wrote, in microseconds.
     const SPLIT_US: f64 = 1.5;
     /// Of a kernel whose weights are on their way before earlier ones are done, as measured in a chain.
-    const HIDDEN_US: f64 = 1.2;
+    const HIDDEN_US: f64 = 2.2;
     const ISSUE_PER_CLK: f64 = 90.0;
     /// Instructions of a thread before its first product and after its last.
     const SETUP_STEPS: f64 = 250.0;
