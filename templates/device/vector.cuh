@@ -25,6 +25,20 @@ template <int N> RT_DEV void rt_load_small(float (&to)[N], const int32_t* from) 
   for (int i = 0; i < N; ++i) to[i] = rt_f32_of_small(own[i]);
 }
 
+// Where element i of an array lies if the pieces of 16 bytes of four vectors of N words take turns: what four lanes read
+// of their own vectors at once then meets in no bank.
+template <int N> RT_DEV int rt_apart(int i) { return i / (4 * N) * (4 * N) + i % N / 4 * 16 + i / N % 4 * 4 + i % 4; }
+
+// Reads vector `vector` of such an array.
+template <int N, class T> RT_DEV void rt_load_apart(T (&to)[N], const T* from, int vector) {
+#pragma unroll
+  for (int begin = 0; begin < N; begin += 4) {
+    const RtPack<T, 4> pack = *reinterpret_cast<const RtPack<T, 4>*>(from + rt_apart<N>(vector * N + begin));
+#pragma unroll
+    for (int i = 0; i < 4; ++i) to[begin + i] = pack.element[i];
+  }
+}
+
 // N elements of at most 32 bits as words, which is how they wait in registers: taken apart, each would
 // have one of its own.
 template <class T, int N> struct RtWords {

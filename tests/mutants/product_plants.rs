@@ -200,8 +200,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma direct",
         "rows of a warp exchanged",
-        "const int first_sum = round / kAcross % kParts * 2;",
-        "const int first_sum = 2 - round / kAcross % kParts * 2;",
+        "const int first_sum = part_of(round) * 2;",
+        "const int first_sum = 2 - part_of(round) * 2;",
     ),
     plant(
         "wgmma direct",
@@ -212,8 +212,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma direct",
         "what the first columns of a tile need taken for all",
-        "rt_load<16>(column_values0, columns0 + n * 16);",
-        "rt_load<16>(column_values0, columns0 + n % 4 * 16);",
+        "if (part_of(round) == 0) {",
+        "if (round == 0) {",
     ),
     plant(
         "wgmma bytes",

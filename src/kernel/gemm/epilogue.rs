@@ -277,13 +277,23 @@ impl Epilogue {
         loads.iter().enumerate().map(declare).collect()
     }
 
-    /// Statements that read vector `n` of the arrays `columns0` and so on into those.
-    pub fn column_vectors(&self, loads: &[ExprId], depth: usize) -> String {
+    /// Statements that read vector `n` of the arrays `columns0` and so on into those. Where `computed`, arrays are as
+    /// [`Epilogue::held`] says.
+    pub fn column_vectors(&self, loads: &[ExprId], computed: bool, depth: usize) -> String {
         let (width, indent) = (self.lane.width, "  ".repeat(depth));
-        let read = |number: usize| {
+        let read = |(number, &load): (usize, &ExprId)| {
+            if computed && self.is_apart(load) {
+                return format!("{indent}rt_load_apart(column_values{number}, columns{number}, n);\n");
+            }
             format!("{indent}rt_load<{width}>(column_values{number}, columns{number} + n * {width});\n")
         };
-        (0..loads.len()).map(read).collect()
+        loads.iter().enumerate().map(read).collect()
+    }
+
+    /// Whether the pieces of vectors of `load` take turns in shared memory, where it holds what is computed with.
+    pub fn is_apart(&self, load: ExprId) -> bool {
+        let (_, size) = self.held(load, true);
+        size == 4 && self.lane.width.is_multiple_of(4) && self.body.dtype(load).is_float()
     }
 
     /// Evaluates all lanes; stores what is not stored as a vector, and names the arrays of

@@ -131,6 +131,8 @@ struct GemmWgmmaContext {
 struct ColumnContext {
     kind: &'static str,
     value: &'static str,
+    /// Whether the pieces of vectors take turns.
+    apart: bool,
     /// Elements that a thread copies at a time.
     pack: usize,
     at: usize,
@@ -519,8 +521,8 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             width,
             piece: width.min(PIECE),
             same_columns: shape.columns(width) / width <= LANES,
-            column_arrays: epilogue.column_arrays(early.columns, 4),
-            column_vectors: epilogue.column_vectors(early.columns, 4),
+            column_arrays: epilogue.column_arrays(early.columns, 2),
+            column_vectors: epilogue.column_vectors(early.columns, shape.is_direct(), 4),
             asked: epilogue.asked_types(asked),
             ahead,
             asks_beyond,
@@ -560,7 +562,13 @@ fn columns(
         let (kind, size) = epilogue.held(load, shape.is_direct());
         let (value, from) = epilogue.source(spec, load);
         let at = end.next_multiple_of(16);
-        let bytes = at + problem.contraction.sizes.n * size;
+        // Of four vectors, the last ones may be missing.
+        let n = problem
+            .contraction
+            .sizes
+            .n
+            .next_multiple_of(4 * problem.vectors(shape).width);
+        let bytes = at + n * size;
         if !shape.fits(bytes, Device::of(arch)) {
             break;
         }
@@ -568,6 +576,7 @@ fn columns(
         found.push(ColumnContext {
             kind,
             value,
+            apart: shape.is_direct() && epilogue.is_apart(load),
             pack,
             at,
             from,

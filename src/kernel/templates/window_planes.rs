@@ -327,7 +327,7 @@ fn context(spec: &KernelSpec, problem: &Problem, plan: Plan) -> Result<WindowPla
             .map(|(kind, from)| ColumnContext { kind, from })
             .collect(),
         column_arrays: epilogue.column_arrays(&column_loads, 5),
-        column_vectors: epilogue.column_vectors(&column_loads, 5),
+        column_vectors: epilogue.column_vectors(&column_loads, false, 5),
         epilogue: epilogue.text(spec, early, 7)?,
         ..WindowPlanesContext::default()
     })
