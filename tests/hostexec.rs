@@ -357,6 +357,29 @@ fn windows_of_few_channels() {
     check_template(&window_regions::few_channels(), "window_mma", SM_90, 3);
     check_template(&window_regions::few_channels()[..2], "window_mma", SM_75, 1);
     check_template(&window_regions::few_channels_to_bytes(), "window_mma", SM_90, 2);
+    check_template(&window_regions::windows_apart(), "window_wgmma", SM_90, 3);
+    check_template(&window_regions::few_channels_to_bytes(), "window_wgmma", SM_90, 2);
+}
+
+#[test]
+fn windows_whose_channels_lie_in_planes() {
+    for dtype in [DType::F16, DType::BF16] {
+        check_template(&products::near_convolutions(dtype), "window_planes", SM_90, 4);
+    }
+    for product in [DType::I32, DType::F32] {
+        check_template(
+            &byte_products::near_byte_convolutions(product),
+            "window_planes",
+            SM_90,
+            2,
+        );
+    }
+    check_template(
+        &in_boxes(products::near_convolutions(DType::F16)),
+        "window_planes",
+        SM_90,
+        1,
+    );
 }
 
 #[test]
@@ -827,6 +850,12 @@ fn windows_and_attention_in_boxes() {
     check_in_turns(&tiled, "gemm_wgmma", SM_90, SUMS);
     check_template(&in_boxes(window_regions::depthwise()), "window_strip", SM_90, 1);
     check_template(&in_boxes(window_regions::few_channels()), "window_mma", SM_90, 1);
+    check_template(
+        &in_boxes(window_regions::windows_apart()),
+        "window_wgmma",
+        SM_90,
+        1,
+    );
     check_template(&in_boxes(window_regions::pools(true)), "window_strip", SM_90, 1);
     check_template(&in_boxes(window_regions::pools(false)), "window_taps", SM_90, 1);
     check_template(&in_boxes(window_regions::transposed()), "window_taps", SM_90, 1);

@@ -208,6 +208,20 @@ fn windows_of_few_channels_use_tensor_cores() {
 }
 
 #[test]
+fn windows_apart_use_instructions_of_groups() {
+    let claim = Claim {
+        has: &["HGMMA.64x64x16.F32", "STG.E*.128"],
+        lacks: &["LDL", "STL", "HMMA.16816"],
+    };
+    check(
+        &window_regions::first_layer(),
+        "window_wgmma",
+        usize::MAX,
+        |arch| arch.specific.then_some(claim),
+    );
+}
+
+#[test]
 fn products_by_groups_of_warps_use_their_instructions() {
     let claim = |kind| Claim {
         has: kind,

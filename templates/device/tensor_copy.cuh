@@ -23,6 +23,13 @@ RT_DEV void rt_copy_box(uint32_t to, const RtTensorMap& map, int x, int y, int z
                : : "r"(to), "l"(&map), "r"(x), "r"(y), "r"(z), "r"(w), "r"(barrier) : "memory");
 }
 
+// Begins the copy of columns from vector number `vector` on, in the order of their view (columns_view in
+// src/kernel/gemm/tiled.rs), k and another coordinate being `x` and `z`.
+RT_DEV void rt_copy_columns(uint32_t to, const RtTensorMap& map, int x, int vector, int z, uint32_t barrier) {
+  asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %3, %5}], [%6];"
+               : : "r"(to), "l"(&map), "r"(x), "r"(0), "r"(vector), "r"(z), "r"(barrier) : "memory");
+}
+
 // Begins the copy of pixels in a row, from (x, y, image) of the map's box on and shifted by a tap
 // of a filter, with the channels from `channel` on.
 RT_DEV void rt_copy_pixels(uint32_t to, const RtTensorMap& map, int channel, int x, int y, int image, int shift_x, int shift_y, uint32_t barrier) {

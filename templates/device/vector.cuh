@@ -25,6 +25,20 @@ template <int N> RT_DEV void rt_load_small(float (&to)[N], const int32_t* from) 
   for (int i = 0; i < N; ++i) to[i] = rt_f32_of_small(own[i]);
 }
 
+// Where element i of an array lies if the pieces of 16 bytes of four vectors of N words take turns: what four lanes read
+// of their own vectors at once then meets in no bank.
+template <int N> RT_DEV int rt_apart(int i) { return i / (4 * N) * (4 * N) + i % N / 4 * 16 + i / N % 4 * 4 + i % 4; }
+
+// Reads vector `vector` of such an array.
+template <int N, class T> RT_DEV void rt_load_apart(T (&to)[N], const T* from, int vector) {
+#pragma unroll
+  for (int begin = 0; begin < N; begin += 4) {
+    const RtPack<T, 4> pack = *reinterpret_cast<const RtPack<T, 4>*>(from + rt_apart<N>(vector * N + begin));
+#pragma unroll
+    for (int i = 0; i < 4; ++i) to[begin + i] = pack.element[i];
+  }
+}
+
 // N elements of at most 32 bits as words, which is how they wait in registers: taken apart, each would
 // have one of its own.
 template <class T, int N> struct RtWords {
@@ -62,6 +76,19 @@ template <int N, class T, class V> RT_DEV void rt_store(T* to, const V (&from)[N
     for (int i = 0; i < kChunk; ++i) pack.element[i] = rt_put<T>(from[begin + i]);
     *reinterpret_cast<RtPack<T, kChunk>*>(to + begin) = pack;
   }
+}
+
+// The last bytes of words, which have no need to be anything else before they are together.
+template <int N, class T> RT_DEV void rt_store_bytes(T* to, const uint32_t (&from)[N]) {
+  static_assert(sizeof(T) == 1 && N % 4 == 0 && N <= 16, "whole words of bytes, in one access");
+  RtPack<uint32_t, N / 4> pack;
+#pragma unroll
+  for (int i = 0; i < N; i += 4) {
+    const uint32_t low = __byte_perm(from[i], from[i + 1], 0x0040u);
+    const uint32_t high = __byte_perm(from[i + 2], from[i + 3], 0x0040u);
+    pack.element[i / 4] = __byte_perm(low, high, 0x5410u);
+  }
+  *reinterpret_cast<RtPack<uint32_t, N / 4>*>(to) = pack;
 }
 
 template <class T> struct RtIsByte { static constexpr bool kValue = false; };

@@ -10,6 +10,13 @@ template <int kBlockBytes> RT_DEV uint64_t rt_matrix(uint32_t address) {
   return kSwizzle128 | kGroup | uint64_t(kBlockBytes / 16) << 16 | uint64_t((address & 0x3ffff) >> 4);
 }
 
+// A piece without swizzle: eight rows of 16 bytes follow each other; the next 16 bytes of k are kAlongK bytes on, and the
+// next eight rows kAlongRows.
+template <int kAlongK, int kAlongRows> RT_DEV uint64_t rt_chunks(uint32_t address) {
+  static_assert(kAlongK % 16 == 0 && kAlongRows % 16 == 0 && kAlongRows < 1 << 18, "whole chunks, within reach");
+  return uint64_t(kAlongRows / 16) << 32 | uint64_t(kAlongK / 16) << 16 | uint64_t((address & 0x3ffff) >> 4);
+}
+
 // Before instructions that use sums which the threads have touched.
 RT_DEV void rt_wgmma_begin() { asm volatile("wgmma.fence.sync.aligned;" : : : "memory"); }
 

@@ -196,6 +196,28 @@ pub fn byte_convolutions(stored: DType, product: DType) -> Vec<Problem> {
             ..CONV
         },
     ];
+    convolved(stored, product, &shapes)
+}
+
+/// Those of `products::near_convolutions` whose channels are whole instructions.
+pub fn near_byte_convolutions(product: DType) -> Vec<Problem> {
+    let shapes = [
+        Conv {
+            channels: 32,
+            filters: 72,
+            ..CONV
+        },
+        Conv {
+            size: [17, 12],
+            channels: 64,
+            filters: 64,
+            ..CONV
+        },
+    ];
+    convolved(DType::I8, product, &shapes)
+}
+
+fn convolved(stored: DType, product: DType, shapes: &[Conv]) -> Vec<Problem> {
     let problem = |shape: Conv| {
         let mut b = Build::new(79);
         let [h, w] = shape.size;
@@ -220,7 +242,7 @@ pub fn byte_convolutions(stored: DType, product: DType) -> Vec<Problem> {
             &[z],
         )
     };
-    shapes.into_iter().map(problem).collect()
+    shapes.iter().copied().map(problem).collect()
 }
 
 /// A narrow left or right operand beside one of 16 bits.

@@ -618,6 +618,32 @@ pub fn tiled_convolutions(dtype: DType) -> Vec<Problem> {
     shapes.into_iter().enumerate().map(conv).collect()
 }
 
+/// Convolutions with stride 1, all of whose channels and taps a block has at hand: squares of windows that end beside the
+/// image, filters beyond a tile, and more squares than groups.
+pub fn near_convolutions(dtype: DType) -> Vec<Problem> {
+    let shapes = [
+        CONV,
+        Conv {
+            size: [17, 12],
+            channels: 48,
+            filters: 72,
+            kernel: [1, 3],
+            ..CONV
+        },
+        Conv {
+            batch: 3,
+            size: [8, 20],
+            channels: 64,
+            filters: 64,
+            kernel: [5, 2],
+            pad: 0,
+            ..CONV
+        },
+    ];
+    let conv = |(number, shape)| conv(dtype, shape, true, EPILOGUES[number % 4]);
+    shapes.into_iter().enumerate().map(conv).collect()
+}
+
 /// Sizes of one, odd ones, and those just under and over a tile.
 pub fn tails(dtype: DType) -> Vec<Problem> {
     let sizes: &[[usize; 3]] = &[

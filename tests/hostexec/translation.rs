@@ -86,9 +86,9 @@ fn tensor_map(operand: &str, view: &TiledView) -> String {
     format!(
         "host::TensorMap{{{operand}, {}, {}, {}, {}, {pixels}}}",
         view.element_bytes,
-        whole(&view.dims, 4, 1),
-        whole(&view.strides, 3, 16),
-        whole(&view.tile, 4, 1)
+        whole(&view.dims, 5, 1),
+        whole(&view.strides, 4, 16),
+        whole(&view.tile, 5, 1)
     )
 }
 

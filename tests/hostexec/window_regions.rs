@@ -192,6 +192,29 @@ pub fn few_channels() -> Vec<Problem> {
     problems
 }
 
+/// The same where neighbouring windows begin 16 bytes apart: tails of squares, filters beyond a tile, and rows of taps
+/// that are no whole number of instructions.
+pub fn windows_apart() -> Vec<Problem> {
+    let shapes = [
+        (DType::F16, [1, 35, 37, 3], 64, cells([7, 7], 2, [3, 3, 3, 3], 1)),
+        (DType::F16, [2, 19, 70, 3], 32, cells([3, 3], 2, [0, 0, 1, 1], 1)),
+        (DType::BF16, [1, 20, 18, 7], 24, cells([3, 3], 1, [1, 1, 1, 1], 1)),
+        (DType::F16, [3, 33, 41, 2], 10, cells([5, 4], 4, [1, 0, 1, 1], 1)),
+        (DType::F16, [1, 17, 19, 4], 72, cells([1, 5], 2, [0, 2, 0, 2], 1)),
+    ];
+    let mut problems: Vec<Problem> = shapes
+        .into_iter()
+        .enumerate()
+        .map(|(seed, (dtype, x, filters, cells))| {
+            let mut b = Build::new(140 + seed as u64);
+            let y = grouped(&mut b, dtype, x, filters, 1, cells);
+            b.done(&format!("windows apart of {x:?}"), RegionKind::Window, &[y])
+        })
+        .collect();
+    problems.extend(few_channels().pop());
+    problems
+}
+
 /// Windows of few channels that become bytes. Sums are exact; they are on ties, saturate, and have a zero point.
 pub fn few_channels_to_bytes() -> Vec<Problem> {
     let integers = |dtype, dims: &[usize], most: usize| {

@@ -129,16 +129,25 @@ fn window(channels: usize, group: usize) -> Problem {
 
 /// More tiles than blocks, of windows that end beside them.
 fn colours() -> Problem {
+    coloured("colours", [9, 37, 75], 1)
+}
+
+/// Windows that begin 16 bytes apart.
+fn colours_apart() -> Problem {
+    coloured("colours apart", [3, 37, 75], 2)
+}
+
+fn coloured(label: &str, [batch, height, width]: [usize; 3], stride: i64) -> Problem {
     let mut b = Build::new(72);
-    let x = b.input(DType::F16, &[9, 37, 75, 3]);
+    let x = b.input(DType::F16, &[batch, height, width, 3]);
     let filter = b.input(DType::F16, &[40, 5, 3, 3]);
     let bias = b.input(DType::F16, &[40]);
-    let attrs = ints("strides", &[1, 1])
+    let attrs = ints("strides", &[stride, stride])
         .with("pads", Attr::Ints(vec![2, 1, 2, 1]))
         .with("dilations", Attr::Ints(vec![1, 1]))
         .with("group", Attr::Int(1));
     let y = b.with("conv_nhwc", &[x, filter, bias], attrs);
-    b.done("colours", RegionKind::Window, &[y])
+    b.done(label, RegionKind::Window, &[y])
 }
 
 pub const BEDS: &[Bed] = &[
@@ -187,6 +196,20 @@ pub const BEDS: &[Bed] = &[
         problem: many_products,
         most_blocks: u32::MAX,
         slack: 6.0,
+    },
+    Bed {
+        name: "wgmma direct",
+        template: "gemm_wgmma",
+        arch: SM_90,
+        knobs: &[
+            ("tile_m", 64, 64),
+            ("tile_n", 128, 128),
+            ("resident", 2, 2),
+            ("slab", 0, 0),
+        ],
+        problem: || byte_products::byte_product(DType::I8, DType::F32, &[280, 24, 48], &[280, 48, 80]),
+        most_blocks: u32::MAX,
+        slack: 1.0,
     },
     Bed {
         name: "wgmma split",
@@ -531,6 +554,15 @@ pub const BEDS: &[Bed] = &[
         knobs: &[("tile_rows", 8, 8), ("tile_n", 16, 32), ("fragments_m", 1, 1)],
         problem: colours,
         most_blocks: u32::MAX,
+        slack: 1.0,
+    },
+    Bed {
+        name: "colours apart",
+        template: "window_wgmma",
+        arch: SM_90,
+        knobs: &[("groups_down", 2, 2), ("groups_across", 1, 1)],
+        problem: colours_apart,
+        most_blocks: 5,
         slack: 1.0,
     },
     Bed {

@@ -243,8 +243,32 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma tiles",
         "columns of which the last ones are not there",
-        "    *reinterpret_cast<Pack*>(columns0 + n)",
-        "    if (n + 8 < kN) *reinterpret_cast<Pack*>(columns0 + n)",
+        "    rt_store<8>(columns0 + n, own);",
+        "    if (n + 8 < kN) rt_store<8>(columns0 + n, own);",
+    ),
+    plant(
+        "wgmma direct",
+        "columns of one lane whose pairs are not neighbours",
+        "acc[i][(column / 8 + j / 2) * 4 + first_sum + j % 2]",
+        "acc[i][(column / 8 + j % 4) * 4 + first_sum + j / 4]",
+    ),
+    plant(
+        "wgmma direct",
+        "rows of a warp exchanged",
+        "const int first_sum = part_of(round) * 2;",
+        "const int first_sum = 2 - part_of(round) * 2;",
+    ),
+    plant(
+        "wgmma direct",
+        "the same columns copied to all of a tile",
+        "const int vector = (place.n * kTileN + column) / 16;",
+        "const int vector = place.n * kTileN / 16;",
+    ),
+    plant(
+        "wgmma direct",
+        "what the first columns of a tile need taken for all",
+        "if (part_of(round) == 0) {",
+        "if (round == 0) {",
     ),
     plant(
         "wgmma bytes",

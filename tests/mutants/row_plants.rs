@@ -151,6 +151,54 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     // Windows.
     plant(
+        "colours apart",
+        "pixels multiplied before they are there",
+        "    rt_wgmma_publish();\n    __syncthreads();\n",
+        "    rt_wgmma_publish();\n",
+    ),
+    plant(
+        "colours apart",
+        "all tiles in the same pixels",
+        "    half ^= 1;\n",
+        "",
+    ),
+    plant(
+        "colours apart",
+        "filters in their own order",
+        "column - own + own % kWidth / 2 * 8 + own / kWidth * 2 + own % 2;",
+        "column;",
+    ),
+    plant(
+        "colours apart",
+        "taps beyond the window",
+        "if (tap < kTaps && filter",
+        "if (filter",
+    ),
+    plant(
+        "colours apart",
+        "squares of windows in the same place",
+        "const int first_row = warp / 4 / 1 * kSquare;",
+        "const int first_row = 0;",
+    ),
+    plant(
+        "colours apart",
+        "biases of other filters",
+        "biases + (vector + lane % 4) * kWidth);",
+        "biases + vector * kWidth);",
+    ),
+    plant(
+        "colours apart",
+        "a row beyond the image",
+        "uint32_t(ih) < uint32_t(kInputHeight)",
+        "uint32_t(ih) <= uint32_t(kInputHeight)",
+    ),
+    plant(
+        "colours apart",
+        "rows of windows that are neighbours",
+        "rt_chunks<16, kRowStride * kRowBytes>",
+        "rt_chunks<16, kRowBytes>",
+    ),
+    plant(
         "colours",
         "pixels overwritten while they are multiplied",
         "  for (; tile < kTiles; tile += kShares) {\n    __syncthreads();\n",

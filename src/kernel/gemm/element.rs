@@ -60,8 +60,9 @@ pub struct Sums {
     /// C++ types of the sums, and of what the epilogue takes them as.
     pub sum: &'static str,
     pub value: &'static str,
-    /// The function that loads the one as the other.
+    /// The functions that load the one as the other, and that take it as the other.
     pub load: &'static str,
+    pub taken: &'static str,
 }
 
 pub fn sums(element: DType, contraction: &Contraction) -> Sums {
@@ -72,11 +73,16 @@ pub fn sums(element: DType, contraction: &Contraction) -> Sums {
         value_type(contraction.sum)
     };
     let is_small = contraction.sizes.k <= MOST_SMALL_TERMS;
-    let load = match (sum, value) {
-        ("int32_t", "float") if is_small => "rt_load_small",
-        _ => "rt_load",
+    let (load, taken) = match (sum, value) {
+        ("int32_t", "float") if is_small => ("rt_load_small", "rt_f32_of_small"),
+        _ => ("rt_load", value),
     };
-    Sums { sum, value, load }
+    Sums {
+        sum,
+        value,
+        load,
+        taken,
+    }
 }
 
 /// Whether all that happens to the sum is that it becomes an `f32`.

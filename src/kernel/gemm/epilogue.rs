@@ -125,16 +125,34 @@ impl Epilogue {
         loads.into_iter().filter(is_of_columns).collect()
     }
 
-    /// The type of the elements of a load, their size in bytes, and the input that they are read from.
+    /// The type in which shared memory holds elements of a load, where `computed` that in which floats are computed, and
+    /// its size in bytes.
+    pub fn held(&self, load: ExprId, computed: bool) -> (&'static str, usize) {
+        let dtype = self.body.dtype(load);
+        if computed && dtype.is_float() && dtype.size_bytes() < 4 {
+            return (value_type(dtype), 4);
+        }
+        (storage_type(dtype), dtype.size_bytes())
+    }
+
+    /// The type that memory holds elements of a load in, and the input that they are read from.
     ///
     /// # Panics
     /// If `load` is none of the loads that this epilogue has answered with.
-    pub fn source(&self, spec: &KernelSpec, load: ExprId) -> (&'static str, usize, String) {
+    pub fn stored(&self, spec: &KernelSpec, load: ExprId) -> (&'static str, String) {
+        let (_, from) = self.source(spec, load);
+        (storage_type(self.body.dtype(load)), from)
+    }
+
+    /// The type that elements of a load are computed in, and the input that they are read from.
+    ///
+    /// # Panics
+    /// If `load` is none of the loads that this epilogue has answered with.
+    pub fn source(&self, spec: &KernelSpec, load: ExprId) -> (&'static str, String) {
         let Expr::Load { input, dtype, .. } = self.body.expr(load) else {
             unreachable!("only loads are collected");
         };
-        let from = tensors(spec)[*input as usize].name.clone();
-        (storage_type(*dtype), dtype.size_bytes(), from)
+        (value_type(*dtype), tensors(spec)[*input as usize].name.clone())
     }
 
     /// Bytes that a thread holds of `loads` for one vector of columns.
@@ -151,11 +169,18 @@ impl Epilogue {
             .collect()
     }
 
-    /// Statements that load the vectors of row `m` into `asked0[slot][k]`, `asked1[slot][k]` and so on.
+    /// Statements that load the vectors of row `m` into `asked0[slot][k]`, `asked1[slot][k]` and so on, or arrays that
+    /// `name` names so.
     ///
     /// # Errors
     /// If an op's text could not be filled in.
-    pub fn asking(&self, spec: &KernelSpec, loads: &[ExprId], depth: usize) -> Result<String, KernelError> {
+    pub fn asking(
+        &self,
+        spec: &KernelSpec,
+        loads: &[ExprId],
+        name: &str,
+        depth: usize,
+    ) -> Result<String, KernelError> {
         let all = tensors(spec);
         let mut printer = Printer::new(&self.body, &all);
         printer.set_depth(depth);
@@ -169,7 +194,7 @@ impl Epilogue {
             let position = without(&printer.position(*input, index), self.lane.var);
             let position = printer.index(&position);
             let from = &all[*input as usize].name;
-            printer.line(&format!("asked{number}[slot][k].load({from} + ({position}));"));
+            printer.line(&format!("{name}{number}[slot][k].load({from} + ({position}));"));
         }
         printer.finish()
     }
@@ -203,15 +228,18 @@ impl Epilogue {
             return printer.finish();
         }
         let arrays = self.lanes(&mut printer, &outputs, early);
-        for ((output, place), array) in outputs.iter().zip(&self.places).zip(arrays) {
+        let stored = outputs.iter().zip(&self.outputs).zip(&self.places).zip(arrays);
+        for (((output, &root), place), array) in stored {
             if let Some(array) = array {
                 let place = without(&place.recombined(&self.body.vars), self.lane.var);
                 let position = printer.index(&place);
-                let width = self.lane.width;
-                printer.line(&format!(
-                    "rt_store<{width}>({} + ({position}), {array});",
-                    output.name
-                ));
+                let (name, width) = (&output.name, self.lane.width);
+                let store = if self.is_of_words(&printer, root) {
+                    "rt_store_bytes"
+                } else {
+                    "rt_store"
+                };
+                printer.line(&format!("{store}<{width}>({name} + ({position}), {array});"));
             }
         }
         self.store_strips(&mut printer, &results);
@@ -233,6 +261,11 @@ impl Epilogue {
             results[strips.number].name,
             self.n_columns / strips.columns
         ));
+    }
+
+    /// Whether lanes of an output are bytes that wait to be stored as the last ones of words.
+    fn is_of_words(&self, printer: &Printer<'_>, root: ExprId) -> bool {
+        self.lane.width.is_multiple_of(4) && self.lane.width <= 16 && printer.is_rounded(root)
     }
 
     /// Makes floats of a vector of bytes at once; answers with the casts that this does, and the array.
@@ -261,17 +294,33 @@ impl Epilogue {
         casts.into_iter().map(|cast| (cast, array.clone())).collect()
     }
 
-    /// Statements that read vector `n` of the arrays `columns0` and so on into `column_values0` and so on.
-    pub fn column_vectors(&self, loads: &[ExprId], depth: usize) -> String {
+    /// Statements that declare `column_values0` and so on, for vectors of `loads`.
+    pub fn column_arrays(&self, loads: &[ExprId], depth: usize) -> String {
+        let (width, indent) = (self.lane.width, "  ".repeat(depth));
+        let declare = |(number, &load): (usize, &ExprId)| {
+            let ty = value_type(self.body.dtype(load));
+            format!("{indent}{ty} column_values{number}[{width}];\n")
+        };
+        loads.iter().enumerate().map(declare).collect()
+    }
+
+    /// Statements that read vector `n` of the arrays `columns0` and so on into those. Where `computed`, arrays are as
+    /// [`Epilogue::held`] says.
+    pub fn column_vectors(&self, loads: &[ExprId], computed: bool, depth: usize) -> String {
         let (width, indent) = (self.lane.width, "  ".repeat(depth));
         let read = |(number, &load): (usize, &ExprId)| {
-            let ty = value_type(self.body.dtype(load));
-            format!(
-                "{indent}{ty} column_values{number}[{width}];\n\
-                 {indent}rt_load<{width}>(column_values{number}, columns{number} + n * {width});\n"
-            )
+            if computed && self.is_apart(load) {
+                return format!("{indent}rt_load_apart(column_values{number}, columns{number}, n);\n");
+            }
+            format!("{indent}rt_load<{width}>(column_values{number}, columns{number} + n * {width});\n")
         };
         loads.iter().enumerate().map(read).collect()
+    }
+
+    /// Whether the pieces of vectors of `load` take turns in shared memory, where it holds what is computed with.
+    pub fn is_apart(&self, load: ExprId) -> bool {
+        let (_, size) = self.held(load, true);
+        size == 4 && self.lane.width.is_multiple_of(4) && self.body.dtype(load).is_float()
     }
 
     /// Evaluates all lanes; stores what is not stored as a vector, and names the arrays of
@@ -296,7 +345,11 @@ impl Epilogue {
         for (&root, place) in self.outputs.iter().zip(&self.places) {
             arrays.push(self.is_wide(place).then(|| {
                 let name = printer.fresh("y");
-                let ty = value_type(self.body.dtype(root));
+                let ty = if self.is_of_words(printer, root) {
+                    "uint32_t"
+                } else {
+                    value_type(self.body.dtype(root))
+                };
                 printer.line(&format!("{ty} {name}[{width}];"));
                 name
             }));
@@ -322,7 +375,12 @@ impl Epilogue {
             .zip(&self.outputs)
             .zip(self.places.iter().zip(&arrays));
         for ((output, &root), (place, array)) in each {
-            let value = printer.value(root);
+            let bits = array.as_ref().filter(|_| self.is_of_words(printer, root));
+            let value = match bits {
+                Some(_) => printer.rounded_bits(root),
+                None => None,
+            };
+            let value = value.unwrap_or_else(|| printer.value(root));
             match array {
                 Some(array) => printer.line(&format!("{array}[{counter}] = {value};")),
                 None => store_one(printer, output, place, &value),

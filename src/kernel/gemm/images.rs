@@ -4,6 +4,7 @@ use crate::ir::tiled_view::TILE_ROW_BYTES;
 use crate::ir::{DType, PixelBox, Source, TiledView, ValueId};
 use crate::kernel::gemm::contraction::{Contraction, Side};
 use crate::kernel::gemm::operand::{is_exact, load_of};
+use crate::kernel::gemm::tiled::columns_view;
 use crate::kernel::spec::KernelSpec;
 use crate::kernel::window::{Axis, Combine, Window};
 
@@ -20,8 +21,8 @@ pub struct Images {
     /// Along x and along y.
     pub axes: [Axis; 2],
     element_bytes: usize,
-    batch: usize,
-    n_filters: usize,
+    pub batch: usize,
+    pub n_filters: usize,
 }
 
 impl Images {
@@ -97,6 +98,16 @@ impl Images {
             tile: vec![self.across(), 1, rows],
             pixels: None,
         }
+    }
+
+    /// The filters, for copies of one tap of four vectors of `width` of them in the order of [`columns_view`], where
+    /// they are whole vectors.
+    pub fn columns(&self, width: usize) -> Option<TiledView> {
+        let tap = self.channels * self.element_bytes;
+        let depth = (self.channels, self.element_bytes, self.across());
+        let filters = (self.n_filters, tap * self.n_taps());
+        let is_whole = self.n_filters.is_multiple_of(width);
+        is_whole.then(|| columns_view(depth, filters, width, (self.n_taps(), tap)))
     }
 }
 

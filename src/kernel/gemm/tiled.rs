@@ -11,6 +11,9 @@ use crate::tile::{Atom, Index, VarId};
 /// Bytes that the strides of tiled operands are multiples of.
 const STRIDE_BYTES: usize = 16;
 
+/// Lanes that have the sums of a row.
+const LANES_OF_A_ROW: usize = 4;
+
 /// An operand in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiled {
@@ -87,6 +90,41 @@ impl Tiled {
             tile: vec![tile[0], tile[1], 1],
             pixels: None,
         }
+    }
+
+    /// The operand's tensor map for tiles of four vectors of `width` columns in the order of [`columns_view`], where
+    /// it has whole vectors that lie along `k`.
+    pub fn columns(&self, width: usize) -> Option<TiledView> {
+        let across = TILE_ROW_BYTES / self.element_bytes;
+        let depth = (self.depth, self.element_bytes, across);
+        let is_whole = self.along == Along::K && self.rows.is_multiple_of(width);
+        is_whole.then(|| {
+            columns_view(
+                depth,
+                (self.rows, self.pitch),
+                width,
+                (self.batches, self.batch_pitch),
+            )
+        })
+    }
+}
+
+/// Columns in an order in which the sums that instructions give to one lane are those of neighbours: lane `q` of four
+/// has the sums of elements `8 * j + 2 * q` and the next one. Of four vectors of `width` columns, element
+/// `8 * j + 2 * q + e` is number `2 * j + e` of vector `q`. `depth` are elements along `k`, their bytes, and those
+/// of a tile; the others are extents and strides in bytes.
+pub fn columns_view(
+    (depth, element_bytes, across): (usize, usize, usize),
+    (columns, pitch): (usize, usize),
+    width: usize,
+    (others, other_pitch): (usize, usize),
+) -> TiledView {
+    TiledView {
+        element_bytes,
+        dims: vec![depth, 2, columns / width, width / 2, others],
+        strides: vec![pitch, width * pitch, 2 * pitch, other_pitch],
+        tile: vec![across, 2, LANES_OF_A_ROW, width / 2, 1],
+        pixels: None,
     }
 }
 

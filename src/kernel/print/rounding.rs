@@ -15,6 +15,24 @@ struct Rounded {
 impl Printer<'_> {
     /// The text of a byte that is a float rounded and kept within bounds.
     pub(super) fn rounded(&mut self, id: ExprId) -> Option<String> {
+        let arguments = self.rounded_arguments(id)?;
+        let kind = self.body.dtype(id).name();
+        Some(format!("rt_rounded_{kind}({arguments})"))
+    }
+
+    /// The same as the last byte of a word, whose other ones are anything.
+    pub fn rounded_bits(&mut self, id: ExprId) -> Option<String> {
+        let arguments = self.rounded_arguments(id)?;
+        Some(format!("rt_rounded_bits({arguments})"))
+    }
+
+    /// Whether [`Printer::rounded_bits`] has an answer.
+    pub fn is_rounded(&self, id: ExprId) -> bool {
+        Rounded::of(self.body, id).is_some()
+    }
+
+    /// What is rounded, and its bounds.
+    fn rounded_arguments(&mut self, id: ExprId) -> Option<String> {
         let Rounded { x, low, high } = Rounded::of(self.body, id)?;
         let relu = relu_below(self.body, x).filter(|_| low <= 0.0 && high >= 0.0);
         // Zero as the lower bound makes the same of negative numbers, and of NaN.
@@ -23,10 +41,7 @@ impl Printer<'_> {
             None => (self.value(x), low),
         };
         let [low, high] = [low, high].map(|bound| float_literal(bound, false));
-        Some(format!(
-            "rt_rounded_{}({x}, {low}, {high})",
-            self.body.dtype(id).name()
-        ))
+        Some(format!("{x}, {low}, {high}"))
     }
 }
 

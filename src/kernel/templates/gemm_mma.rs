@@ -536,7 +536,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             cuts.element,
         )?);
     }
-    let Sums { sum, value, load } = element::sums(cuts.element, contraction);
+    let Sums { sum, value, load, .. } = element::sums(cuts.element, contraction);
     let launch = blocking.launch(sizes, shape.threads(), shape.smem_bytes(&cuts));
     let is = |mode| cuts.sides.iter().any(|(_, own)| *own == mode);
     let text = fill(
@@ -582,7 +582,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             row_stores: row_sums::stores(contraction, spec, 3)?,
             width: cuts.width,
             asked: epilogue.asked_types(&asked),
-            asking: epilogue.asking(spec, &asked, 3)?,
+            asking: epilogue.asking(spec, &asked, "asked", 3)?,
             asks_early,
             epilogue: epilogue.text(spec, early, 4)?,
         },

@@ -21,7 +21,7 @@ use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side, Sizes};
 use crate::kernel::gemm::cost::{Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::element::{self, Sums};
-use crate::kernel::gemm::epilogue::{Early, Epilogue, has_whole_strips, result_width, row_bytes};
+use crate::kernel::gemm::epilogue::{Early, Epilogue, best_width, has_whole_strips, result_width, row_bytes};
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, is_oversized, memory_bytes, parameters, ranked, register_limit, tensors,
 };
@@ -56,6 +56,7 @@ struct GemmWgmmaContext {
     value: &'static str,
     /// What loads the one as the other.
     load: &'static str,
+    taken: &'static str,
     m: usize,
     n: usize,
     tiles_m: usize,
@@ -95,7 +96,8 @@ struct GemmWgmmaContext {
     releases: bool,
     /// Where rows are pixels.
     conv: Option<ConvContext>,
-    /// Rows and columns of a warp that pass through shared memory at a time, and where.
+    /// Rows and columns of a warp that pass through shared memory at a time, and where; no columns where sums stay
+    /// in registers.
     slab_rows: usize,
     slab: usize,
     slabs_at: usize,
@@ -114,12 +116,14 @@ struct GemmWgmmaContext {
     piece: usize,
     /// Whether all vectors of a thread in a round are of the same columns, and what reads those of `columns` then.
     same_columns: bool,
+    column_arrays: String,
     column_vectors: String,
     /// What the epilogue reads row by row, and how many rounds of a warp's sums before it does.
     asked: Vec<&'static str>,
     ahead: usize,
-    /// Whether the first rounds of the next tile are asked for, too.
+    /// Whether the first rounds of the next tile are asked for, too, and whether all of a tile's are, together.
     asks_beyond: bool,
+    asks_tiles: bool,
     asking: String,
     epilogue: String,
 }
@@ -128,6 +132,9 @@ struct GemmWgmmaContext {
 #[derive(Clone, Debug, Default, Serialize)]
 struct ColumnContext {
     kind: &'static str,
+    value: &'static str,
+    /// Whether the pieces of vectors take turns.
+    apart: bool,
     /// Elements that a thread copies at a time.
     pack: usize,
     at: usize,
@@ -139,11 +146,19 @@ struct Problem {
     contraction: Contraction,
     element: DType,
     reading: Reading,
+    /// What a thread finishes at once where sums pass through shared memory, and where they stay in registers.
+    slabs: Vectors,
+    direct: Option<Vectors>,
+    /// Bytes of an element's results.
+    result_bytes: usize,
+}
+
+/// Neighbouring columns that a thread finishes at once.
+#[derive(Clone, Copy, Debug)]
+struct Vectors {
     width: usize,
     /// Bytes that a thread reads for a vector of columns and no other row does.
     row_bytes: usize,
-    /// Bytes of an element's results.
-    result_bytes: usize,
 }
 
 impl Problem {
@@ -164,10 +179,13 @@ impl Problem {
             .iter()
             .map(|ty| ty.dtype.size_bytes())
             .collect();
-        let width = result_width(&contraction, spec)?;
-        Some(Problem {
+        let vectors = |width| Vectors {
             width,
             row_bytes: row_bytes(&contraction, width, spec),
+        };
+        Some(Problem {
+            slabs: vectors(result_width(&contraction, spec)?),
+            direct: direct_width(&contraction, element, &reading, spec).map(vectors),
             result_bytes: results.iter().sum(),
             contraction,
             element,
@@ -182,17 +200,42 @@ impl Problem {
     /// registers for that are a matrix's: those of a convolution spill.
     fn may_be(&self, shape: Shape) -> bool {
         let is_plain = matches!(self.reading, Reading::Plain(_));
-        let has_room = |bytes| shape.rounds_ahead(bytes, self.width) > 0;
-        let asks = self.row_bytes == 0 || has_room(self.row_bytes);
-        let has_strips = has_whole_strips(&self.contraction, self.width, shape.slab);
+        let Vectors { width, row_bytes } = self.vectors(shape);
+        let has_room = |bytes| shape.rounds_ahead(bytes, width) > 0;
+        let asks = row_bytes == 0 || has_room(row_bytes);
+        // Lanes of one strip are neighbours in slabs alone.
+        let has_strips = if shape.is_direct() {
+            self.contraction.strips.is_none()
+        } else {
+            has_whole_strips(&self.contraction, width, shape.slab)
+        };
         has_strips && (shape.turns == 1 || asks && !self.sums_in_steps() && (is_plain || has_room(1)))
+    }
+
+    /// What a thread finishes at once.
+    ///
+    /// # Panics
+    /// If sums stay in registers, and may not.
+    fn vectors(&self, shape: Shape) -> Vectors {
+        if shape.is_direct() {
+            return self
+                .direct
+                .expect("only problems with whole vectors have such shapes");
+        }
+        self.slabs
+    }
+
+    /// Every shape, and the same ones where sums may stay in registers.
+    fn shapes(&self) -> impl Iterator<Item = Shape> {
+        let direct = SHAPES.iter().filter(|_| self.direct.is_some());
+        SHAPES.iter().copied().chain(direct.map(|shape| shape.direct()))
     }
 
     /// The side that is constant data, whose tiles need not wait for earlier kernels.
     fn weight(&self, spec: &KernelSpec, shape: Shape) -> Option<Side> {
         let [a, b] = self
             .reading
-            .views(shape)
+            .views(shape, self.vectors(shape).width)
             .map(|(input, _)| spec.weights.contains(&input));
         if b { Some(Side::B) } else { a.then_some(Side::A) }
     }
@@ -218,7 +261,28 @@ fn reading(spec: &KernelSpec, contraction: &Contraction, element: DType) -> Opti
     }
     let types = spec.input_types();
     let is_legal = |(input, view): &(usize, TiledView)| view.check(types[*input].n_bytes()).is_ok();
-    reading.views(SHAPES[0]).iter().all(is_legal).then_some(reading)
+    reading
+        .views(SHAPES[0], 1)
+        .iter()
+        .all(is_legal)
+        .then_some(reading)
+}
+
+/// Neighbouring columns that a thread finishes at once where copies can bring columns in an order in which these are its
+/// own sums: 16 bytes of results. Such copies are slower, which products of 16-bit elements lose more by than their
+/// epilogues gain, as measured.
+fn direct_width(
+    contraction: &Contraction,
+    element: DType,
+    reading: &Reading,
+    spec: &KernelSpec,
+) -> Option<usize> {
+    /// Of narrower vectors, copies would be many.
+    const LEAST: usize = 8;
+    let least = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).min()?;
+    let width = best_width(contraction, 16 / least);
+    let fits = element.size_bytes() == 1 && width >= LEAST && reading.columns(width).is_some();
+    fits.then_some(width)
 }
 
 fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
@@ -228,7 +292,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
     let (device, sizes) = (Device::of(arch), problem.contraction.sizes);
     let k = Shape::k(problem.element);
     let mut found = Vec::new();
-    for &shape in SHAPES {
+    for shape in problem.shapes() {
         if is_oversized(shape.m, sizes.m, BLOCK_ROWS) || is_oversized(shape.n, sizes.n, BLOCK_ROWS) {
             continue;
         }
@@ -264,7 +328,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         found.extend(ranked(shared.collect(), 1));
         found.extend(own(1));
     }
-    ranked(found, 2 * SHAPES.len())
+    ranked(found, 3 * SHAPES.len())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
@@ -276,10 +340,15 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     /// Of 16 rows and 32 columns of a warp whose epilogue reads memory row by row: two warps of a scheduler hide
     /// little of it, and the products of another tile all of it.
     const ROWS_CLK: f64 = 120.0;
+    /// Share of an epilogue that is left where sums stay in registers, and clocks that a column takes longer to be
+    /// copied so.
+    const DIRECT_SHARE: f64 = 0.8;
+    const COLUMN_CLK: f64 = 0.47;
     /// From an instruction to its sums being added, in clocks.
     const PART_CLK: f64 = 150.0;
     let k = Shape::k(problem.element);
     let sizes = problem.contraction.sizes;
+    let Vectors { width, row_bytes } = problem.vectors(shape);
     let depth_bytes = problem.reading.instructions(problem.element, sizes) * DEPTH_BYTES;
     // Elements of half the bytes are multiplied at twice the rate.
     let halves = depth_bytes / 2;
@@ -288,9 +357,15 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     let written = (shape.m + shape.n) * TILE_ROW_BYTES;
     // Zeros behind the channels of a tap, or behind the last k, are not fetched.
     let steps = problem.reading.steps(shape.blocking(problem.element), sizes);
-    let fetched = written as f64 * sizes.k as f64 / (steps * k) as f64;
-    let rows_clk = if problem.row_bytes > 0 && shape.turns == 1 {
-        (shape.rounds() * shape.slab_rows * shape.slab) as f64 / (16.0 * 32.0) * ROWS_CLK
+    let is_gathered = matches!(problem.reading, Reading::Images(_));
+    let fetched = if is_gathered {
+        // Pixels take the same time whatever they are of.
+        written as f64
+    } else {
+        written as f64 * sizes.k as f64 / (steps * k) as f64
+    };
+    let rows_clk = if row_bytes > 0 && shape.turns == 1 {
+        (shape.rounds(width) * shape.slab_rows * shape.columns(width)) as f64 / (16.0 * 32.0) * ROWS_CLK
     } else {
         0.0
     };
@@ -299,6 +374,11 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         ((shape.m * shape.n) as f64, PART_CLK * parts as f64)
     } else {
         (0.0, 0.0)
+    };
+    let (direct_share, copies_clk) = if shape.is_direct() {
+        (DIRECT_SHARE, shape.n as f64 * COLUMN_CLK)
+    } else {
+        (1.0, 0.0)
     };
     Tiling {
         m: shape.m,
@@ -315,17 +395,19 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         step_bytes: fetched / JOINT_COPIES,
         fetch_work: row_sums::work(&problem.contraction, shape.m * k) + added,
         epilogue_work: (shape.m * shape.n) as f64
-            * (epilogue_work(&problem.contraction) + 12.0 / problem.width as f64)
-            * asked_share(problem, shape),
+            * (epilogue_work(&problem.contraction) + 12.0 / width as f64)
+            * asked_share(problem, shape)
+            * direct_share,
         epilogue_clk: rows_clk,
         result_bytes: (shape.m * shape.n * problem.result_bytes) as f64,
         turns: shape.turns,
         // Phases of barriers are waited for while products are in flight, and sums while those of others are.
-        step_clk: if shape.multiplying() * shape.resident == 1 {
-            alone_clk
-        } else {
-            0.0
-        },
+        step_clk: copies_clk
+            + if shape.multiplying() * shape.resident == 1 {
+                alone_clk
+            } else {
+                0.0
+            },
         stays: true,
     }
 }
@@ -333,7 +415,7 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
 /// Share of an epilogue of bytes that is left where what it reads of a row was asked for early, as measured: of
 /// groups that finish at the same time. Without, bytes wait for what they store.
 fn asked_share(problem: &Problem, shape: Shape) -> f64 {
-    let asks = problem.element.size_bytes() == 1 && problem.row_bytes > 0 && shape.turns == 1;
+    let asks = problem.element.size_bytes() == 1 && problem.vectors(shape).row_bytes > 0 && shape.turns == 1;
     if asks { 0.7 } else { 1.0 }
 }
 
@@ -344,21 +426,20 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             .to_owned(),
     })?;
     let shape = Shape::of(variant)?;
+    let Vectors { width, .. } = problem.vectors(shape);
     let (blocking, sizes) = (shape.blocking(problem.element), problem.contraction.sizes);
     let (tiles_m, tiles_n, _) = blocking.tiles(sizes);
     let (released, claimed) = shape.exchanged();
     let n_tiles = tiles_m * tiles_n * sizes.batch;
     let workspace_bytes = shape.workspace_bytes(n_tiles);
     let (params, passed) = signature(spec, &problem, shape, workspace_bytes);
-    let epilogue = Epilogue::new(
-        &problem.contraction,
-        problem.width,
-        tiles_m * shape.m,
-        tiles_n * shape.n,
-    );
+    let epilogue = Epilogue::new(&problem.contraction, width, tiles_m * shape.m, tiles_n * shape.n);
     let row_loads = epilogue.row_loads(spec);
-    let ahead = shape.rounds_ahead(epilogue.asked_bytes(&row_loads), problem.width);
+    let ahead = shape.rounds_ahead(epilogue.asked_bytes(&row_loads), width);
     let asked = if ahead > 0 { row_loads.as_slice() } else { &[] };
+    let rounds = shape.rounds(width);
+    let asks_beyond = ahead > 0 && shape.splits == 1 && rounds.is_multiple_of(ahead);
+    let asks_tiles = asks_beyond && ahead == rounds && shape.is_direct();
     // Reading all columns before the first tile pays where several follow.
     let n_slots = Device::of(arch).n_sms as usize * shape.resident;
     let column_loads = if shape.splits == 1 && n_tiles > n_slots {
@@ -388,7 +469,12 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         ("0", "kSteps", "0")
     };
     let name = kernel_name(spec, TEMPLATE.name, &tile_name(shape, blocking));
-    let Sums { sum, value, load } = element::sums(problem.element, &problem.contraction);
+    let Sums {
+        sum,
+        value,
+        load,
+        taken,
+    } = element::sums(problem.element, &problem.contraction);
     let text = fill(
         &TEMPLATE,
         &GemmWgmmaContext {
@@ -399,6 +485,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             sum,
             value,
             load,
+            taken,
             m: sizes.m,
             n: sizes.n,
             tiles_m,
@@ -440,14 +527,16 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             parts: row_sums::parts(&problem.contraction, spec, shape.room_for_parts(), 5),
             row_stores: row_sums::stores(&problem.contraction, spec, 4)?,
             columns,
-            width: problem.width,
-            piece: problem.width.min(PIECE),
-            same_columns: shape.slab / problem.width <= LANES,
-            column_vectors: epilogue.column_vectors(early.columns, 4),
+            width,
+            piece: width.min(PIECE),
+            same_columns: shape.columns(width) / width <= LANES,
+            column_arrays: epilogue.column_arrays(early.columns, 2),
+            column_vectors: epilogue.column_vectors(early.columns, shape.is_direct(), 4),
             asked: epilogue.asked_types(asked),
             ahead,
-            asks_beyond: ahead > 0 && shape.splits == 1 && shape.rounds().is_multiple_of(ahead),
-            asking: epilogue.asking(spec, asked, 3)?,
+            asks_beyond,
+            asks_tiles,
+            asking: epilogue.asking(spec, asked, if asks_tiles { "coming" } else { "asked" }, 3)?,
             epilogue: epilogue.text(spec, early, 5)?,
         },
     )?;
@@ -479,14 +568,28 @@ fn columns(
     let mut end = smem_bytes(problem, shape);
     let mut found = Vec::new();
     for &load in loads {
-        let (kind, size, from) = epilogue.source(spec, load);
+        let (kind, size) = epilogue.held(load, shape.is_direct());
+        let (value, from) = epilogue.source(spec, load);
         let at = end.next_multiple_of(16);
-        let bytes = at + problem.contraction.sizes.n * size;
+        // Of four vectors, the last ones may be missing.
+        let n = problem
+            .contraction
+            .sizes
+            .n
+            .next_multiple_of(4 * problem.vectors(shape).width);
+        let bytes = at + n * size;
         if !shape.fits(bytes, Device::of(arch)) {
             break;
         }
-        let pack = problem.width.min(16 / size);
-        found.push(ColumnContext { kind, pack, at, from });
+        let pack = problem.vectors(shape).width.min(16 / size);
+        found.push(ColumnContext {
+            kind,
+            value,
+            apart: shape.is_direct() && epilogue.is_apart(load),
+            pack,
+            at,
+            from,
+        });
         end = bytes;
     }
     (found, end)
@@ -504,7 +607,10 @@ fn signature(
     workspace_bytes: usize,
 ) -> (Vec<String>, Vec<Param>) {
     let (mut declared, mut passed) = parameters(spec, workspace_bytes);
-    for (name, (input, view)) in ["a", "b"].into_iter().zip(problem.reading.views(shape)) {
+    for (name, (input, view)) in ["a", "b"]
+        .into_iter()
+        .zip(problem.reading.views(shape, problem.vectors(shape).width))
+    {
         declared.push(format!("RT_TENSOR_MAP map_{name}"));
         passed.push(Param::TensorMap { input, view });
     }
@@ -514,9 +620,13 @@ fn signature(
 fn tile_name(shape: Shape, blocking: Blocking) -> String {
     let Blocking { m, n, k, splits } = blocking;
     let tile = format!("{m}x{n}x{k}_c{}_p{}", shape.consumers, shape.stages);
-    match (splits, shape.turns) {
+    let tile = match (splits, shape.turns) {
         (1, 1) => tile,
         (1, turns) => format!("{tile}_t{turns}"),
         _ => format!("{tile}_s{splits}"),
+    };
+    if shape.is_direct() {
+        return format!("{tile}_d");
     }
+    tile
 }

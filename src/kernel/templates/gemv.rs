@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{Template, field_names, fill, knob, variant};
 use crate::ir::DType;
+use crate::kernel::body::rebuild;
 use crate::kernel::body::region::{kernel_name, operands};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
@@ -64,6 +65,10 @@ struct GemvContext {
     gap: usize,
     partial_offset: usize,
     tickets_bytes: usize,
+    /// Whether the many columns are weights, which are asked for before earlier kernels are done.
+    early: bool,
+    /// Blocks that an SM is to have registers for, so that those of the next kernel find some; 0 for no bound.
+    resident: usize,
     load_few: String,
     /// What reads a thread's vectors: those of its first step, and of the one after the present one.
     load_first: String,
@@ -97,6 +102,8 @@ struct Problem {
     /// Whether a vector is numbers of four bits with one scale, and waits as such.
     grouped: bool,
     few_width: usize,
+    /// Whether the many columns are weights.
+    early: bool,
 }
 
 /// How threads share columns and depth.
@@ -133,6 +140,7 @@ impl Problem {
             few_width: if own.along == Along::K { own.width } else { 1 },
             plain: as_it_lies || grouped.is_some() || is_load(&contraction, many),
             kept: as_it_lies.then_some(kind),
+            early: is_weight(spec, &contraction, many),
             grouped: grouped.is_some(),
             contraction,
             few,
@@ -329,9 +337,29 @@ impl Plan {
         self.few_bytes(problem) + sums * value_bytes(problem.contraction.sum)
     }
 
+    /// Blocks that an SM is to hold where a thread's bytes are few: as soon as some are done, those of the next kernel
+    /// ask for weights. 0 for no bound: more columns of a thread, and halves, were seen to spill.
+    fn resident(self, problem: &Problem) -> usize {
+        const BLOCKS: usize = 4;
+        const THREADS: usize = 256;
+        const MOST_ELEMENTS: usize = 64;
+        let is_narrow = problem.kept_bits() == 8 && problem.rows() == 1 && self.own == 1;
+        let fits = self.threads() == THREADS && self.unroll * problem.loaded(self) <= MOST_ELEMENTS;
+        if problem.early && problem.plain && is_narrow && fits {
+            BLOCKS
+        } else {
+            0
+        }
+    }
+
     /// Registers of a thread, estimated: what it reads ahead, the values of one step, its sums, addresses.
     fn registers(self, problem: &Problem) -> usize {
         const OTHERS: usize = 20;
+        const REGISTERS_PER_SM: usize = 65536;
+        let resident = self.resident(problem);
+        if resident > 0 {
+            return REGISTERS_PER_SM / resident / self.threads();
+        }
         let loaded = problem.loaded(self);
         let ahead = (self.unroll * loaded * problem.kept_bits()).div_ceil(32);
         OTHERS + ahead + loaded + problem.vector() + problem.rows() * self.own
@@ -358,6 +386,22 @@ fn stored_value_bytes(kind: DType) -> usize {
     } else {
         kind.size_bytes()
     }
+}
+
+/// Whether all that an operand reads is weights.
+fn is_weight(spec: &KernelSpec, contraction: &Contraction, side: Side) -> bool {
+    let (mut open, mut n_reads) = (vec![contraction.operand(side)], 0);
+    while let Some(id) = open.pop() {
+        let expr = contraction.body.expr(id);
+        if let Expr::Load { input, .. } = expr {
+            n_reads += 1;
+            if !spec.weights.contains(&(*input as usize)) {
+                return false;
+            }
+        }
+        open.extend(rebuild::operands(expr));
+    }
+    n_reads > 0
 }
 
 /// Whether an operand is read as it is, converted at most.
@@ -408,6 +452,8 @@ fn predicted_us(spec: &KernelSpec, problem: &Problem, plan: Plan, device: &Devic
     const LATENCY_US: f64 = 0.45;
     /// Fences, a ticket, and reading what the others wrote, in microseconds.
     const SPLIT_US: f64 = 1.5;
+    /// Of a kernel whose weights are on their way before earlier ones are done, as measured in a chain.
+    const HIDDEN_US: f64 = 2.2;
     const ISSUE_PER_CLK: f64 = 90.0;
     /// Instructions of a thread before its first product and after its last.
     const SETUP_STEPS: f64 = 250.0;
@@ -431,7 +477,8 @@ fn predicted_us(spec: &KernelSpec, problem: &Problem, plan: Plan, device: &Devic
     let flight = flight / n_sms;
     let knee = flight / (flight + HALF_IN_FLIGHT);
     let full = knee * (flight / IN_FLIGHT).min(1.0) * (segment / 64.0).clamp(0.25, 1.0);
-    let staged = blocks * (problem.rows() * plan.depth(problem)) as f64 * 4.0;
+    let few_bytes = memory_kind(&problem.contraction, problem.few).size_bytes();
+    let staged = blocks * (problem.rows() * plan.depth(problem) * few_bytes) as f64;
     let l2 = (many * element + staged) / (device.l2_gb_per_s * 0.6 * 1e3);
     let memory = (READS_ALONE * device.memory_us(memory_bytes(spec))).max(l2) / full;
     // The SM with the most blocks is done last.
@@ -442,8 +489,13 @@ fn predicted_us(spec: &KernelSpec, problem: &Problem, plan: Plan, device: &Devic
     let waves = (blocks / (per_sm * n_sms)).ceil();
     let chain = waves * plan.steps(problem) as f64 * LATENCY_US;
     let finish = epilogue_work(&problem.contraction) * 2e-3 + if plan.splits > 1 { SPLIT_US } else { 0.0 };
+    let hidden = if plan.resident(problem) > 0 && waves < 2.0 {
+        HIDDEN_US
+    } else {
+        0.0
+    };
     // Blocks that find no room at first begin with nothing under way.
-    NODE_US + FILL_US * waves.min(2.0) + memory.max(issue).max(chain) + finish
+    NODE_US + FILL_US * waves.min(2.0) + memory.max(issue).max(chain) + finish - hidden
 }
 
 /// Instructions to read one element of the many columns and to have it as a value.
@@ -561,6 +613,8 @@ fn context(
         gap: problem.gap(),
         partial_offset: plan.few_bytes(problem),
         tickets_bytes: plan.tickets_bytes(problem),
+        early: problem.early,
+        resident: plan.resident(problem),
         load_few: load_few.values(inputs, 2, "next", None)?,
         load_first: load_many(problem, plan, inputs, 3)?,
         load_next: load_many(problem, plan, inputs, 5)?,

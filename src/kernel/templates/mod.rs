@@ -21,8 +21,10 @@ pub mod row;
 pub mod transpose;
 pub mod transpose_block;
 pub mod window_mma;
+pub mod window_planes;
 pub mod window_strip;
 pub mod window_taps;
+pub mod window_wgmma;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -66,6 +68,8 @@ pub static TEMPLATES: &[&Template] = &[
     &attention_mma::TEMPLATE,
     &attention_simt::TEMPLATE,
     &attention_decode::TEMPLATE,
+    &window_planes::TEMPLATE,
+    &window_wgmma::TEMPLATE,
     &window_mma::TEMPLATE,
     &window_strip::TEMPLATE,
     &window_taps::TEMPLATE,

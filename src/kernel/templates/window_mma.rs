@@ -147,7 +147,7 @@ impl Plan {
 }
 
 /// Convolutions that a matrix instruction computes: images with a few channels, the last axis.
-fn accepted(spec: &KernelSpec, arch: Arch) -> Option<Window> {
+pub(super) fn accepted(spec: &KernelSpec, arch: Arch) -> Option<Window> {
     let (window, node) = Window::of(spec)?;
     let kind = window.dtype == DType::F16 || (window.dtype == DType::BF16 && arch.sm >= 80);
     let dense = window.combine == Combine::Products && !window.transposed && window.group == 1;

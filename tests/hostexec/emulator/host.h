@@ -51,8 +51,8 @@ struct TensorMap {
   const unsigned char* base;
   int element_bytes;
   // Innermost first; strides in bytes of all axes but that one.
-  long dims[4], strides[3];
-  int tile[4];
+  long dims[5], strides[4];
+  int tile[5];
   // Of a box of pixels along axes 1 and 2; the end counts from the image's own.
   bool is_pixels;
   int lower[2], upper[2], steps[2];
@@ -63,7 +63,7 @@ void barrier_arrive(uint32_t barrier);
 void barrier_expect(uint32_t barrier, int bytes);
 void barrier_wait(uint32_t barrier, int parity, Site site);
 void copy_tile(uint32_t to, const TensorMap& map, int x, int y, int z, uint32_t barrier);
-void copy_box(uint32_t to, const TensorMap& map, const int (&at)[4], uint32_t barrier);
+void copy_box(uint32_t to, const TensorMap& map, const int (&at)[5], uint32_t barrier);
 void copy_pixels(uint32_t to, const TensorMap& map, const int (&at)[4], const int (&shift)[2], uint32_t barrier);
 // Registers per thread that a warp has from now on.
 void exchange_registers(int wanted, Site site);

@@ -30,7 +30,7 @@ std::vector<std::vector<unsigned>> seen, known;
 struct TileCopy {
   TensorMap map;
   uint32_t to;
-  long at[4];
+  long at[5];
   int shift[2];
   int barrier;
 };
@@ -72,22 +72,25 @@ void arrive(PhaseBarrier& barrier) {
 
 size_t row_bytes(const TensorMap& map) { return size_t(map.tile[0]) * map.element_bytes; }
 
-size_t tile_bytes(const TensorMap& map) { return row_bytes(map) * map.tile[1] * map.tile[2] * map.tile[3]; }
+size_t tile_bytes(const TensorMap& map) { return row_bytes(map) * map.tile[1] * map.tile[2] * map.tile[3] * map.tile[4]; }
 
 // Sixteen bytes go where the number of their row of 128, modulo eight, exchanges them.
 uint32_t swizzled(uint32_t address) { return address ^ ((address >> 7 & 7) << 4); }
 
-// The row of channels or of columns at (y, z, w).
-void write_row(const TileCopy& copy, uint32_t to, long y, long z, long w) {
+// The row of channels or of columns at these coordinates of the other axes.
+void write_row(const TileCopy& copy, uint32_t to, const long (&at)[4]) {
   const TensorMap& map = copy.map;
-  const long at[3] = {y, z, w};
   bool is_inside = true;
-  for (int i = 0; i < 3; i++) is_inside = is_inside && at[i] >= 0 && at[i] < map.dims[i + 1];
+  long from = 0;
+  for (int i = 0; i < 4; i++) {
+    is_inside = is_inside && at[i] >= 0 && at[i] < map.dims[i + 1];
+    from += at[i] * map.strides[i];
+  }
   for (int x = 0; x < map.tile[0]; x++) {
     const long column = copy.at[0] + x;
     unsigned char* place = dynamic_shared + swizzled(to + x * map.element_bytes);
     if (is_inside && column >= 0 && column < map.dims[0]) {
-      memcpy(place, map.base + w * map.strides[2] + z * map.strides[1] + y * map.strides[0] + column * map.element_bytes, map.element_bytes);
+      memcpy(place, map.base + from + column * map.element_bytes, map.element_bytes);
     } else {
       memset(place, 0, map.element_bytes);
     }
@@ -97,7 +100,7 @@ void write_row(const TileCopy& copy, uint32_t to, long y, long z, long w) {
 void check_source(const TensorMap& map) {
   if (uintptr_t(map.base) % 16 != 0) fail("tensor map of an address that is not a multiple of 16");
   size_t reach = size_t(map.dims[0]) * map.element_bytes;
-  for (int i = 0; i < 3; i++) {
+  for (int i = 0; i < 4; i++) {
     if (map.strides[i] % 16 != 0) fail("tensor map with strides that are not multiples of 16");
     reach += size_t(map.dims[i + 1] - 1) * map.strides[i];
   }
@@ -107,10 +110,13 @@ void check_source(const TensorMap& map) {
 
 void write_tile(const TileCopy& copy) {
   uint32_t to = copy.to;
-  for (int w = 0; w < copy.map.tile[3]; w++) {
-    for (int z = 0; z < copy.map.tile[2]; z++) {
-      for (int y = 0; y < copy.map.tile[1]; y++, to += row_bytes(copy.map)) {
-        write_row(copy, to, copy.at[1] + y, copy.at[2] + z, copy.at[3] + w);
+  const int (&tile)[5] = copy.map.tile;
+  for (int v = 0; v < tile[4]; v++) {
+    for (int w = 0; w < tile[3]; w++) {
+      for (int z = 0; z < tile[2]; z++) {
+        for (int y = 0; y < tile[1]; y++, to += row_bytes(copy.map)) {
+          write_row(copy, to, {copy.at[1] + y, copy.at[2] + z, copy.at[3] + w, copy.at[4] + v});
+        }
       }
     }
   }
@@ -122,7 +128,7 @@ void write_pixels(const TileCopy& copy) {
   uint32_t to = copy.to;
   long x = copy.at[1], y = copy.at[2], image = copy.at[3];
   for (int i = 0; i < map.tile[1]; i++, to += row_bytes(map)) {
-    write_row(copy, to, x + copy.shift[0], y + copy.shift[1], image);
+    write_row(copy, to, {x + copy.shift[0], y + copy.shift[1], image, 0});
     x += map.steps[0];
     if (x < map.dims[1] + map.upper[0]) continue;
     x = map.lower[0];
@@ -209,12 +215,12 @@ void barrier_wait(uint32_t barrier, int parity, Site site) {
 
 void copy_tile(uint32_t to, const TensorMap& map, int x, int y, int z, uint32_t barrier) {
   if (map.is_pixels) fail("pixels copied as a tile");
-  begin_copy({map, to, {x, y, z, 0}, {0, 0}, number_of(barrier)});
+  begin_copy({map, to, {x, y, z, 0, 0}, {0, 0}, number_of(barrier)});
 }
 
-void copy_box(uint32_t to, const TensorMap& map, const int (&at)[4], uint32_t barrier) {
+void copy_box(uint32_t to, const TensorMap& map, const int (&at)[5], uint32_t barrier) {
   if (map.is_pixels) fail("pixels copied as a tile");
-  begin_copy({map, to, {at[0], at[1], at[2], at[3]}, {0, 0}, number_of(barrier)});
+  begin_copy({map, to, {at[0], at[1], at[2], at[3], at[4]}, {0, 0}, number_of(barrier)});
 }
 
 void copy_pixels(uint32_t to, const TensorMap& map, const int (&at)[4], const int (&shift)[2], uint32_t barrier) {
@@ -223,7 +229,7 @@ void copy_pixels(uint32_t to, const TensorMap& map, const int (&at)[4], const in
     if (shift[i] < 0 || shift[i] > 255) fail("pixels shifted by %d", shift[i]);
     if ((at[i + 1] - map.lower[i]) % map.steps[i] != 0) fail("a pixel at %d, between the steps of its box", at[i + 1]);
   }
-  begin_copy({map, to, {at[0], at[1], at[2], at[3]}, {shift[0], shift[1]}, number_of(barrier)});
+  begin_copy({map, to, {at[0], at[1], at[2], at[3], 0}, {shift[0], shift[1]}, number_of(barrier)});
 }
 
 bool finish_tile_copy(unsigned random) {

@@ -66,6 +66,13 @@ int bytes_of(Element element) { return element == Element::kS8 || element == Ele
 float element_at(uint64_t matrix, bool across, Element element, int row, int k) {
   const uint32_t start = uint32_t(matrix & 0x3fff) << 4;
   const uint32_t leading = uint32_t(matrix >> 16 & 0x3fff) << 4, stride = uint32_t(matrix >> 32 & 0x3fff) << 4;
+  if (matrix >> 62 == 0) {
+    constexpr int kChunkBytes = 16;
+    if (across) fail("a matrix of chunks that is transposed");
+    const int byte = k * bytes_of(element);
+    const uint32_t place = row / kChunkRows * stride + row % kChunkRows * kChunkBytes + byte / kChunkBytes * leading + byte % kChunkBytes;
+    return bytes_of(element) == 1 ? byte_value(read_matrix_byte(start + place), element) : half_value(read_matrix_half(start + place), element);
+  }
   if (matrix >> 62 != 1) fail("a matrix that is not swizzled over 128 bytes");
   const auto swizzled = [&](uint32_t place) { return (start + place) ^ ((start + place) >> 7 & 7) << 4; };
   if (bytes_of(element) == 1) {

@@ -3,6 +3,9 @@
 template <int kBlockBytes> RT_DEV uint64_t rt_matrix(uint32_t address) {
   return uint64_t(1) << 62 | uint64_t(1024 / 16) << 32 | uint64_t(kBlockBytes / 16) << 16 | uint64_t((address & 0x3ffff) >> 4);
 }
+template <int kAlongK, int kAlongRows> RT_DEV uint64_t rt_chunks(uint32_t address) {
+  return uint64_t(kAlongRows / 16) << 32 | uint64_t(kAlongK / 16) << 16 | uint64_t((address & 0x3ffff) >> 4);
+}
 RT_DEV void rt_wgmma_begin(RT_SITE) { host::wgmma_begin(site); }
 RT_DEV void rt_wgmma_publish() {}
 RT_DEV void rt_wgmma_commit(RT_SITE) { host::wgmma_commit(site); }

@@ -66,14 +66,37 @@ impl Reading {
         bytes.div_ceil(DEPTH_BYTES)
     }
 
-    /// Input number and tensor map of both operands.
-    pub fn views(&self, shape: Shape) -> [(usize, TiledView); 2] {
+    /// Input number and tensor map of both operands, for vectors of `width` results.
+    ///
+    /// # Panics
+    /// If `shape` has columns copied in the order of sums, and they have none.
+    pub fn views(&self, shape: Shape, width: usize) -> [(usize, TiledView); 2] {
+        let columns = || {
+            self.columns(width)
+                .expect("such shapes are for whole vectors of columns")
+        };
+        let is_direct = shape.is_direct();
         match self {
-            Reading::Plain([a, b]) => [(a.input, a.view(shape.m)), (b.input, b.view(shape.n))],
-            Reading::Images(images) => [
-                (images.image, images.pixels(shape.m)),
-                (images.filter, images.filters(shape.n)),
-            ],
+            Reading::Plain([a, b]) => {
+                let b_view = if is_direct { columns() } else { b.view(shape.n) };
+                [(a.input, a.view(shape.m)), (b.input, b_view)]
+            }
+            Reading::Images(images) => {
+                let filters = if is_direct {
+                    columns()
+                } else {
+                    images.filters(shape.n)
+                };
+                [(images.image, images.pixels(shape.m)), (images.filter, filters)]
+            }
+        }
+    }
+
+    /// The second operand's tensor map that has vectors of `width` columns copied in the order of sums.
+    pub fn columns(&self, width: usize) -> Option<TiledView> {
+        match self {
+            Reading::Plain([_, b]) => b.columns(width),
+            Reading::Images(images) => images.columns(width),
         }
     }
 

@@ -20,7 +20,8 @@ pub struct Shape {
     /// Tiles that a block has in hand: while the groups of one finish it, those of the next one multiply.
     pub turns: usize,
     pub stages: usize,
-    /// Rows and columns of a warp's sums that are in shared memory at a time.
+    /// Rows and columns of a warp's sums that are in shared memory at a time; no columns where copies bring columns in
+    /// an order in which a thread has the sums of neighbours, see `columns_view`.
     pub slab_rows: usize,
     pub slab: usize,
     /// Blocks per SM.
@@ -72,6 +73,7 @@ pub const SHAPES: &[Shape] = &[
     shape(128, 128, 2, 5, [16, 64], 1),
     shape(128, 64, 2, 6, [16, 64], 1),
     shape(256, 64, 2, 4, [16, 64], 1),
+    shape(256, 64, 4, 4, [8, 64], 1),
     shape(128, 64, 2, 3, [16, 64], 2),
     shape(64, 256, 1, 4, [16, 64], 1),
     shape(64, 128, 1, 8, [16, 64], 1),
@@ -86,12 +88,13 @@ pub const SHAPES: &[Shape] = &[
 ];
 
 /// Registers per thread of copying threads, and of multiplying ones, where three groups share what the
-/// launch has for 168 each, the same for tiles that need all of it, where they share what it has for 80, and
-/// where four or two groups have 128 each.
+/// launch has for 168 each, the same for tiles that need all of it, where they share what it has for 80,
+/// where four or two groups have 128 each, and where five have 96 each.
 const EXCHANGED: (usize, usize) = (40, 232);
 const EXCHANGED_FOR_MOST: (usize, usize) = (24, 240);
 const EXCHANGED_BY_TWO: (usize, usize) = (24, 104);
 const EXCHANGED_BY_THREE: (usize, usize) = (32, 160);
+const EXCHANGED_BY_FOUR: (usize, usize) = (24, 112);
 const EXCHANGED_BY_ONE: (usize, usize) = (40, 216);
 /// Warp groups, and rows that one of their instructions multiplies.
 const GROUP: usize = 128;
@@ -132,13 +135,32 @@ impl Shape {
             return 0;
         }
         let free_bytes = self.registers().saturating_sub(self.sums() + others) * 4;
-        let vectors = self.slab_rows * self.slab / width / 32;
-        (MOST_BYTES.min(free_bytes) / (vectors * bytes)).min(self.rounds())
+        let vectors = self.slab_rows * self.columns(width) / width / 32;
+        (MOST_BYTES.min(free_bytes) / (vectors * bytes)).min(self.rounds(width))
+    }
+
+    /// The same tile, whose sums stay in registers.
+    pub const fn direct(self) -> Shape {
+        Shape {
+            slab_rows: 8,
+            slab: 0,
+            ..self
+        }
+    }
+
+    pub const fn is_direct(self) -> bool {
+        self.slab == 0
+    }
+
+    /// Columns that a warp finishes at a time: of four lanes for each row, vectors of `width`, where sums stay in
+    /// registers.
+    pub fn columns(self, width: usize) -> usize {
+        if self.is_direct() { 4 * width } else { self.slab }
     }
 
     /// Rounds in which a warp finishes its sums of a tile.
-    pub fn rounds(self) -> usize {
-        self.m / BLOCK_ROWS / self.consumers * (WARP_ROWS / self.slab_rows) * (self.n / self.slab)
+    pub fn rounds(self, width: usize) -> usize {
+        self.m / BLOCK_ROWS / self.consumers * (WARP_ROWS / self.slab_rows) * (self.n / self.columns(width))
     }
 
     /// Whether an SM holds as many blocks as it should where each has `bytes` of shared memory.
@@ -159,6 +181,7 @@ impl Shape {
 
     pub fn smem_bytes(self) -> usize {
         let slabs = self.multiplying() * 4 * self.slab_rows * (self.slab + 8) * 4;
+        let slabs = if self.is_direct() { 0 } else { slabs };
         (self.slabs_at() + slabs).next_multiple_of(SWIZZLE_BYTES)
     }
 
@@ -198,7 +221,8 @@ impl Shape {
         /// Of a launch with 232 for a thread.
         const MANY: usize = 128;
         match (self.multiplying(), self.resident > 1) {
-            (3.., _) => EXCHANGED_BY_THREE,
+            (4.., _) => EXCHANGED_BY_FOUR,
+            (3, _) => EXCHANGED_BY_THREE,
             (2, true) => EXCHANGED_BY_TWO,
             (2, false) if self.sums() > MANY => EXCHANGED_FOR_MOST,
             (2, false) => EXCHANGED,
