@@ -10,7 +10,7 @@ use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{BATCH, Contraction, M, N};
 use crate::kernel::gemm::parts::tensors;
 use crate::kernel::print::expr::{Operand, Printer};
-use crate::kernel::print::store::{is_vector, store_one};
+use crate::kernel::print::store::{Stores, is_vector};
 use crate::kernel::print::types::{storage_type, value_type};
 use crate::kernel::print::vector::{Lane, without};
 use crate::kernel::spec::KernelSpec;
@@ -28,6 +28,7 @@ pub struct Epilogue {
     places: Vec<Index>,
     /// Which of the region's results the outputs are.
     numbers: Vec<usize>,
+    pub stores: Stores,
 }
 
 impl Epilogue {
@@ -63,6 +64,7 @@ impl Epilogue {
             outputs,
             places,
             numbers: contraction.numbers.clone(),
+            stores: Stores::default(),
         }
     }
 
@@ -189,7 +191,7 @@ impl Epilogue {
             printer.bind_accumulator(self.sum_slot, "sum[0]");
             for ((output, &root), place) in outputs.iter().zip(&self.outputs).zip(&self.places) {
                 let value = printer.value(root);
-                store_one(&mut printer, output, place, &value);
+                self.stores.one(&mut printer, output, place, &value);
             }
             return printer.finish();
         }
@@ -200,7 +202,8 @@ impl Epilogue {
                 let position = printer.index(&place);
                 let width = self.lane.width;
                 printer.line(&format!(
-                    "rt_store<{width}>({} + ({position}), {array});",
+                    "{}<{width}>({} + ({position}), {array});",
+                    self.stores.of_vectors(),
                     output.name
                 ));
             }
@@ -295,7 +298,7 @@ impl Epilogue {
             let value = printer.value(root);
             match array {
                 Some(array) => printer.line(&format!("{array}[{counter}] = {value};")),
-                None => store_one(printer, output, place, &value),
+                None => self.stores.one(printer, output, place, &value),
             }
         }
         printer.close();

@@ -14,7 +14,7 @@ use self::reading::{ConvContext, OperandContext, Reading};
 use self::shape::{BLOCK_ROWS, DEPTH_BYTES, SHAPES, Shape};
 use super::{Template, field_names, fill, may_release, variant};
 use crate::ir::tiled_view::TILE_ROW_BYTES;
-use crate::ir::{DType, TiledView};
+use crate::ir::{DType, TensorType, TiledView};
 use crate::kernel::body::region::kernel_name;
 use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
@@ -26,8 +26,11 @@ use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, is_oversized, memory_bytes, parameters, ranked, register_limit, tensors,
 };
 use crate::kernel::gemm::row_sums;
-use crate::kernel::prelude::{COMMON, MBARRIER, SPLIT, Section, TENSOR_COPY, TILE, WGMMA, translation_unit};
+use crate::kernel::prelude::{
+    COMMON, MBARRIER, SPLIT, STREAM, Section, TENSOR_COPY, TILE, WGMMA, translation_unit,
+};
 use crate::kernel::print::expr::index_type;
+use crate::kernel::print::store::Stores;
 use crate::kernel::print::types::storage_type;
 use crate::kernel::source::{Arch, Param, Source, Variant};
 use crate::kernel::spec::KernelSpec;
@@ -62,6 +65,8 @@ struct GemmWgmmaContext {
     tiles_n: usize,
     /// Of all batches and splits.
     tiles: usize,
+    /// Rows of tiles that blocks go down before they go right, as a further argument, where it is not the usual number.
+    group: String,
     /// Over `k`, for one tile.
     steps: usize,
     splits: usize,
@@ -183,6 +188,29 @@ impl Problem {
         let has_room = |bytes| shape.rounds_ahead(bytes, self.width) > 0;
         let asks = self.row_bytes == 0 || has_room(self.row_bytes);
         shape.turns == 1 || asks && !self.sums_in_steps() && (is_plain || has_room(1))
+    }
+
+    /// Neighbouring blocks share rows of tiles of the first operand and columns of the second one. Where caches do not
+    /// hold all columns, each group of rows reads them anew: groups are as high as caches hold their rows.
+    fn group(&self, shape: Shape, device: &Device) -> String {
+        /// What `rt_tile_place` takes.
+        const USUAL: usize = 8;
+        /// Shares of L2 that columns may take to stay there, and that rows of a group take.
+        const OF_COLUMNS: f64 = 0.5;
+        const OF_ROWS: f64 = 0.25;
+        let Sizes { m, n, k, .. } = self.contraction.sizes;
+        let row_bytes = (k * self.element.size_bytes()) as f64;
+        let is_plain = matches!(self.reading, Reading::Plain(_));
+        if !is_plain || n as f64 * row_bytes <= device.l2_bytes * OF_COLUMNS {
+            return String::new();
+        }
+        let held = (device.l2_bytes * OF_ROWS / (shape.m as f64 * row_bytes)) as usize;
+        let tiles_m = m.div_ceil(shape.m);
+        let passes = tiles_m.div_ceil(held.max(USUAL));
+        match tiles_m.div_ceil(passes) {
+            group if group > USUAL => format!(", {group}"),
+            _ => String::new(),
+        }
     }
 
     /// The side that is constant data, whose tiles need not wait for earlier kernels.
@@ -347,12 +375,13 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     let n_tiles = tiles_m * tiles_n * sizes.batch;
     let workspace_bytes = shape.workspace_bytes(n_tiles);
     let (params, passed) = signature(spec, &problem, shape, workspace_bytes);
-    let epilogue = Epilogue::new(
+    let mut epilogue = Epilogue::new(
         &problem.contraction,
         problem.width,
         tiles_m * shape.m,
         tiles_n * shape.n,
     );
+    epilogue.stores = stores(spec, Device::of(arch));
     let row_loads = epilogue.row_loads(spec);
     let ahead = shape.rounds_ahead(epilogue.asked_bytes(&row_loads), problem.width);
     let asked = if ahead > 0 { row_loads.as_slice() } else { &[] };
@@ -401,6 +430,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             tiles_m,
             tiles_n,
             tiles: n_tiles * shape.splits,
+            group: problem.group(shape, Device::of(arch)),
             steps: problem.reading.steps(blocking, sizes),
             splits: shape.splits,
             first_step,
@@ -458,6 +488,18 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     })
 }
 
+/// Results of which caches hold a part at most push operands out of them.
+fn stores(spec: &KernelSpec, device: &Device) -> Stores {
+    /// Times what L2 holds.
+    const MANY: f64 = 2.0;
+    let bytes: usize = spec.output_types().iter().map(TensorType::n_bytes).sum();
+    if bytes as f64 > MANY * device.l2_bytes {
+        Stores::Streamed
+    } else {
+        Stores::Cached
+    }
+}
+
 /// Tiles and slabs, then the sums of rows.
 fn smem_bytes(problem: &Problem, shape: Shape) -> usize {
     shape.smem_bytes() + row_sums::bytes(&problem.contraction, shape.rows_in_hand())
@@ -489,7 +531,7 @@ fn columns(
 }
 
 fn sections() -> Vec<Section> {
-    [COMMON, &[TILE, SPLIT, MBARRIER, TENSOR_COPY, WGMMA]].concat()
+    [COMMON, &[STREAM, TILE, SPLIT, MBARRIER, TENSOR_COPY, WGMMA]].concat()
 }
 
 /// The region's signature, and both operands as tiles of them are copied.
