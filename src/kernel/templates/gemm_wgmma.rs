@@ -22,6 +22,7 @@ use crate::kernel::gemm::contraction::{Contraction, Side, Sizes};
 use crate::kernel::gemm::cost::{Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::element::{self, Sums};
 use crate::kernel::gemm::epilogue::{Early, Epilogue, result_width, row_bytes};
+use crate::kernel::gemm::operand::Along;
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, is_oversized, memory_bytes, parameters, ranked, register_limit, tensors,
 };
@@ -213,6 +214,29 @@ impl Problem {
         }
     }
 
+    /// Clocks in which the copy engine brings a step's rows across `k` that lie outside in part: it takes so long for
+    /// each of them, as measured on 40 columns.
+    #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+    fn cut_rows_clk(&self, shape: Shape) -> f64 {
+        const ROW_CLK: f64 = 25.0;
+        let Reading::Plain(sides) = &self.reading else {
+            return 0.0;
+        };
+        let (sizes, across) = (self.contraction.sizes, Shape::k(self.element));
+        let rows = across.min(sizes.k) as f64;
+        let extents = [(sizes.m, shape.m), (sizes.n, shape.n)];
+        let cut = sides.iter().zip(extents).map(|(side, (extent, tile))| {
+            let is_cut = side.along == Along::Row && !extent.is_multiple_of(across);
+            // Of all tiles along the axis, the last one has such rows.
+            if is_cut {
+                rows / extent.div_ceil(tile) as f64
+            } else {
+                0.0
+            }
+        });
+        cut.sum::<f64>() * ROW_CLK
+    }
+
     /// The side that is constant data, whose tiles need not wait for earlier kernels.
     fn weight(&self, spec: &KernelSpec, shape: Shape) -> Option<Side> {
         let [a, b] = self
@@ -338,10 +362,11 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         math_clk: (2 * shape.m * shape.n * halves) as f64 / SUSTAINED,
         smem_clk: (read + written) as f64 / 128.0,
         step_bytes: fetched / JOINT_COPIES,
+        copy_clk: problem.cut_rows_clk(shape),
         fetch_work: row_sums::work(&problem.contraction, shape.m * k) + added,
         epilogue_work: (shape.m * shape.n) as f64
             * (epilogue_work(&problem.contraction) + 12.0 / problem.width as f64)
-            * asked_share(problem, shape),
+            * epilogue_share(problem, shape),
         epilogue_clk: rows_clk,
         result_bytes: (shape.m * shape.n * problem.result_bytes) as f64,
         turns: shape.turns,
@@ -355,11 +380,16 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     }
 }
 
-/// Share of an epilogue of bytes that is left where what it reads of a row was asked for early, as measured: of
-/// groups that finish at the same time. Without, bytes wait for what they store.
-fn asked_share(problem: &Problem, shape: Shape) -> f64 {
-    let asks = problem.element.size_bytes() == 1 && problem.row_bytes > 0 && shape.turns == 1;
-    if asks { 0.7 } else { 1.0 }
+/// Share of an epilogue's steps that its time was measured to be: half of them where nothing is read row by row, whose
+/// steps follow each other without waiting. Bytes wait for what they store, and less where what they read of a row was
+/// asked for early, by groups that finish at the same time.
+fn epilogue_share(problem: &Problem, shape: Shape) -> f64 {
+    let (is_byte, reads_rows) = (problem.element.size_bytes() == 1, problem.row_bytes > 0);
+    match (is_byte, reads_rows) {
+        (false, false) => 0.5,
+        (true, true) if shape.turns == 1 => 0.7,
+        _ => 1.0,
+    }
 }
 
 fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, KernelError> {
@@ -480,7 +510,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     Ok(Source {
         name,
         header: String::new(),
-        text: translation_unit(&sections(), &text),
+        text: translation_unit(&sections(epilogue.stores), &text),
         template: TEMPLATE.name,
         launch,
         params: passed,
@@ -530,8 +560,12 @@ fn columns(
     (found, end)
 }
 
-fn sections() -> Vec<Section> {
-    [COMMON, &[STREAM, TILE, SPLIT, MBARRIER, TENSOR_COPY, WGMMA]].concat()
+fn sections(stores: Stores) -> Vec<Section> {
+    let own: &[Section] = &[TILE, SPLIT, MBARRIER, TENSOR_COPY, WGMMA];
+    match stores {
+        Stores::Cached => [COMMON, own].concat(),
+        Stores::Streamed => [COMMON, &[STREAM], own].concat(),
+    }
 }
 
 /// The region's signature, and both operands as tiles of them are copied.

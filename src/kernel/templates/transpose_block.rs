@@ -230,8 +230,12 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         let Some(squares) = Squares::of(spec, width) else {
             continue;
         };
-        // As measured: a warp that reads whole lines of memory is faster, though it writes halves of them.
-        for (lanes_across, passes) in [(8, 1.1), (4, 1.28)] {
+        // As measured: warps read whole lines of DRAM fastest, though they write halves of them; where L2 gathers
+        // what they read, they write whole ones.
+        let is_in_dram = operand_bytes(spec) > device.l2_bytes;
+        let wide_lanes = if is_in_dram { 8 } else { 4 };
+        for lanes_across in [wide_lanes, 12 - wide_lanes] {
+            let passes = if lanes_across == wide_lanes { 1.1 } else { 1.28 };
             #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
             let us = {
                 let blocks = squares.n_blocks(lanes_across) as f64;
