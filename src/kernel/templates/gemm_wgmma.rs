@@ -320,6 +320,8 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
 fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     /// Floating-point operations per clock and SM that power allows for.
     const SUSTAINED: f64 = 4096.0 * 0.865;
+    /// Share of the bytes written to shared memory that reads are held up by.
+    const WRITES: f64 = 0.9;
     /// Several SMs that ask for a tile at nearly the same time are answered together.
     const JOINT_COPIES: f64 = 1.8;
     /// Of 16 rows and 32 columns of a warp whose epilogue reads memory row by row: two warps of a scheduler hide
@@ -360,7 +362,7 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         stages: shape.stages - 1,
         splits: shape.splits,
         math_clk: (2 * shape.m * shape.n * halves) as f64 / SUSTAINED,
-        smem_clk: (read + written) as f64 / 128.0,
+        smem_clk: (read as f64 + WRITES * written as f64) / 128.0,
         step_bytes: fetched / JOINT_COPIES,
         copy_clk: problem.cut_rows_clk(shape),
         fetch_work: row_sums::work(&problem.contraction, shape.m * k) + added,
@@ -381,12 +383,17 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
 }
 
 /// Share of an epilogue's steps that its time was measured to be: half of them where nothing is read row by row, whose
-/// steps follow each other without waiting. Bytes wait for what they store, and less where what they read of a row was
-/// asked for early, by groups that finish at the same time.
+/// steps follow each other without waiting, and more where slabs are so small that warps wait for them more often.
+/// Bytes wait for what they store, and less where what they read of a row was asked for early, by groups that finish
+/// at the same time.
 fn epilogue_share(problem: &Problem, shape: Shape) -> f64 {
+    const WITHOUT_ROWS: f64 = 0.5;
+    const IN_SMALL_SLABS: f64 = 1.3;
+    const SLAB: usize = 16 * 64;
     let (is_byte, reads_rows) = (problem.element.size_bytes() == 1, problem.row_bytes > 0);
     match (is_byte, reads_rows) {
-        (false, false) => 0.5,
+        (false, false) if shape.slab_rows * shape.slab < SLAB => WITHOUT_ROWS * IN_SMALL_SLABS,
+        (false, false) => WITHOUT_ROWS,
         (true, true) if shape.turns == 1 => 0.7,
         _ => 1.0,
     }
