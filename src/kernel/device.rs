@@ -172,10 +172,11 @@ impl Device {
         bytes / (rate * 1e3)
     }
 
-    /// The same for a kernel that reads what others have just written, which it finds in L2 if that holds all of it.
+    /// The same for a kernel of many blocks that reads what others have just written, which it finds in L2 if that
+    /// holds all of it.
     pub fn passed_on_us(&self, bytes: f64) -> f64 {
         if bytes < self.l2_bytes * 0.8 {
-            bytes / (self.l2_gb_per_s * 0.6 * 1e3)
+            bytes / (self.l2_gb_per_s * 0.9 * 1e3)
         } else {
             self.memory_us(bytes)
         }

@@ -383,16 +383,17 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
 }
 
 /// Share of an epilogue's steps that its time was measured to be: half of them where nothing is read row by row, whose
-/// steps follow each other without waiting, and more where slabs are so small that warps wait for them more often.
+/// steps follow each other without waiting, and more where a lane has so few vectors of a slab that it waits for them.
 /// Bytes wait for what they store, and less where what they read of a row was asked for early, by groups that finish
 /// at the same time.
 fn epilogue_share(problem: &Problem, shape: Shape) -> f64 {
     const WITHOUT_ROWS: f64 = 0.5;
-    const IN_SMALL_SLABS: f64 = 1.3;
-    const SLAB: usize = 16 * 64;
+    const OF_FEW_VECTORS: f64 = 1.3;
+    const MANY_VECTORS: usize = 4;
+    let n_vectors = shape.slab_rows * shape.slab / problem.width / LANES;
     let (is_byte, reads_rows) = (problem.element.size_bytes() == 1, problem.row_bytes > 0);
     match (is_byte, reads_rows) {
-        (false, false) if shape.slab_rows * shape.slab < SLAB => WITHOUT_ROWS * IN_SMALL_SLABS,
+        (false, false) if n_vectors < MANY_VECTORS => WITHOUT_ROWS * OF_FEW_VECTORS,
         (false, false) => WITHOUT_ROWS,
         (true, true) if shape.turns == 1 => 0.7,
         _ => 1.0,
