@@ -266,6 +266,63 @@ fn some_products() -> Vec<Problem> {
     ]
 }
 
+/// Products whose fastest kernels on an H200 predictions were wrong about: tiles of three groups that fill it once,
+/// a shallow one whose results are most of it, columns that copies cut, columns so few that registers hold them, and
+/// results that are stored one by one.
+#[test]
+fn the_fastest_products_are_predicted_so() {
+    use products::{Epilogue, Layout};
+    let first = |m: usize, k: usize, n: usize| {
+        let (a, b) = ((&[m, k][..], Layout::Plain), (&[k, n][..], Layout::Plain));
+        let problem = products::matmul(DType::F16, a, b, Epilogue::None);
+        let variant = &kernel::variants(&problem.spec, SM_90A)[0];
+        kernel::render(&problem.spec, variant, SM_90A).unwrap().name
+    };
+    let names = [
+        (25088, 512, 128),
+        (100_352, 64, 256),
+        (25088, 240, 40),
+        (100_352, 96, 24),
+    ]
+    .map(|(m, k, n)| first(m, k, n));
+    let expected = [
+        "wgmma_matmul_f16_192x128x64_c3",
+        "wgmma_matmul_f16_128x128x64",
+        "wgmma_matmul_f16_256x64x64_c2",
+        "gemm_direct",
+    ];
+    for (name, expected) in names.iter().zip(expected) {
+        assert!(name.contains(expected), "{name}, not {expected}");
+    }
+}
+
+/// A language model's last product: rows of words begin at any multiple of four bytes, or of sixteen.
+#[test]
+fn results_larger_than_caches_are_streamed() {
+    use products::{Epilogue, Layout};
+    let own = |rows: usize, words: usize| {
+        let shapes = (
+            (&[rows, 768][..], Layout::Plain),
+            (&[768, words][..], Layout::Turned),
+        );
+        let problem = products::matmul(DType::F16, shapes.0, shapes.1, Epilogue::None);
+        best_sources(&[problem], SM_90A, 2, &|template| template == "gemm_wgmma")
+    };
+    let (large, small) = ([own(4096, 50257), own(4096, 50256)].concat(), own(512, 50257));
+    let is_streamed = |source: &&Source| {
+        source.text.contains("rt_stream(out0") || source.text.contains("rt_stream<8>(out0")
+    };
+    assert_eq!((large.len(), large.iter().filter(is_streamed).count()), (4, 4));
+    assert_eq!(small.iter().filter(is_streamed).count(), 0);
+    // All rows of tiles are one group, so that the words are read once.
+    for source in &large {
+        let n_rows = if source.name.contains("_256x") { 16 } else { 32 };
+        let places = format!("rt_tile_place<{n_rows}>");
+        assert!(source.text.contains(&places), "{}", source.name);
+    }
+    compile_without_spills(&large, SM_90A);
+}
+
 #[test]
 fn product_kernels_compile_for_one_architecture() {
     let all = sources_of(&some_products(), SM_90A, |template, _| {

@@ -172,6 +172,16 @@ impl Device {
         bytes / (rate * 1e3)
     }
 
+    /// The same for a kernel of many blocks that reads what others have just written, which it finds in L2 if that
+    /// holds all of it.
+    pub fn passed_on_us(&self, bytes: f64) -> f64 {
+        if bytes < self.l2_bytes * 0.8 {
+            bytes / (self.l2_gb_per_s * 0.9 * 1e3)
+        } else {
+            self.memory_us(bytes)
+        }
+    }
+
     /// Share of the device that `n_blocks` of `threads` keep busy, in `0..=1`: memory-bound
     /// kernels reach full rate at about a thousand threads per SM.
     pub fn fill(&self, n_blocks: f64, threads: f64) -> f64 {

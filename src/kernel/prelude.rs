@@ -59,6 +59,11 @@ pub const TENSOR_COPY: Section = Section {
     name: "tensor_copy",
     text: include_str!("../../templates/device/tensor_copy.cuh"),
 };
+/// Stores of results that caches are not to keep.
+pub const STREAM: Section = Section {
+    name: "stream",
+    text: include_str!("../../templates/device/stream.cuh"),
+};
 /// Matrix instructions of groups of warps.
 pub const WGMMA: Section = Section {
     name: "wgmma",

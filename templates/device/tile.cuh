@@ -4,10 +4,10 @@ struct RtTilePlace {
   int m, n, batch, split;
 };
 
-// Neighbouring blocks share operands: tiles go down groups of eight rows of tiles before
+// Neighbouring blocks share operands: tiles go down groups of kGroup rows of tiles before
 // they go right, splits of a tile are far apart. Counts of tiles are constants or arguments of a kernel.
+template <int kGroup = 8>
 RT_DEV RtTilePlace rt_tile_place(unsigned block, int tiles_m, int tiles_n, int splits) {
-  constexpr int kGroup = 8;
   const unsigned plane = block / unsigned(tiles_m * tiles_n);
   const int within = int(block % unsigned(tiles_m * tiles_n));
   const int first = within / (kGroup * tiles_n) * kGroup;

@@ -26,6 +26,8 @@ pub struct Tiling {
     pub smem_clk: f64,
     /// Bytes of both operands for one step of one block.
     pub step_bytes: f64,
+    /// Clocks of an SM's copy engine for one step of one block, where it is slower than what feeds it.
+    pub copy_clk: f64,
     /// Instructions of all threads of a block to fetch one step's operands, in thread-clocks.
     pub fetch_work: f64,
     /// The same for the epilogue.
@@ -105,7 +107,7 @@ pub fn predicted_us(sizes: Sizes, tiling: &Tiling, bytes: f64, device: &Device) 
     } else {
         -stored_clk(tiling, last, device)
     };
-    let mut us = (clk / (device.clock_ghz * 1e3)).max(device.memory_us(bytes));
+    let mut us = (clk / (device.clock_ghz * 1e3)).max(device.passed_on_us(bytes));
     if tiling.splits > 1 {
         let partial = 8.0 * (blocks * tiling.m * tiling.n) as f64;
         us += SPLIT_US + partial / (device.l2_gb_per_s * 0.5 * 1e3);
@@ -118,7 +120,12 @@ pub fn predicted_us(sizes: Sizes, tiling: &Tiling, bytes: f64, device: &Device) 
 fn wave_clk(tiling: &Tiling, steps: f64, blocks: usize, device: &Device) -> f64 {
     let resident = blocks.div_ceil(device.n_sms as usize) as f64;
     let issue = tiling.fetch_work / ISSUE_PER_CLK;
-    let units = tiling.math_clk.max(tiling.smem_clk).max(issue) * resident;
+    let units = tiling
+        .math_clk
+        .max(tiling.smem_clk)
+        .max(issue)
+        .max(tiling.copy_clk)
+        * resident;
     let l2_bytes_per_clk = device.l2_gb_per_s / device.clock_ghz;
     let l2 = tiling.step_bytes * blocks as f64 / l2_bytes_per_clk;
     let latency = LOAD_CLK / (tiling.stages.max(2) - 1) as f64;

@@ -10,7 +10,7 @@ use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{BATCH, Contraction, M, N, Strips};
 use crate::kernel::gemm::parts::tensors;
 use crate::kernel::print::expr::{Operand, Printer};
-use crate::kernel::print::store::{is_vector, store_one};
+use crate::kernel::print::store::{Stores, is_vector};
 use crate::kernel::print::types::{storage_type, value_type};
 use crate::kernel::print::vector::{Lane, without};
 use crate::kernel::spec::KernelSpec;
@@ -31,6 +31,7 @@ pub struct Epilogue {
     /// Results of sums over neighbouring columns, which lanes of neighbouring vectors share.
     strips: Option<Strips>,
     n_columns: usize,
+    pub stores: Stores,
 }
 
 impl Epilogue {
@@ -72,6 +73,7 @@ impl Epilogue {
             numbers: contraction.numbers.clone(),
             strips,
             n_columns: contraction.sizes.n,
+            stores: Stores::default(),
         }
     }
 
@@ -223,7 +225,7 @@ impl Epilogue {
             printer.bind_accumulator(self.sum_slot, "sum[0]");
             for ((output, &root), place) in outputs.iter().zip(&self.outputs).zip(&self.places) {
                 let value = printer.value(root);
-                store_one(&mut printer, output, place, &value);
+                self.stores.one(&mut printer, output, place, &value);
             }
             return printer.finish();
         }
@@ -237,7 +239,7 @@ impl Epilogue {
                 let store = if self.is_of_words(&printer, root) {
                     "rt_store_bytes"
                 } else {
-                    "rt_store"
+                    self.stores.of_vectors()
                 };
                 printer.line(&format!("{store}<{width}>({name} + ({position}), {array});"));
             }
@@ -383,7 +385,7 @@ impl Epilogue {
             let value = value.unwrap_or_else(|| printer.value(root));
             match array {
                 Some(array) => printer.line(&format!("{array}[{counter}] = {value};")),
-                None => store_one(printer, output, place, &value),
+                None => self.stores.one(printer, output, place, &value),
             }
         }
         for (number, &term) in self.strips.iter().flat_map(|own| own.terms.iter().enumerate()) {

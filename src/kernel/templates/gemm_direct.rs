@@ -290,12 +290,7 @@ fn predicted_us(problem: &Problem, shape: Shape, bytes: f64, arch: Arch) -> f64 
         Along::Row => depth / ROW_LANES * shape.tile_n / (ROW_LANES * shape.width),
     };
     let columns_us = of_columns as f64 * warps * COLUMN_CLK / 4.0 / (device.clock_ghz * 1e3);
-    // What one kernel wrote, the next one finds in the L2 cache, if it fits.
-    let memory_us = if bytes < device.l2_bytes * 0.8 {
-        bytes / (device.l2_gb_per_s * 0.6 * 1e3)
-    } else {
-        device.memory_us(bytes)
-    } / busy.max(0.5);
+    let memory_us = device.passed_on_us(bytes) / busy.max(0.5);
     NODE_US + FILL_US + columns_us + memory_us.max(issue_us) + APART * memory_us.min(issue_us)
 }
 

@@ -468,6 +468,7 @@ fn tiling(
         math_clk: (2 * shape.m * shape.n * k) as f64 / math_rate(cuts.element, arch),
         smem_clk: (read + written) as f64 / 128.0,
         step_bytes: written as f64,
+        copy_clk: 0.0,
         fetch_work: (shape.m as f64 * per_element[0] + shape.n as f64 * per_element[1]) * k as f64
             + row_sums::work(contraction, shape.m * k)
             + scale_work(shape, cuts, k),

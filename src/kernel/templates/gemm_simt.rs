@@ -281,6 +281,7 @@ fn tiling(
         math_clk: (shape.m * shape.n * shape.k) as f64 / lanes * issue,
         smem_clk: words as f64 * (warps * shape.k as f64 * reads + writes),
         step_bytes: ((shape.m + shape.n) * shape.k) as f64 * element_bytes,
+        copy_clk: 0.0,
         fetch_work: (shape.m as f64 * per_element[0] + shape.n as f64 * per_element[1]) * shape.k as f64,
         epilogue_work: (shape.m * shape.n) as f64 * (epilogue_work(contraction) + 8.0 / cuts.width as f64),
         epilogue_clk: 0.0,

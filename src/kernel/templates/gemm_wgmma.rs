@@ -14,7 +14,7 @@ use self::reading::{ConvContext, OperandContext, Reading};
 use self::shape::{BLOCK_ROWS, DEPTH_BYTES, SHAPES, Shape};
 use super::{Template, field_names, fill, may_release, variant};
 use crate::ir::tiled_view::TILE_ROW_BYTES;
-use crate::ir::{DType, TiledView};
+use crate::ir::{DType, TensorType, TiledView};
 use crate::kernel::body::region::kernel_name;
 use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
@@ -22,12 +22,16 @@ use crate::kernel::gemm::contraction::{Contraction, Side, Sizes};
 use crate::kernel::gemm::cost::{Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::element::{self, Sums};
 use crate::kernel::gemm::epilogue::{Early, Epilogue, best_width, has_whole_strips, result_width, row_bytes};
+use crate::kernel::gemm::operand::Along;
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, is_oversized, memory_bytes, parameters, ranked, register_limit, tensors,
 };
 use crate::kernel::gemm::row_sums::{self, PartsContext};
-use crate::kernel::prelude::{COMMON, MBARRIER, SPLIT, Section, TENSOR_COPY, TILE, WGMMA, translation_unit};
+use crate::kernel::prelude::{
+    COMMON, MBARRIER, SPLIT, STREAM, Section, TENSOR_COPY, TILE, WGMMA, translation_unit,
+};
 use crate::kernel::print::expr::index_type;
+use crate::kernel::print::store::Stores;
 use crate::kernel::print::types::storage_type;
 use crate::kernel::source::{Arch, Param, Source, Variant};
 use crate::kernel::spec::KernelSpec;
@@ -63,6 +67,8 @@ struct GemmWgmmaContext {
     tiles_n: usize,
     /// Of all batches and splits.
     tiles: usize,
+    /// Rows of tiles that blocks go down before they go right, as a further argument, where it is not the usual number.
+    group: String,
     /// Over `k`, for one tile.
     steps: usize,
     splits: usize,
@@ -231,6 +237,52 @@ impl Problem {
         SHAPES.iter().copied().chain(direct.map(|shape| shape.direct()))
     }
 
+    /// Neighbouring blocks share rows of tiles of the first operand and columns of the second one. Where caches do not
+    /// hold all columns, each group of rows reads them anew: groups are as high as caches hold their rows.
+    fn group(&self, shape: Shape, device: &Device) -> String {
+        /// What `rt_tile_place` takes.
+        const USUAL: usize = 8;
+        /// Shares of L2 that columns may take to stay there, and that rows of a group take.
+        const OF_COLUMNS: f64 = 0.5;
+        const OF_ROWS: f64 = 0.25;
+        let Sizes { m, n, k, .. } = self.contraction.sizes;
+        let row_bytes = (k * self.element.size_bytes()) as f64;
+        let is_plain = matches!(self.reading, Reading::Plain(_));
+        if !is_plain || n as f64 * row_bytes <= device.l2_bytes * OF_COLUMNS {
+            return String::new();
+        }
+        let held = (device.l2_bytes * OF_ROWS / (shape.m as f64 * row_bytes)) as usize;
+        let tiles_m = m.div_ceil(shape.m);
+        let passes = tiles_m.div_ceil(held.max(USUAL));
+        match tiles_m.div_ceil(passes) {
+            group if group > USUAL => format!("<{group}>"),
+            _ => String::new(),
+        }
+    }
+
+    /// Clocks in which the copy engine brings a step's rows across `k` that lie outside in part: it takes so long for
+    /// each of them, as measured on 40 columns.
+    #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+    fn cut_rows_clk(&self, shape: Shape) -> f64 {
+        const ROW_CLK: f64 = 25.0;
+        let Reading::Plain(sides) = &self.reading else {
+            return 0.0;
+        };
+        let (sizes, across) = (self.contraction.sizes, Shape::k(self.element));
+        let rows = across.min(sizes.k) as f64;
+        let extents = [(sizes.m, shape.m), (sizes.n, shape.n)];
+        let cut = sides.iter().zip(extents).map(|(side, (extent, tile))| {
+            let is_cut = side.along == Along::Row && !extent.is_multiple_of(across);
+            // Of all tiles along the axis, the last one has such rows.
+            if is_cut {
+                rows / extent.div_ceil(tile) as f64
+            } else {
+                0.0
+            }
+        });
+        cut.sum::<f64>() * ROW_CLK
+    }
+
     /// The side that is constant data, whose tiles need not wait for earlier kernels.
     fn weight(&self, spec: &KernelSpec, shape: Shape) -> Option<Side> {
         let [a, b] = self
@@ -335,6 +387,8 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
 fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     /// Floating-point operations per clock and SM that power allows for.
     const SUSTAINED: f64 = 4096.0 * 0.865;
+    /// Share of the bytes written to shared memory that reads are held up by.
+    const WRITES: f64 = 0.9;
     /// Several SMs that ask for a tile at nearly the same time are answered together.
     const JOINT_COPIES: f64 = 1.8;
     /// Of 16 rows and 32 columns of a warp whose epilogue reads memory row by row: two warps of a scheduler hide
@@ -391,12 +445,13 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         stages: shape.stages - 1,
         splits: shape.splits,
         math_clk: (2 * shape.m * shape.n * halves) as f64 / SUSTAINED,
-        smem_clk: (read + written) as f64 / 128.0,
+        smem_clk: (read as f64 + WRITES * written as f64) / 128.0,
         step_bytes: fetched / JOINT_COPIES,
+        copy_clk: problem.cut_rows_clk(shape),
         fetch_work: row_sums::work(&problem.contraction, shape.m * k) + added,
         epilogue_work: (shape.m * shape.n) as f64
             * (epilogue_work(&problem.contraction) + 12.0 / width as f64)
-            * asked_share(problem, shape)
+            * epilogue_share(problem, shape)
             * direct_share,
         epilogue_clk: rows_clk,
         result_bytes: (shape.m * shape.n * problem.result_bytes) as f64,
@@ -412,11 +467,23 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
     }
 }
 
-/// Share of an epilogue of bytes that is left where what it reads of a row was asked for early, as measured: of
-/// groups that finish at the same time. Without, bytes wait for what they store.
-fn asked_share(problem: &Problem, shape: Shape) -> f64 {
-    let asks = problem.element.size_bytes() == 1 && problem.vectors(shape).row_bytes > 0 && shape.turns == 1;
-    if asks { 0.7 } else { 1.0 }
+/// Share of an epilogue's steps that its time was measured to be: half of them where nothing is read row by row, whose
+/// steps follow each other without waiting, and more where a lane has so few vectors of a slab that it waits for them.
+/// Bytes wait for what they store, and less where what they read of a row was asked for early, by groups that finish
+/// at the same time.
+fn epilogue_share(problem: &Problem, shape: Shape) -> f64 {
+    const WITHOUT_ROWS: f64 = 0.5;
+    const OF_FEW_VECTORS: f64 = 1.3;
+    const MANY_VECTORS: usize = 4;
+    let Vectors { width, row_bytes } = problem.vectors(shape);
+    let n_vectors = shape.slab_rows * shape.columns(width) / width / LANES;
+    let (is_byte, reads_rows) = (problem.element.size_bytes() == 1, row_bytes > 0);
+    match (is_byte, reads_rows) {
+        (false, false) if n_vectors < MANY_VECTORS => WITHOUT_ROWS * OF_FEW_VECTORS,
+        (false, false) => WITHOUT_ROWS,
+        (true, true) if shape.turns == 1 => 0.7,
+        _ => 1.0,
+    }
 }
 
 fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, KernelError> {
@@ -433,7 +500,8 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     let n_tiles = tiles_m * tiles_n * sizes.batch;
     let workspace_bytes = shape.workspace_bytes(n_tiles);
     let (params, passed) = signature(spec, &problem, shape, workspace_bytes);
-    let epilogue = Epilogue::new(&problem.contraction, width, tiles_m * shape.m, tiles_n * shape.n);
+    let mut epilogue = Epilogue::new(&problem.contraction, width, tiles_m * shape.m, tiles_n * shape.n);
+    epilogue.stores = stores(spec, Device::of(arch));
     let row_loads = epilogue.row_loads(spec);
     let ahead = shape.rounds_ahead(epilogue.asked_bytes(&row_loads), width);
     let asked = if ahead > 0 { row_loads.as_slice() } else { &[] };
@@ -491,6 +559,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             tiles_m,
             tiles_n,
             tiles: n_tiles * shape.splits,
+            group: problem.group(shape, Device::of(arch)),
             steps: problem.reading.steps(blocking, sizes),
             splits: shape.splits,
             first_step,
@@ -543,12 +612,24 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     Ok(Source {
         name,
         header: String::new(),
-        text: translation_unit(&sections(), &text),
+        text: translation_unit(&sections(epilogue.stores), &text),
         template: TEMPLATE.name,
         launch,
         params: passed,
         workspace_bytes,
     })
+}
+
+/// Results of which caches hold a part at most push operands out of them.
+fn stores(spec: &KernelSpec, device: &Device) -> Stores {
+    /// Times what L2 holds.
+    const MANY: f64 = 2.0;
+    let bytes: usize = spec.output_types().iter().map(TensorType::n_bytes).sum();
+    if bytes as f64 > MANY * device.l2_bytes {
+        Stores::Streamed
+    } else {
+        Stores::Cached
+    }
 }
 
 /// Tiles and slabs, then the sums of rows.
@@ -595,8 +676,12 @@ fn columns(
     (found, end)
 }
 
-fn sections() -> Vec<Section> {
-    [COMMON, &[TILE, SPLIT, MBARRIER, TENSOR_COPY, WGMMA]].concat()
+fn sections(stores: Stores) -> Vec<Section> {
+    let own: &[Section] = &[TILE, SPLIT, MBARRIER, TENSOR_COPY, WGMMA];
+    match stores {
+        Stores::Cached => [COMMON, own].concat(),
+        Stores::Streamed => [COMMON, &[STREAM], own].concat(),
+    }
 }
 
 /// The region's signature, and both operands as tiles of them are copied.
