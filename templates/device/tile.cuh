@@ -16,6 +16,14 @@ RT_DEV RtTilePlace rt_tile_place(unsigned block) {
   return {first + inside % rows, inside / rows, int(plane / unsigned(kSplits)), int(plane % unsigned(kSplits))};
 }
 
+// The same for the blocks of clusters, each of which has the splits of one tile.
+template <int kTilesM, int kTilesN, int kSplits>
+RT_DEV RtTilePlace rt_cluster_place(unsigned block) {
+  RtTilePlace place = rt_tile_place<kTilesM, kTilesN, 1>(block / unsigned(kSplits));
+  place.split = int(block % unsigned(kSplits));
+  return place;
+}
+
 // Place of a 16-byte chunk in a row of kChunks of them, so that neither eight rows at one
 // chunk nor one row at eight chunks meet in a bank.
 template <int kChunks> RT_DEV int rt_swizzle(int row, int chunk) {

@@ -92,14 +92,15 @@ impl Epilogue {
         let (_, loads) = self.wide_loads(&all);
         let free = FreeVars::of(&self.body);
         let row = self.vars[1];
-        let is_of_words = |load: ExprId| {
-            let size = self.body.dtype(load).size_bytes();
-            size <= 4 && (size * self.lane.width).is_multiple_of(4)
-        };
         loads
             .into_iter()
-            .filter(|&load| free.has(load, row) && is_of_words(load))
+            .filter(|&load| free.has(load, row) && self.is_of_words(load))
             .collect()
+    }
+
+    fn is_of_words(&self, load: ExprId) -> bool {
+        let size = self.body.dtype(load).size_bytes();
+        size <= 4 && (size * self.lane.width).is_multiple_of(4)
     }
 
     /// Loads of vectors that are the same for all rows, and column for column what an input holds.
@@ -114,6 +115,19 @@ impl Epilogue {
             _ => false,
         };
         loads.into_iter().filter(is_of_columns).collect()
+    }
+
+    /// Those of [`Epilogue::column_loads`] that read whole words of weights: a thread can have them before earlier
+    /// kernels are done, and holds them until its sums are finished.
+    pub fn weight_columns(&self, spec: &KernelSpec) -> Vec<ExprId> {
+        let is_weight = |load: &ExprId| match self.body.expr(*load) {
+            Expr::Load { input, .. } => spec.weights.contains(&(*input as usize)),
+            _ => false,
+        };
+        let loads = self.column_loads(spec).into_iter();
+        loads
+            .filter(|load| is_weight(load) && self.is_of_words(*load))
+            .collect()
     }
 
     /// The type of the elements of a load, their size in bytes, and the input that they are read from.
@@ -147,6 +161,24 @@ impl Epilogue {
     /// # Errors
     /// If an op's text could not be filled in.
     pub fn asking(&self, spec: &KernelSpec, loads: &[ExprId], depth: usize) -> Result<String, KernelError> {
+        self.into_words(spec, loads, asked_vector, depth)
+    }
+
+    /// Statements that load vector `n` of columns into `held0`, `held1` and so on, each followed by `slot`.
+    ///
+    /// # Errors
+    /// If an op's text could not be filled in.
+    pub fn holding(&self, spec: &KernelSpec, held: Held<'_>, depth: usize) -> Result<String, KernelError> {
+        self.into_words(spec, held.loads, |number| held.vector(number), depth)
+    }
+
+    fn into_words(
+        &self,
+        spec: &KernelSpec,
+        loads: &[ExprId],
+        vector: impl Fn(usize) -> String,
+        depth: usize,
+    ) -> Result<String, KernelError> {
         let all = tensors(spec);
         let mut printer = Printer::new(&self.body, &all);
         printer.set_depth(depth);
@@ -160,7 +192,7 @@ impl Epilogue {
             let position = without(&printer.position(*input, index), self.lane.var);
             let position = printer.index(&position);
             let from = &all[*input as usize].name;
-            printer.line(&format!("asked{number}[slot][k].load({from} + ({position}));"));
+            printer.line(&format!("{}.load({from} + ({position}));", vector(number)));
         }
         printer.finish()
     }
@@ -251,18 +283,23 @@ impl Epilogue {
     /// what is.
     fn lanes(&self, printer: &mut Printer<'_>, outputs: &[Operand], early: Early<'_>) -> Vec<Option<String>> {
         let width = self.lane.width;
-        let Early { asked, columns } = early;
+        let Early { asked, columns, held } = early;
         let columns: Vec<(ExprId, String)> = (0..columns.len())
             .map(|number| (columns[number], format!("column_values{number}")))
             .collect();
         for (load, array) in &columns {
             printer.preset(*load, array);
         }
-        let vector = |number: usize| format!("asked{number}[slot][k]");
+        let asked = asked
+            .iter()
+            .enumerate()
+            .map(|(number, &load)| (load, asked_vector(number)));
+        let held_vectors = (held.loads.iter().enumerate()).map(|(number, &load)| (load, held.vector(number)));
+        let in_words: Vec<(ExprId, String)> = asked.chain(held_vectors).collect();
         let mut floats = Vec::new();
-        for (number, &load) in asked.iter().enumerate() {
-            printer.preset(load, &vector(number));
-            floats.extend(self.floats_of_bytes(printer, load, &vector(number)));
+        for (load, vector) in &in_words {
+            printer.preset(*load, vector);
+            floats.extend(self.floats_of_bytes(printer, *load, vector));
         }
         let shared = printer.shared_work(self.lane, &self.outputs);
         let mut arrays = Vec::new();
@@ -284,8 +321,8 @@ impl Epilogue {
         for (load, array) in shared.into_iter().chain(columns).chain(floats) {
             printer.preset(load, &format!("{array}[{counter}]"));
         }
-        for (number, &load) in asked.iter().enumerate() {
-            printer.preset(load, &format!("rt_get({}.element({counter}))", vector(number)));
+        for (load, vector) in in_words {
+            printer.preset(load, &format!("rt_get({vector}.element({counter}))"));
         }
         let each = outputs
             .iter()
@@ -310,6 +347,25 @@ pub struct Early<'a> {
     pub asked: &'a [ExprId],
     /// Those of [`Epilogue::column_vectors`].
     pub columns: &'a [ExprId],
+    /// Those of [`Epilogue::holding`].
+    pub held: Held<'a>,
+}
+
+/// Loads of columns whose vectors are held in registers, and what follows their names where they are used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Held<'a> {
+    pub loads: &'a [ExprId],
+    pub slot: &'static str,
+}
+
+impl Held<'_> {
+    fn vector(self, number: usize) -> String {
+        format!("held{number}{}", self.slot)
+    }
+}
+
+fn asked_vector(number: usize) -> String {
+    format!("asked{number}[slot][k]")
 }
 
 /// Says that `row_sums` points to the sums beside the product.
