@@ -224,8 +224,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma",
         "rows that earlier kernels write, read before those are done",
-        "  rt_await_predecessors();\n  const int lane",
-        "  const int lane",
+        "  rt_await_predecessors();\n  // What only one row reads",
+        "  // What only one row reads",
     ),
     plant(
         "wgmma",

@@ -512,7 +512,7 @@ fn held_columns(
     let loads = epilogue.weight_columns(spec);
     let vectors = if shape.clustered { 1 } else { shape.n / shape.slab };
     let bytes = epilogue.asked_bytes(&loads) * vectors;
-    let may_hold = has_one_tile && shape.has_same_columns(problem.width);
+    let may_hold = has_one_tile && shape.turns == 1 && shape.has_same_columns(problem.width);
     if may_hold && shape.holds(bytes) {
         loads
     } else {
