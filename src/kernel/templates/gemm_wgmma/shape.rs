@@ -154,9 +154,13 @@ impl Shape {
         is_cluster && self.turns == 1 && self.resident == 1 && width >= AT_ONCE
     }
 
-    /// Whether all vectors of `width` columns that a thread finishes in a round are of the same columns.
+    /// Whether all vectors of `width` columns that a thread finishes in a round, or all those of a cluster's block, are
+    /// of the same columns.
     pub fn has_same_columns(self, width: usize) -> bool {
         const LANES: usize = 32;
+        if self.clustered {
+            return LANES.is_multiple_of(self.n / width);
+        }
         self.slab / width <= LANES
     }
 
