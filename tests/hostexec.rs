@@ -666,6 +666,22 @@ fn products_by_groups_of_warps_in_every_tile() {
     check_sums(&[deep], "gemm_wgmma", SM_90, usize::MAX, 4.0 * SUMS);
 }
 
+/// Variants whose blocks exchange their sums in clusters.
+fn clustered(variants: &[kernel::Variant]) -> Vec<usize> {
+    let is_clustered = |variant: &kernel::Variant| variant.knobs.get("clustered").is_some_and(|&is| is > 0);
+    let own: Vec<usize> = (0..variants.len())
+        .filter(|&rank| is_clustered(&variants[rank]))
+        .collect();
+    assert!(!own.is_empty(), "no blocks are clustered");
+    own
+}
+
+#[test]
+fn products_by_clusters_of_blocks() {
+    let slack = 4.0 * SUMS;
+    check_picked(&products::of_clusters(), SM_90, slack, clustered);
+}
+
 /// Variants whose groups of warps take turns.
 fn in_turn(variants: &[kernel::Variant]) -> Vec<usize> {
     let takes_turns = |variant: &kernel::Variant| variant.knobs.get("turns").is_some_and(|&turns| turns > 1);

@@ -41,6 +41,11 @@ pub const SPLIT: Section = Section {
     name: "split",
     text: include_str!("../../templates/device/split.cuh"),
 };
+/// Blocks that read each other's shared memory.
+pub const CLUSTER: Section = Section {
+    name: "cluster",
+    text: include_str!("../../templates/device/cluster.cuh"),
+};
 /// Matrix instructions.
 pub const MMA: Section = Section {
     name: "mma",

@@ -16,6 +16,13 @@ RT_DEV RtTilePlace rt_tile_place(unsigned block, int tiles_m, int tiles_n, int s
   return {first + inside % rows, inside / rows, int(plane / unsigned(splits)), int(plane % unsigned(splits))};
 }
 
+// The same for the blocks of clusters, each of which has the splits of one tile.
+RT_DEV RtTilePlace rt_cluster_place(unsigned block, int tiles_m, int tiles_n, int splits) {
+  RtTilePlace place = rt_tile_place(block / unsigned(splits), tiles_m, tiles_n, 1);
+  place.split = int(block % unsigned(splits));
+  return place;
+}
+
 // Place of a 16-byte chunk in a row of kChunks of them, so that neither eight rows at one
 // chunk nor one row at eight chunks meet in a bank.
 template <int kChunks> RT_DEV int rt_swizzle(int row, int chunk) {

@@ -265,8 +265,16 @@ fn emulator() -> &'static Path {
     OBJECT.get_or_init(|| {
         let object =
             Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("emulator-{}.o", std::process::id()));
-        let sources = ["fibers", "collective", "memory", "mbarrier", "wgmma", "main"]
-            .map(|stem| folder_of_emulator().join(format!("emulator/{stem}.cpp")));
+        let sources = [
+            "fibers",
+            "collective",
+            "memory",
+            "mbarrier",
+            "wgmma",
+            "cluster",
+            "main",
+        ]
+        .map(|stem| folder_of_emulator().join(format!("emulator/{stem}.cpp")));
         run_compiler(
             Command::new("g++")
                 .args(["-std=c++17", "-O2", "-Wall", "-r", "-nostdlib", "-o"])

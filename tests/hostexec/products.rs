@@ -133,6 +133,9 @@ pub fn matmul(
     let mut problem = b.done(&label, RegionKind::Dot, &[z]);
     if b_dims.len() == 2 {
         problem.spec.weights = [1].into();
+        if matches!(epilogue, Epilogue::BiasResidualRelu) {
+            problem.spec.weights.insert(2);
+        }
     }
     problem
 }
@@ -710,6 +713,25 @@ pub fn batches(dtype: DType) -> Vec<Problem> {
                 .map(|epilogue| matmul(dtype, (a, Layout::Plain), (b, Layout::Turned), epilogue))
         })
         .collect()
+}
+
+/// Few elements and so many terms that blocks share a tile: of bytes, of weights in both orders, and of
+/// convolutions.
+pub fn of_clusters() -> Vec<Problem> {
+    let (plain, turned) = (Layout::Plain, Layout::Turned);
+    let mut problems = Vec::new();
+    for dtype in [DType::F16, DType::BF16] {
+        for (b, epilogue) in [(plain, Epilogue::BiasResidualRelu), (turned, Epilogue::Silu)] {
+            problems.push(matmul(dtype, (&[72, 776], plain), (&[776, 136], b), epilogue));
+        }
+    }
+    let shape = Conv {
+        channels: 72,
+        filters: 72,
+        ..CONV
+    };
+    problems.push(conv(DType::F16, shape, true, Epilogue::BiasResidualRelu));
+    problems
 }
 
 /// Few elements and many terms, so that blocks share a tile.

@@ -115,6 +115,17 @@ pub fn n_launches(case: &Case) -> usize {
     if case.source.workspace_bytes > 0 { 2 } else { 1 }
 }
 
+/// Blocks of a cluster, which the kernel's text says.
+fn cluster(case: &Case) -> usize {
+    let (_, dims) = case
+        .source
+        .text
+        .split_once("__cluster_dims__(")
+        .unwrap_or(("", "1,"));
+    let (first, _) = dims.split_once(',').expect("clusters have three dims");
+    first.parse().expect("dims are numbers")
+}
+
 fn launch(number: usize, case: &Case) -> String {
     let (n_inputs, n_outputs) = (case.inputs.len(), case.outputs.len());
     let poison = poison(case);
@@ -176,7 +187,8 @@ fn launch(number: usize, case: &Case) -> String {
         }
         writeln!(
             text,
-            "  host::launch({{{{{gx}, {gy}, {gz}}}, {{{bx}, {by}, {bz}}}, {}, {}, {poison}, body{number}}});",
+            "  host::launch({{{{{gx}, {gy}, {gz}}}, {{{bx}, {by}, {bz}}}, {}, {}, {}, {poison}, body{number}}});",
+            cluster(case),
             case.source.launch.smem_bytes,
             granule(case)
         )

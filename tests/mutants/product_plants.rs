@@ -303,8 +303,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma",
         "rows that earlier kernels write, read before those are done",
-        "  rt_await_predecessors();\n  const int lane",
-        "  const int lane",
+        "  rt_await_predecessors();\n  // What only one row reads",
+        "  // What only one row reads",
     ),
     plant(
         "wgmma",
@@ -487,6 +487,48 @@ pub const MUTANTS: &[Mutant] = &[
         "int split = 1; split < kSplits; ++split) {\n#pragma unroll\n        for (int i = 0; i < 4",
     ),
     plant(
+        "wgmma cluster",
+        "sums of other blocks read before they are announced",
+        "    rt_cluster_announce();\n    rt_cluster_wait();\n#pragma unroll\n    for (int first",
+        "#pragma unroll\n    for (int first",
+    ),
+    plant(
+        "wgmma cluster",
+        "a block that ends while others read its sums",
+        "    rt_cluster_announce();\n    rt_cluster_wait();\n  }\n}",
+        "  }\n}",
+    ),
+    plant(
+        "wgmma cluster",
+        "sums of one block for those of all",
+        "own_at + i * 4 * sizeof(float), split)",
+        "own_at + i * 4 * sizeof(float), 0)",
+    ),
+    plant(
+        "wgmma cluster",
+        "sums without the first split",
+        "for (int split = 0; split < kSplits; ++split) {\n#pragma unroll\n          for (int i = 0; i < 8; ++i) total",
+        "for (int split = 1; split < kSplits; ++split) {\n#pragma unroll\n          for (int i = 0; i < 8; ++i) total",
+    ),
+    plant(
+        "wgmma cluster",
+        "vectors that only the first block finishes",
+        "first + place.split * kFinishing",
+        "first",
+    ),
+    plant(
+        "wgmma cluster",
+        "columns of the neighbouring tile held",
+        "(blockIdx.x).n * kSumVectors + lane",
+        "(blockIdx.x).m * kSumVectors + lane",
+    ),
+    plant(
+        "wgmma cluster",
+        "sums of a row at another one's place",
+        "kBlock + warp % 4 * 16 + lane / 4 + q * 8;",
+        "kBlock + warp % 4 * 16 + lane / 4 + q;",
+    ),
+    plant(
         "wgmma pixels",
         "pixels that begin without the padding",
         "pixel % kOutX * 2 - 1",
@@ -551,8 +593,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "mma",
         "no swizzle on either side",
-        "if (kChunks == 4) return row * kChunks + (chunk ^ ((row >> 1) & 3));\n  if (kChunks == 2)",
-        "if (kChunks == 4) return row * kChunks + chunk;\n  if (kChunks == 2)",
+        "if (kChunks >= 8) return row * kChunks + (chunk ^ (row & 7));",
+        "if (kChunks >= 8) return row * kChunks + chunk;",
     ),
     plant(
         "mma",
@@ -607,6 +649,24 @@ pub const MUTANTS: &[Mutant] = &[
         "operands touched before the wait for earlier kernels",
         "  rt_await_predecessors();\n",
         "",
+    ),
+    plant(
+        "mma",
+        "the operand that is no weight, copied early",
+        "if (first_step + stage < last_step) fetch_b(first_step + stage, stage);",
+        "if (first_step + stage < last_step) fetch_a(first_step + stage, stage);",
+    ),
+    plant(
+        "mma",
+        "weights of the first steps in the wrong stage",
+        "fetch_b(first_step + stage, stage);",
+        "fetch_b(first_step + stage, 0);",
+    ),
+    plant(
+        "mma",
+        "another vector of columns held",
+        "/ 8 + lane % kVectors;",
+        "/ 8;",
     ),
     plant(
         "mma split",

@@ -20,6 +20,8 @@ pub struct Tiling {
     /// Steps over `k` in flight, the one that is computed among them.
     pub stages: usize,
     pub splits: usize,
+    /// Whether the blocks that share a tile exchange their sums through shared memory.
+    pub clustered: bool,
     /// Clocks of the multipliers for one step of one block.
     pub math_clk: f64,
     /// Clocks of shared memory for one step of one block.
@@ -54,6 +56,9 @@ pub const STEP_CLK: f64 = 60.0;
 const FILL_CLK: f64 = 1500.0;
 /// Writing partial sums, waiting for the last block and reading them, in microseconds.
 const SPLIT_US: f64 = 1.5;
+/// The same for blocks of a cluster, which wait for each other twice, and for each of them.
+const CLUSTER_US: f64 = 1.0;
+const PEER_US: f64 = 0.2;
 /// Scalar instructions an SM issues per clock that are not held up by memory.
 const ISSUE_PER_CLK: f64 = 64.0;
 /// Bytes of results that an SM stores per clock where all of them do.
@@ -108,7 +113,9 @@ pub fn predicted_us(sizes: Sizes, tiling: &Tiling, bytes: f64, device: &Device) 
         -stored_clk(tiling, last, device)
     };
     let mut us = (clk / (device.clock_ghz * 1e3)).max(device.passed_on_us(bytes));
-    if tiling.splits > 1 {
+    if tiling.clustered {
+        us += CLUSTER_US + PEER_US * tiling.splits as f64;
+    } else if tiling.splits > 1 {
         let partial = 8.0 * (blocks * tiling.m * tiling.n) as f64;
         us += SPLIT_US + partial / (device.l2_gb_per_s * 0.5 * 1e3);
     }

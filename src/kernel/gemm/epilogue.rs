@@ -103,14 +103,15 @@ impl Epilogue {
         let (_, loads) = self.wide_loads(&all);
         let free = FreeVars::of(&self.body);
         let row = self.vars[1];
-        let is_of_words = |load: ExprId| {
-            let size = self.body.dtype(load).size_bytes();
-            size <= 4 && (size * self.lane.width).is_multiple_of(4)
-        };
         loads
             .into_iter()
-            .filter(|&load| free.has(load, row) && is_of_words(load))
+            .filter(|&load| free.has(load, row) && self.is_of_words(load))
             .collect()
+    }
+
+    fn is_of_words(&self, load: ExprId) -> bool {
+        let size = self.body.dtype(load).size_bytes();
+        size <= 4 && (size * self.lane.width).is_multiple_of(4)
     }
 
     /// Loads of vectors that are the same for all rows, and column for column what an input holds.
@@ -125,6 +126,19 @@ impl Epilogue {
             _ => false,
         };
         loads.into_iter().filter(is_of_columns).collect()
+    }
+
+    /// Those of [`Epilogue::column_loads`] that read whole words of weights: a thread can have them before earlier
+    /// kernels are done, and holds them until its sums are finished.
+    pub fn weight_columns(&self, spec: &KernelSpec) -> Vec<ExprId> {
+        let is_weight = |load: &ExprId| match self.body.expr(*load) {
+            Expr::Load { input, .. } => spec.weights.contains(&(*input as usize)),
+            _ => false,
+        };
+        let loads = self.column_loads(spec).into_iter();
+        loads
+            .filter(|load| is_weight(load) && self.is_of_words(*load))
+            .collect()
     }
 
     /// The type in which shared memory holds elements of a load, where `computed` that in which floats are computed, and
@@ -183,6 +197,24 @@ impl Epilogue {
         name: &str,
         depth: usize,
     ) -> Result<String, KernelError> {
+        self.into_words(spec, loads, |number| asked_vector(name, number), depth)
+    }
+
+    /// Statements that load vector `n` of columns into `held0`, `held1` and so on, each followed by `slot`.
+    ///
+    /// # Errors
+    /// If an op's text could not be filled in.
+    pub fn holding(&self, spec: &KernelSpec, held: Held<'_>, depth: usize) -> Result<String, KernelError> {
+        self.into_words(spec, held.loads, |number| held.vector(number), depth)
+    }
+
+    fn into_words(
+        &self,
+        spec: &KernelSpec,
+        loads: &[ExprId],
+        vector: impl Fn(usize) -> String,
+        depth: usize,
+    ) -> Result<String, KernelError> {
         let all = tensors(spec);
         let mut printer = Printer::new(&self.body, &all);
         printer.set_depth(depth);
@@ -196,7 +228,7 @@ impl Epilogue {
             let position = without(&printer.position(*input, index), self.lane.var);
             let position = printer.index(&position);
             let from = &all[*input as usize].name;
-            printer.line(&format!("{name}{number}[slot][k].load({from} + ({position}));"));
+            printer.line(&format!("{}.load({from} + ({position}));", vector(number)));
         }
         printer.finish()
     }
@@ -236,7 +268,7 @@ impl Epilogue {
                 let place = without(&place.recombined(&self.body.vars), self.lane.var);
                 let position = printer.index(&place);
                 let (name, width) = (&output.name, self.lane.width);
-                let store = if self.is_of_words(&printer, root) {
+                let store = if self.stores_words(&printer, root) {
                     "rt_store_bytes"
                 } else {
                     self.stores.of_vectors()
@@ -266,7 +298,7 @@ impl Epilogue {
     }
 
     /// Whether lanes of an output are bytes that wait to be stored as the last ones of words.
-    fn is_of_words(&self, printer: &Printer<'_>, root: ExprId) -> bool {
+    fn stores_words(&self, printer: &Printer<'_>, root: ExprId) -> bool {
         self.lane.width.is_multiple_of(4) && self.lane.width <= 16 && printer.is_rounded(root)
     }
 
@@ -329,25 +361,30 @@ impl Epilogue {
     /// what is.
     fn lanes(&self, printer: &mut Printer<'_>, outputs: &[Operand], early: Early<'_>) -> Vec<Option<String>> {
         let width = self.lane.width;
-        let Early { asked, columns } = early;
+        let Early { asked, columns, held } = early;
         let columns: Vec<(ExprId, String)> = (0..columns.len())
             .map(|number| (columns[number], format!("column_values{number}")))
             .collect();
         for (load, array) in &columns {
             printer.preset(*load, array);
         }
-        let vector = |number: usize| format!("asked{number}[slot][k]");
+        let asked = asked
+            .iter()
+            .enumerate()
+            .map(|(number, &load)| (load, asked_vector("asked", number)));
+        let held_vectors = (held.loads.iter().enumerate()).map(|(number, &load)| (load, held.vector(number)));
+        let in_words: Vec<(ExprId, String)> = asked.chain(held_vectors).collect();
         let mut floats = Vec::new();
-        for (number, &load) in asked.iter().enumerate() {
-            printer.preset(load, &vector(number));
-            floats.extend(self.floats_of_bytes(printer, load, &vector(number)));
+        for (load, vector) in &in_words {
+            printer.preset(*load, vector);
+            floats.extend(self.floats_of_bytes(printer, *load, vector));
         }
         let shared = printer.shared_work(self.lane, &self.outputs);
         let mut arrays = Vec::new();
         for (&root, place) in self.outputs.iter().zip(&self.places) {
             arrays.push(self.is_wide(place).then(|| {
                 let name = printer.fresh("y");
-                let ty = if self.is_of_words(printer, root) {
+                let ty = if self.stores_words(printer, root) {
                     "uint32_t"
                 } else {
                     value_type(self.body.dtype(root))
@@ -369,15 +406,15 @@ impl Epilogue {
         for (load, array) in shared.into_iter().chain(columns).chain(floats) {
             printer.preset(load, &format!("{array}[{counter}]"));
         }
-        for (number, &load) in asked.iter().enumerate() {
-            printer.preset(load, &format!("rt_get({}.element({counter}))", vector(number)));
+        for (load, vector) in in_words {
+            printer.preset(load, &format!("rt_get({vector}.element({counter}))"));
         }
         let each = outputs
             .iter()
             .zip(&self.outputs)
             .zip(self.places.iter().zip(&arrays));
         for ((output, &root), (place, array)) in each {
-            let bits = array.as_ref().filter(|_| self.is_of_words(printer, root));
+            let bits = array.as_ref().filter(|_| self.stores_words(printer, root));
             let value = match bits {
                 Some(_) => printer.rounded_bits(root),
                 None => None,
@@ -404,6 +441,25 @@ pub struct Early<'a> {
     pub asked: &'a [ExprId],
     /// Those of [`Epilogue::column_vectors`].
     pub columns: &'a [ExprId],
+    /// Those of [`Epilogue::holding`].
+    pub held: Held<'a>,
+}
+
+/// Loads of columns whose vectors are held in registers, and what follows their names where they are used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Held<'a> {
+    pub loads: &'a [ExprId],
+    pub slot: &'static str,
+}
+
+impl Held<'_> {
+    fn vector(self, number: usize) -> String {
+        format!("held{number}{}", self.slot)
+    }
+}
+
+fn asked_vector(name: &str, number: usize) -> String {
+    format!("{name}{number}[slot][k]")
 }
 
 /// Says that `row_sums` points to the sums beside the product.

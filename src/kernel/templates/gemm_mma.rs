@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::{Template, field_names, fill, knob, may_release, variant};
+use super::{Template, field_names, fill, half_smem_bytes, halving, knob, may_release, variant};
 use crate::ir::DType;
 use crate::kernel::body::region::{kernel_name, operands};
 use crate::kernel::device::Device;
@@ -14,7 +14,7 @@ use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side};
 use crate::kernel::gemm::cost::{LOAD_CLK, STEP_CLK, Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::element::{self, Sums};
-use crate::kernel::gemm::epilogue::{Early, Epilogue, has_whole_strips, result_width, row_bytes};
+use crate::kernel::gemm::epilogue::{Early, Epilogue, Held, has_whole_strips, result_width, row_bytes};
 use crate::kernel::gemm::operand::{Along, Cut, best_cut, is_plain};
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, fetch_work, is_oversized, memory_bytes, parameters, ranked, register_limit,
@@ -66,6 +66,9 @@ struct GemmMmaContext {
     warp_n: usize,
     tickets_bytes: usize,
     operands: Vec<OperandContext>,
+    /// The operand that is a weight, whose first tiles are asked for before earlier kernels are done; empty where
+    /// every read waits for them.
+    early: &'static str,
     /// Whether some operand is copied asynchronously, and whether some is not.
     is_async: bool,
     is_staged: bool,
@@ -90,6 +93,10 @@ struct GemmMmaContext {
     asking: String,
     /// Whether the first of it is asked for before the products.
     asks_early: bool,
+    /// Types of what the epilogue reads of weights column by column, which a thread holds from the beginning, and
+    /// the statements that read it.
+    held: Vec<&'static str>,
+    holding: String,
     epilogue: String,
 }
 
@@ -197,6 +204,22 @@ impl Shape {
     fn on(self, arch: Arch) -> Shape {
         let stages = if has_async_copy(arch) { self.stages } else { 2 };
         Shape { stages, ..self }
+    }
+
+    /// With all steps of a block in flight, as far as half of an SM's shared memory goes, or no more stages than it
+    /// needs for that. What is not copied asynchronously is one step ahead, whatever the number of stages.
+    fn deepened(self, steps: usize, cuts: &Cuts, arch: Arch) -> Shape {
+        const LEAST: usize = 2;
+        let is_copied = cuts.sides.iter().all(|(_, mode)| *mode == Mode::Async);
+        if !is_copied {
+            return self;
+        }
+        let room = half_smem_bytes(arch).saturating_sub(cuts.extra_bytes(self));
+        let fitting = room / ((self.m + self.n) * self.k_bytes);
+        Shape {
+            stages: self.stages.max(fitting).min((steps + 1).max(LEAST)),
+            ..self
+        }
     }
 
     /// Operand tiles in flight; the sums of 16 rows per warp take their place afterwards.
@@ -382,12 +405,20 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
             continue;
         }
         let k = shape.k(cuts.element);
+        let (tiles_m, tiles_n, steps) = shape.blocking(cuts.element, 1).tiles(sizes);
+        let tiles = tiles_m * tiles_n * sizes.batch;
         let resident = resident(contraction, shape, &cuts);
         for splits in split_choices(sizes, (shape.m, shape.n, k), device) {
             // Blocks that share a tile would have to share its sums of rows, too.
             if splits > 1 && !contraction.row_sums.terms.is_empty() {
                 break;
             }
+            let is_alone = tiles * splits <= device.n_sms as usize;
+            let shape = if is_alone {
+                shape.deepened(steps.div_ceil(splits), &cuts, arch)
+            } else {
+                shape
+            };
             let tiling = tiling(contraction, shape, &cuts, splits, (per_element, arch));
             if let Some(us) = predicted_us(sizes, &tiling, bytes, device) {
                 let knobs = [
@@ -465,6 +496,7 @@ fn tiling(
         smem_bytes: shape.smem_bytes(cuts),
         stages,
         splits,
+        clustered: false,
         math_clk: (2 * shape.m * shape.n * k) as f64 / math_rate(cuts.element, arch),
         smem_clk: (read + written) as f64 / 128.0,
         step_bytes: written as f64,
@@ -523,22 +555,30 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     } else {
         Vec::new()
     };
-    let early = Early {
+    let held = epilogue.weight_columns(spec);
+    let held = Held {
+        loads: &held,
+        slot: "",
+    };
+    let asked_ahead = Early {
         asked: &asked,
         columns: &[],
+        held,
     };
     let mut operands = Vec::new();
+    let mut early = "";
     for side in cuts.sides {
-        operands.push(operand_context(
-            contraction,
-            blocking,
-            side,
-            &inputs,
-            cuts.element,
-        )?);
+        let (operand, input) = operand_context(contraction, blocking, side, &inputs, cuts.element)?;
+        if input.is_some_and(|input| spec.weights.contains(&input)) {
+            early = operand.name;
+        }
+        operands.push(operand);
     }
     let Sums { sum, value, load, .. } = element::sums(cuts.element, contraction);
-    let launch = blocking.launch(sizes, shape.threads(), shape.smem_bytes(&cuts));
+    let launch = halving(
+        blocking.launch(sizes, shape.threads(), shape.smem_bytes(&cuts)),
+        arch,
+    );
     let is = |mode| cuts.sides.iter().any(|(_, own)| *own == mode);
     let text = fill(
         &TEMPLATE,
@@ -567,6 +607,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             warp_n: shape.warp_n,
             tickets_bytes: blocking.tickets_bytes(sizes),
             operands,
+            early,
             is_async: is(Mode::Async),
             is_staged: is(Mode::Copy) || is(Mode::Values),
             scale: match cuts.scale {
@@ -585,7 +626,9 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             asked: epilogue.asked_types(&asked),
             asking: epilogue.asking(spec, &asked, "asked", 3)?,
             asks_early,
-            epilogue: epilogue.text(spec, early, 4)?,
+            held: epilogue.asked_types(held.loads),
+            holding: epilogue.holding(spec, held, 2)?,
+            epilogue: epilogue.text(spec, asked_ahead, 4)?,
         },
     )?;
     Ok(Source {
@@ -614,26 +657,30 @@ fn sections(arch: Arch) -> Vec<Section> {
     [COMMON, &[TILE, SPLIT, MMA], copy, &[FRAGMENT]].concat()
 }
 
+/// With the input that copies read asynchronously, if they do.
 fn operand_context(
     contraction: &Contraction,
     blocking: Blocking,
     (cut, mode): (Cut, Mode),
     inputs: &[Operand],
     element: DType,
-) -> Result<OperandContext, KernelError> {
+) -> Result<(OperandContext, Option<usize>), KernelError> {
     let (name, letter, rows, axis, offset) = match cut.side {
         Side::A => ("a", "A", "M", "m", ""),
         Side::B => ("b", "B", "N", "n", " + kBytesA"),
     };
     let fetch = blocking.fetch(contraction, cut);
-    let load = match (mode, fetch.plain(inputs, element)) {
+    let plain = fetch.plain(inputs, element);
+    let copied = plain.as_ref().filter(|_| mode == Mode::Async);
+    let input = copied.map(|plain| plain.input as usize);
+    let load = match (mode, plain) {
         (Mode::Async | Mode::Copy, Some(plain)) => fetch.address(&plain, inputs, 3)?,
         (Mode::Async | Mode::Copy | Mode::Values, _) => {
             fetch.values(inputs, 3, &format!("next_{name}[i].element"), Some(element))?
         }
     };
     let is_words = element.size_bytes() == 4 && cut.along == Along::Row;
-    Ok(OperandContext {
+    let context = OperandContext {
         name,
         letter,
         rows,
@@ -655,5 +702,6 @@ fn operand_context(
             (Side::B, Along::Row, true) => "rt_b_words_along_row",
         },
         load,
-    })
+    };
+    Ok((context, input))
 }

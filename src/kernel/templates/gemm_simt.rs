@@ -278,6 +278,7 @@ fn tiling(
         smem_bytes: shape.smem_bytes(contraction.product),
         stages: 2,
         splits,
+        clustered: false,
         math_clk: (shape.m * shape.n * shape.k) as f64 / lanes * issue,
         smem_clk: words as f64 * (warps * shape.k as f64 * reads + writes),
         step_bytes: ((shape.m + shape.n) * shape.k) as f64 * element_bytes,

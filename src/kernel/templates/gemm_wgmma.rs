@@ -11,8 +11,8 @@ mod shape;
 use serde::Serialize;
 
 use self::reading::{ConvContext, OperandContext, Reading};
-use self::shape::{BLOCK_ROWS, DEPTH_BYTES, SHAPES, Shape};
-use super::{Template, field_names, fill, may_release, variant};
+use self::shape::{BLOCK_ROWS, DEPTH_BYTES, LANES, SHAPES, Shape};
+use super::{Template, field_names, fill, halving, may_release, variant};
 use crate::ir::tiled_view::TILE_ROW_BYTES;
 use crate::ir::{DType, TensorType, TiledView};
 use crate::kernel::body::region::kernel_name;
@@ -21,14 +21,16 @@ use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side, Sizes};
 use crate::kernel::gemm::cost::{Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::element::{self, Sums};
-use crate::kernel::gemm::epilogue::{Early, Epilogue, best_width, has_whole_strips, result_width, row_bytes};
+use crate::kernel::gemm::epilogue::{
+    Early, Epilogue, Held, best_width, has_whole_strips, result_width, row_bytes,
+};
 use crate::kernel::gemm::operand::Along;
 use crate::kernel::gemm::parts::{
     Blocking, epilogue_work, is_oversized, memory_bytes, parameters, ranked, register_limit, tensors,
 };
 use crate::kernel::gemm::row_sums::{self, PartsContext};
 use crate::kernel::prelude::{
-    COMMON, MBARRIER, SPLIT, STREAM, Section, TENSOR_COPY, TILE, WGMMA, translation_unit,
+    CLUSTER, COMMON, MBARRIER, SPLIT, STREAM, Section, TENSOR_COPY, TILE, WGMMA, translation_unit,
 };
 use crate::kernel::print::expr::index_type;
 use crate::kernel::print::store::Stores;
@@ -39,7 +41,6 @@ use crate::tile::ExprId;
 
 /// Columns of sums that a thread reads out of shared memory at once: 16 bytes.
 const PIECE: usize = 4;
-const LANES: usize = 32;
 
 pub static TEMPLATE: Template = Template {
     name: "gemm_wgmma",
@@ -67,11 +68,13 @@ struct GemmWgmmaContext {
     tiles_n: usize,
     /// Of all batches and splits.
     tiles: usize,
-    /// Rows of tiles that blocks go down before they go right, as a further argument, where it is not the usual number.
-    group: String,
+    /// What says which tile a block has.
+    place: String,
     /// Over `k`, for one tile.
     steps: usize,
     splits: usize,
+    /// Whether blocks that share a tile are a cluster.
+    clustered: bool,
     /// A block's steps of a tile; `begin` is the first one where it is known.
     first_step: &'static str,
     last_step: &'static str,
@@ -124,6 +127,10 @@ struct GemmWgmmaContext {
     same_columns: bool,
     column_arrays: String,
     column_vectors: String,
+    /// Types of what the epilogue reads of weights column by column, which a thread holds from the beginning, and
+    /// the statements that read it.
+    held: Vec<&'static str>,
+    holding: String,
     /// What the epilogue reads row by row, and how many rounds of a warp's sums before it does.
     asked: Vec<&'static str>,
     ahead: usize,
@@ -367,7 +374,20 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
                 return None;
             }
             let shape = Shape { splits, ..shape };
+            // Sums of rows lie with the warp that has the rows, which is not the one that finishes them in a cluster.
+            let clustered = problem.contraction.row_sums.is_empty()
+                && shape.may_cluster(
+                    problem.vectors(shape).width,
+                    tiles_m * tiles_n * sizes.batch,
+                    device,
+                );
+            let shape = Shape { clustered, ..shape };
             let us = predicted_us(padded, &tiling(&problem, shape), memory_bytes(spec), device)?;
+            let shape = if is_alone {
+                shape.with_stages_for(steps.div_ceil(splits))
+            } else {
+                shape
+            };
             Some(variant(TEMPLATE.name, &shape.knobs(), us))
         };
         // A tile by one block, and by as many as are likely to be best.
@@ -444,6 +464,7 @@ fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         // The one before a step is free only once that is in flight.
         stages: shape.stages - 1,
         splits: shape.splits,
+        clustered: shape.clustered,
         math_clk: (2 * shape.m * shape.n * halves) as f64 / SUSTAINED,
         smem_clk: (read as f64 + WRITES * written as f64) / 128.0,
         step_bytes: fetched / JOINT_COPIES,
@@ -516,16 +537,28 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         Vec::new()
     };
     let (columns, smem_bytes) = columns(spec, &problem, shape, &epilogue, &column_loads, arch);
-    let launch = shape.launch(blocking, sizes, smem_bytes, arch);
+    let launch = halving(shape.launch(blocking, sizes, smem_bytes, arch), arch);
     let (weight, other) = match problem.weight(spec, shape) {
         // All threads read the columns, which may be none of the weights.
         Some(Side::A) if columns.is_empty() => ("a", "b"),
         Some(Side::B) if columns.is_empty() => ("b", "a"),
         _ => ("", ""),
     };
+    let held = held_columns(
+        spec,
+        &problem,
+        shape,
+        &epilogue,
+        n_tiles * shape.splits <= n_slots,
+    );
+    let held = Held {
+        loads: &held,
+        slot: if shape.clustered { "" } else { "[round % kAcross]" },
+    };
     let early = Early {
         asked,
         columns: &column_loads[..columns.len()],
+        held,
     };
     let (first_step, last_step, begin) = if shape.splits > 1 {
         (
@@ -559,9 +592,14 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             tiles_m,
             tiles_n,
             tiles: n_tiles * shape.splits,
-            group: problem.group(shape, Device::of(arch)),
             steps: problem.reading.steps(blocking, sizes),
+            place: if shape.clustered {
+                "rt_cluster_place".to_owned()
+            } else {
+                format!("rt_tile_place{}", problem.group(shape, Device::of(arch)))
+            },
             splits: shape.splits,
+            clustered: shape.clustered,
             first_step,
             last_step,
             begin,
@@ -598,9 +636,11 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             columns,
             width,
             piece: width.min(PIECE),
-            same_columns: shape.columns(width) / width <= LANES,
+            same_columns: shape.has_same_columns(width),
             column_arrays: epilogue.column_arrays(early.columns, 2),
             column_vectors: epilogue.column_vectors(early.columns, shape.is_direct(), 4),
+            held: epilogue.asked_types(held.loads),
+            holding: epilogue.holding(spec, held, 2)?,
             asked: epilogue.asked_types(asked),
             ahead,
             asks_beyond,
@@ -612,7 +652,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     Ok(Source {
         name,
         header: String::new(),
-        text: translation_unit(&sections(epilogue.stores), &text),
+        text: translation_unit(&sections(shape, epilogue.stores), &text),
         template: TEMPLATE.name,
         launch,
         params: passed,
@@ -635,6 +675,31 @@ fn stores(spec: &KernelSpec, device: &Device) -> Stores {
 /// Tiles and slabs, then the sums of rows.
 fn smem_bytes(problem: &Problem, shape: Shape) -> usize {
     shape.smem_bytes() + row_sums::bytes(&problem.contraction, shape.rows_in_hand())
+}
+
+/// Loads of columns that a thread holds from the beginning: those of its one tile, where registers are left for them
+/// beside the sums and what is asked for ahead.
+fn held_columns(
+    spec: &KernelSpec,
+    problem: &Problem,
+    shape: Shape,
+    epilogue: &Epilogue,
+    has_one_tile: bool,
+) -> Vec<ExprId> {
+    let loads = epilogue.weight_columns(spec);
+    let width = problem.vectors(shape).width;
+    let vectors = if shape.clustered {
+        1
+    } else {
+        shape.n / shape.columns(width)
+    };
+    let bytes = epilogue.asked_bytes(&loads) * vectors;
+    let may_hold = has_one_tile && shape.turns == 1 && shape.has_same_columns(width);
+    if may_hold && shape.holds(bytes) {
+        loads
+    } else {
+        Vec::new()
+    }
 }
 
 /// Arrays of the columns that `loads` read, as many as fit behind everything else, and the bytes of it all.
@@ -676,8 +741,9 @@ fn columns(
     (found, end)
 }
 
-fn sections(stores: Stores) -> Vec<Section> {
-    let own: &[Section] = &[TILE, SPLIT, MBARRIER, TENSOR_COPY, WGMMA];
+fn sections(shape: Shape, stores: Stores) -> Vec<Section> {
+    let exchange = if shape.clustered { CLUSTER } else { SPLIT };
+    let own: &[Section] = &[TILE, exchange, MBARRIER, TENSOR_COPY, WGMMA];
     match stores {
         Stores::Cached => [COMMON, own].concat(),
         Stores::Streamed => [COMMON, &[STREAM], own].concat(),

@@ -147,6 +147,27 @@ fn may_release(launch: &Launch, arch: Arch) -> bool {
     launch.grid[0] <= Device::of(arch).n_sms
 }
 
+/// The launch with at least half of an SM's shared memory, where it has at most one block for each and later launches
+/// may begin beside it: then an SM has one of its blocks and one of the next launch's, which would crowd on the SMs
+/// that are free otherwise.
+fn halving(launch: Launch, arch: Arch) -> Launch {
+    let overlaps = arch.sm >= 90 && may_release(&launch, arch);
+    let half = if overlaps { half_smem_bytes(arch) } else { 0 };
+    Launch {
+        smem_bytes: launch
+            .smem_bytes
+            .max(u32::try_from(half).expect("an SM has less")),
+        ..launch
+    }
+}
+
+/// Shared memory of a block where an SM has two.
+fn half_smem_bytes(arch: Arch) -> usize {
+    /// What a block takes beside its dynamic memory: the system's share, and static variables.
+    const RESERVED: usize = 2048;
+    Device::of(arch).smem_per_sm as usize / 2 - RESERVED
+}
+
 /// A variant of `template`.
 pub fn variant(template: &str, knobs: &[(&str, usize)], predicted_us: f64) -> Variant {
     let knobs: BTreeMap<String, i64> = knobs

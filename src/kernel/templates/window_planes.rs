@@ -14,7 +14,7 @@ use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::Contraction;
 use crate::kernel::gemm::element::{self, Sums};
-use crate::kernel::gemm::epilogue::{Early, Epilogue, best_width};
+use crate::kernel::gemm::epilogue::{Early, Epilogue, Held, best_width};
 use crate::kernel::gemm::images::Images;
 use crate::kernel::gemm::parts::{epilogue_work, memory_bytes, tensors};
 use crate::kernel::prelude::{ASYNC_COPY, COMMON, WGMMA, translation_unit};
@@ -289,6 +289,7 @@ fn context(spec: &KernelSpec, problem: &Problem, plan: Plan) -> Result<WindowPla
     let early = Early {
         asked: &[],
         columns: &column_loads,
+        held: Held::default(),
     };
     let Sums {
         sum, value, taken, ..

@@ -16,7 +16,7 @@ extern int n_threads;
 inline int warp() { return current->linear / 32; }
 inline int warp_size() { return n_threads - warp() * 32 < 32 ? n_threads - warp() * 32 : 32; }
 
-enum class Wait { kBlock, kWarp, kShuffle, kLdmatrix, kMma, kWgmma, kPhase, kRegisters };
+enum class Wait { kBlock, kWarp, kShuffle, kLdmatrix, kMma, kWgmma, kPhase, kRegisters, kCluster };
 void wait_for_warp(Wait what, Site site);
 // Until the counter has another value; others run meanwhile.
 void wait_for_change(const unsigned& counter, Wait what, Site site);
@@ -57,6 +57,24 @@ void unpack(float* to, uint32_t word, Element element);
 float byte_value(uint8_t bits, Element element);
 // `sum` plus a term that is exact where sums are integers.
 uint32_t plus_term(uint32_t sum, float term, Element element);
+
+// Clusters (cluster.cpp), whose blocks run one at a time like all others: each once up to where it waits for the
+// others' announcements, and once more as a whole.
+enum class Pass { kUntilAnnounced, kWhole };
+void start_cluster(int blocks);
+void start_block_of_cluster(int rank, Pass pass);
+// Whether the current thread's block runs only up to the first wait, before which nothing is stored in operands.
+bool is_rehearsed();
+// Those of a block's threads that have not ended wait for the others of the cluster: keeps what they announced.
+void keep_announced();
+void end_block_of_cluster();
+void end_cluster();
+// How many threads have not ended.
+int n_alive();
+// The current block's shared memory, and whether the bytes have been written.
+bool is_written(uint32_t address, size_t bytes);
+size_t dynamic_bytes();
+
 // What an operand is to a kernel: weights are never written, and can be read at any time.
 enum class Role { kWeight, kInput, kWritable };
 void add_operand(const void* begin, size_t bytes, Role role);

@@ -118,6 +118,7 @@ const char* name(Wait what) {
     case Wait::kWgmma: return "wgmma";
     case Wait::kPhase: return "phase of a barrier";
     case Wait::kRegisters: return "registers";
+    case Wait::kCluster: return "cluster";
   }
   return "";
 }
@@ -169,6 +170,14 @@ bool can_go_on(const Fiber& fiber) {
   fail("deadlock in block %u,%u,%u:%s", block_index.x, block_index.y, block_index.z, message.c_str());
 }
 
+// Whether all that is left of a block waits for the others of its cluster.
+bool waits_for_cluster() {
+  const auto is_done = [](const Fiber& fiber) {
+    return fiber.done || (fiber.waits_for && fiber.what == Wait::kCluster && *fiber.waits_for == fiber.seen);
+  };
+  return alive > 0 && std::all_of(fibers, fibers + n_threads, is_done);
+}
+
 void run_block(const Launch& launch) {
   for (int i = 0; i < n_threads; i++) {
     Fiber& fiber = fibers[i];
@@ -200,15 +209,34 @@ void run_block(const Launch& launch) {
     // Copies arrive at any time.
     const bool arrives = !ran || random_order() % 3 == 0;
     if (arrives && finish_tile_copy(random_order())) ran = true;
+    if (!ran && is_rehearsed() && waits_for_cluster()) {
+      keep_announced();
+      break;
+    }
     if (!ran) report_deadlock();
   }
   end_block_barriers();
   end_block_memory();
 }
 
+// Every block once up to where it waits for the others, then as a whole.
+void run_cluster(const Launch& launch, const dim3& first) {
+  start_cluster(launch.cluster);
+  for (Pass pass : {Pass::kUntilAnnounced, Pass::kWhole}) {
+    for (int rank = 0; rank < launch.cluster; rank++) {
+      block_index = dim3(first.x + unsigned(rank), first.y, first.z);
+      start_block_of_cluster(rank, pass);
+      run_block(launch);
+      if (pass == Pass::kWhole) end_block_of_cluster();
+    }
+  }
+  end_cluster();
+}
+
 }  // namespace
 
 Thread* current;
+int n_alive() { return alive; }
 dim3 block_index, block_dim, grid_dim;
 int n_threads;
 unsigned char* stacks;
@@ -257,11 +285,13 @@ void launch(const Launch& launch) {
   std::vector<dim3> blocks;
   for (unsigned z = 0; z < launch.grid.z; z++)
     for (unsigned y = 0; y < launch.grid.y; y++)
-      for (unsigned x = 0; x < launch.grid.x; x++) blocks.push_back(dim3(x, y, z));
+      for (unsigned x = 0; x < launch.grid.x; x += unsigned(launch.cluster)) blocks.push_back(dim3(x, y, z));
   std::shuffle(blocks.begin(), blocks.end(), random_order);
+  if (launch.grid.x % unsigned(launch.cluster) != 0) fail("clusters of %d of %u blocks", launch.cluster, launch.grid.x);
   for (const dim3& block : blocks) {
     block_index = block;
-    run_block(launch);
+    if (launch.cluster > 1) run_cluster(launch, block);
+    else run_block(launch);
   }
 }
 

@@ -82,6 +82,11 @@ void wgmma(void* sums, const Wgmma& instruction, const uint32_t* rows, Site site
 void wgmma_commit(Site site);
 void wgmma_wait(int open, Site site);
 
+// Shared memory of other blocks of a cluster (cluster.cpp).
+void cluster_announce(Site site);
+void cluster_wait(Site site);
+void peer_load(void* to, size_t bytes, uint32_t address, int block);
+
 // Running a case (main.cpp).
 
 // A pointer argument of any element type.
@@ -92,6 +97,8 @@ struct Any {
 
 struct Launch {
   dim3 grid, block;
+  // Neighbouring blocks that read each other's shared memory.
+  int cluster;
   unsigned shared_bytes;
   // Bytes of shared memory that are told apart.
   int granule;

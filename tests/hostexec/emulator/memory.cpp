@@ -155,6 +155,7 @@ const Operand* operand_at(uintptr_t address, size_t bytes) {
 bool is_operand(uintptr_t address, size_t bytes, bool write) {
   const Operand* const operand = operand_at(address, bytes);
   if (!operand) return false;
+  if (write && is_rehearsed()) fail("an operand is written before the cluster waits");
   if (write && operand->role != Role::kWritable) fail("an input is written, %zu bytes at %zu", bytes, size_t(address - operand->begin));
   check_awaited(operand->role == Role::kWeight);
   return true;
@@ -300,6 +301,16 @@ void end_copy_to(uint32_t address, size_t bytes, int barrier, unsigned phases) {
     cell.barrier = barrier;
     cell.phases = phases;
   }
+}
+
+size_t dynamic_bytes() { return dynamic_region.bytes; }
+
+bool is_written(uint32_t address, size_t bytes) {
+  for (size_t at = address; at < address + bytes; at += granule) {
+    const Cell& cell = dynamic_region.cells[at / granule];
+    if (cell.in_flight || cell.written < block_start) return false;
+  }
+  return true;
 }
 
 void touch_barrier(uint32_t address, bool write) {

@@ -15,6 +15,7 @@
 #define __shared__ static __attribute__((section("rt_shared")))
 #define __align__(n) alignas(n)
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 #define __restrict__ __restrict
 #define RT_DEV inline
 #define RT_DYNAMIC_SHARED(name) unsigned char* name = host::dynamic_shared

@@ -28,6 +28,8 @@ pub struct Shape {
     pub resident: usize,
     /// Blocks per tile.
     pub splits: usize,
+    /// Whether they are a cluster, and read each other's sums out of shared memory.
+    pub clustered: bool,
 }
 
 const fn shape(
@@ -48,6 +50,7 @@ const fn shape(
         slab,
         resident,
         splits: 1,
+        clustered: false,
     }
 }
 
@@ -96,9 +99,13 @@ const EXCHANGED_BY_TWO: (usize, usize) = (24, 104);
 const EXCHANGED_BY_THREE: (usize, usize) = (32, 160);
 const EXCHANGED_BY_FOUR: (usize, usize) = (24, 112);
 const EXCHANGED_BY_ONE: (usize, usize) = (40, 216);
+/// Most bytes that a thread asks for ahead.
+const ASKED_BYTES: usize = 128;
 /// Warp groups, and rows that one of their instructions multiplies.
 const GROUP: usize = 128;
 pub const BLOCK_ROWS: usize = 64;
+/// Threads of a warp.
+pub const LANES: usize = 32;
 /// Rows of an instruction that one warp has the sums of.
 const WARP_ROWS: usize = 16;
 /// Bytes along `k` of one instruction.
@@ -109,6 +116,17 @@ const SWIZZLE_BYTES: usize = 1024;
 impl Shape {
     pub fn threads(self) -> usize {
         (self.multiplying() + 1) * GROUP
+    }
+
+    /// With no more stages than a block that takes one tile has steps: what it leaves of an SM is room for the
+    /// next kernel's first tiles.
+    pub fn with_stages_for(self, steps: usize) -> Shape {
+        /// One step stays in flight while the next one's products begin.
+        const LEAST: usize = 2;
+        Shape {
+            stages: self.stages.min(steps.max(LEAST)),
+            ..self
+        }
     }
 
     /// Groups of warps that multiply.
@@ -125,18 +143,49 @@ impl Shape {
         TILE_ROW_BYTES / element.size_bytes()
     }
 
+    /// Whether blocks that share a tile can be a cluster, of `tiles` tiles that are finished in vectors of `width`
+    /// columns: if it is one that every device takes, and all are resident at once.
+    pub fn may_cluster(self, width: usize, tiles: usize, device: &Device) -> bool {
+        /// Most blocks of a cluster that every device takes.
+        const MOST_BLOCKS: usize = 8;
+        /// Columns that a block reads of another's sums at once.
+        const AT_ONCE: usize = 4;
+        /// SMs that share what clusters are placed in; one part of a device may have a few less.
+        const NEIGHBOURS: usize = 16;
+        const FEWER: usize = 14;
+        let parts = device.n_sms as usize / NEIGHBOURS;
+        let clusters = parts.saturating_sub(1) * (NEIGHBOURS / self.splits) + FEWER / self.splits;
+        let is_cluster = (2..=MOST_BLOCKS).contains(&self.splits) && tiles <= clusters;
+        is_cluster && self.turns == 1 && self.resident == 1 && !self.is_direct() && width >= AT_ONCE
+    }
+
+    /// Whether all vectors of `width` columns that a thread finishes in a round, or all those of a cluster's block, are
+    /// of the same columns.
+    pub fn has_same_columns(self, width: usize) -> bool {
+        if self.clustered {
+            return LANES.is_multiple_of(self.n / width);
+        }
+        self.columns(width) / width <= LANES
+    }
+
+    /// Whether a thread has registers for `bytes` beside its sums, and beside what it asks for ahead.
+    pub fn holds(self, bytes: usize) -> bool {
+        /// What addresses and the loop take, and what adds up the sums of several blocks.
+        const OTHERS: usize = 64;
+        self.sums() + OTHERS + (ASKED_BYTES + bytes) / 4 <= self.registers()
+    }
+
     /// Rounds before its own in which a round's vectors of `width` columns are asked for, where a
     /// thread holds `bytes` of each; 0 where registers do not hold even one round.
     pub fn rounds_ahead(self, bytes: usize, width: usize) -> usize {
-        const MOST_BYTES: usize = 128;
         // What addresses, scales and the loop take beside the sums, and what adds up those of several blocks.
         let others = if self.splits > 1 { 64 } else { 48 };
-        if bytes == 0 {
+        if bytes == 0 || self.clustered {
             return 0;
         }
         let free_bytes = self.registers().saturating_sub(self.sums() + others) * 4;
         let vectors = self.slab_rows * self.columns(width) / width / 32;
-        (MOST_BYTES.min(free_bytes) / (vectors * bytes)).min(self.rounds(width))
+        (ASKED_BYTES.min(free_bytes) / (vectors * bytes)).min(self.rounds(width))
     }
 
     /// The same tile, whose sums stay in registers.
@@ -180,8 +229,13 @@ impl Shape {
     }
 
     pub fn smem_bytes(self) -> usize {
-        let slabs = self.multiplying() * 4 * self.slab_rows * (self.slab + 8) * 4;
-        let slabs = if self.is_direct() { 0 } else { slabs };
+        let slabs = if self.clustered {
+            self.m * (self.n + 4) * 4
+        } else if self.is_direct() {
+            0
+        } else {
+            self.multiplying() * 4 * self.slab_rows * (self.slab + 8) * 4
+        };
         (self.slabs_at() + slabs).next_multiple_of(SWIZZLE_BYTES)
     }
 
@@ -253,13 +307,13 @@ impl Shape {
     }
 
     pub fn workspace_bytes(self, n_tiles: usize) -> usize {
-        if self.splits == 1 {
+        if self.splits == 1 || self.clustered {
             return 0;
         }
         self.tickets_bytes(n_tiles) + n_tiles * self.splits * self.m * self.n * 4
     }
 
-    pub fn knobs(self) -> [(&'static str, usize); 9] {
+    pub fn knobs(self) -> [(&'static str, usize); 10] {
         [
             ("tile_m", self.m),
             ("tile_n", self.n),
@@ -270,6 +324,7 @@ impl Shape {
             ("slab", self.slab),
             ("resident", self.resident),
             ("splits", self.splits),
+            ("clustered", usize::from(self.clustered)),
         ]
     }
 
@@ -285,6 +340,8 @@ impl Shape {
             slab: knob("slab")?,
             resident: knob("resident")?,
             splits: knob("splits")?,
+            // Variants from before there were clusters do not say.
+            clustered: knob("clustered").is_ok_and(|is| is > 0),
         })
     }
 }
