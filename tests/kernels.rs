@@ -205,7 +205,7 @@ fn best_boxes_compile_and_read_well() {
         "best_boxes__f32__sm_90a",
         &canonical(&detector, "best_boxes", SM_90A),
     );
-    let many = regions::best_boxes(DType::F16, 1 << 17, 1, 100);
+    let many = regions::best_boxes(DType::F16, 1 << 16, 1, 100);
     compile_on(&[detector, many], &archs());
 }
 

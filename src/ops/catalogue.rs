@@ -65,7 +65,7 @@ const RESTRICTIONS: &[(&str, &str)] = &[
     ("MelWeightMatrix", "operands must be constant to compile"),
     (
         "NonMaxSuppression",
-        "limits must be constant to compile; up to 131072 boxes of an image",
+        "limits must be constant to compile; up to 65536 boxes of an image",
     ),
     ("OneHot", "the depth must be constant to compile"),
     ("Range", "operands must be constant to compile"),

@@ -51,7 +51,7 @@ pub static BEST_BOXES: OpDef = OpDef {
 };
 
 /// Most boxes of an image: a block of the kernel keeps track of all.
-pub const MOST_BOXES: usize = 1 << 17;
+pub const MOST_BOXES: usize = 1 << 16;
 
 pub static OPS: &[&OpDef] = &[&NON_MAX_SUPPRESSION, &BEST_BOXES];
 

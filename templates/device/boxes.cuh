@@ -32,3 +32,10 @@ RT_DEV int32_t rt_order_of_f32(float x) {
   const uint32_t bits = rt_bits_of_f32(x);
   return int32_t(int32_t(bits) < 0 ? bits ^ 0x7fffffffu : bits);
 }
+
+// A number by which boxes are ranked: by score, and of equal ones the first is ahead.
+RT_DEV int64_t rt_rank_of_box(float score, int box) {
+  return int64_t(uint64_t(uint32_t(rt_order_of_f32(score))) << 32 | uint32_t(~box));
+}
+// The box of a rank; -1 of the least number.
+RT_DEV int rt_box_of_rank(int64_t rank) { return ~int(uint32_t(rank)); }

@@ -12,9 +12,9 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     plant(
         "best boxes",
-        "the last of boxes whose scores tie",
-        "RtArgFold<true, false>",
-        "RtArgFold<true, true>",
+        "the best box of the round before",
+        "\n    best = rt_lowest<int64_t>();",
+        "\n    if (chosen == 0) best = rt_lowest<int64_t>();",
     ),
     plant(
         "best boxes",
@@ -28,12 +28,7 @@ pub const MUTANTS: &[Mutant] = &[
         "        if ((left[word] >> bit & 1) == 0) continue;\n",
         "",
     ),
-    plant(
-        "best boxes",
-        "a round too many",
-        "if (best.position < 0) break;",
-        "",
-    ),
+    plant("best boxes", "a round too many", "if (chosen < 0) break;", ""),
     // Rows, columns, maps and moves.
     plant(
         "row per warp",

@@ -47,7 +47,7 @@ struct BestBoxesContext {
 }
 
 /// Words of bits that a thread has in registers.
-const MOST_WORDS: usize = 8;
+const MOST_WORDS: usize = 4;
 
 /// Rounds that a prediction reckons with: few scenes show more objects of a class.
 const USUAL_ROUNDS: usize = 100;
