@@ -5,7 +5,7 @@ use rtrt_codegen::rewrite::RegionKind;
 
 use crate::attention_regions::plain;
 use crate::products::{CONV, Conv, Epilogue, Layout, conv, matmul};
-use crate::regions::{Build, Problem, int, ints};
+use crate::regions::{Build, Problem, best_boxes, int, ints};
 use crate::window_regions::image;
 
 /// A region by its size.
@@ -62,6 +62,16 @@ fn convolution(height: usize) -> Problem {
     conv(DType::F16, shape, true, Epilogue::BiasResidualRelu)
 }
 
+fn near_convolution(height: usize) -> Problem {
+    let shape = Conv {
+        size: [height, 12],
+        channels: 64,
+        filters: 64,
+        ..CONV
+    };
+    conv(DType::F16, shape, true, Epilogue::BiasResidualRelu)
+}
+
 /// Regions whose kernels differ in numbers alone, at least two of each three.
 pub fn all() -> Vec<Sized> {
     let sized = |templates, sizes, of| Sized { templates, sizes, of };
@@ -96,5 +106,8 @@ pub fn all() -> Vec<Sized> {
             image([1, n, 10, 16], 16)
         }),
         sized(&["window_mma"], [35, 37, 20], |n| image([1, n, 37, 3], 1)),
+        sized(&["window_wgmma"], [35, 37, 20], |n| image([1, n, 37, 7], 1)),
+        sized(&["window_planes"], [9, 13, 21], near_convolution),
+        sized(&["best_boxes"], [40, 56, 72], |n| best_boxes(DType::F32, n, 2, 5)),
     ]
 }
