@@ -267,8 +267,7 @@ fn some_products() -> Vec<Problem> {
 }
 
 /// Products whose fastest kernels on an H200 predictions were wrong about: tiles of three groups that fill it once,
-/// a shallow one whose results are most of it, columns that copies cut, columns so few that registers hold them, and
-/// results that are stored one by one.
+/// a shallow one whose results are most of it, columns that copies cut, and columns so few that registers hold them.
 #[test]
 fn the_fastest_products_are_predicted_so() {
     use products::{Epilogue, Layout};

@@ -271,7 +271,7 @@ impl Problem {
     /// each of them, as measured on 40 columns.
     #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
     fn cut_rows_clk(&self, shape: Shape) -> f64 {
-        const ROW_CLK: f64 = 25.0;
+        const ROW_CLK: f64 = 20.0;
         let Reading::Plain(sides) = &self.reading else {
             return 0.0;
         };
