@@ -171,7 +171,7 @@ impl Shape {
     /// Whether a thread has registers for `bytes` beside its sums, and beside what it asks for ahead.
     pub fn holds(self, bytes: usize) -> bool {
         /// What addresses and the loop take, and what adds up the sums of several blocks.
-        const OTHERS: usize = 64;
+        const OTHERS: usize = 80;
         self.sums() + OTHERS + (ASKED_BYTES + bytes) / 4 <= self.registers()
     }
 
