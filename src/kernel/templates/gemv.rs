@@ -477,7 +477,11 @@ fn predicted_us(spec: &KernelSpec, problem: &Problem, plan: Plan, device: &Devic
     let flight = flight / n_sms;
     let knee = flight / (flight + HALF_IN_FLIGHT);
     let full = knee * (flight / IN_FLIGHT).min(1.0) * (segment / 64.0).clamp(0.25, 1.0);
-    let few_bytes = memory_kind(&problem.contraction, problem.few).size_bytes();
+    let few_bytes = if plan.resident(problem) > 0 {
+        memory_kind(&problem.contraction, problem.few).size_bytes()
+    } else {
+        4
+    };
     let staged = blocks * (problem.rows() * plan.depth(problem) * few_bytes) as f64;
     let l2 = (many * element + staged) / (device.l2_gb_per_s * 0.6 * 1e3);
     let memory = (READS_ALONE * device.memory_us(memory_bytes(spec))).max(l2) / full;
