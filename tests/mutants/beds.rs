@@ -512,6 +512,15 @@ pub const BEDS: &[Bed] = &[
         slack: 1.0,
     },
     Bed {
+        name: "planes",
+        template: "window_planes",
+        arch: SM_90,
+        knobs: &[("groups", 2, 2), ("resident", 1, 1)],
+        problem: || products::near_convolutions(DType::F16).swap_remove(2),
+        most_blocks: 2,
+        slack: 6.0,
+    },
+    Bed {
         name: "colours apart",
         template: "window_wgmma",
         arch: SM_90,
