@@ -139,12 +139,6 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     plant(
         "colours apart",
-        "all tiles in the same pixels",
-        "    half ^= 1;\n",
-        "",
-    ),
-    plant(
-        "colours apart",
         "filters in their own order",
         "column - own + own % kWidth / 2 * 8 + own / kWidth * 2 + own % 2;",
         "column;",
