@@ -568,12 +568,21 @@ pub const BEDS: &[Bed] = &[
         slack: 1.0,
     },
     Bed {
+        name: "planes",
+        template: "window_planes",
+        arch: SM_90,
+        knobs: &[("groups", 2, 2), ("resident", 1, 1)],
+        problem: || products::near_convolutions(DType::F16).swap_remove(2),
+        most_blocks: u32::MAX,
+        slack: 6.0,
+    },
+    Bed {
         name: "colours apart",
         template: "window_wgmma",
         arch: SM_90,
         knobs: &[("groups_down", 2, 2), ("groups_across", 1, 1)],
         problem: colours_apart,
-        most_blocks: 5,
+        most_blocks: u32::MAX,
         slack: 1.0,
     },
     Bed {

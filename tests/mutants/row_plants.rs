@@ -146,16 +146,22 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     // Windows.
     plant(
+        "planes",
+        "filters in their own order",
+        "const int column = place - own + own % 8 / 2 * 8 + own / 8 * 2 + own % 2;",
+        "const int column = place;",
+    ),
+    plant(
+        "planes",
+        "taps in the wrong order",
+        "(tap / kTaps * kSeen + tap % kTaps) * 16",
+        "(tap % kTaps * kSeen + tap / kTaps) * 16",
+    ),
+    plant(
         "colours apart",
         "pixels multiplied before they are there",
         "    rt_wgmma_publish();\n    __syncthreads();\n",
         "    rt_wgmma_publish();\n",
-    ),
-    plant(
-        "colours apart",
-        "all tiles in the same pixels",
-        "    half ^= 1;\n",
-        "",
     ),
     plant(
         "colours apart",
