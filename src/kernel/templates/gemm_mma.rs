@@ -555,7 +555,12 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     } else {
         Vec::new()
     };
-    let held = epilogue.weight_columns(spec);
+    // Without elements there is no column to have before earlier kernels are done.
+    let held = if sizes.m * sizes.n == 0 {
+        Vec::new()
+    } else {
+        epilogue.weight_columns(spec)
+    };
     let held = Held {
         loads: &held,
         slot: "",
