@@ -519,8 +519,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma cluster",
         "columns of the neighbouring tile held",
-        "(blockIdx.x).n * kSumVectors + lane",
-        "(blockIdx.x).m * kSumVectors + lane",
+        ").n * kSumVectors + lane",
+        ").m * kSumVectors + lane",
     ),
     plant(
         "wgmma cluster",

@@ -83,9 +83,9 @@ pub fn blocks_per_sm(tiling: &Tiling, device: &Device) -> usize {
         .min(device.max_blocks_per_sm as usize)
 }
 
-/// Microseconds for the whole product, whose operands and results are `bytes` in memory.
+/// Microseconds for the whole product, whose operands and results take memory `moved_us` to move.
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
-pub fn predicted_us(sizes: Sizes, tiling: &Tiling, bytes: f64, device: &Device) -> Option<f64> {
+pub fn predicted_us(sizes: Sizes, tiling: &Tiling, moved_us: f64, device: &Device) -> Option<f64> {
     let per_sm = blocks_per_sm(tiling, device);
     if per_sm == 0 {
         return None;
@@ -112,7 +112,7 @@ pub fn predicted_us(sizes: Sizes, tiling: &Tiling, bytes: f64, device: &Device) 
     } else {
         -stored_clk(tiling, last, device)
     };
-    let mut us = (clk / (device.clock_ghz * 1e3)).max(device.passed_on_us(bytes));
+    let mut us = (clk / (device.clock_ghz * 1e3)).max(moved_us);
     if tiling.clustered {
         us += CLUSTER_US + PEER_US * tiling.splits as f64;
     } else if tiling.splits > 1 {

@@ -2,10 +2,11 @@
 
 use crate::ir::TensorType;
 use crate::kernel::body::region::{operands, results, signature};
+use crate::kernel::device::Device;
 use crate::kernel::gemm::contraction::{Contraction, Side, Sizes};
 use crate::kernel::gemm::operand::{Along, Cut, Fetch, memory_kind};
 use crate::kernel::print::expr::Operand;
-use crate::kernel::source::{Launch, Param, Variant};
+use crate::kernel::source::{Arch, Launch, Param, Variant};
 use crate::kernel::spec::KernelSpec;
 use crate::kernel::templates::indexed::work;
 use crate::tile::{Body, Expr};
@@ -87,6 +88,17 @@ pub fn parameters(spec: &KernelSpec, workspace_bytes: usize) -> (Vec<String>, Ve
 pub fn memory_bytes(spec: &KernelSpec) -> f64 {
     let types = [spec.input_types(), spec.output_types()].concat();
     types.iter().map(TensorType::n_bytes).sum::<usize>() as f64
+}
+
+/// Microseconds in which memory moves every operand once: weights as a network reads them, whose other weights have
+/// passed through L2 since, and everything else from where the kernel before has left it.
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+pub fn memory_us(spec: &KernelSpec, arch: Arch) -> f64 {
+    let device = Device::of(arch);
+    let inputs = spec.input_types();
+    let weights = spec.weights.iter().map(|&input| inputs[input].n_bytes());
+    let weight_bytes = weights.sum::<usize>() as f64;
+    device.passed_on_us(memory_bytes(spec) - weight_bytes) + device.memory_us(weight_bytes)
 }
 
 /// Whether most of a tile would lie outside.

@@ -16,7 +16,7 @@ use crate::kernel::gemm::contraction::{Contraction, Side};
 use crate::kernel::gemm::element::{self, Sums};
 use crate::kernel::gemm::epilogue::{Early, Epilogue, result_width};
 use crate::kernel::gemm::operand::{Along, Cut, Fetch, best_cut, is_plain, is_wide};
-use crate::kernel::gemm::parts::{epilogue_work, fetch_work, memory_bytes, parameters, ranked, tensors};
+use crate::kernel::gemm::parts::{epilogue_work, fetch_work, memory_us, parameters, ranked, tensors};
 use crate::kernel::prelude::{COMMON, MMA, translation_unit};
 use crate::kernel::print::expr::{Operand, index_type};
 use crate::kernel::print::types::storage_type;
@@ -247,7 +247,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
     let Some(problem) = Problem::of(spec, &operands(spec), arch) else {
         return Vec::new();
     };
-    let bytes = memory_bytes(spec);
+    let moved_us = memory_us(spec, arch);
     let own = |shape: Shape| {
         let knobs = [
             ("chunk", shape.chunk),
@@ -255,14 +255,18 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
             ("tile_n", shape.tile_n),
             ("resident", shape.resident(&problem)),
         ];
-        variant(TEMPLATE.name, &knobs, predicted_us(&problem, shape, bytes, arch))
+        variant(
+            TEMPLATE.name,
+            &knobs,
+            predicted_us(&problem, shape, moved_us, arch),
+        )
     };
     ranked(problem.shapes().into_iter().map(own).collect(), MOST_VARIANTS)
 }
 
 /// The larger of moving the bytes and of issuing instructions, and a part of the other.
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
-fn predicted_us(problem: &Problem, shape: Shape, bytes: f64, arch: Arch) -> f64 {
+fn predicted_us(problem: &Problem, shape: Shape, moved_us: f64, arch: Arch) -> f64 {
     /// From launch to the first row, in microseconds.
     const FILL_US: f64 = 0.8;
     /// Clocks of an SM for one read of columns by one warp, of which there are many at once.
@@ -290,7 +294,7 @@ fn predicted_us(problem: &Problem, shape: Shape, bytes: f64, arch: Arch) -> f64 
         Along::Row => depth / ROW_LANES * shape.tile_n / (ROW_LANES * shape.width),
     };
     let columns_us = of_columns as f64 * warps * COLUMN_CLK / 4.0 / (device.clock_ghz * 1e3);
-    let memory_us = device.passed_on_us(bytes) / busy.max(0.5);
+    let memory_us = moved_us / busy.max(0.5);
     NODE_US + FILL_US + columns_us + memory_us.max(issue_us) + APART * memory_us.min(issue_us)
 }
 

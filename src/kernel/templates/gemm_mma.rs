@@ -17,7 +17,7 @@ use crate::kernel::gemm::element::{self, Sums};
 use crate::kernel::gemm::epilogue::{Early, Epilogue, Held, has_whole_strips, result_width, row_bytes};
 use crate::kernel::gemm::operand::{Along, Cut, best_cut, is_plain};
 use crate::kernel::gemm::parts::{
-    Blocking, epilogue_work, fetch_work, is_oversized, memory_bytes, parameters, ranked, register_limit,
+    Blocking, epilogue_work, fetch_work, is_oversized, memory_us, parameters, ranked, register_limit,
     resident_blocks, tensors,
 };
 use crate::kernel::gemm::row_sums::{self, PartsContext};
@@ -392,7 +392,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         return Vec::new();
     };
     let contraction = &cuts.contraction;
-    let (device, bytes, sizes) = (Device::of(arch), memory_bytes(spec), contraction.sizes);
+    let (device, moved_us, sizes) = (Device::of(arch), memory_us(spec, arch), contraction.sizes);
     let per_element = cuts
         .sides
         .map(|(cut, mode)| fetch_work(contraction, cut, mode != Mode::Values));
@@ -420,7 +420,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
                 shape
             };
             let tiling = tiling(contraction, shape, &cuts, splits, (per_element, arch));
-            if let Some(us) = predicted_us(sizes, &tiling, bytes, device) {
+            if let Some(us) = predicted_us(sizes, &tiling, moved_us, device) {
                 let knobs = [
                     ("tile_m", shape.m),
                     ("tile_n", shape.n),
@@ -555,12 +555,17 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     } else {
         Vec::new()
     };
-    // Without elements there is no column to have before earlier kernels are done.
-    let held = if sizes.m * sizes.n == 0 {
-        Vec::new()
+    let mut held = epilogue.weight_columns(spec);
+    let asked_early = if asks_early {
+        shape.asked_registers(&cuts)
     } else {
-        epilogue.weight_columns(spec)
+        0
     };
+    let registers = shape.registers(&cuts) + asked_early + epilogue.asked_bytes(&held) / 4;
+    // Without elements there is no column to have before earlier kernels are done.
+    if sizes.m * sizes.n == 0 || registers > limit {
+        held.clear();
+    }
     let held = Held {
         loads: &held,
         slot: "",

@@ -15,7 +15,7 @@ use crate::kernel::gemm::cost::{STEP_CLK, Tiling, predicted_us, split_choices};
 use crate::kernel::gemm::epilogue::{Early, Epilogue, best_width};
 use crate::kernel::gemm::operand::{Along, Cut, best_cut, is_plain, memory_kind};
 use crate::kernel::gemm::parts::{
-    Blocking, epilogue_work, fetch_work, is_oversized, memory_bytes, parameters, ranked, register_limit,
+    Blocking, epilogue_work, fetch_work, is_oversized, memory_us, parameters, ranked, register_limit,
     resident_blocks, tensors,
 };
 use crate::kernel::prelude::{COMMON, SPLIT, Section, TILE, translation_unit};
@@ -188,7 +188,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
     };
     let inputs = operands(spec);
     let cuts = Cuts::of(&contraction, &inputs);
-    let (device, bytes) = (Device::of(arch), memory_bytes(spec));
+    let (device, moved_us) = (Device::of(arch), memory_us(spec, arch));
     let plain =
         [cuts.a, cuts.b].map(|cut| is_plain(&contraction, cut, &inputs, memory_kind(&contraction, cut.side)));
     let per_element = [0, 1].map(|side| fetch_work(&contraction, [cuts.a, cuts.b][side], plain[side]));
@@ -205,7 +205,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         let resident = resident(&contraction, shape);
         for splits in choices(&contraction, shape, device) {
             let tiling = tiling(&contraction, shape, &cuts, splits, per_element);
-            if let Some(us) = predicted_us(sizes, &tiling, bytes, device) {
+            if let Some(us) = predicted_us(sizes, &tiling, moved_us, device) {
                 let knobs = [
                     ("tile_m", shape.m),
                     ("tile_n", shape.n),

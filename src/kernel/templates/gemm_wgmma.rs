@@ -26,7 +26,7 @@ use crate::kernel::gemm::epilogue::{
 };
 use crate::kernel::gemm::operand::Along;
 use crate::kernel::gemm::parts::{
-    Blocking, epilogue_work, is_oversized, memory_bytes, parameters, ranked, register_limit, tensors,
+    Blocking, epilogue_work, is_oversized, memory_us, parameters, ranked, register_limit, tensors,
 };
 use crate::kernel::gemm::row_sums::{self, PartsContext};
 use crate::kernel::prelude::{
@@ -382,7 +382,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
                     device,
                 );
             let shape = Shape { clustered, ..shape };
-            let us = predicted_us(padded, &tiling(&problem, shape), memory_bytes(spec), device)?;
+            let us = predicted_us(padded, &tiling(&problem, shape), memory_us(spec, arch), device)?;
             let shape = if is_alone {
                 shape.with_stages_for(steps.div_ceil(splits))
             } else {
