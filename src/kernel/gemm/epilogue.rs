@@ -197,7 +197,7 @@ impl Epilogue {
         name: &str,
         depth: usize,
     ) -> Result<String, KernelError> {
-        self.into_words(spec, loads, |number| asked_vector(name, number), depth)
+        self.words_of(spec, loads, |number| asked_vector(name, number), depth)
     }
 
     /// Statements that load vector `n` of columns into `held0`, `held1` and so on, each followed by `slot`.
@@ -205,10 +205,10 @@ impl Epilogue {
     /// # Errors
     /// If an op's text could not be filled in.
     pub fn holding(&self, spec: &KernelSpec, held: Held<'_>, depth: usize) -> Result<String, KernelError> {
-        self.into_words(spec, held.loads, |number| held.vector(number), depth)
+        self.words_of(spec, held.loads, |number| held.vector(number), depth)
     }
 
-    fn into_words(
+    fn words_of(
         &self,
         spec: &KernelSpec,
         loads: &[ExprId],

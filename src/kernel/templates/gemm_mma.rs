@@ -531,6 +531,7 @@ fn scale_work(shape: Shape, cuts: &Cuts, k: usize) -> f64 {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one field of the template after the other")]
 fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, KernelError> {
     let not_accepted = || KernelError::NotAccepted {
         template: TEMPLATE.name,

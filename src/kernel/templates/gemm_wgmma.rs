@@ -246,6 +246,12 @@ impl Problem {
 
     /// Neighbouring blocks share rows of tiles of the first operand and columns of the second one. Where caches do not
     /// hold all columns, each group of rows reads them anew: groups are as high as caches hold their rows.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "shares of a cache"
+    )]
     fn group(&self, shape: Shape, device: &Device) -> String {
         /// What `rt_tile_place` takes.
         const USUAL: usize = 8;
@@ -507,6 +513,7 @@ fn epilogue_share(problem: &Problem, shape: Shape) -> f64 {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one field of the template after the other")]
 fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, KernelError> {
     let problem = Problem::of(spec, arch).ok_or_else(|| KernelError::NotAccepted {
         template: TEMPLATE.name,
@@ -661,6 +668,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
 }
 
 /// Results of which caches hold a part at most push operands out of them.
+#[expect(clippy::cast_precision_loss, reason = "shares of a cache")]
 fn stores(spec: &KernelSpec, device: &Device) -> Stores {
     /// Times what L2 holds.
     const MANY: f64 = 2.0;

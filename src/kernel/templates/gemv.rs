@@ -356,9 +356,8 @@ impl Plan {
     fn registers(self, problem: &Problem) -> usize {
         const OTHERS: usize = 20;
         const REGISTERS_PER_SM: usize = 65536;
-        let resident = self.resident(problem);
-        if resident > 0 {
-            return REGISTERS_PER_SM / resident / self.threads();
+        if let Some(of_a_block) = REGISTERS_PER_SM.checked_div(self.resident(problem)) {
+            return of_a_block / self.threads();
         }
         let loaded = problem.loaded(self);
         let ahead = (self.unroll * loaded * problem.kept_bits()).div_ceil(32);
