@@ -11,6 +11,7 @@ pub mod body;
 pub mod device;
 pub mod error;
 pub mod family;
+pub mod few_channels;
 pub mod gemm;
 pub mod header;
 pub mod prelude;

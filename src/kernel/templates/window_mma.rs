@@ -10,14 +10,14 @@ use serde::Serialize;
 
 use super::{Template, field_names, fill, knob, variant};
 use crate::ir::{DType, Node};
-use crate::kernel::body::region::{kernel_name, operand_bytes, signature, tensors_index_type};
+use crate::kernel::body::region::{kernel_name, operand_bytes, signature};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
+use crate::kernel::few_channels::FewChannels;
 use crate::kernel::prelude::{COMMON, MMA, translation_unit};
-use crate::kernel::print::types::storage_type;
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
-use crate::kernel::window::{Axis, Combine, Window, read_one};
+use crate::kernel::window::{Axis, Combine, Window};
 
 pub static TEMPLATE: Template = Template {
     name: "window_mma",
@@ -31,11 +31,8 @@ pub static TEMPLATE: Template = Template {
 struct WindowMmaContext {
     name: String,
     params: Vec<String>,
-    index_type: &'static str,
-    element: &'static str,
     threads: usize,
     resident: usize,
-    width: usize,
     tile_rows: usize,
     tile_n: usize,
     fragments_m: usize,
@@ -43,27 +40,8 @@ struct WindowMmaContext {
     tiles_down: usize,
     tiles_across: usize,
     shares: usize,
-    batch: usize,
-    input_height: usize,
-    input_width: usize,
-    height: usize,
-    row_width: usize,
-    filters: usize,
-    channels: usize,
-    kernel_rows: usize,
-    taps: usize,
-    row_stride: usize,
-    stride: usize,
-    row_pad: i64,
-    pad: i64,
-    load_x: String,
-    x: String,
-    load_filter: String,
-    filter: String,
-    load_bias: String,
-    /// The array of a vector's biases, empty where there are none.
-    bias: String,
-    store: String,
+    #[serde(flatten)]
+    image: FewChannels,
 }
 
 /// How a kernel covers its outputs.
@@ -283,43 +261,15 @@ fn context(
 ) -> Result<WindowMmaContext, KernelError> {
     let [rows, columns] = [window.axes[0], window.axes[1]];
     let width = width(window);
-    let pixel = window.input(spec, node, 1)?;
-    let (load_x, x) = read_one(spec, &pixel, &["batch", "ih", "iw", "channel", "0"], 5)?;
-    let cell = window.filter(spec, node, 1)?;
-    let (load_filter, filter) = read_one(spec, &cell, &["tap_row", "tap", "channel", "filter"], 4)?;
-    let (load_bias, bias) = window.bias(spec, node, width, 3)?.unwrap_or_default();
-    let at = ["batch", "oh", "ow", "chunk"];
     Ok(WindowMmaContext {
-        index_type: tensors_index_type(spec),
-        element: storage_type(window.dtype),
         threads: plan.threads(),
-        width,
         tile_rows: plan.tile_rows,
         tile_n: plan.tile_n,
         fragments_m: plan.fragments_m,
         tiles_n: plan.tiles_n(window),
         tiles_down: rows.output.div_ceil(plan.tile_rows),
         tiles_across: columns.output.div_ceil(TILE_COLUMNS),
-        batch: window.batch,
-        input_height: rows.input,
-        input_width: columns.input,
-        height: rows.output,
-        row_width: columns.output,
-        filters: window.filters,
-        channels: window.group_channels,
-        kernel_rows: rows.kernel,
-        taps: columns.kernel,
-        row_stride: rows.stride,
-        stride: columns.stride,
-        row_pad: rows.pad,
-        pad: columns.pad,
-        load_x,
-        x,
-        load_filter,
-        filter,
-        load_bias,
-        bias,
-        store: window.store(spec, node, width, &at, "sum", TEMPLATE.name)?,
+        image: FewChannels::of(spec, window, node, width, TEMPLATE.name)?,
         ..WindowMmaContext::default()
     })
 }

@@ -10,14 +10,14 @@ use serde::Serialize;
 
 use super::{Template, field_names, fill, knob, variant, window_mma};
 use crate::ir::Node;
-use crate::kernel::body::region::{kernel_name, operand_bytes, signature, tensors_index_type};
+use crate::kernel::body::region::{kernel_name, operand_bytes, signature};
 use crate::kernel::device::{Device, NODE_US};
 use crate::kernel::error::KernelError;
+use crate::kernel::few_channels::FewChannels;
 use crate::kernel::prelude::{COMMON, MMA, WGMMA, translation_unit};
-use crate::kernel::print::types::storage_type;
 use crate::kernel::source::{Arch, Launch, Source, Variant};
 use crate::kernel::spec::KernelSpec;
-use crate::kernel::window::{Axis, Window, read_one};
+use crate::kernel::window::{Axis, Window};
 
 pub static TEMPLATE: Template = Template {
     name: "window_wgmma",
@@ -31,11 +31,8 @@ pub static TEMPLATE: Template = Template {
 struct WindowWgmmaContext {
     name: String,
     params: Vec<String>,
-    index_type: &'static str,
-    element: &'static str,
     threads: usize,
     resident: usize,
-    width: usize,
     groups_down: usize,
     groups_across: usize,
     tile_n: usize,
@@ -43,27 +40,8 @@ struct WindowWgmmaContext {
     tiles_down: usize,
     tiles_across: usize,
     shares: usize,
-    batch: usize,
-    input_height: usize,
-    input_width: usize,
-    height: usize,
-    row_width: usize,
-    filters: usize,
-    channels: usize,
-    kernel_rows: usize,
-    taps: usize,
-    row_stride: usize,
-    stride: usize,
-    row_pad: i64,
-    pad: i64,
-    load_x: String,
-    x: String,
-    load_filter: String,
-    filter: String,
-    load_bias: String,
-    /// The array of a vector's biases, empty where there are none.
-    bias: String,
-    store: String,
+    #[serde(flatten)]
+    image: FewChannels,
 }
 
 /// How a kernel covers its outputs.
@@ -277,47 +255,18 @@ fn context(
     node: &Node,
     plan: Plan,
 ) -> Result<WindowWgmmaContext, KernelError> {
-    let [rows, columns] = [window.axes[0], window.axes[1]];
     let width = width(spec, window).expect("accepted convolutions have one");
-    let pixel = window.input(spec, node, 1)?;
-    let (load_x, x) = read_one(spec, &pixel, &["batch", "ih", "iw", "channel", "0"], 5)?;
-    let cell = window.filter(spec, node, 1)?;
-    let (load_filter, filter) = read_one(spec, &cell, &["tap_row", "tap", "channel", "filter"], 4)?;
-    let (load_bias, bias) = window.bias(spec, node, width, 3)?.unwrap_or_default();
-    let at = ["batch", "oh", "ow", "chunk"];
     let [tiles_down, tiles_across, _] = plan.tiles(window);
     Ok(WindowWgmmaContext {
-        index_type: tensors_index_type(spec),
-        element: storage_type(window.dtype),
         threads: plan.threads(),
         resident: plan.resident,
-        width,
         groups_down: plan.groups_down,
         groups_across: plan.groups_across,
         tile_n: TILE_N,
         tiles_n: tiles_n(window),
         tiles_down,
         tiles_across,
-        batch: window.batch,
-        input_height: rows.input,
-        input_width: columns.input,
-        height: rows.output,
-        row_width: columns.output,
-        filters: window.filters,
-        channels: window.group_channels,
-        kernel_rows: rows.kernel,
-        taps: columns.kernel,
-        row_stride: rows.stride,
-        stride: columns.stride,
-        row_pad: rows.pad,
-        pad: columns.pad,
-        load_x,
-        x,
-        load_filter,
-        filter,
-        load_bias,
-        bias,
-        store: window.store(spec, node, width, &at, "sum", TEMPLATE.name)?,
+        image: FewChannels::of(spec, window, node, width, TEMPLATE.name)?,
         ..WindowWgmmaContext::default()
     })
 }
