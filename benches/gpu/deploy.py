@@ -10,7 +10,6 @@ MODELS as in models.py. Needs numpy, onnx and onnxruntime. Engines are f16, erro
 from __future__ import annotations
 
 import argparse
-import json
 import pathlib
 import signal
 import subprocess
@@ -22,6 +21,7 @@ import onnx
 import onnxruntime
 
 from models import HALF_BOUND, prepare
+from symbolic import Commands, at_shapes, drawn, shape_text, worst_error
 
 # The first of each is the shape that a static engine is made for, too.
 SHAPES = {
@@ -32,56 +32,9 @@ SHAPES = {
     "gpt2_kv": [{"batch": b, "past_length": n} for b, n in
                 ((1, 128), (1, 1), (1, 17), (1, 64), (1, 255), (1, 256), (1, 511), (2, 128), (4, 128), (8, 64))],
 }
-DTYPES = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.INT64: np.int64}
 
 
-def bound_dims(value, symbols):
-    return [symbols[d.dim_param] if d.dim_param else d.dim_value for d in value.type.tensor_type.shape.dim]
-
-
-def shape_text(graph, symbols):
-    return ",".join(f"{value.name}:{'x'.join(map(str, bound_dims(value, symbols)))}" for value in graph.input)
-
-
-def drawn(graph, symbols, rng):
-    """Random inputs; integers are small enough to be tokens, positions and masks."""
-    def draw(value):
-        dims, kind = bound_dims(value, symbols), DTYPES[value.type.tensor_type.elem_type]
-        if kind == np.int64:
-            if "mask" in value.name:
-                return np.ones(dims, kind)
-            return rng.integers(0, 64, dims).astype(kind)
-        return rng.standard_normal(dims).astype(kind)
-    return {value.name: draw(value) for value in graph.input}
-
-
-def worst_error(outputs, wanted):
-    def error(got, want):
-        got, want = got.astype(np.float64), want.astype(np.float64)
-        return float(np.linalg.norm(got - want) / max(np.linalg.norm(want), 1e-30))
-    return max(error(outputs[name], want) for name, want in wanted.items())
-
-
-class Deployer:
-    def __init__(self, args):
-        self.args = args
-        self.wrong = False
-
-    def command(self, *arguments):
-        done = subprocess.run([self.args.bin, *map(str, arguments)], capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{arguments[:2]}: {done.stderr.strip()[-400:]}")
-        return done.stdout
-
-    def compile(self, model, engine, shapes, *flags):
-        shapes = [flag for shape in shapes for flag in ("--shapes", shape)]
-        started = time.time()
-        self.command("compile", model, "--arch", self.args.arch, "--fp16", "-o", engine, *shapes, *flags)
-        return time.time() - started
-
-    def median_us(self, engine, shape):
-        return json.loads(self.command("bench", engine, "--json", "--duration", "0.2", "--shapes", shape))["median_us"]
-
+class Deployer(Commands):
     def dynamic(self, name):
         """One engine at all shapes of a model."""
         case = prepare(self.args.models / name, self.args.work)
@@ -89,18 +42,16 @@ class Deployer:
         graph = onnx.load(model, load_external_data=False).graph
         texts = [shape_text(graph, symbols) for symbols in SHAPES[name]]
         engine, static = (self.args.work / f"{name}.{kind}.engine" for kind in ("dynamic", "static"))
-        seconds = self.compile(model, engine, texts)
-        self.compile(model, static, texts[:1])
+        seconds = self.compile(model, engine, *at_shapes(texts))
+        self.compile(model, static, *at_shapes(texts[:1]))
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         rng = np.random.default_rng(1)
         errors = []
         for symbols in SHAPES[name]:
             inputs = drawn(graph, symbols, rng)
-            given, got = self.args.work / "in.npz", self.args.work / "out.npz"
-            np.savez(given, **inputs)
-            self.command("run", engine, "--inputs", given, "--outputs", got, "--device", "cuda:0")
-            errors.append(worst_error(np.load(got), dict(zip(names, session.run(names, inputs)))))
+            wanted = dict(zip(names, session.run(names, inputs)))
+            errors.append(worst_error(self.outputs(engine, inputs), wanted))
         self.wrong |= max(errors) > HALF_BOUND
         ours, alone = self.median_us(engine, texts[0]), self.median_us(static, texts[0])
         print(f"{name:12} {len(texts):3} shapes  worst error {max(errors):.1e}  {ours:8.1f} us, static {alone:8.1f} us "
@@ -112,7 +63,7 @@ class Deployer:
         """A new process each time; the first one also finds the file cold."""
         case = prepare(self.args.models / name, self.args.work)
         engine = self.args.work / f"{name}.cold.engine"
-        self.compile(case / "model.onnx", engine, [])
+        self.compile(case / "model.onnx", engine)
         for _ in range(3):
             done = subprocess.run([self.args.runner, engine], capture_output=True, text=True)
             print(f"{name:12} cold start: {(done.stdout or done.stderr).strip()}", flush=True)
@@ -145,7 +96,7 @@ class Deployer:
     def budget(self, name, seconds):
         case = prepare(self.args.models / name, self.args.work)
         engine = self.args.work / "budget.engine"
-        took = self.compile(case / "model.onnx", engine, [], "--tune", "--build-budget", f"{seconds}s")
+        took = self.compile(case / "model.onnx", engine, "--tune", "--build-budget", f"{seconds}s")
         print(f"{name:12} built in {took:.1f} s with a budget of {seconds} s", flush=True)
 
 

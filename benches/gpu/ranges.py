@@ -10,16 +10,14 @@ difference is that of the outputs of both engines, relative in the 2-norm. Exit 
 from __future__ import annotations
 
 import argparse
-import json
 import pathlib
-import subprocess
 import sys
-import time
 
 import numpy as np
 import onnx
 
 from models import HALF_BOUND, prepare
+from symbolic import Commands, at_shapes, drawn, shape_text, worst_error
 
 # The range, and some shapes of it; the first one is the usual one.
 CASES = {
@@ -29,59 +27,9 @@ CASES = {
     "gpt2_kv": ({"batch": (1, 1), "past_length": (119, 128)},
                 [{"batch": 1, "past_length": n} for n in (128, 121, 127)]),
 }
-DTYPES = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.INT64: np.int64}
 
 
-def bound_dims(value, symbols):
-    return [symbols[d.dim_param] if d.dim_param else d.dim_value for d in value.type.tensor_type.shape.dim]
-
-
-def shape_text(graph, symbols):
-    return ",".join(f"{value.name}:{'x'.join(map(str, bound_dims(value, symbols)))}" for value in graph.input)
-
-
-def drawn(graph, symbols, rng):
-    """Random inputs; integers are small enough to be tokens, positions and masks."""
-    def draw(value):
-        dims, kind = bound_dims(value, symbols), DTYPES[value.type.tensor_type.elem_type]
-        if kind == np.int64:
-            return np.ones(dims, kind) if "mask" in value.name else rng.integers(0, 64, dims).astype(kind)
-        return rng.standard_normal(dims).astype(kind)
-    return {value.name: draw(value) for value in graph.input}
-
-
-def difference(one, other):
-    def error(name):
-        got, want = (outputs[name].astype(np.float64) for outputs in (one, other))
-        return float(np.linalg.norm(got - want) / max(np.linalg.norm(want), 1e-30))
-    return max(error(name) for name in other.files)
-
-
-class Comparison:
-    def __init__(self, args):
-        self.args = args
-        self.wrong = False
-
-    def command(self, *arguments):
-        done = subprocess.run([self.args.bin, *map(str, arguments)], capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{arguments[:2]}: {done.stderr.strip()[-400:]}")
-        return done.stdout
-
-    def compile(self, model, engine, flags):
-        started = time.time()
-        self.command("compile", model, "--arch", self.args.arch, "--fp16", "-o", engine, *flags)
-        return time.time() - started
-
-    def median_us(self, engine, shape):
-        return json.loads(self.command("bench", engine, "--json", "--duration", "0.2", "--shapes", shape))["median_us"]
-
-    def outputs(self, engine, inputs):
-        given, got = self.args.work / "in.npz", self.args.work / "out.npz"
-        np.savez(given, **inputs)
-        self.command("run", engine, "--inputs", given, "--outputs", got, "--device", "cuda:0")
-        return np.load(got)
-
+class Comparison(Commands):
     def model(self, name):
         bounds, shapes = CASES[name]
         model = prepare(self.args.models / name, self.args.work) / "model.onnx"
@@ -89,14 +37,14 @@ class Comparison:
         texts = [shape_text(graph, symbols) for symbols in shapes]
         least, most = (shape_text(graph, {symbol: ends[end] for symbol, ends in bounds.items()}) for end in (0, 1))
         shared, listed = (self.args.work / f"{name}.{kind}.engine" for kind in ("shared", "listed"))
-        seconds = self.compile(model, shared, ["--minShapes", least, "--optShapes", texts[0], "--maxShapes", most,
-                                               "--static-shapes", "1"])
-        self.compile(model, listed, [flag for text in texts for flag in ("--shapes", text)])
+        seconds = self.compile(model, shared, "--minShapes", least, "--optShapes", texts[0], "--maxShapes", most,
+                               "--static-shapes", "1")
+        self.compile(model, listed, *at_shapes(texts))
         print(f"{name:12} {bounds} built in {seconds:.1f} s, {shared.stat().st_size / 1e6:.1f} MB", flush=True)
         rng = np.random.default_rng(1)
         for symbols, text in zip(shapes, texts):
             inputs = drawn(graph, symbols, rng)
-            off = difference(self.outputs(shared, inputs), self.outputs(listed, inputs))
+            off = worst_error(self.outputs(shared, inputs), self.outputs(listed, inputs))
             self.wrong |= not off <= HALF_BOUND
             ours, own = self.median_us(shared, text), self.median_us(listed, text)
             print(f"  {symbols}: shared {ours:8.1f} us, own {own:8.1f} us ({ours / own:.3f}), difference {off:.1e}",
