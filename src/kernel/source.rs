@@ -13,6 +13,13 @@ pub struct Arch {
     pub specific: bool,
 }
 
+impl Arch {
+    /// Whether kernels may use what only `sm_90a` has: instructions of four warps.
+    pub fn is_hopper(self) -> bool {
+        (self.sm, self.specific) == (90, true)
+    }
+}
+
 /// One way to solve a region's kernel problem, as data. Ordered by predicted time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Variant {

@@ -213,7 +213,7 @@ struct Problem {
 impl Problem {
     /// Queries in tiles of `rows`, keys and values of `keys`.
     fn of(spec: &KernelSpec, arch: Arch, rows: usize, keys: usize) -> Option<Problem> {
-        if (arch.sm, arch.specific) != (90, true) {
+        if !arch.is_hopper() {
             return None;
         }
         let (attention, node) = Attention::of(spec)?;

@@ -97,7 +97,7 @@ fn part_pitch(attention: &Attention) -> usize {
 }
 
 fn accepted(spec: &KernelSpec, arch: Arch) -> Option<Attention> {
-    if (arch.sm, arch.specific) != (90, true) {
+    if !arch.is_hopper() {
         return None;
     }
     let (attention, node) = Attention::of(spec)?;

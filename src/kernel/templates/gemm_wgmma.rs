@@ -176,7 +176,7 @@ struct Vectors {
 
 impl Problem {
     fn of(spec: &KernelSpec, arch: Arch) -> Option<Problem> {
-        if (arch.sm, arch.specific) != (90, true) {
+        if !arch.is_hopper() {
             return None;
         }
         let contraction = Contraction::with_row_sums(spec)?;

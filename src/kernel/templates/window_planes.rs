@@ -116,7 +116,7 @@ struct Problem {
 
 impl Problem {
     fn of(spec: &KernelSpec, arch: Arch) -> Option<Problem> {
-        if (arch.sm, arch.specific) != (90, true) {
+        if !arch.is_hopper() {
             return None;
         }
         let contraction = Contraction::of(spec)?;

@@ -156,8 +156,7 @@ fn tiles_n(window: &Window) -> usize {
 
 /// Convolutions of few channels whose neighbouring windows begin a chunk apart.
 fn accepted(spec: &KernelSpec, arch: Arch) -> Option<Window> {
-    let is_hopper = (arch.sm, arch.specific) == (90, true);
-    let window = window_mma::accepted(spec, arch).filter(|_| is_hopper)?;
+    let window = window_mma::accepted(spec, arch).filter(|_| arch.is_hopper())?;
     let is_apart = window.axes[1].stride * pairs(&window) == CHUNK_WORDS;
     (is_apart && width(spec, &window).is_some()).then_some(window)
 }
