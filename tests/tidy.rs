@@ -37,7 +37,7 @@ const KNOWS: &[(&str, &[&str])] = &[
 /// The facade and the command line see everything.
 const FREE: &[&str] = &["lib", "main", "bin", "cli", "pipeline"];
 
-fn rust_files(folder: &Path, into: &mut Vec<PathBuf>) {
+fn files_of(folder: &Path, kind: &str, into: &mut Vec<PathBuf>) {
     let mut entries: Vec<PathBuf> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -45,8 +45,8 @@ fn rust_files(folder: &Path, into: &mut Vec<PathBuf>) {
     entries.sort();
     for path in entries {
         if path.is_dir() {
-            rust_files(&path, into);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files_of(&path, kind, into);
+        } else if path.extension().is_some_and(|extension| extension == kind) {
             into.push(path);
         }
     }
@@ -56,7 +56,7 @@ fn rust_files(folder: &Path, into: &mut Vec<PathBuf>) {
 fn sources() -> Vec<(String, PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
-    rust_files(&root, &mut files);
+    files_of(&root, "rs", &mut files);
     files
         .into_iter()
         .map(|path| {
@@ -156,12 +156,9 @@ fn every_source_file_says_what_it_is() {
 #[test]
 fn templates_hold_no_assembly_and_no_conditional_compilation() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates");
-    let mut wrong = Vec::new();
-    for entry in fs::read_dir(&root).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "tera") {
-            continue;
-        }
+    let (mut files, mut wrong) = (Vec::new(), Vec::new());
+    files_of(&root, "tera", &mut files);
+    for path in files {
         for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
             let code = code(line);
             if code.contains("asm(") || code.contains("asm volatile") || code.trim_start().starts_with("#if")

@@ -42,6 +42,16 @@ use crate::tile::ExprId;
 /// Columns of sums that a thread reads out of shared memory at once: 16 bytes.
 const PIECE: usize = 4;
 
+/// A piece's name, and its text.
+macro_rules! piece {
+    ($name:literal) => {
+        (
+            concat!("gemm_wgmma/", $name),
+            include_str!(concat!("../../../templates/gemm_wgmma/", $name, ".cu.tera")),
+        )
+    };
+}
+
 pub static TEMPLATE: Template = Template {
     name: "gemm_wgmma",
     text: include_str!("../../../templates/gemm_wgmma.cu.tera"),
@@ -49,6 +59,21 @@ pub static TEMPLATE: Template = Template {
     render,
     fields: || field_names(&GemmWgmmaContext::default()),
 };
+
+/// What the template includes: the group that copies, what the others do, and each way to finish a tile.
+pub const PIECES: &[(&str, &str)] = &[
+    piece!("copying"),
+    piece!("places"),
+    piece!("ahead"),
+    piece!("stored_sums"),
+    piece!("multiplying"),
+    piece!("row_sums"),
+    piece!("over_cluster"),
+    piece!("over_workspace"),
+    piece!("rounds"),
+    piece!("through_slabs"),
+    piece!("in_registers"),
+];
 
 #[derive(Clone, Debug, Default, Serialize)]
 struct GemmWgmmaContext {
