@@ -9,8 +9,9 @@ use serde::Serialize;
 use super::{Template, field_names, fill, knob, may_release, variant};
 use crate::ir::DType;
 use crate::kernel::attention::{Attention, Tiles, TilesText, parts_bytes};
-use crate::kernel::body::region::{kernel_name, operand_bytes, signature, tensors_index_type};
-use crate::kernel::device::{Device, NODE_US};
+use crate::kernel::attention_rates::launch_us;
+use crate::kernel::body::region::{kernel_name, signature, tensors_index_type};
+use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{ASYNC_COPY, ATTENTION, COMMON, MMA, translation_unit};
 use crate::kernel::print::types::storage_type;
@@ -207,11 +208,7 @@ fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &D
         + 12.0 * value_depth * warps / resident.max(1.0) / 4.0
         + waves.ceil() * steps * chain.max(busy);
     // Blocks that begin together read together and multiply together: half of the shorter is exposed.
-    let (own_us, read_us) = (
-        cycles / (device.clock_ghz * 1e3),
-        device.memory_us(operand_bytes(spec)),
-    );
-    NODE_US + own_us.max(read_us) + 0.5 * own_us.min(read_us)
+    launch_us(spec, cycles / (device.clock_ghz * 1e3), 0.5, device)
 }
 
 fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, KernelError> {
