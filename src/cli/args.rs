@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::pipeline::Selection;
+
 /// Compile ONNX models to self-contained CUDA engines, and run them.
 ///
 /// Exit codes: 0 done, 1 failed, 2 usage, 3 refused (an operator, type or feature is not supported).
@@ -65,16 +67,8 @@ pub struct CompileArgs {
     /// Time variants on the GPU of this machine and keep the fastest correct ones.
     #[arg(long)]
     pub tune: bool,
-    /// File that keeps every timing and is reused by the next build.
-    #[arg(long = "timingCacheFile", value_name = "FILE")]
-    pub timing_cache_file: Option<PathBuf>,
-    /// Choose variants by the timing cache alone, without a GPU; a timing that it lacks is an error.
-    #[arg(
-        long = "errorOnTimingCacheMiss",
-        requires = "timing_cache_file",
-        conflicts_with_all = ["verify_kernels", "build_budget"]
-    )]
-    pub error_on_timing_cache_miss: bool,
+    #[command(flatten)]
+    pub timings: TimingCacheArgs,
     /// When tuning ends, from the start of the build: `90`, `90s` or `5m`. Every kernel is a right one
     /// even then; what takes longest in an execution is tuned first.
     #[arg(long, visible_alias = "buildBudget", value_name = "TIME", requires = "tune", value_parser = super::build::duration)]
@@ -89,7 +83,7 @@ pub struct CompileArgs {
     #[arg(long, value_name = "DIR")]
     pub dump_kernels: Option<PathBuf>,
     /// Run every kernel on the GPU and compare it with the reference before saving.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "error_on_timing_cache_miss")]
     pub verify_kernels: bool,
     /// Also store PTX of the newest plain architecture, which the driver of a newer device compiles when it
     /// loads the engine.
@@ -118,16 +112,8 @@ pub struct TuneArgs {
         value_name = "FILE"
     )]
     pub output: Option<PathBuf>,
-    /// File that keeps every timing and is reused by the next build.
-    #[arg(long = "timingCacheFile", value_name = "FILE")]
-    pub timing_cache_file: Option<PathBuf>,
-    /// Choose variants by the timing cache alone, without a GPU; a timing that it lacks is an error.
-    #[arg(
-        long = "errorOnTimingCacheMiss",
-        requires = "timing_cache_file",
-        conflicts_with = "build_budget"
-    )]
-    pub error_on_timing_cache_miss: bool,
+    #[command(flatten)]
+    pub timings: TimingCacheArgs,
     /// When tuning ends: `90`, `90s` or `5m`. What takes longest in an execution is tuned first.
     #[arg(long, visible_alias = "buildBudget", value_name = "TIME", value_parser = super::build::duration)]
     pub build_budget: Option<Duration>,
@@ -169,6 +155,35 @@ pub struct RefitArgs {
     /// Settings that it was compiled with; shapes, and halves of activations, are those of the engine.
     #[command(flatten)]
     pub build: BuildArgs,
+}
+
+/// Timings of earlier builds, and of this one.
+#[derive(Debug, Args)]
+pub struct TimingCacheArgs {
+    /// File that keeps every timing and is reused by the next build.
+    #[arg(long = "timingCacheFile", value_name = "FILE")]
+    pub timing_cache_file: Option<PathBuf>,
+    /// Choose variants by the timing cache alone, without a GPU; a timing that it lacks is an error.
+    #[arg(
+        long = "errorOnTimingCacheMiss",
+        requires = "timing_cache_file",
+        conflicts_with = "build_budget"
+    )]
+    pub error_on_timing_cache_miss: bool,
+}
+
+impl TimingCacheArgs {
+    /// Selection by the cache alone, where that is asked for.
+    pub fn recorded(&self, max_variants: usize) -> Option<Selection> {
+        let database = self
+            .timing_cache_file
+            .clone()
+            .filter(|_| self.error_on_timing_cache_miss)?;
+        Some(Selection::Recorded {
+            max_variants,
+            database,
+        })
+    }
 }
 
 /// Whose engines are executed.
