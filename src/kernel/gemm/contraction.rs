@@ -16,13 +16,14 @@ mod strips;
 #[cfg(test)]
 mod tests;
 
-use self::apart::{factors, uncast};
+use self::apart::factors;
 use self::axes::classified;
 pub use self::places::innermost;
 use self::strips::summed_in_strips;
 use crate::ir::{DType, Graph, Node};
 use crate::kernel::body::free_vars::FreeVars;
 use crate::kernel::body::rebuild::operands;
+use crate::kernel::gemm::exact::uncast;
 use crate::kernel::spec::KernelSpec;
 use crate::ops::groups::DEQUANTIZE_GROUPS;
 use crate::ops::{self, Lowering, TileKind};

@@ -6,7 +6,7 @@ use super::{Contraction, K, M, N, RowSums, Sizes, StoredSums};
 use crate::ir::DType;
 use crate::kernel::body::free_vars::FreeVars;
 use crate::kernel::body::rebuild::{Rebuild, Stage, known_product, operands};
-use crate::kernel::gemm::operand::is_exact;
+use crate::kernel::gemm::exact::{is_exact, uncast};
 use crate::tile::index::delinearize;
 use crate::tile::{Body, Expr, ExprId, Extent, Index, ReduceOp, VarId};
 
@@ -133,16 +133,6 @@ fn row_sums(body: &Body, a: ExprId, stages: &[Stage], product: usize) -> Option<
         sums.slots.push((u8::try_from(slot).ok()?, number));
     }
     (sums.terms.is_empty() || sums.stored.is_none()).then_some(sums)
-}
-
-/// `root` without casts that change no value.
-pub fn uncast(body: &Body, root: ExprId) -> ExprId {
-    match body.expr(root) {
-        Expr::Map { op: "cast", args, .. } if is_exact(body.dtype(args[0]), body.dtype(root)) => {
-            uncast(body, args[0])
-        }
-        _ => root,
-    }
 }
 
 /// The one load that `root` is a function of.
