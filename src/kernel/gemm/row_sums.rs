@@ -30,7 +30,7 @@ pub struct RowSumsContext {
 }
 
 impl RowSumsContext {
-    /// Sums that lie `at` so many bytes of shared memory, for threads that have `room` for parts of them (see [`parts`]),
+    /// Sums that lie `at` so many bytes of shared memory, for threads that have `room` for parts of them (see `parts`),
     /// in loops that are `depth` deep.
     ///
     /// # Errors
