@@ -132,12 +132,8 @@ impl Plan {
         GROUP_THREADS * (self.groups + 1)
     }
 
-    fn row_tiles(self, attention: &Attention) -> usize {
-        attention.queries.div_ceil(self.tile_rows())
-    }
-
     fn n_tiles(self, attention: &Attention) -> usize {
-        attention.batch * attention.heads * self.row_tiles(attention)
+        attention.n_tiles(self.tile_rows())
     }
 
     fn n_blocks(self, attention: &Attention, device: &Device) -> usize {
@@ -311,7 +307,7 @@ fn key_tiles(attention: &Attention, plan: Plan) -> Vec<usize> {
         });
         seen.div_ceil(plan.tile_keys).max(1)
     };
-    (0..plan.row_tiles(attention)).map(of_rows).collect()
+    (0..attention.row_tiles(plan.tile_rows())).map(of_rows).collect()
 }
 
 fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, KernelError> {
@@ -356,7 +352,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         stages: plan.stages,
         tile_rows: plan.tile_rows(),
         tile_keys: plan.tile_keys,
-        row_tiles: plan.row_tiles(&attention),
+        row_tiles: attention.row_tiles(plan.tile_rows()),
         tiles: plan.n_tiles(&attention),
         heads: attention.heads,
         queries: attention.queries,

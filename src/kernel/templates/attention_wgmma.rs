@@ -70,12 +70,8 @@ impl Plan {
         128 * self.groups
     }
 
-    fn row_tiles(self, attention: &Attention) -> usize {
-        attention.queries.div_ceil(self.tile_rows())
-    }
-
     fn n_blocks(self, attention: &Attention) -> usize {
-        attention.batch * attention.heads * self.row_tiles(attention)
+        attention.n_tiles(self.tile_rows())
     }
 
     /// Tiles and, after them, rows of results in the same memory.
@@ -182,24 +178,12 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     })?;
     let element = storage_type(attention.dtype);
     let (params, passed) = signature(spec);
-    let tile = format!(
-        "{}x{}x{}_w{}",
-        plan.tile_rows(),
-        plan.tile_keys,
-        attention.depth,
-        plan.threads() / 32
-    );
+    let tile = attention.tile_name(plan.tile_rows(), plan.tile_keys, plan.threads());
     let name = kernel_name(spec, TEMPLATE.name, &tile);
     let tiles = attention.tiles_text(
         spec,
         node,
-        Tiles {
-            template: TEMPLATE.name,
-            keys: plan.tile_keys,
-            width: 8,
-            value_width: 8,
-            ty: element,
-        },
+        Tiles::of_halves(TEMPLATE.name, plan.tile_keys, element),
         arch,
     )?;
     let is_async = tiles.is_async;
@@ -218,7 +202,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         groups: plan.groups,
         tile_rows: plan.tile_rows(),
         tile_keys: plan.tile_keys,
-        row_tiles: plan.row_tiles(&attention),
+        row_tiles: attention.row_tiles(plan.tile_rows()),
         chunks: attention.depth / 8,
         value_chunks: attention.value_depth / 8,
         steps: attention.depth / STEP,
