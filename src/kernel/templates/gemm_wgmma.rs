@@ -7,13 +7,15 @@
 
 mod ahead;
 mod context;
+mod plan;
 mod prediction;
 mod problem;
 mod reading;
 mod shape;
 
 use self::ahead::Ahead;
-use self::context::{GemmWgmmaContext, Plan};
+use self::context::GemmWgmmaContext;
+use self::plan::Plan;
 use self::prediction::tiling;
 use self::problem::Problem;
 use self::shape::{BLOCK_ROWS, SHAPES, Shape};

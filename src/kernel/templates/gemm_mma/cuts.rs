@@ -1,12 +1,10 @@
 //! How operands and results are cut for an arch.
 
-use super::shape::Shape;
 use crate::ir::DType;
 use crate::kernel::gemm::contraction::{Contraction, Side};
 use crate::kernel::gemm::element;
 use crate::kernel::gemm::epilogue::{result_width, row_bytes};
 use crate::kernel::gemm::operand::{Along, Cut, best_cut, is_plain};
-use crate::kernel::gemm::row_sums;
 use crate::kernel::print::expr::Operand;
 use crate::kernel::source::Arch;
 use crate::kernel::spec::KernelSpec;
@@ -85,15 +83,6 @@ impl Cuts {
             element,
             sides,
         })
-    }
-
-    /// Bytes behind the tiles: sums of rows, then what columns are scaled by.
-    pub fn extra_bytes(&self, shape: Shape) -> usize {
-        let sums = row_sums::bytes(&self.contraction, shape.m);
-        match self.scale {
-            None => sums,
-            Some(_) => sums + shape.covered_depth(self) * self.element.size_bytes(),
-        }
     }
 }
 

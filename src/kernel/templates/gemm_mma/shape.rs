@@ -5,6 +5,7 @@ use super::cuts::{CHUNK_BYTES, Cuts, Mode, has_async_copy};
 use crate::ir::DType;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::parts::Blocking;
+use crate::kernel::gemm::row_sums;
 use crate::kernel::source::{Arch, Variant};
 use crate::kernel::templates::{half_smem_bytes, knob};
 
@@ -80,7 +81,7 @@ impl Shape {
         if !is_copied {
             return self;
         }
-        let room = half_smem_bytes(arch).saturating_sub(cuts.extra_bytes(self));
+        let room = half_smem_bytes(arch).saturating_sub(self.extra_bytes(cuts));
         let fitting = room / ((self.m + self.n) * self.k_bytes);
         Shape {
             stages: self.stages.max(fitting).min((steps + 1).max(LEAST)),
@@ -132,8 +133,17 @@ impl Shape {
         sums + fragments + staged + OTHERS
     }
 
+    /// Bytes behind the tiles: sums of rows, then what columns are scaled by.
+    fn extra_bytes(self, cuts: &Cuts) -> usize {
+        let sums = row_sums::bytes(&cuts.contraction, self.m);
+        match cuts.scale {
+            None => sums,
+            Some(_) => sums + self.covered_depth(cuts) * cuts.element.size_bytes(),
+        }
+    }
+
     pub fn smem_bytes(self, cuts: &Cuts) -> usize {
-        self.tiles_bytes() + cuts.extra_bytes(self)
+        self.tiles_bytes() + self.extra_bytes(cuts)
     }
 
     /// `k` up to the end of the last tile.

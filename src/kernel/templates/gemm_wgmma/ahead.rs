@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::context::Plan;
+use super::plan::Plan;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::epilogue::{Early, Epilogue, Held};
 use crate::tile::ExprId;
