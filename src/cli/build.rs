@@ -1,7 +1,5 @@
 //! Settings of a build, from arguments.
 
-use std::time::Duration;
-
 use super::args::{BuildArgs, RuleArgs};
 use super::failure::Failure;
 use super::shapes;
@@ -57,20 +55,6 @@ fn bytes(text: &str) -> Result<usize, Failure> {
     Ok(n_bytes as usize)
 }
 
-/// `90`, `90s`, `5m` or `1h`.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let (digits, seconds) = match text.char_indices().last() {
-        Some((at, 's')) => (&text[..at], 1.0),
-        Some((at, 'm')) => (&text[..at], 60.0),
-        Some((at, 'h')) => (&text[..at], 3600.0),
-        _ => (text, 1.0),
-    };
-    let number: f64 = digits
-        .parse()
-        .map_err(|_| "expected seconds, or a number with s, m or h".to_owned())?;
-    Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())
-}
-
 /// Which rules take part.
 pub fn rule_options(args: &RuleArgs) -> Result<RuleOptions, Failure> {
     Ok(RuleOptions {
@@ -107,8 +91,6 @@ fn numerics(name: &str) -> Result<Numerics, Failure> {
 const MAX_LISTED: usize = 64;
 /// Most shapes in the range of one engine: each is fused and planned on its own.
 const MAX_RANGE: usize = 1024;
-/// Shapes of a range that have kernels of their own unless said otherwise.
-pub const STATIC_SHAPES: usize = 8;
 
 /// Bindings of a model's dims.
 pub struct Profiles {
