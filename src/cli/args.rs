@@ -82,6 +82,10 @@ pub struct CompileArgs {
     /// Variants tried per kernel when tuning.
     #[arg(long = "maxTactics", value_name = "N", default_value_t = crate::tune::TRIED)]
     pub max_tactics: usize,
+    /// Streams that will execute at the same time, each with a context of its own. For several, kernels are chosen by
+    /// what they leave of the device for the others, at the cost of a single execution's time.
+    #[arg(long = "infStreams", visible_alias = "streams", value_name = "N", default_value_t = 1, value_parser = super::build::n_contexts)]
+    pub inf_streams: usize,
     /// Print each kernel with its ONNX nodes, its rules, what it saves, and the choices that lost.
     #[arg(long)]
     pub explain: bool,

@@ -6,6 +6,7 @@ use super::args::{BuildArgs, RuleArgs};
 use super::failure::Failure;
 use super::shapes;
 use crate::compile::{SUPPORTED_SM, arch_name};
+use crate::engine::MAX_CONTEXTS;
 use crate::ir::{DType, Graph};
 use crate::kernel::Arch;
 use crate::pipeline::Settings;
@@ -26,6 +27,7 @@ pub fn settings(args: &BuildArgs) -> Result<Settings, Failure> {
         tf32: args.tf32,
         max_memory: args.max_memory.as_deref().map(bytes).transpose()?,
         max_aux_streams: args.max_aux_streams,
+        n_contexts: 1,
         wide: Wide::new(),
         rules: rule_options(&args.rules)?,
     })
@@ -55,6 +57,16 @@ fn bytes(text: &str) -> Result<usize, Failure> {
         reason = "checked above"
     )]
     Ok(n_bytes as usize)
+}
+
+/// Contexts that kernels are chosen for.
+pub fn n_contexts(text: &str) -> Result<usize, String> {
+    let number: usize = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if (1..=MAX_CONTEXTS).contains(&number) {
+        Ok(number)
+    } else {
+        Err(format!("expected 1 to {MAX_CONTEXTS}"))
+    }
 }
 
 /// `90`, `90s`, `5m` or `1h`.
@@ -284,6 +296,14 @@ mod tests {
         assert_eq!(bytes("2G").unwrap(), 2 << 30);
         for wrong in ["", "M", "-1", "12Q", "inf", "NaN"] {
             assert_eq!(bytes(wrong).unwrap_err().exit, 2, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn kernels_are_chosen_for_a_few_contexts() {
+        assert_eq!([n_contexts("1"), n_contexts("4")], [Ok(1), Ok(4)]);
+        for wrong in ["0", "65", "-1", "four"] {
+            n_contexts(wrong).unwrap_err();
         }
     }
 

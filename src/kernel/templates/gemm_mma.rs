@@ -431,7 +431,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
                     ("splits", splits),
                     ("resident", resident),
                 ];
-                found.push(variant(TEMPLATE.name, &knobs, us));
+                found.push(variant(TEMPLATE.name, &knobs, us).with_registers(tiling.registers));
             }
         }
     }
@@ -589,13 +589,14 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     let launch = halving(
         blocking.launch(sizes, shape.threads(), shape.smem_bytes(&cuts)),
         arch,
+        spec.options,
     );
     let is = |mode| cuts.sides.iter().any(|(_, own)| *own == mode);
     let text = fill(
         &TEMPLATE,
         &GemmMmaContext {
             name: name.clone(),
-            releases: may_release(&launch, arch),
+            releases: may_release(&launch, arch, spec.options),
             params,
             index_type: index_type(&tensors(spec)),
             element: storage_type(cuts.element),

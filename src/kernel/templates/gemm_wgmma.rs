@@ -374,9 +374,9 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         let (tiles_m, tiles_n, _) = shape.blocking(problem.element).tiles(sizes);
         let own = |splits: usize| {
             // Where one block per SM suffices, room for a second one is taken by the next kernel's, which crowd
-            // there; alone, a launch does not show that.
+            // there; alone, a launch does not show that. Where executions share the device, those of others are welcome.
             let is_alone = tiles_m * tiles_n * sizes.batch * splits <= device.n_sms as usize;
-            if shape.resident > 1 && is_alone {
+            if shape.resident > 1 && is_alone && spec.options.n_contexts == 1 {
                 return None;
             }
             let shape = Shape { splits, ..shape };
@@ -394,7 +394,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
             } else {
                 shape
             };
-            Some(variant(TEMPLATE.name, &shape.knobs(), us))
+            Some(variant(TEMPLATE.name, &shape.knobs(), us).with_registers(shape.registers_taken()))
         };
         // A tile by one block, and by as many as are likely to be best.
         // Blocks that share a tile would have to share its sums of rows, too.
@@ -544,7 +544,11 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         Vec::new()
     };
     let (columns, smem_bytes) = columns(spec, &problem, shape, &epilogue, &column_loads, arch);
-    let launch = halving(shape.launch(blocking, sizes, smem_bytes, arch), arch);
+    let launch = halving(
+        shape.launch(blocking, sizes, smem_bytes, arch),
+        arch,
+        spec.options,
+    );
     let (weight, other) = match problem.weight(spec, shape) {
         // All threads read the columns, which may be none of the weights.
         Some(Side::A) if columns.is_empty() => ("a", "b"),
@@ -630,7 +634,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
             operands: problem.reading.operands(problem.element),
             early: weight,
             late: other,
-            releases: may_release(&launch, arch),
+            releases: may_release(&launch, arch, spec.options),
             conv: problem.reading.conv(),
             slab_rows: shape.slab_rows,
             slab: shape.slab,
