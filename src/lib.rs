@@ -73,6 +73,7 @@ mod aside;
 pub mod c_api;
 pub mod cuda;
 pub mod engine;
+mod hex;
 pub mod ir;
 pub mod runtime;
 

@@ -217,7 +217,7 @@ impl<'a> Frame<'a> {
             graph,
             data: vec![None; graph.values.len()],
             last_use: Vec::new(),
-            names: names(graph),
+            names: graph.names_for_bodies(),
             around,
             watch: None,
         };
@@ -367,17 +367,6 @@ impl<'a> Frame<'a> {
             source,
         }
     }
-}
-
-fn names(graph: &Graph) -> HashMap<&str, ValueId> {
-    if graph.nodes.iter().all(|node| node.bodies().next().is_none()) {
-        return HashMap::new();
-    }
-    let named = (0..).map(ValueId).zip(&graph.values);
-    named
-        .filter(|(_, value)| !value.name.is_empty())
-        .map(|(id, value)| (value.name.as_str(), id))
-        .collect()
 }
 
 fn describe(datum: &Datum) -> String {

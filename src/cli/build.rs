@@ -1,12 +1,9 @@
 //! Settings of a build, from arguments.
 
-use std::time::Duration;
-
 use super::args::{BuildArgs, RuleArgs};
 use super::failure::Failure;
 use super::shapes;
 use crate::compile::{SUPPORTED_SM, arch_name};
-use crate::engine::MAX_CONTEXTS;
 use crate::ir::{DType, Graph};
 use crate::kernel::Arch;
 use crate::pipeline::Settings;
@@ -59,30 +56,6 @@ fn bytes(text: &str) -> Result<usize, Failure> {
     Ok(n_bytes as usize)
 }
 
-/// Contexts that kernels are chosen for.
-pub fn n_contexts(text: &str) -> Result<usize, String> {
-    let number: usize = text.parse().map_err(|_| "expected a number".to_owned())?;
-    if (1..=MAX_CONTEXTS).contains(&number) {
-        Ok(number)
-    } else {
-        Err(format!("expected 1 to {MAX_CONTEXTS}"))
-    }
-}
-
-/// `90`, `90s`, `5m` or `1h`.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let (digits, seconds) = match text.char_indices().last() {
-        Some((at, 's')) => (&text[..at], 1.0),
-        Some((at, 'm')) => (&text[..at], 60.0),
-        Some((at, 'h')) => (&text[..at], 3600.0),
-        _ => (text, 1.0),
-    };
-    let number: f64 = digits
-        .parse()
-        .map_err(|_| "expected seconds, or a number with s, m or h".to_owned())?;
-    Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())
-}
-
 /// Which rules take part.
 pub fn rule_options(args: &RuleArgs) -> Result<RuleOptions, Failure> {
     Ok(RuleOptions {
@@ -119,8 +92,6 @@ fn numerics(name: &str) -> Result<Numerics, Failure> {
 const MAX_LISTED: usize = 64;
 /// Most shapes in the range of one engine: each is fused and planned on its own.
 const MAX_RANGE: usize = 1024;
-/// Shapes of a range that have kernels of their own unless said otherwise.
-pub const STATIC_SHAPES: usize = 8;
 
 /// Bindings of a model's dims.
 pub struct Profiles {
@@ -296,14 +267,6 @@ mod tests {
         assert_eq!(bytes("2G").unwrap(), 2 << 30);
         for wrong in ["", "M", "-1", "12Q", "inf", "NaN"] {
             assert_eq!(bytes(wrong).unwrap_err().exit, 2, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn kernels_are_chosen_for_a_few_contexts() {
-        assert_eq!([n_contexts("1"), n_contexts("4")], [Ok(1), Ok(4)]);
-        for wrong in ["0", "65", "-1", "four"] {
-            n_contexts(wrong).unwrap_err();
         }
     }
 

@@ -102,20 +102,18 @@ fn cores(profiles: Vec<Shapes>, graph: &Graph, settings: &Settings) -> Result<Ve
 }
 
 fn selection(args: &CompileArgs) -> Selection {
-    let max_variants = args.max_tactics;
-    match &args.timing_cache_file {
-        Some(path) if args.error_on_timing_cache_miss => Selection::Recorded {
-            max_variants,
-            database: path.clone(),
-        },
-        path if args.tune || args.verify_kernels => Selection::OnDevice {
-            ordinal: 0,
-            max_variants,
-            time: args.tune,
-            database: path.clone(),
-            until: args.build_budget.map(|budget| Instant::now() + budget),
-        },
-        _ => Selection::Predicted,
+    if let Some(recorded) = args.timings.recorded(args.max_tactics) {
+        return recorded;
+    }
+    if !args.tune && !args.verify_kernels {
+        return Selection::Predicted;
+    }
+    Selection::OnDevice {
+        ordinal: 0,
+        max_variants: args.max_tactics,
+        time: args.tune,
+        database: args.timings.timing_cache_file.clone(),
+        until: args.build_budget.map(|budget| Instant::now() + budget),
     }
 }
 

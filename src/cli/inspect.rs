@@ -65,7 +65,7 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
         return print_graph(stage, args);
     }
     if let Some(timings) = &args.timing_cache_file {
-        return rank_report::run(args, timings);
+        return rank_report::run(args, &decided(args)?, arch(args)?, timings);
     }
     let model = onnx::import_file(&args.file)?;
     let report = model_report(&model);
@@ -103,12 +103,12 @@ fn inspect_engine(args: &InspectArgs) -> Result<(), Failure> {
 }
 
 /// The architecture that is chosen for.
-pub fn arch(args: &InspectArgs) -> Result<Arch, Failure> {
+fn arch(args: &InspectArgs) -> Result<Arch, Failure> {
     Ok(build::archs(&args.arch)?[0])
 }
 
 /// The model, and how it would be built.
-pub fn decided(args: &InspectArgs) -> Result<Decided, Failure> {
+fn decided(args: &InspectArgs) -> Result<Decided, Failure> {
     let settings = build::settings(&args.build)?;
     let graph = model::graph(&args.file)?;
     let arch = arch(args)?;

@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use super::args::InspectArgs;
 use super::failure::Failure;
+use super::out;
 use super::precision::Decided;
-use super::{inspect, out};
+use crate::kernel::Arch;
 use crate::pipeline;
 use crate::tune::{Ranked, RankedVariant};
 
@@ -40,10 +41,10 @@ struct VariantReport {
     measured_us: f64,
 }
 
-pub fn run(args: &InspectArgs, timings: &Path) -> Result<(), Failure> {
-    let Decided { graph, settings, .. } = inspect::decided(args)?;
-    let core = pipeline::lower(&graph, &settings)?;
-    let ranked = pipeline::rank(&core, inspect::arch(args)?, &settings, timings)?;
+/// Of the model that `args` name, built as `decided`.
+pub fn run(args: &InspectArgs, decided: &Decided, arch: Arch, timings: &Path) -> Result<(), Failure> {
+    let core = pipeline::lower(&decided.graph, &decided.settings)?;
+    let ranked = pipeline::rank(&core, arch, &decided.settings, timings)?;
     if ranked.is_empty() {
         return Err(Failure::failed(format!(
             "`{}` holds no two times of one kernel of `{}`; `compile --tune --timingCacheFile` makes them, with the \

@@ -64,19 +64,14 @@ fn check_signed(args: &TuneArgs, signer: Option<&SecretKey>) -> Result<(), Failu
 }
 
 fn selection(args: &TuneArgs) -> Selection {
-    match &args.timing_cache_file {
-        Some(path) if args.error_on_timing_cache_miss => Selection::Recorded {
-            max_variants: args.max_tactics,
-            database: path.clone(),
-        },
-        path => Selection::OnDevice {
-            ordinal: args.device,
-            max_variants: args.max_tactics,
-            time: true,
-            database: path.clone(),
-            until: args.build_budget.map(|budget| Instant::now() + budget),
-        },
-    }
+    let recorded = args.timings.recorded(args.max_tactics);
+    recorded.unwrap_or_else(|| Selection::OnDevice {
+        ordinal: args.device,
+        max_variants: args.max_tactics,
+        time: true,
+        database: args.timings.timing_cache_file.clone(),
+        until: args.build_budget.map(|budget| Instant::now() + budget),
+    })
 }
 
 fn report(args: &TuneArgs, tuned: &Engine, renewals: &[Renewal], output: &Path) -> Result<(), Failure> {

@@ -29,6 +29,7 @@ use super::signature::{self, PublicKey, SIGNATURE_BYTES, SecretKey};
 use super::source::Source;
 use super::{ALIGNMENT, Blob, Content, Engine, EngineError, Header, told, v1, v2, validate};
 use crate::aside;
+use crate::hex::hex;
 
 const MAGIC: [u8; 8] = *b"RTRTENG\n";
 const VERSION: u32 = 3;
@@ -318,15 +319,6 @@ fn check_digests(blobs: &[Content], header: &Header, version: u32) -> Result<(),
         }
     }
     Ok(())
-}
-
-/// Bytes as text.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("strings can always grow");
-        text
-    })
 }
 
 #[cfg(test)]

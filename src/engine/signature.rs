@@ -13,6 +13,7 @@ use std::path::Path;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 
 use super::EngineError;
+use crate::hex::hex;
 
 /// Public key and signature; all zero in a file that nobody signed.
 pub const SIGNATURE_BYTES: usize = 96;
@@ -44,10 +45,7 @@ impl PublicKey {
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .as_bytes()
-            .iter()
-            .try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex(self.0.as_bytes()))
     }
 }
 

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
-use super::format::{blob_table, hex, lay_out};
+use super::format::{blob_table, lay_out};
 use super::{ALIGNMENT, Arg, Content, Engine, EngineError, Fingerprint, Header, Memory, Place};
+use crate::hex::hex;
 
 /// The fingerprint of the bytes of a weight.
 pub fn fingerprint(bytes: &[u8]) -> String {

@@ -1,6 +1,6 @@
 //! Values, nodes and graphs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use super::host_tensor::HostTensor;
@@ -311,6 +311,18 @@ impl Graph {
             Source::Weight(data) => Some(data),
             Source::Input(_) | Source::Node(..) => None,
         }
+    }
+
+    /// Values by their names, which bodies of nodes capture them by; none where no node has a body.
+    pub fn names_for_bodies(&self) -> HashMap<&str, ValueId> {
+        if self.nodes.iter().all(|node| node.bodies().next().is_none()) {
+            return HashMap::new();
+        }
+        let named = (0..).map(ValueId).zip(&self.values);
+        named
+            .filter(|(_, value)| !value.name.is_empty())
+            .map(|(id, value)| (value.name.as_str(), id))
+            .collect()
     }
 
     /// The node that makes a value, if one does.

@@ -84,6 +84,19 @@ pub struct Tiles<'a> {
     pub ty: &'a str,
 }
 
+impl<'a> Tiles<'a> {
+    /// Of 16-bit floats, moved 16 bytes at a time.
+    pub fn of_halves(template: &'static str, keys: usize, ty: &'a str) -> Self {
+        Tiles {
+            template,
+            keys,
+            width: 8,
+            value_width: 8,
+            ty,
+        }
+    }
+}
+
 /// An operand in memory with a stride for each of batch, head and row.
 #[derive(Clone, Debug)]
 pub struct Boxed {
@@ -147,6 +160,21 @@ fn stride(position: &Index, var: VarId) -> Option<usize> {
 }
 
 impl Attention {
+    /// Tiles of so many rows that a head has.
+    pub fn row_tiles(&self, rows: usize) -> usize {
+        self.queries.div_ceil(rows)
+    }
+
+    /// Those of all heads and batches.
+    pub fn n_tiles(&self, rows: usize) -> usize {
+        self.batch * self.heads * self.row_tiles(rows)
+    }
+
+    /// Rows, keys and depth of a tile, and warps.
+    pub fn tile_name(&self, rows: usize, keys: usize, threads: usize) -> String {
+        format!("{rows}x{keys}x{}_w{}", self.depth, threads / 32)
+    }
+
     /// The attention of `spec`, if it is one over tensors that are not empty.
     pub fn of(spec: &KernelSpec) -> Option<(Attention, &Node)> {
         let node = main_node(spec).filter(|node| node.op == "attention")?;

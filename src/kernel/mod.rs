@@ -7,6 +7,7 @@
 //! [`row`], [`attention`] and [`window`]. Start reading at [`templates::TEMPLATES`].
 
 pub mod attention;
+mod attention_rates;
 pub mod body;
 pub mod device;
 pub mod error;

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
+use crate::hex::hex;
 use crate::ir::host_tensor::checked_bytes;
 use crate::ir::verify::verify_typed;
 use crate::ir::{self, Attr, Graph, HostTensor, Operand, Placement, Source, TensorType, Value, ValueId};
@@ -76,11 +77,7 @@ impl KernelSpec {
         if !self.weights.is_empty() {
             write!(text, "\nweights {:?}", self.weights).expect("writing to a string succeeds");
         }
-        let mut key = String::new();
-        for byte in Sha256::digest(text.as_bytes()) {
-            write!(key, "{byte:02x}").expect("writing to a string succeeds");
-        }
-        key
+        hex(&Sha256::digest(text.as_bytes()))
     }
 
     pub fn input_types(&self) -> Vec<TensorType> {
@@ -296,12 +293,8 @@ fn tensor_text(data: &HostTensor) -> String {
         let value = crate::ops::evaluate::to_vec::<f64>(data)[0];
         return format!("{value:?}:{}", data.ty());
     }
-    let digest = Sha256::digest(data.bytes());
-    let mut text = String::new();
-    for byte in &digest[..8] {
-        write!(text, "{byte:02x}").expect("writing to a string succeeds");
-    }
-    format!("#{text}:{}", data.ty())
+    let digest = hex(&Sha256::digest(data.bytes())[..8]);
+    format!("#{digest}:{}", data.ty())
 }
 
 fn attr_text(attr: &Attr) -> String {

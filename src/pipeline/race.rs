@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use super::{PipelineError, Selection, nvrtc, recorded_machine};
 use crate::cuda::Context;
 use crate::engine::{Engine, Program};
+use crate::hex::hex;
 use crate::ir::HostTensor;
 use crate::kernel::Arch;
 use crate::ops::random::drawn;
@@ -42,11 +43,7 @@ impl Entrant<'_> {
             let geometry = (launch.grid, launch.block, launch.smem_bytes, launch.stream);
             hash.update(format!("{cubin} {geometry:?} {:?}\n", launch.args).as_bytes());
         }
-        hash.finalize()
-            .iter()
-            .take(16)
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        hex(&hash.finalize()[..16])
     }
 
     /// An engine of this program alone.

@@ -70,6 +70,15 @@ impl Branches {
 
     /// The same for launches of which this is known.
     pub(super) fn of_loads(loads: &[Load], needs: &[Vec<usize>], most: u32) -> Self {
+        // A chain has nothing that could run at once.
+        if needs
+            .iter()
+            .enumerate()
+            .skip(1)
+            .all(|(step, needs)| needs.contains(&(step - 1)))
+        {
+            return Branches::none(loads.len());
+        }
         let alone_us: f64 = loads.iter().map(|load| load.us).sum();
         let enough_us = (alone_us * (1.0 - LEAST_GAIN)).min(alone_us - LEAST_GAIN_US);
         let plans = (2..=most.saturating_add(1).min(MAX_STREAMS)).map(|n_streams| {

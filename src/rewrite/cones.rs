@@ -55,7 +55,6 @@ pub fn enumerate(net: &Net, limits: &Limits, device: &DeviceRates) -> Vec<Vec<Ca
         limits,
         device,
         reductions: reductions_by_operand(net),
-        depths: depths(net),
     };
     (0..net.tensors.len())
         .into_par_iter()
@@ -67,28 +66,6 @@ pub fn enumerate(net: &Net, limits: &Limits, device: &DeviceRates) -> Vec<Vec<Ca
             }
         })
         .collect()
-}
-
-/// Of each tensor the products on the longest way to it, by its shortest expression.
-fn depths(net: &Net) -> Vec<usize> {
-    let mut depths: Vec<usize> = Vec::with_capacity(net.tensors.len());
-    for own in &net.tensors {
-        let of_exprs = own
-            .exprs
-            .iter()
-            .map(|&expr| depth_of(net, expr, |operand| depths.get(operand).copied()));
-        let least = of_exprs.min().unwrap_or(0);
-        depths.push(least);
-    }
-    depths
-}
-
-/// Products on the longest way to the result of an expression, itself among them. What is only made later
-/// is at the beginning.
-fn depth_of(net: &Net, expr: usize, of_operand: impl Fn(usize) -> Option<usize>) -> usize {
-    let own = &net.exprs[expr];
-    let operands = own.uses().map(|operand| of_operand(operand.tensor).unwrap_or(0));
-    operands.max().unwrap_or(0) + usize::from(own.kind == TileKind::Dot)
 }
 
 /// Reductions of each tensor that something on the device reads: results and expressions.
@@ -128,8 +105,6 @@ struct Grower<'a> {
     device: &'a DeviceRates,
     /// By the tensor that they reduce.
     reductions: BTreeMap<usize, Vec<(usize, usize)>>,
-    /// Of each tensor the products on the longest way to it, by its shortest expression.
-    depths: Vec<usize>,
 }
 
 /// What was found of the cones of a root: cones with other exceptions begin alike.
@@ -310,9 +285,8 @@ impl Grower<'_> {
         } else {
             let once = |tensor| once.contains(&tensor);
             let work = work_of(self.net, &outputs, &inlined, once, self.device);
-            let waiting_us = self.n_late(root, &inlined) * self.device.launch_us;
             (
-                work.bound_us(self.device) + selecting_us(self.net, &inlined) + waiting_us,
+                work.bound_us(self.device) + selecting_us(self.net, &inlined),
                 work.bytes,
             )
         };
@@ -325,18 +299,6 @@ impl Grower<'_> {
             bound_us,
             bytes,
         })
-    }
-
-    /// By how many products the cone makes the longest way to its root longer: of the two branches of a
-    /// residual block, the longer one should do the sum, and the other one may be computed beside it.
-    fn n_late(&self, root: usize, inlined: &BTreeMap<usize, usize>) -> f64 {
-        let mut inside: BTreeMap<usize, usize> = BTreeMap::new();
-        for (&tensor, &expr) in inlined {
-            let of_operand = |operand: usize| inside.get(&operand).or(self.depths.get(operand)).copied();
-            let depth = depth_of(self.net, expr, of_operand);
-            inside.insert(tensor, depth);
-        }
-        as_f64(inside[&root].saturating_sub(self.depths[root]))
     }
 
     /// The largest legal cone under the exceptions.

@@ -40,7 +40,7 @@ impl<'a> Scope<'a> {
             graph,
             position: 0,
             known: vec![None; graph.values.len()],
-            names: names(graph),
+            names: graph.names_for_bodies(),
             parent,
         };
         let mut given = inputs.into_iter();
@@ -117,15 +117,4 @@ impl<'a> Scope<'a> {
             None => self.parent?.captured(name),
         }
     }
-}
-
-fn names(graph: &Graph) -> HashMap<&str, ValueId> {
-    if graph.nodes.iter().all(|node| node.bodies().next().is_none()) {
-        return HashMap::new();
-    }
-    let named = (0..).map(ValueId).zip(&graph.values);
-    named
-        .filter(|(_, value)| !value.name.is_empty())
-        .map(|(id, value)| (value.name.as_str(), id))
-        .collect()
 }

@@ -16,6 +16,7 @@ use super::error::TuneError;
 use crate::aside::{check_writable, write_aside};
 use crate::compile;
 use crate::cuda::DeviceInfo;
+use crate::hex::hex;
 use crate::kernel::{Source, Variant};
 
 /// What a time depends on beside the kernel.
@@ -135,8 +136,7 @@ pub fn kernel_digest(source: &Source) -> String {
     let mut hash = Sha256::new();
     hash.update(source.text.as_bytes());
     hash.update(format!("{:?} {:?}", source.launch, source.params).as_bytes());
-    let digest = hash.finalize();
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize()[..16])
 }
 
 impl Database {

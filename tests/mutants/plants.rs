@@ -1,8 +1,10 @@
 //! Faults to plant, as data: what is replaced occurs once in the text of the bed's kernel.
 
 mod attention_plants;
+mod group_plants;
 mod product_plants;
 mod row_plants;
+mod thin_plants;
 
 /// One fault.
 pub struct Mutant {
@@ -29,6 +31,8 @@ const fn plant(
 pub fn all() -> impl Iterator<Item = &'static Mutant> {
     let files = [
         product_plants::MUTANTS,
+        group_plants::MUTANTS,
+        thin_plants::MUTANTS,
         attention_plants::MUTANTS,
         row_plants::MUTANTS,
     ];

@@ -6,6 +6,7 @@ use super::cursor::Parser;
 use super::error::TextError;
 use super::lex::Token;
 use super::literal;
+use crate::hex::parse_hex;
 
 impl Parser<'_> {
     pub fn attrs(&mut self) -> Result<Attrs, TextError> {
@@ -154,7 +155,7 @@ impl Parser<'_> {
         let Token::Quoted(text) = self.peek() else {
             return Err(self.unexpected("hex digits in quotes"));
         };
-        let bytes = literal::parse_hex(text).ok_or_else(|| self.unexpected("hex digits in quotes"))?;
+        let bytes = parse_hex(text).ok_or_else(|| self.unexpected("hex digits in quotes"))?;
         self.at += 1;
         Ok(bytes)
     }

@@ -6,6 +6,7 @@
 use half::{bf16, f16};
 
 use super::super::{DType, HostTensor};
+use crate::hex::hex;
 
 /// Tensors of more elements are written as hex, unless one element repeats.
 const MAX_LISTED: usize = 64;
@@ -158,25 +159,4 @@ fn bits(bytes: &[u8]) -> u64 {
         .iter()
         .rev()
         .fold(0, |bits, &byte| bits << 8 | u64::from(byte))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: [u8; 16] = *b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
-}
-
-/// The bytes of a hex string; `None` where it is none.
-pub(super) fn parse_hex(text: &str) -> Option<Vec<u8>> {
-    let nibble = |digit: u8| u8::try_from(char::from(digit).to_digit(16)?).ok();
-    let pairs = text.as_bytes().chunks(2);
-    pairs
-        .map(|pair| match pair {
-            [high, low] => Some(nibble(*high)? << 4 | nibble(*low)?),
-            _ => None,
-        })
-        .collect()
 }

@@ -56,9 +56,12 @@ pub const STEP_CLK: f64 = 60.0;
 const FILL_CLK: f64 = 1500.0;
 /// Writing partial sums, waiting for the last block and reading them, in microseconds.
 const SPLIT_US: f64 = 1.5;
-/// The same for blocks of a cluster, which wait for each other twice, and for each of them.
+/// The same for blocks of a cluster, which wait for each other twice, and for each of them; and for as many sums of a
+/// block again as `AT_ONCE`, whose exchange the first ones' waits do not hide (tiles of 128 x 128 and 64 x 256 in two).
 const CLUSTER_US: f64 = 1.0;
 const PEER_US: f64 = 0.2;
+const EXCHANGED_US: f64 = 0.73;
+const AT_ONCE: f64 = 64.0 * 64.0;
 /// Scalar instructions an SM issues per clock that are not held up by memory.
 const ISSUE_PER_CLK: f64 = 64.0;
 /// Bytes of results that an SM stores per clock where all of them do.
@@ -114,7 +117,8 @@ pub fn predicted_us(sizes: Sizes, tiling: &Tiling, moved_us: f64, device: &Devic
     };
     let mut us = (clk / (device.clock_ghz * 1e3)).max(moved_us);
     if tiling.clustered {
-        us += CLUSTER_US + PEER_US * tiling.splits as f64;
+        let sums = (tiling.m * tiling.n) as f64 / AT_ONCE;
+        us += CLUSTER_US + PEER_US * tiling.splits as f64 + EXCHANGED_US * (sums - 1.0).max(0.0);
     } else if tiling.splits > 1 {
         let partial = 8.0 * (blocks * tiling.m * tiling.n) as f64;
         us += SPLIT_US + partial / (device.l2_gb_per_s * 0.5 * 1e3);

@@ -1,10 +1,15 @@
 //! The kinds that matrix instructions take operands in, and sum them in.
 
+use serde::Serialize;
+
 use crate::ir::DType;
 use crate::kernel::body::rebuild::operands;
 use crate::kernel::gemm::contraction::{Contraction, Side};
-use crate::kernel::gemm::operand::{is_exact, memory_kind};
-use crate::kernel::print::types::value_type;
+use crate::kernel::gemm::exact::is_exact;
+use crate::kernel::gemm::operand::memory_kind;
+use crate::kernel::gemm::parts::tensors;
+use crate::kernel::print::expr::index_type;
+use crate::kernel::print::types::{storage_type, value_type};
 use crate::kernel::source::Arch;
 use crate::kernel::spec::KernelSpec;
 use crate::tile::{Expr, ExprId};
@@ -63,6 +68,31 @@ pub struct Sums {
     /// The functions that load the one as the other, and that take it as the other.
     pub load: &'static str,
     pub taken: &'static str,
+}
+
+/// The C++ types of a kernel with matrix instructions, as templates have them.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct TypesContext {
+    index_type: &'static str,
+    element: &'static str,
+    /// Those of the instructions' sums, and of what the epilogue takes them as.
+    sum: &'static str,
+    value: &'static str,
+    /// What loads the one as the other.
+    load: &'static str,
+}
+
+impl TypesContext {
+    pub fn new(element: DType, contraction: &Contraction, spec: &KernelSpec) -> TypesContext {
+        let Sums { sum, value, load, .. } = sums(element, contraction);
+        TypesContext {
+            index_type: index_type(&tensors(spec)),
+            element: storage_type(element),
+            sum,
+            value,
+            load,
+        }
+    }
 }
 
 pub fn sums(element: DType, contraction: &Contraction) -> Sums {

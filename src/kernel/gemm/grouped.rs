@@ -6,7 +6,8 @@
 use crate::ir::DType;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{Contraction, Side};
-use crate::kernel::gemm::operand::{Along, Cut, Fetch, Plain, covered, is_exact};
+use crate::kernel::gemm::exact::is_exact;
+use crate::kernel::gemm::operand::{Along, Cut, Fetch, Plain, covered};
 use crate::kernel::print::expr::{Operand, Printer};
 use crate::kernel::print::vector::packed_position;
 use crate::ops::groups::PER_BYTE;

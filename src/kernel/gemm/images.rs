@@ -3,7 +3,8 @@
 use crate::ir::tiled_view::TILE_ROW_BYTES;
 use crate::ir::{DType, PixelBox, Source, TiledView, ValueId};
 use crate::kernel::gemm::contraction::{Contraction, Side};
-use crate::kernel::gemm::operand::{is_exact, load_of};
+use crate::kernel::gemm::exact::is_exact;
+use crate::kernel::gemm::operand::load_of;
 use crate::kernel::gemm::tiled::columns_view;
 use crate::kernel::spec::KernelSpec;
 use crate::kernel::window::{Axis, Combine, Window};

@@ -12,6 +12,7 @@ use crate::kernel::body::rebuild::{Rebuild, operands as operands_of};
 use crate::kernel::body::region::lane_index;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::contraction::{BATCH, Contraction, K, Side, innermost};
+use crate::kernel::gemm::exact::is_exact;
 use crate::kernel::print::expr::{Operand, Printer};
 use crate::kernel::print::types::storage_type;
 use crate::kernel::print::vector::{Lane, is_aligned, without};
@@ -268,16 +269,6 @@ impl Fetch {
 
 pub(super) fn is_zero(body: &Body, id: ExprId) -> bool {
     matches!(body.expr(id), Expr::Const(scalar) if scalar.as_f64() == 0.0)
-}
-
-/// Whether every value of `from` is one of `to`.
-pub fn is_exact(from: DType, to: DType) -> bool {
-    use DType::{BF16, F8E4M3, F16, F32, I8, I32, U8};
-    from == to
-        || matches!(
-            (from, to),
-            (F16 | BF16, F32) | (F8E4M3 | I8 | U8, F16 | BF16 | F32) | (I8 | U8, I32)
-        )
 }
 
 /// The kind that an operand has in memory, where it is computed from it without rounding.

@@ -15,11 +15,48 @@ use crate::kernel::spec::KernelSpec;
 /// Instructions that one element of `a` takes for one sum, its share of the read among them.
 const STEPS: f64 = 1.0;
 
+/// Sums beside the product, as templates have them.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RowSumsContext {
+    /// How many they are, and where they lie in shared memory.
+    row_sums: usize,
+    rows_at: usize,
+    /// What an element of `a` adds to them.
+    row_terms: String,
+    /// In place of that, what reads parts that an earlier kernel stored.
+    parts: Option<PartsContext>,
+    /// What stores the results that have one number per row.
+    row_stores: String,
+}
+
+impl RowSumsContext {
+    /// Sums that lie `at` so many bytes of shared memory, for threads that have `room` for parts of them (see `parts`),
+    /// in loops that are `depth` deep.
+    ///
+    /// # Errors
+    /// If an op's text could not be filled in.
+    pub fn new(
+        contraction: &Contraction,
+        spec: &KernelSpec,
+        at: usize,
+        room: (usize, usize, usize),
+        depth: usize,
+    ) -> Result<RowSumsContext, KernelError> {
+        Ok(RowSumsContext {
+            row_sums: contraction.row_sums.len(),
+            rows_at: at,
+            row_terms: terms(contraction, spec, depth)?,
+            parts: parts(contraction, spec, room, depth),
+            row_stores: stores(contraction, spec, depth - 1)?,
+        })
+    }
+}
+
 /// Statements that add the term of `value`, an element of `a`, to every one of `own`.
 ///
 /// # Errors
 /// If an op's text could not be filled in.
-pub fn terms(contraction: &Contraction, spec: &KernelSpec, depth: usize) -> Result<String, KernelError> {
+fn terms(contraction: &Contraction, spec: &KernelSpec, depth: usize) -> Result<String, KernelError> {
     let all = tensors(spec);
     let mut printer = Printer::new(&contraction.body, &all);
     printer.set_depth(depth);
@@ -34,8 +71,8 @@ pub fn terms(contraction: &Contraction, spec: &KernelSpec, depth: usize) -> Resu
 }
 
 /// How parts of sums that an earlier kernel stored are read: lanes share a row, each some vectors of it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct PartsContext {
+#[derive(Clone, Debug, Default, Serialize)]
+struct PartsContext {
     /// Lanes of a row.
     lanes: usize,
     /// Vectors that a lane reads of it, and numbers in a vector.
@@ -51,7 +88,7 @@ pub struct PartsContext {
 
 /// What reads stored parts of sums, where a group of lanes has `rows`, in a thread that holds `sums` of the product and
 /// may have `registers`; `None` where sums are taken from `a`.
-pub fn parts(
+fn parts(
     contraction: &Contraction,
     spec: &KernelSpec,
     (rows, sums, registers): (usize, usize, usize),
@@ -95,7 +132,7 @@ pub fn parts(
 ///
 /// # Errors
 /// If an op's text could not be filled in.
-pub fn stores(contraction: &Contraction, spec: &KernelSpec, depth: usize) -> Result<String, KernelError> {
+fn stores(contraction: &Contraction, spec: &KernelSpec, depth: usize) -> Result<String, KernelError> {
     let (all, results) = (tensors(spec), results(spec));
     let mut printer = Printer::new(&contraction.body, &all);
     printer.set_depth(depth);

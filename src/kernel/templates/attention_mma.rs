@@ -9,8 +9,9 @@ use serde::Serialize;
 use super::{Template, field_names, fill, knob, may_release, variant};
 use crate::ir::DType;
 use crate::kernel::attention::{Attention, Tiles, TilesText, parts_bytes};
-use crate::kernel::body::region::{kernel_name, operand_bytes, signature, tensors_index_type};
-use crate::kernel::device::{Device, NODE_US};
+use crate::kernel::attention_rates::launch_us;
+use crate::kernel::body::region::{kernel_name, signature, tensors_index_type};
+use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
 use crate::kernel::prelude::{ASYNC_COPY, ATTENTION, COMMON, MMA, translation_unit};
 use crate::kernel::print::types::storage_type;
@@ -83,12 +84,8 @@ impl Plan {
         32 * self.row_warps * self.key_warps
     }
 
-    fn row_tiles(self, attention: &Attention) -> usize {
-        attention.queries.div_ceil(self.tile_rows())
-    }
-
     fn n_blocks(self, attention: &Attention) -> usize {
-        attention.batch * attention.heads * self.row_tiles(attention)
+        attention.n_tiles(self.tile_rows())
     }
 
     /// Tiles and, after them, parts of rows in the same memory.
@@ -207,11 +204,7 @@ fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &D
         + 12.0 * value_depth * warps / resident.max(1.0) / 4.0
         + waves.ceil() * steps * chain.max(busy);
     // Blocks that begin together read together and multiply together: half of the shorter is exposed.
-    let (own_us, read_us) = (
-        cycles / (device.clock_ghz * 1e3),
-        device.memory_us(operand_bytes(spec)),
-    );
-    NODE_US + own_us.max(read_us) + 0.5 * own_us.min(read_us)
+    launch_us(spec, cycles / (device.clock_ghz * 1e3), 0.5, device)
 }
 
 fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, KernelError> {
@@ -228,24 +221,12 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     })?;
     let element = storage_type(attention.dtype);
     let (params, passed) = signature(spec);
-    let tile = format!(
-        "{}x{}x{}_w{}",
-        plan.tile_rows(),
-        plan.tile_keys(),
-        attention.depth,
-        plan.threads() / 32
-    );
+    let tile = attention.tile_name(plan.tile_rows(), plan.tile_keys(), plan.threads());
     let name = kernel_name(spec, TEMPLATE.name, &tile);
     let tiles = attention.tiles_text(
         spec,
         node,
-        Tiles {
-            template: TEMPLATE.name,
-            keys: plan.tile_keys(),
-            width: 8,
-            value_width: 8,
-            ty: element,
-        },
+        Tiles::of_halves(TEMPLATE.name, plan.tile_keys(), element),
         arch,
     )?;
     let is_async = tiles.is_async;
@@ -266,7 +247,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         warp_keys: plan.warp_keys,
         tile_rows: plan.tile_rows(),
         tile_keys: plan.tile_keys(),
-        row_tiles: plan.row_tiles(&attention),
+        row_tiles: attention.row_tiles(plan.tile_rows()),
         chunks: attention.depth / 8,
         value_chunks: attention.value_depth / 8,
         steps: attention.depth.div_ceil(STEP),

@@ -90,12 +90,8 @@ impl Plan {
         self.lanes * self.thread_keys
     }
 
-    fn row_tiles(self, attention: &Attention) -> usize {
-        attention.queries.div_ceil(self.tile_rows())
-    }
-
     fn n_blocks(self, attention: &Attention) -> usize {
-        attention.batch * attention.heads * self.row_tiles(attention)
+        attention.n_tiles(self.tile_rows())
     }
 
     /// Vectors of four columns of the result that a thread has.
@@ -232,7 +228,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         thread_chunks: plan.thread_chunks(&attention),
         tile_rows: plan.tile_rows(),
         tile_keys: plan.tile_keys(),
-        row_tiles: plan.row_tiles(&attention),
+        row_tiles: attention.row_tiles(plan.tile_rows()),
         depth: attention.depth,
         value_depth: attention.value_depth,
         width,

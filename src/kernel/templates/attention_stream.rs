@@ -10,8 +10,9 @@ use serde::Serialize;
 use super::{Template, field_names, fill, knob, may_release, variant};
 use crate::ir::{DType, Node};
 use crate::kernel::attention::{Attention, Boxed};
-use crate::kernel::body::region::{kernel_name, operand_bytes, signature, tensors_index_type};
-use crate::kernel::device::{Device, NODE_US};
+use crate::kernel::attention_rates::{GROUP_ROWS, clock_ghz, group_clk, launch_us, tile_bytes};
+use crate::kernel::body::region::{kernel_name, signature, tensors_index_type};
+use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::parts::register_limit;
 use crate::kernel::prelude::{ATTENTION, COMMON, MBARRIER, MMA, TENSOR_COPY, WGMMA, translation_unit};
@@ -86,8 +87,6 @@ struct Plan {
     stays: bool,
 }
 
-/// Rows of a group.
-const GROUP_ROWS: usize = 64;
 /// Threads of a group, of which the one that copies is.
 const GROUP_THREADS: usize = 128;
 /// Columns of a warp that pass through shared memory at a time, and what a row of them has more.
@@ -133,12 +132,8 @@ impl Plan {
         GROUP_THREADS * (self.groups + 1)
     }
 
-    fn row_tiles(self, attention: &Attention) -> usize {
-        attention.queries.div_ceil(self.tile_rows())
-    }
-
     fn n_tiles(self, attention: &Attention) -> usize {
-        attention.batch * attention.heads * self.row_tiles(attention)
+        attention.n_tiles(self.tile_rows())
     }
 
     fn n_blocks(self, attention: &Attention, device: &Device) -> usize {
@@ -259,10 +254,8 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
 /// cores and the schedulers of an SM do for all its groups, and by its reads.
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
 fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &Device) -> f64 {
-    /// Shares of the rates of tensor cores, clock and L2 cache that last; several SMs that ask for a tile at nearly
-    /// the same time are answered together.
-    const TENSOR: f64 = 0.72;
-    const CLOCK: f64 = 0.914;
+    /// Share of the rate of the L2 cache: several SMs that ask for a tile at nearly the same time are answered
+    /// together.
     const L2: f64 = 1.12;
     /// Instructions for a score, clocks from one product to the next, and before and after all of a tile; the
     /// first one's begin while the launch itself is counted.
@@ -272,18 +265,18 @@ fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &D
     const FIRST_CLK: f64 = 1900.0;
     /// How much of the shorter of copying and computing does not overlap.
     const EXPOSED: f64 = 0.15;
-    let depths = (attention.depth + attention.value_depth) as f64;
     let (keys, groups) = (plan.tile_keys as f64, plan.groups as f64);
-    let clock = device.clock_ghz * CLOCK;
+    let clock = clock_ghz(device);
     let (n_tiles, slots) = (plan.n_tiles(attention) as f64, plan.slots(device) as f64);
     let resident = (n_tiles / f64::from(device.n_sms))
         .ceil()
         .min(plan.resident as f64);
 
-    let math = 2.0 * GROUP_ROWS as f64 * keys * depths / (device.tensor_flops_per_clk * TENSOR);
+    let math = group_clk(attention, plan.tile_keys, device);
     let issue = GROUP_ROWS as f64 * keys * SCORE_WORK / 128.0;
     let busy = resident * groups * math.max(issue) * 1.1;
-    let fetched = keys * depths * 2.0 * n_tiles.min(resident * f64::from(device.n_sms));
+    let running = n_tiles.min(resident * f64::from(device.n_sms));
+    let fetched = tile_bytes(attention, plan.tile_keys) * running;
     let l2 = fetched / (L2 * device.l2_gb_per_s / clock);
     let step = (CHAIN_CLK + math + issue).max(busy).max(l2);
 
@@ -301,11 +294,7 @@ fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &D
     } else {
         (n_tiles / slots + 1.0) * own
     };
-    let (own_us, copied_us) = (
-        (cycles - FIRST_CLK) / (clock * 1e3),
-        device.memory_us(operand_bytes(spec)),
-    );
-    NODE_US + own_us.max(copied_us) + EXPOSED * own_us.min(copied_us)
+    launch_us(spec, (cycles - FIRST_CLK) / (clock * 1e3), EXPOSED, device)
 }
 
 /// Tiles of keys of each tile of rows.
@@ -318,7 +307,7 @@ fn key_tiles(attention: &Attention, plan: Plan) -> Vec<usize> {
         });
         seen.div_ceil(plan.tile_keys).max(1)
     };
-    (0..plan.row_tiles(attention)).map(of_rows).collect()
+    (0..attention.row_tiles(plan.tile_rows())).map(of_rows).collect()
 }
 
 fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, KernelError> {
@@ -363,7 +352,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         stages: plan.stages,
         tile_rows: plan.tile_rows(),
         tile_keys: plan.tile_keys,
-        row_tiles: plan.row_tiles(&attention),
+        row_tiles: attention.row_tiles(plan.tile_rows()),
         tiles: plan.n_tiles(&attention),
         heads: attention.heads,
         queries: attention.queries,

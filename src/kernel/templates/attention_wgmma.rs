@@ -10,8 +10,9 @@ use serde::Serialize;
 use super::{Template, field_names, fill, knob, may_release, variant};
 use crate::ir::DType;
 use crate::kernel::attention::{Attention, Tiles, TilesText, parts_bytes};
-use crate::kernel::body::region::{kernel_name, operand_bytes, signature, tensors_index_type};
-use crate::kernel::device::{Device, NODE_US};
+use crate::kernel::attention_rates::{GROUP_ROWS, clock_ghz, group_clk, launch_us, tile_bytes};
+use crate::kernel::body::region::{kernel_name, signature, tensors_index_type};
+use crate::kernel::device::Device;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::parts::register_limit;
 use crate::kernel::prelude::{ASYNC_COPY, ATTENTION, COMMON, MMA, TILE, WGMMA, translation_unit};
@@ -56,8 +57,6 @@ struct Plan {
     tile_keys: usize,
 }
 
-/// Rows of a group, and depths that fill rows of tiles.
-const GROUP_ROWS: usize = 64;
 /// Depth of one instruction.
 const STEP: usize = 16;
 const PLANS: [(usize, usize); 6] = [(1, 64), (1, 128), (2, 64), (2, 128), (3, 64), (3, 128)];
@@ -71,12 +70,8 @@ impl Plan {
         128 * self.groups
     }
 
-    fn row_tiles(self, attention: &Attention) -> usize {
-        attention.queries.div_ceil(self.tile_rows())
-    }
-
     fn n_blocks(self, attention: &Attention) -> usize {
-        attention.batch * attention.heads * self.row_tiles(attention)
+        attention.n_tiles(self.tile_rows())
     }
 
     /// Tiles and, after them, rows of results in the same memory.
@@ -137,9 +132,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
 /// exponentiate together; several blocks of an SM, or reads, bound the steps as well.
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
 fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &Device) -> f64 {
-    /// Shares of the rates of tensor cores, clock and L2 cache that last.
-    const TENSOR: f64 = 0.72;
-    const CLOCK: f64 = 0.914;
+    /// Share of the rate of the L2 cache that lasts.
     const L2: f64 = 0.69;
     /// Instructions for a score, clocks of a step beside them, and before and after all steps.
     const SCORE_WORK: f64 = 12.0;
@@ -148,9 +141,8 @@ fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &D
     /// How much of the shorter of copying and computing does not overlap, and of several blocks' work does.
     const EXPOSED: f64 = 0.23;
     const SHARED: f64 = 0.75;
-    let depths = (attention.depth + attention.value_depth) as f64;
     let (keys, groups) = (plan.tile_keys as f64, plan.groups as f64);
-    let clock = device.clock_ghz * CLOCK;
+    let clock = clock_ghz(device);
     let by_smem = f64::from(device.smem_per_sm) / (plan.smem_bytes(attention) as f64 + 1024.0);
     let registers = (plan.sums(attention) + 56) as f64;
     let by_registers = 65536.0 / (registers * plan.threads() as f64);
@@ -164,15 +156,14 @@ fn predicted_us(spec: &KernelSpec, attention: &Attention, plan: Plan, device: &D
         .causal_offset
         .map_or_else(|| waves.ceil(), |_| (waves + 0.5).max(1.0));
     let steps = (attention.seen_keys() / keys).ceil().max(1.0);
-    let math = 2.0 * GROUP_ROWS as f64 * keys * depths / (device.tensor_flops_per_clk * TENSOR);
+    let math = group_clk(attention, plan.tile_keys, device);
     let work = groups * (math + GROUP_ROWS as f64 * keys * SCORE_WORK / 128.0);
     // Every block reads all tiles, most of them out of the L2 cache.
-    let fetched = keys * depths * 2.0 * n_blocks.min(resident * sms);
+    let fetched = tile_bytes(attention, plan.tile_keys) * n_blocks.min(resident * sms);
     let l2 = fetched / (L2 * device.l2_gb_per_s / clock);
     let step = (STEP_CLK + work).max(resident * work * SHARED).max(l2);
     let own_us = waves * (steps * step + TILE_CLK) / (clock * 1e3);
-    let copied_us = device.memory_us(operand_bytes(spec));
-    NODE_US + own_us.max(copied_us) + EXPOSED * own_us.min(copied_us)
+    launch_us(spec, own_us, EXPOSED, device)
 }
 
 fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, KernelError> {
@@ -187,24 +178,12 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     })?;
     let element = storage_type(attention.dtype);
     let (params, passed) = signature(spec);
-    let tile = format!(
-        "{}x{}x{}_w{}",
-        plan.tile_rows(),
-        plan.tile_keys,
-        attention.depth,
-        plan.threads() / 32
-    );
+    let tile = attention.tile_name(plan.tile_rows(), plan.tile_keys, plan.threads());
     let name = kernel_name(spec, TEMPLATE.name, &tile);
     let tiles = attention.tiles_text(
         spec,
         node,
-        Tiles {
-            template: TEMPLATE.name,
-            keys: plan.tile_keys,
-            width: 8,
-            value_width: 8,
-            ty: element,
-        },
+        Tiles::of_halves(TEMPLATE.name, plan.tile_keys, element),
         arch,
     )?;
     let is_async = tiles.is_async;
@@ -223,7 +202,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         groups: plan.groups,
         tile_rows: plan.tile_rows(),
         tile_keys: plan.tile_keys,
-        row_tiles: plan.row_tiles(&attention),
+        row_tiles: attention.row_tiles(plan.tile_rows()),
         chunks: attention.depth / 8,
         value_chunks: attention.value_depth / 8,
         steps: attention.depth / STEP,

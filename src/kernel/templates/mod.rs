@@ -114,13 +114,16 @@ pub fn by_name(name: &str) -> Option<&'static Template> {
     TEMPLATES.iter().copied().find(|template| template.name == name)
 }
 
+/// What templates include, by the names that they do it by.
+static PIECES: &[&[(&str, &str)]] = &[gemm_wgmma::PIECES];
+
 static TERA: LazyLock<Tera> = LazyLock::new(|| {
     let mut tera = Tera::default();
     tera.autoescape_on(Vec::<&str>::new());
-    for template in TEMPLATES {
-        tera.add_raw_template(template.name, template.text)
-            .expect("templates are parsed by the tests");
-    }
+    let whole = TEMPLATES.iter().map(|template| (template.name, template.text));
+    let pieces = PIECES.iter().copied().flatten().copied();
+    tera.add_raw_templates(whole.chain(pieces))
+        .expect("templates are parsed by the tests");
     tera
 });
 
