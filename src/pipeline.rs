@@ -154,6 +154,8 @@ pub struct Settings {
     pub max_memory: Option<usize>,
     /// Most streams that one execution may use beside its own.
     pub max_aux_streams: u32,
+    /// Execution contexts that execute at the same time, which kernels are chosen for.
+    pub n_contexts: usize,
     /// ONNX nodes whose work stays in f32 where `precision` is narrower.
     pub wide: specialize::Wide,
     pub rules: RuleOptions,
@@ -168,8 +170,17 @@ impl Settings {
             tf32: false,
             max_memory: None,
             max_aux_streams: MAX_AUX_STREAMS,
+            n_contexts: 1,
             wide: specialize::Wide::new(),
             rules: RuleOptions::default(),
+        }
+    }
+
+    /// What these settings say about every kernel.
+    pub fn kernel_options(&self) -> KernelOptions {
+        KernelOptions {
+            tf32: self.tf32,
+            n_contexts: self.n_contexts,
         }
     }
 
@@ -480,7 +491,10 @@ fn alone(
     let mut assembly = Assembly::new();
     let program = plan::plan(fused, problems, tactics, arch, freedom, &mut assembly);
     assembly.add(program);
-    assembly.finish(Identity::default())
+    assembly.finish(Identity {
+        n_contexts: n_contexts(problems),
+        ..Identity::default()
+    })
 }
 
 /// Times of engines of one program each.
@@ -557,6 +571,7 @@ fn finished(assembly: Assembly, model: &str, settings: &Settings) -> Result<Engi
         nvrtc: nvrtc()?.version().to_string(),
         max_memory: settings.max_memory,
         max_aux_streams: settings.max_aux_streams,
+        n_contexts: settings.n_contexts,
     });
     engine::validate::validate(&engine)?;
     Ok(engine)
@@ -623,7 +638,7 @@ fn nvrtc() -> Result<&'static Nvrtc, PipelineError> {
 }
 
 fn problems(fused: &FusedGraph, settings: &Settings, thrift: Thrift) -> Vec<Problem> {
-    let options = KernelOptions { tf32: settings.tf32 };
+    let options = settings.kernel_options();
     let problem = |number: usize| Problem {
         spec: kernel::spec(fused, number, &options),
         workspace: thrift < Thrift::Workspace,
@@ -649,7 +664,7 @@ fn tactics(
             database: path,
         } => {
             let database = Database::load(path)?;
-            let machine = recorded_machine(&database, path, arch)?;
+            let machine = recorded_machine(&database, path, arch, n_contexts(problems))?;
             let known = (&machine, &database);
             Ok(tune::recall(
                 problems,
@@ -691,29 +706,40 @@ pub fn rank(
 ) -> Result<Vec<tune::Ranked>, PipelineError> {
     let fused = regions(core, arch, settings)?;
     let database = Database::load(timings)?;
-    let machine = recorded_machine(&database, timings, arch)?;
+    let machine = recorded_machine(&database, timings, arch, settings.n_contexts)?;
     let problems = problems(&fused, settings, Thrift::default());
     Ok(tune::rank(&problems, arch, &machine, &database)?)
 }
 
-/// The machine whose times in the file at `path` decide: the only one for `arch` and this NVRTC, or
-/// where there are several, this one.
-fn recorded_machine(database: &Database, path: &Path, arch: Arch) -> Result<Machine, PipelineError> {
+/// The machine whose times in the file at `path` decide, of so many executions at once: the only one for `arch` and
+/// this NVRTC, or where there are several, this one.
+fn recorded_machine(
+    database: &Database,
+    path: &Path,
+    arch: Arch,
+    n_contexts: usize,
+) -> Result<Machine, PipelineError> {
     let (arch_name, nvrtc) = (arch_name(arch), nvrtc()?.version().to_string());
     let fitting: Vec<&Machine> = database
         .machines()
         .into_iter()
         .filter(|machine| machine.arch == arch_name && machine.nvrtc == nvrtc)
+        .filter(|machine| machine.n_contexts == n_contexts)
         .collect();
     if let [only] = fitting[..] {
         return Ok(only.clone());
     }
-    let own = Context::new(0).map(|context| Machine::new(context.info(), nvrtc.clone(), arch));
+    let own = Context::new(0)
+        .map(|context| Machine::new(context.info(), nvrtc.clone(), arch).shared_by(n_contexts));
     match own {
         Ok(own) if fitting.contains(&&own) => Ok(own),
         _ => Err(PipelineError::Tune(TuneError::CacheMachine {
             path: path.to_owned(),
-            arch: arch_name,
+            arch: if n_contexts > 1 {
+                format!("{n_contexts} executions at once on {arch_name}")
+            } else {
+                arch_name
+            },
             nvrtc,
             machines: fitting
                 .iter()
@@ -733,6 +759,7 @@ fn measured(
 ) -> Result<Vec<Tactic>, PipelineError> {
     let context = Context::new(ordinal)?;
     let machine = Machine::new(context.info(), nvrtc()?.version().to_string(), arch);
+    let machine = machine.shared_by(n_contexts(problems));
     let mut database = path.map_or_else(|| Ok(Database::default()), Database::load)?;
     let effort = Effort {
         cold_weights: weights_bytes(problems) > context.info().l2_bytes,
@@ -749,6 +776,12 @@ fn measured(
         &cache,
         progress,
     )?)
+}
+
+/// Contexts that the kernels of problems are chosen for: the same for all of a build.
+fn n_contexts(problems: &[Problem]) -> usize {
+    let first = problems.first().map(|problem| problem.spec.options);
+    first.unwrap_or_default().n_contexts
 }
 
 fn weights_bytes(problems: &[Problem]) -> usize {

@@ -227,6 +227,38 @@ fn kernels_that_hand_sums_of_rows_over_compile() {
     compile_best(&problems, &archs(), 1, own);
 }
 
+#[test]
+fn kernels_beside_other_executions_leave_them_room() {
+    use products::{Epilogue, Layout};
+    // Of ResNet-50 at 14 x 14: a few tiles with many terms.
+    let (a, b) = (
+        (&[196, 2304][..], Layout::Plain),
+        (&[2304, 256][..], Layout::Plain),
+    );
+    let mut problem = products::matmul(DType::F16, a, b, Epilogue::BiasResidualRelu);
+    let mut best = |n_contexts| {
+        problem.spec.options.n_contexts = n_contexts;
+        let best = kernel::variants(&problem.spec, SM_90A).swap_remove(0);
+        let source = kernel::render(&problem.spec, &best, SM_90A).unwrap();
+        (source, best.predicted_us)
+    };
+    let (alone, alone_us) = best(1);
+    let (shared, shared_us) = best(4);
+    let taken = |source: &Source| source.launch.grid[0] * source.launch.smem_bytes;
+    assert!(
+        taken(&shared) < taken(&alone),
+        "{} and {}",
+        alone.name,
+        shared.name
+    );
+    assert!(
+        shared_us > alone_us,
+        "{shared_us} us beside others, {alone_us} alone"
+    );
+    let releases = |source: &Source| source.text.matches("rt_release_successors();").count();
+    assert!(releases(&shared) < releases(&alone), "{}", shared.name);
+}
+
 /// Products of every kind, with an epilogue of several operands.
 fn some_products() -> Vec<Problem> {
     use products::{CONV, Conv, Epilogue, Layout};

@@ -45,6 +45,7 @@ fn machine() -> Machine {
         driver: 12_060,
         nvrtc: Nvrtc::get().unwrap().version().to_string(),
         arch: "sm_80".to_owned(),
+        n_contexts: 1,
     }
 }
 
@@ -195,6 +196,42 @@ fn an_engine_is_tuned_to_what_its_model_would_be_compiled_to() {
     // There is nothing more to gain.
     let (again, renewals) = pipeline::retune(&tuned, &times.selection(), &Silent).unwrap();
     assert_eq!((&again, renewals[0].n_changed), (&tuned, 0));
+}
+
+#[test]
+fn an_engine_for_several_streams_is_tuned_for_them() {
+    if !tiers::have_nvrtc() {
+        return;
+    }
+    let compiled = |selection: &Selection, n_contexts| {
+        let settings = Settings {
+            n_contexts,
+            ..Settings::stored_in(DType::F16)
+        };
+        pipeline::compile(&[core()], &[ARCH], &settings, selection, &Silent)
+    };
+    let alone = built(&Selection::Predicted, None);
+    assert_eq!(compiled(&Selection::Predicted, 1).unwrap(), alone);
+    assert_eq!(alone.header.n_contexts, None);
+    let shared = compiled(&Selection::Predicted, 4).unwrap();
+    assert_eq!(shared.header.n_contexts, Some(4));
+    for problem in plan::posed(&shared, 0).unwrap() {
+        assert_eq!(problem.spec.options.n_contexts, 4);
+    }
+    // Times of one execution are no times of four.
+    let of_one = Times::of(&shared, &machine(), by_place);
+    let missing = pipeline::retune(&shared, &of_one.selection(), &Silent).unwrap_err();
+    assert!(
+        missing.to_string().contains("for 4 executions at once on sm_80"),
+        "{missing}"
+    );
+    let machine = machine().shared_by(4);
+    let mut of_four = Times::of(&shared, &machine, by_place);
+    let fastest = compiled(&of_four.selection(), 4).unwrap();
+    of_four.execution(&shared, &machine, 10.0);
+    of_four.execution(&fastest, &machine, 9.0);
+    let (tuned, _) = pipeline::retune(&shared, &of_four.selection(), &Silent).unwrap();
+    assert_eq!(tuned, fastest);
 }
 
 #[test]

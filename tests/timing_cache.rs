@@ -30,6 +30,7 @@ fn machine(device: &str) -> Machine {
         driver: 12_060,
         nvrtc: "13.0".to_owned(),
         arch: "sm_87".to_owned(),
+        n_contexts: 1,
     }
 }
 

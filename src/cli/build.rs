@@ -24,6 +24,7 @@ pub fn settings(args: &BuildArgs) -> Result<Settings, Failure> {
         tf32: args.tf32,
         max_memory: args.max_memory.as_deref().map(bytes).transpose()?,
         max_aux_streams: args.max_aux_streams,
+        n_contexts: 1,
         wide: Wide::new(),
         rules: rule_options(&args.rules)?,
     })

@@ -19,7 +19,10 @@ use crate::specialize::Shapes;
 use crate::{io, onnx};
 
 pub fn run(args: &CompileArgs) -> Result<(), Failure> {
-    let settings = build::settings(&args.build)?;
+    let settings = Settings {
+        n_contexts: args.inf_streams,
+        ..build::settings(&args.build)?
+    };
     let archs = build::archs(&args.arch)?;
     let portable = portable_arch(args, &archs)?;
     let output = args.output.clone().unwrap_or_else(|| engine_path(&args.model));

@@ -19,6 +19,8 @@ pub struct EngineReport {
     pub precision: String,
     pub nvrtc: String,
     pub archs: Vec<String>,
+    /// Contexts at the same time that kernels were chosen for.
+    pub n_contexts: usize,
     /// As the first profile binds them.
     pub inputs: Vec<Binding>,
     pub outputs: Vec<Binding>,
@@ -77,6 +79,7 @@ impl EngineReport {
             precision: header.precision.clone(),
             nvrtc: header.nvrtc.clone(),
             archs: header.archs().into_iter().map(str::to_owned).collect(),
+            n_contexts: header.n_contexts(),
             inputs: header
                 .profiles
                 .first()
@@ -120,6 +123,9 @@ impl EngineReport {
             mib(self.workspace_bytes)
         ))?;
         out::line(&format!("peak      {} bytes of device memory", self.device_bytes))?;
+        if self.n_contexts > 1 {
+            out::line(&format!("streams   {} at the same time", self.n_contexts))?;
+        }
         if self.is_wide() {
             out::line(&format!(
                 "kernels   {} for {} shapes",

@@ -21,6 +21,7 @@ pub fn run(args: &RefitArgs) -> Result<(), Failure> {
     let build = stored_as(&args.build, header);
     let settings = Settings {
         shapes: shapes.first().cloned().unwrap_or_default(),
+        n_contexts: header.n_contexts(),
         ..build::settings(&build)?
     };
     let graph = onnx::import_file(&args.model)?.graph;

@@ -74,6 +74,9 @@ pub struct Header {
     /// Most streams that an execution may use beside the caller's; older files do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_aux_streams: Option<u32>,
+    /// Contexts that execute at the same time, if its kernels were chosen for several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_contexts: Option<usize>,
     /// Where the weights are not in the file: what belongs where in them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stripped: Option<Vec<Fingerprint>>,
@@ -434,7 +437,15 @@ pub enum Memory {
     Workspace,
 }
 
+/// Most execution contexts that kernels are chosen for.
+pub const MAX_CONTEXTS: usize = 64;
+
 impl Header {
+    /// Execution contexts that kernels were chosen for, which execute at the same time.
+    pub fn n_contexts(&self) -> usize {
+        self.n_contexts.unwrap_or(1)
+    }
+
     /// Whether blob number `blob` is in the file.
     pub fn is_stored(&self, blob: usize) -> bool {
         self.stripped.is_none() || blob != self.weights
@@ -681,6 +692,7 @@ pub(crate) mod tests {
                 blobs: format::blob_table(&blobs),
                 max_memory: None,
                 max_aux_streams: None,
+                n_contexts: None,
                 stripped: None,
                 told: Vec::new(),
             },

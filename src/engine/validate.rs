@@ -5,8 +5,8 @@
 //! their types say, and nothing in the arena is overwritten while it is used. Cubins themselves are code for the GPU and cannot be proved.
 
 use super::{
-    ALIGNMENT, ARENA_ALIGNMENT, Arg, Binding, Engine, EngineError, Launch, Memory, Place, Profile, Program,
-    Task, arch_number, residents, streams, stripped,
+    ALIGNMENT, ARENA_ALIGNMENT, Arg, Binding, Engine, EngineError, Launch, MAX_CONTEXTS, Memory, Place,
+    Profile, Program, Task, arch_number, residents, streams, stripped,
 };
 use crate::ir::DType;
 use crate::ir::host_tensor::checked_bytes;
@@ -30,6 +30,9 @@ pub fn validate(engine: &Engine) -> Result<(), EngineError> {
         return invalid("the weights blob is missing");
     }
     stripped::check(header)?;
+    if !(1..=MAX_CONTEXTS).contains(&header.n_contexts()) {
+        return invalid(format!("kernels for {} contexts", header.n_contexts()));
+    }
     for profile in &header.profiles {
         check_profile(profile, &header.profiles[0])?;
     }
@@ -260,6 +263,15 @@ mod tests {
     #[test]
     fn the_example_is_valid() {
         validate(&example(&["sm_87"])).unwrap();
+    }
+
+    #[test]
+    fn kernels_are_for_a_number_of_contexts_that_may_be() {
+        for (n_contexts, is_valid) in [(0, false), (4, true), (MAX_CONTEXTS + 1, false)] {
+            let mut engine = example(&["sm_87"]);
+            engine.header.n_contexts = Some(n_contexts);
+            assert_eq!(validate(&engine).is_ok(), is_valid, "{n_contexts}");
+        }
     }
 
     #[test]

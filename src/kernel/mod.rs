@@ -18,6 +18,7 @@ pub mod header;
 pub mod prelude;
 pub mod print;
 pub mod row;
+pub mod sharing;
 pub mod source;
 pub mod spec;
 pub mod templates;

@@ -29,9 +29,19 @@ pub struct Variant {
     pub knobs: std::collections::BTreeMap<String, i64>,
     /// Analytic time on the arch's reference device, in microseconds.
     pub predicted_us: f64,
+    /// Registers of a thread, where the template estimates them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registers: Option<usize>,
 }
 
 impl Variant {
+    pub fn with_registers(self, registers: usize) -> Self {
+        Variant {
+            registers: Some(registers),
+            ..self
+        }
+    }
+
     /// `threads=256 width=4`: the knobs in order of their names.
     pub fn knobs_text(&self) -> String {
         let knobs: Vec<String> = self

@@ -17,10 +17,21 @@ use crate::ops;
 use crate::rewrite::{FusedGraph, Region, RegionKind, TensorId, TensorSource};
 
 /// What a build decides for every kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelOptions {
     /// Whether `f32` matrix products may round their operands to TF32.
     pub tf32: bool,
+    /// Executions that share the device: for one, what a kernel leaves idle costs nothing.
+    pub n_contexts: usize,
+}
+
+impl Default for KernelOptions {
+    fn default() -> Self {
+        KernelOptions {
+            tf32: false,
+            n_contexts: 1,
+        }
+    }
 }
 
 /// A kernel problem.

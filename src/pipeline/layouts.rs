@@ -251,9 +251,7 @@ impl Search<'_> {
 
     fn fused(&self, canonical: &Graph, turned: BTreeSet<usize>) -> Result<Layout, PipelineError> {
         let fused = rewrite::fuse_canonical(canonical, self.rules, DeviceRates::for_sm(self.arch.sm))?;
-        let options = KernelOptions {
-            tf32: self.settings.tf32,
-        };
+        let options = self.settings.kernel_options();
         Ok(Layout {
             predicted_us: self.times.plan_us(&fused, self.arch, options),
             fused,
@@ -470,6 +468,7 @@ mod tests {
                 template: String::new(),
                 knobs: BTreeMap::new(),
                 predicted_us: 0.0,
+                registers: None,
             },
             source: Source {
                 name: String::new(),

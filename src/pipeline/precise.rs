@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Observer, OnDevice, PipelineError, Settings, Simulation, canonical, lower, ports, regions};
 use crate::io::samples::{Declared, Samples};
 use crate::ir::{DType, Graph, HostTensor, Node};
-use crate::kernel::{self, Arch, KernelOptions};
+use crate::kernel::{self, Arch};
 use crate::precision::calibrate::{self, Aside, CalibrateError};
 use crate::precision::metric::{Outputs, relative_error};
 use crate::precision::report::{BudgetReport, LayerReport, PrecisionReport, WideReport};
@@ -662,7 +662,7 @@ fn times(
 fn kernel_times(graph: &Graph, arch: Arch, settings: &Settings) -> Result<Vec<(Graph, f64)>, PipelineError> {
     let core = lower(graph, settings)?;
     let fused = regions(&core, arch, settings)?;
-    let options = KernelOptions { tf32: settings.tf32 };
+    let options = settings.kernel_options();
     let us = |number: usize| {
         let spec = kernel::spec(&fused, number, &options);
         let variants = kernel::variants(&spec, arch);

@@ -77,11 +77,14 @@ impl Entrant<'_> {
 /// # Errors
 /// If the device reports a fault, or a time is missing where only the file may be asked.
 pub fn race(entrants: &[Entrant<'_>], arch: Arch, selection: &Selection) -> Result<Vec<f64>, PipelineError> {
+    let n_contexts = entrants
+        .first()
+        .map_or(1, |entrant| entrant.engine.header.n_contexts());
     let outcomes = match selection {
         Selection::Predicted => return Ok(predicted(entrants)),
         Selection::Recorded { database: path, .. } => {
             let database = Database::load(path)?;
-            let machine = recorded_machine(&database, path, arch)?;
+            let machine = recorded_machine(&database, path, arch, n_contexts)?;
             recalled(entrants, &machine, &database)?
         }
         Selection::OnDevice {
@@ -92,6 +95,7 @@ pub fn race(entrants: &[Entrant<'_>], arch: Arch, selection: &Selection) -> Resu
                 .map_or_else(|| Ok(Database::default()), Database::load)?;
             let context = Context::new(*ordinal)?;
             let machine = Machine::new(context.info(), nvrtc()?.version().to_string(), arch);
+            let machine = machine.shared_by(n_contexts);
             if let Ok(outcomes) = recalled(entrants, &machine, &known) {
                 outcomes
             } else {
@@ -158,9 +162,9 @@ fn timed(entrants: &[Entrant<'_>], context: &Arc<Context>) -> Result<Vec<Outcome
     Ok(runners.iter().map(|runner| runner.outcome(first)).collect())
 }
 
-/// A program on the device.
+/// A program on the device, in as many contexts as its kernels are chosen for.
 struct Runner {
-    context: ExecutionContext,
+    contexts: Vec<ExecutionContext>,
     outputs: Vec<HostTensor>,
     /// In one turn.
     n_executions: usize,
@@ -170,15 +174,20 @@ struct Runner {
 impl Runner {
     /// Executes it once on drawn inputs, and once more to see how long it takes.
     fn new(engine: &Engine, context: &Arc<Context>) -> Result<Self, RuntimeError> {
-        let mut context = ExecutionContext::new(&DeviceEngine::load(engine, context)?)?;
+        let device_engine = DeviceEngine::load(engine, context)?;
+        let contexts = (0..engine.header.n_contexts()).map(|_| ExecutionContext::new(&device_engine));
+        let mut contexts = contexts.collect::<Result<Vec<_>, _>>()?;
         let inputs: Vec<HostTensor> = engine.header.profiles[0]
             .inputs
             .iter()
             .zip(1..)
             .map(|(input, seed)| drawn(&input.ty(), seed))
             .collect();
-        let outputs = context.run(&inputs)?;
-        let us = median(&context.time_us(3)?);
+        let mut outputs = Vec::new();
+        for context in &mut contexts {
+            outputs = context.run(&inputs)?;
+        }
+        let us = median(&times(&mut contexts, 3)?);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -186,7 +195,7 @@ impl Runner {
         )]
         let n_executions = ((TURN_US / us.max(0.1)) as usize).clamp(1, MOST_EXECUTIONS);
         Ok(Runner {
-            context,
+            contexts,
             outputs,
             n_executions,
             us: Vec::new(),
@@ -194,7 +203,7 @@ impl Runner {
     }
 
     fn take_turn(&mut self) -> Result<(), RuntimeError> {
-        self.us.extend(self.context.time_us(self.n_executions)?);
+        self.us.extend(times(&mut self.contexts, self.n_executions)?);
         Ok(())
     }
 
@@ -216,6 +225,25 @@ impl Runner {
             Outcome::Wrong { error }
         }
     }
+}
+
+/// Microseconds of `n` executions of each context, which execute at the same time.
+fn times(contexts: &mut [ExecutionContext], n: usize) -> Result<Vec<f64>, RuntimeError> {
+    let (first, others) = contexts
+        .split_first_mut()
+        .expect("an engine is for one context at least");
+    std::thread::scope(|scope| {
+        let threads = others
+            .iter_mut()
+            .map(|other| scope.spawn(move || other.time_us(n)));
+        let threads: Vec<_> = threads.collect();
+        let mut all = first.time_us(n)?;
+        for thread in threads {
+            let own = thread.join();
+            all.extend(own.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok(all)
+    })
 }
 
 /// What is said of the architecture of a program.

@@ -99,7 +99,7 @@ fn programs(engine: &Engine, selection: &Selection) -> Result<Vec<usize>, Pipeli
     let all = &engine.header.programs;
     let mut own = match selection {
         Selection::Predicted => (0..all.len()).collect(),
-        Selection::Recorded { database, .. } => recorded_programs(all, database)?,
+        Selection::Recorded { database, .. } => recorded_programs(all, database, engine.header.n_contexts())?,
         Selection::OnDevice { ordinal, .. } => programs_of_device(engine, *ordinal)?,
     };
     own.retain(|&number| states_problems(&all[number]));
@@ -127,20 +127,28 @@ fn programs_of_device(engine: &Engine, ordinal: usize) -> Result<Vec<usize>, Pip
 }
 
 /// Those of architectures that a file of measurements has times for.
-fn recorded_programs(programs: &[Program], path: &Path) -> Result<Vec<usize>, PipelineError> {
+fn recorded_programs(
+    programs: &[Program],
+    path: &Path,
+    n_contexts: usize,
+) -> Result<Vec<usize>, PipelineError> {
     let database = Database::load(path)?;
     let version = nvrtc()?.version().to_string();
     let machines = database.machines();
     let is_timed = |program: &Program| {
         let mut machines = machines.iter();
-        machines.any(|machine| machine.arch == program.arch && machine.nvrtc == version)
+        machines.any(|machine| {
+            let is_same = machine.arch == program.arch && machine.nvrtc == version;
+            is_same && machine.n_contexts == n_contexts
+        })
     };
     let timed: Vec<usize> = (0..programs.len())
         .filter(|&number| is_timed(&programs[number]))
         .collect();
     match (timed.first(), programs.first()) {
         (None, Some(first)) => {
-            Err(recorded_machine(&database, path, arch_of(first)).expect_err("no machine of the file fits"))
+            let missing = recorded_machine(&database, path, arch_of(first), n_contexts);
+            Err(missing.expect_err("no machine of the file fits"))
         }
         _ => Ok(timed),
     }

@@ -21,6 +21,8 @@ pub struct Identity {
     pub max_memory: Option<usize>,
     /// Most streams of an execution beside the caller's.
     pub max_aux_streams: u32,
+    /// Execution contexts that are to execute at the same time.
+    pub n_contexts: usize,
 }
 
 /// An engine under construction.
@@ -116,6 +118,7 @@ impl Assembly {
                 blobs: blob_table(&blobs),
                 max_memory: identity.max_memory,
                 max_aux_streams: Some(identity.max_aux_streams),
+                n_contexts: Some(identity.n_contexts).filter(|&n| n > 1),
                 stripped: None,
                 told: Vec::new(),
             },

@@ -169,6 +169,7 @@ mod tests {
                 template: String::new(),
                 knobs: BTreeMap::new(),
                 predicted_us: us,
+                registers: None,
             },
             source: Source {
                 name: String::new(),

@@ -89,7 +89,10 @@ fn spec(engine: &Engine, problem: &engine::Problem) -> Result<KernelSpec, String
     let spec = KernelSpec {
         kind: kind.ok_or_else(|| format!("no kind of region is named `{}`", problem.kind))?,
         body: KernelSpec::parse_body(text)?,
-        options: KernelOptions { tf32: problem.tf32 },
+        options: KernelOptions {
+            tf32: problem.tf32,
+            n_contexts: engine.header.n_contexts(),
+        },
         placements: placements.collect(),
         // Operands are those of tasks.
         weights: BTreeSet::new(),

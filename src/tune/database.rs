@@ -28,6 +28,18 @@ pub struct Machine {
     pub driver: u32,
     pub nvrtc: String,
     pub arch: String,
+    /// Executions that went on at the same time.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub n_contexts: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_one(n: &usize) -> bool {
+    *n == 1
 }
 
 impl Machine {
@@ -38,7 +50,13 @@ impl Machine {
             driver: info.driver_version,
             nvrtc,
             arch: compile::arch_name(arch),
+            n_contexts: 1,
         }
+    }
+
+    /// The same machine while `n_contexts` executions go on.
+    pub fn shared_by(self, n_contexts: usize) -> Self {
+        Machine { n_contexts, ..self }
     }
 }
 
@@ -248,6 +266,7 @@ mod tests {
                 driver: 13_000,
                 nvrtc: "13.0".to_owned(),
                 arch: "sm_90a".to_owned(),
+                n_contexts: 1,
             },
             kernel: kernel.to_owned(),
             template: "gemm_mma".to_owned(),
@@ -276,6 +295,21 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, format!("{text}{text}")).unwrap();
         assert_eq!(Database::load(&path).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn times_of_several_executions_are_apart() {
+        let alone = example("a", Outcome::Slow { at_least_us: 1.0 });
+        let mut shared = example("a", Outcome::Slow { at_least_us: 3.0 });
+        shared.machine = shared.machine.shared_by(4);
+        let text = |measurement: &Measurement| serde_json::to_string(measurement).unwrap();
+        assert!(!text(&alone).contains("n_contexts"), "{}", text(&alone));
+        let mut database = Database::default();
+        for measurement in [&alone, &shared] {
+            database.add(serde_json::from_str(&text(measurement)).unwrap());
+        }
+        let us = |of: &Measurement| database.outcome(&of.machine, "a").and_then(Outcome::us);
+        assert_eq!((us(&alone), us(&shared)), (Some(1.0), Some(3.0)));
     }
 
     #[test]

@@ -30,10 +30,12 @@ pub enum Data<'a> {
     Given(&'a [HostTensor]),
 }
 
-/// A device and a queue on it.
+/// A device and queues on it.
 pub struct Lab {
     context: Arc<Context>,
     stream: Stream,
+    /// Of the other executions, where kernels are chosen for several at the same time.
+    others: Vec<Stream>,
     /// As launches of an engine on this device begin.
     begin: Begin,
 }
@@ -42,7 +44,8 @@ pub struct Lab {
 pub struct Bench {
     /// For each input, copies that launches take turns on.
     inputs: Vec<Vec<DeviceMemory>>,
-    outputs: Vec<DeviceMemory>,
+    /// Of each execution; what is judged are those of the first one.
+    outputs: Vec<Vec<DeviceMemory>>,
     /// All that outputs point to, with what nothing is written to.
     wanted: Vec<HostTensor>,
     types: Vec<TensorType>,
@@ -75,21 +78,36 @@ pub struct Candidate {
     function: Function,
     geometry: LaunchGeometry,
     params: Vec<Param>,
-    workspace: DeviceMemory,
+    /// Of each execution.
+    workspaces: Vec<DeviceMemory>,
     name: String,
 }
 
 impl Lab {
-    pub fn new(context: &Arc<Context>) -> Result<Self, CudaError> {
+    /// A place where `n_contexts` executions go on at the same time.
+    ///
+    /// # Errors
+    /// If the device is out of memory.
+    pub fn new(context: &Arc<Context>, n_contexts: usize) -> Result<Self, CudaError> {
+        let others = (1..n_contexts).map(|_| Stream::new(context));
         Ok(Lab {
             context: Arc::clone(context),
             stream: Stream::new(context)?,
+            others: others.collect::<Result<_, _>>()?,
             begin: if context.info().sm >= 90 {
                 Begin::WhenAllowed
             } else {
                 Begin::AfterPredecessors
             },
         })
+    }
+
+    fn n_contexts(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    fn streams(&self) -> impl Iterator<Item = &Stream> {
+        std::iter::once(&self.stream).chain(&self.others)
     }
 
     /// Runs the reference on the operands and puts everything on the device.
@@ -118,9 +136,13 @@ impl Lab {
         }
         let wanted = problem.spec.stored(wanted, POISON);
         let types = problem.spec.stored_types();
-        let outputs = types
-            .iter()
-            .map(|ty| DeviceMemory::new(&self.context, ty.n_bytes()));
+        let outputs = |_| {
+            let outputs = types
+                .iter()
+                .map(|ty| DeviceMemory::new(&self.context, ty.n_bytes()));
+            outputs.collect::<Result<Vec<_>, _>>()
+        };
+        let outputs = (0..self.n_contexts()).map(outputs);
         let narrowest = narrowest(body);
         Ok(Bench {
             inputs,
@@ -162,8 +184,12 @@ impl Lab {
         if launch.smem_bytes > 0 {
             function.allow_dynamic_smem(launch.smem_bytes)?;
         }
-        let workspace = DeviceMemory::new(&self.context, *workspace_bytes)?;
-        self.stream.fill(&workspace, 0, *workspace_bytes, 0)?;
+        let workspace = |_| {
+            let workspace = DeviceMemory::new(&self.context, *workspace_bytes)?;
+            self.stream.fill(&workspace, 0, *workspace_bytes, 0)?;
+            Ok(workspace)
+        };
+        let workspaces = (0..self.n_contexts()).map(workspace);
         Ok(Candidate {
             function,
             geometry: LaunchGeometry {
@@ -172,7 +198,7 @@ impl Lab {
                 smem_bytes: launch.smem_bytes,
             },
             params: params.clone(),
-            workspace,
+            workspaces: workspaces.collect::<Result<_, CudaError>>()?,
             name: name.clone(),
         })
     }
@@ -186,10 +212,10 @@ impl Lab {
         let mut worst = 0.0f64;
         let mut right = true;
         for _ in 0..2 {
-            for output in &bench.outputs {
+            for output in &bench.outputs[0] {
                 self.stream.fill(output, 0, output.len(), POISON)?;
             }
-            self.launch(bench, candidate, 0)
+            self.launch(bench, candidate, (0, &self.stream), 0)
                 .map_err(|error| fault(candidate, error))?;
             self.stream
                 .synchronize()
@@ -207,19 +233,26 @@ impl Lab {
         let ty = &bench.types[number];
         let mut tensor = HostTensor::zeros(ty.dtype, &ty.dims());
         self.stream
-            .download_now(tensor.bytes_mut(), &bench.outputs[number], 0)?;
+            .download_now(tensor.bytes_mut(), &bench.outputs[0][number], 0)?;
         Ok(tensor)
     }
 
-    fn launch(&self, bench: &Bench, candidate: &Candidate, turn: usize) -> Result<(), CudaError> {
+    /// Queues a launch in one of the executions.
+    fn launch(
+        &self,
+        bench: &Bench,
+        candidate: &Candidate,
+        (own, stream): (usize, &Stream),
+        turn: usize,
+    ) -> Result<(), CudaError> {
         let args: Vec<KernelArg> = candidate
             .params
             .iter()
             .map(|param| {
                 Ok(match param {
                     Param::Input(input) => KernelArg::Address(bench.input(*input, turn)),
-                    Param::Output(output) => KernelArg::Address(bench.outputs[*output].address()),
-                    Param::Workspace => KernelArg::Address(candidate.workspace.address()),
+                    Param::Output(output) => KernelArg::Address(bench.outputs[own][*output].address()),
+                    Param::Workspace => KernelArg::Address(candidate.workspaces[own].address()),
                     Param::Dim(value) => KernelArg::I32(*value),
                     Param::TensorMap { input, view } => {
                         KernelArg::TensorMap(tensor_map(bench.input(*input, turn), view)?)
@@ -229,21 +262,34 @@ impl Lab {
             .collect::<Result<_, CudaError>>()?;
         candidate
             .function
-            .launch(&self.stream, &candidate.geometry, self.begin, &args)
+            .launch(stream, &candidate.geometry, self.begin, &args)
     }
 
-    /// A graph of [`LAUNCHES`] launches.
-    pub fn record(&self, bench: &Bench, candidate: &Candidate) -> Result<GraphExec, CudaError> {
-        GraphExec::record(&self.stream, |_| {
-            (0..LAUNCHES).try_for_each(|turn| self.launch(bench, candidate, turn))
-        })
+    /// A graph of [`LAUNCHES`] launches for each of the executions.
+    pub fn record(&self, bench: &Bench, candidate: &Candidate) -> Result<Vec<GraphExec>, CudaError> {
+        let graph = |(own, stream): (usize, &Stream)| {
+            GraphExec::record(stream, |_| {
+                (0..LAUNCHES).try_for_each(|turn| self.launch(bench, candidate, (own, stream), turn))
+            })
+        };
+        self.streams().enumerate().map(graph).collect()
     }
 
-    /// Microseconds per launch of one replay.
-    pub fn replay_us(&self, graph: &GraphExec) -> Result<f64, CudaError> {
+    /// Microseconds per launch of one replay, in which all executions go on at the same time.
+    pub fn replay_us(&self, graphs: &[GraphExec]) -> Result<f64, CudaError> {
         let (start, end) = (Event::new(&self.context)?, Event::new(&self.context)?);
         start.record(&self.stream)?;
-        graph.launch(&self.stream)?;
+        for other in &self.others {
+            other.wait(&start)?;
+        }
+        for (graph, stream) in graphs.iter().zip(self.streams()) {
+            graph.launch(stream)?;
+        }
+        for other in &self.others {
+            let done = Event::new(&self.context)?;
+            done.record(other)?;
+            self.stream.wait(&done)?;
+        }
         end.record(&self.stream)?;
         end.synchronize()?;
         #[expect(clippy::cast_precision_loss, reason = "a small count")]

@@ -2,8 +2,9 @@
 //!
 //! For each distinct problem the likeliest variants are compiled and compared with the
 //! reference; those that are right are timed in turns, so that a drifting clock hits all
-//! alike, and those far behind are dropped after a few replays. A variant whose time is in
-//! the database is neither run nor timed again.
+//! alike, and those far behind are dropped after a few replays. Where several executions will share the device,
+//! as many of a variant are timed at the same time. A variant whose time is in the database is neither run nor
+//! timed again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -104,7 +105,8 @@ pub fn measure(
     progress: Progress<'_>,
 ) -> Result<Vec<Tactic>, TuneError> {
     let (distinct, numbers) = distinct(problems);
-    let lab = Lab::new(context)?;
+    let n_contexts = ledger.machine.n_contexts;
+    let lab = Lab::new(context, n_contexts)?;
     let variants: Vec<Vec<Variant>> = distinct
         .par_iter()
         .map(|problem| problem.variants(arch))
@@ -365,7 +367,7 @@ impl Trial<'_, '_> {
         right: &[(usize, Candidate, f64)],
         entrants: &mut [Entrant],
     ) -> Result<(), TuneError> {
-        let graphs: Vec<GraphExec> = right
+        let graphs: Vec<Vec<GraphExec>> = right
             .iter()
             .map(|(_, candidate, _)| self.lab.record(bench, candidate))
             .collect::<Result<_, _>>()?;

@@ -51,7 +51,7 @@ pub fn recall(
 
 /// What is known of one problem.
 enum Recalled {
-    Winner(Winner),
+    Winner(Box<Winner>),
     /// The kernels whose times are missing.
     Missing(Vec<String>),
 }
@@ -67,7 +67,7 @@ fn all_known(recalled: Vec<Recalled>, machine: &Machine) -> Result<Vec<Winner>, 
     let mut all_missing = Vec::new();
     for recalled in recalled {
         match recalled {
-            Recalled::Winner(winner) => winners.push(winner),
+            Recalled::Winner(winner) => winners.push(*winner),
             Recalled::Missing(missing) => all_missing.extend(missing),
         }
     }
@@ -132,11 +132,11 @@ impl Memory<'_> {
             return Ok(Some(Recalled::Missing(missing)));
         }
         Ok(fastest(timed).map(|((variant, source), us)| {
-            Recalled::Winner(Winner {
+            Recalled::Winner(Box::new(Winner {
                 variant: variant.clone(),
                 source,
                 us,
-            })
+            }))
         }))
     }
 }

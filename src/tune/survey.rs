@@ -34,7 +34,7 @@ pub fn survey(
     context: &Arc<Context>,
     cache: &Cache,
 ) -> Result<Vec<Finding>, TuneError> {
-    let lab = Lab::new(context)?;
+    let lab = Lab::new(context, 1)?;
     let bench = lab.bench(problem, Data::Given(operands))?;
     let variants = problem.variants(arch);
     let sources: Vec<_> = variants
@@ -66,7 +66,7 @@ pub fn survey(
 /// # Errors
 /// If it faults.
 pub fn is_right(problem: &Problem, tactic: &Tactic, context: &Arc<Context>) -> Result<bool, TuneError> {
-    let lab = Lab::new(context)?;
+    let lab = Lab::new(context, 1)?;
     let bench = lab.bench(problem, Data::Drawn { cold: false })?;
     Ok(lab.judge(&bench, &lab.load(tactic)?)?.1)
 }

@@ -185,6 +185,21 @@ fn thin_products_whose_warps_take_several_tiles() {
 }
 
 #[test]
+fn products_beside_other_executions() {
+    let mut tiled = [
+        products::tiled(DType::F16),
+        products::tiled_convolutions(DType::F16),
+    ]
+    .concat();
+    for problem in &mut tiled {
+        problem.spec.options.n_contexts = 4;
+    }
+    for template in ["gemm_mma", "gemm_wgmma"] {
+        check_in_turns(&tiled, template, SM_90, SUMS);
+    }
+}
+
+#[test]
 fn mma_products_in_tf32() {
     let mut problems = products::layouts(DType::F32);
     problems.extend(products::convolutions(DType::F32, true));

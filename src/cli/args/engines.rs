@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::build::{BuildArgs, TrustArgs};
+use crate::engine::MAX_CONTEXTS;
 use crate::pipeline::Selection;
 
 #[derive(Debug, Args)]
@@ -38,6 +39,10 @@ pub struct CompileArgs {
     /// Variants tried per kernel when tuning.
     #[arg(long = "maxTactics", value_name = "N", default_value_t = crate::tune::TRIED)]
     pub max_tactics: usize,
+    /// Streams that will execute at the same time, each with a context of its own. For several, kernels are chosen by
+    /// what they leave of the device for the others, at the cost of a single execution's time.
+    #[arg(long = "infStreams", visible_alias = "streams", value_name = "N", default_value_t = 1, value_parser = n_contexts)]
+    pub inf_streams: usize,
     /// Print each kernel with its ONNX nodes, its rules, what it saves, and the choices that lost.
     #[arg(long)]
     pub explain: bool,
@@ -160,4 +165,27 @@ fn duration(text: &str) -> Result<Duration, String> {
         .parse()
         .map_err(|_| "expected seconds, or a number with s, m or h".to_owned())?;
     Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())
+}
+
+/// Contexts that kernels are chosen for.
+fn n_contexts(text: &str) -> Result<usize, String> {
+    let number: usize = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if (1..=MAX_CONTEXTS).contains(&number) {
+        Ok(number)
+    } else {
+        Err(format!("expected 1 to {MAX_CONTEXTS}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::n_contexts;
+
+    #[test]
+    fn kernels_are_chosen_for_a_few_contexts() {
+        assert_eq!([n_contexts("1"), n_contexts("4")], [Ok(1), Ok(4)]);
+        for wrong in ["0", "65", "-1", "four"] {
+            n_contexts(wrong).unwrap_err();
+        }
+    }
 }

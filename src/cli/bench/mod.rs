@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::precision::{self, Decided};
 use super::progress::Progress;
 use super::{build, inspect, model, out};
-use crate::engine::Binding;
+use crate::engine::{Binding, MAX_CONTEXTS};
 use crate::ir::HostTensor;
 use crate::onnx;
 use crate::ops::random::drawn;
@@ -50,7 +50,10 @@ struct BenchReport {
 pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     check(&args.timing)?;
     let path = subject(args);
-    let settings = build::settings(&args.build)?;
+    let settings = Settings {
+        n_contexts: args.timing.inf_streams.min(MAX_CONTEXTS),
+        ..build::settings(&args.build)?
+    };
     build::check_rules(&settings)?;
     let shapes = settings.shapes.clone();
     let engine = loaded(args, &path, settings)?;
@@ -121,7 +124,7 @@ fn subject(args: &BenchArgs) -> PathBuf {
     given.or(args.onnx.as_ref()).cloned().unwrap_or_default()
 }
 
-/// The engine on its device; a model is compiled for that device first.
+/// The engine on its device; a model is compiled for that device first, and for as many streams.
 fn loaded(args: &BenchArgs, path: &Path, settings: Settings) -> Result<Arc<DeviceEngine>, Failure> {
     if inspect::is_engine(path)? {
         return Ok(pipeline::on_device(

@@ -12,7 +12,7 @@ use crate::cli::failure::Failure;
 use crate::cli::progress::Progress;
 use crate::cli::{build, model, out};
 use crate::ir::Graph;
-use crate::kernel::{Arch, KernelOptions};
+use crate::kernel::Arch;
 use crate::pipeline::layouts::Times;
 use crate::pipeline::{self, Observer, Settings};
 use crate::plan::lifetimes::Storage;
@@ -134,7 +134,7 @@ impl Bench<'_> {
             .extend(disabled.iter().map(|&name| name.to_owned()));
         let core = pipeline::lower(self.graph, &settings)?;
         let fused = pipeline::regions_timed(&core, self.arch, &settings, &self.times)?;
-        let options = KernelOptions { tf32: settings.tf32 };
+        let options = settings.kernel_options();
         Ok(Worth {
             kernels: Storage::of(&fused).steps.len(),
             predicted_us: self.times.plan_us(&fused, self.arch, options),

@@ -342,7 +342,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     );
     let context = AttentionStreamContext {
         name: name.clone(),
-        releases: may_release(&launch, arch),
+        releases: may_release(&launch, arch, spec.options),
         params,
         index_type: tensors_index_type(spec),
         element: storage_type(attention.dtype),

@@ -83,7 +83,7 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
                     ("splits", splits),
                     ("resident", resident),
                 ];
-                found.push(variant(TEMPLATE.name, &knobs, us));
+                found.push(variant(TEMPLATE.name, &knobs, us).with_registers(tiling.registers));
             }
         }
     }
@@ -114,13 +114,14 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     let launch = halving(
         blocking.launch(sizes, shape.threads(), shape.smem_bytes(&cuts)),
         arch,
+        spec.options,
     );
     let text = fill(
         &TEMPLATE,
         &GemmMmaContext {
             name: name.clone(),
             params,
-            releases: may_release(&launch, arch),
+            releases: may_release(&launch, arch, spec.options),
             own: plan.context()?,
         },
     )?;

@@ -115,9 +115,9 @@ fn offered(problem: &Problem, spec: &KernelSpec, shape: Shape, arch: Arch) -> Op
     let (tiles_m, tiles_n, _) = blocking.tiles(sizes);
     let n_tiles = tiles_m * tiles_n * sizes.batch;
     // Where one block per SM suffices, room for a second one is taken by the next kernel's, which crowd
-    // there; alone, a launch does not show that.
+    // there; alone, a launch does not show that. Where executions share the device, those of others are welcome.
     let is_alone = n_tiles * shape.splits <= device.n_sms as usize;
-    if shape.resident > 1 && is_alone {
+    if shape.resident > 1 && is_alone && spec.options.n_contexts == 1 {
         return None;
     }
     // Sums of rows lie with the warp that has the rows, which is not the one that finishes them in a cluster.
@@ -132,7 +132,7 @@ fn offered(problem: &Problem, spec: &KernelSpec, shape: Shape, arch: Arch) -> Op
     } else {
         shape
     };
-    Some(variant(TEMPLATE.name, &shape.knobs(), us))
+    Some(variant(TEMPLATE.name, &shape.knobs(), us).with_registers(shape.registers_taken()))
 }
 
 fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, KernelError> {
@@ -147,7 +147,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     let ahead = Ahead::of(&plan, &epilogue);
     let blocking = shape.blocking(problem.element);
     let launch = shape.launch(blocking, problem.contraction.sizes, ahead.smem_bytes, arch);
-    let launch = halving(launch, arch);
+    let launch = halving(launch, arch, spec.options);
     let workspace_bytes = shape.workspace_bytes(plan.n_tiles);
     let (params, passed) = signature(&plan, workspace_bytes);
     let name = kernel_name(spec, TEMPLATE.name, &tile_name(shape, blocking));
@@ -156,7 +156,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
         &GemmWgmmaContext {
             name: name.clone(),
             params,
-            releases: may_release(&launch, arch),
+            releases: may_release(&launch, arch, spec.options),
             own: plan.context(&epilogue, &ahead)?,
         },
     )?;

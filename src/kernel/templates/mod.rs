@@ -35,8 +35,9 @@ use tera::{Context, Tera};
 use super::device::Device;
 use super::error::KernelError;
 use super::header;
+use super::sharing::shared_us;
 use super::source::{Arch, Launch, Source, Variant};
-use super::spec::KernelSpec;
+use super::spec::{KernelOptions, KernelSpec};
 
 /// One way to make kernels.
 pub struct Template {
@@ -78,12 +79,20 @@ pub static TEMPLATES: &[&Template] = &[
 ];
 
 /// Ways to solve `spec` on `arch`, the one predicted fastest first; never empty for a region
-/// whose ops have generated code.
+/// whose ops have generated code. Where executions share the device, times are those of a launch of one of them.
 pub fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
     let mut found: Vec<Variant> = TEMPLATES
         .iter()
         .flat_map(|template| (template.variants)(spec, arch))
         .collect();
+    if spec.options.n_contexts > 1 {
+        for variant in &mut found {
+            if let Ok(source) = render(spec, variant, arch) {
+                let device = Device::of(arch);
+                variant.predicted_us = shared_us(variant, &source.launch, spec.options.n_contexts, device);
+            }
+        }
+    }
     found.sort_by(|a, b| a.predicted_us.total_cmp(&b.predicted_us));
     found
 }
@@ -145,16 +154,17 @@ pub fn knob(
 }
 
 /// Whether the blocks of later kernels find room beside those of a launch: with at most one of its own, an SM has as
-/// much left as any other. Where there are more, later ones would crowd on the SMs that are done first.
-fn may_release(launch: &Launch, arch: Arch) -> bool {
-    launch.grid[0] <= Device::of(arch).n_sms
+/// much left as any other. Where there are more, later ones would crowd on the SMs that are done first; and where
+/// several executions share the device, they would wait in room that others need.
+fn may_release(launch: &Launch, arch: Arch, options: KernelOptions) -> bool {
+    options.n_contexts == 1 && launch.grid[0] <= Device::of(arch).n_sms
 }
 
 /// The launch with at least half of an SM's shared memory, where it has at most one block for each and later launches
 /// may begin beside it: then an SM has one of its blocks and one of the next launch's, which would crowd on the SMs
 /// that are free otherwise.
-fn halving(launch: Launch, arch: Arch) -> Launch {
-    let overlaps = arch.sm >= 90 && may_release(&launch, arch);
+fn halving(launch: Launch, arch: Arch, options: KernelOptions) -> Launch {
+    let overlaps = arch.sm >= 90 && may_release(&launch, arch, options);
     let half = if overlaps { half_smem_bytes(arch) } else { 0 };
     Launch {
         smem_bytes: launch
@@ -181,6 +191,7 @@ pub fn variant(template: &str, knobs: &[(&str, usize)], predicted_us: f64) -> Va
         template: template.to_owned(),
         knobs,
         predicted_us,
+        registers: None,
     }
 }
 

@@ -268,6 +268,18 @@ impl Shape {
         [128, 192].into_iter().find(fits).unwrap_or(64)
     }
 
+    /// Registers of a block for each of its threads: all that an SM has for it where they are exchanged, else about what
+    /// a thread uses.
+    pub fn registers_taken(self) -> usize {
+        // What addresses, fragments of descriptors and the loop take beside the sums.
+        const OTHERS: usize = 72;
+        let limit = register_limit(self.threads(), self.resident);
+        match self.exchanged() {
+            (_, 0) => limit.min(self.sums() + OTHERS),
+            _ => limit,
+        }
+    }
+
     /// Registers that warps exchange.
     pub fn exchanged(self) -> (usize, usize) {
         /// Of a launch without exchange, where two blocks are resident.
