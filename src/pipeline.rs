@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use tempfile::TempDir;
+
 use crate::compile::{Cache, CompileError, Progress, arch_name};
 use crate::cuda::{Context, CudaError, Nvrtc};
 use crate::engine::{self, Engine, EngineError};
@@ -306,6 +308,24 @@ impl Selection {
         }
     }
 
+    /// The same with a file for what is measured, which lies in a folder that ends with the build, where the user
+    /// names none: later steps of a build ask for times of earlier ones.
+    fn with_file(&self) -> (Selection, Option<TempDir>) {
+        let mut own = self.clone();
+        let Selection::OnDevice {
+            time: true,
+            database: database @ None,
+            ..
+        } = &mut own
+        else {
+            return (own, None);
+        };
+        // Without one, no times are asked for.
+        let folder = tempfile::tempdir().ok();
+        *database = folder.as_ref().map(|folder| folder.path().join("times"));
+        (own, folder)
+    }
+
     /// Whether no time is left.
     fn is_over(&self) -> bool {
         self.until().is_some_and(|until| until <= Instant::now())
@@ -392,6 +412,8 @@ pub fn compile(
     selection: &Selection,
     observer: &dyn Observer,
 ) -> Result<Engine, PipelineError> {
+    let (selection, _folder) = selection.with_file();
+    let selection = &selection;
     let rules = RuleSet::load(&settings.rules)?;
     let times = Times::default();
     let mut plans = Vec::new();

@@ -74,6 +74,7 @@ impl Blobs {
 
 #[cfg(test)]
 mod tests {
+    use super::super::format::blob_table;
     use super::super::tests::example;
     use super::super::validate::validate;
     use super::*;

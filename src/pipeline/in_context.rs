@@ -99,12 +99,13 @@ fn contests(
         return Ok(None);
     }
     let database = Database::load(path)?;
+    let n_contexts = engine.header.n_contexts();
     let machine = match selection {
         Selection::OnDevice { ordinal, .. } => {
             let context = Context::new(*ordinal)?;
-            Machine::new(context.info(), nvrtc()?.version().to_string(), arch)
+            Machine::new(context.info(), nvrtc()?.version().to_string(), arch).shared_by(n_contexts)
         }
-        _ => recorded_machine(&database, path, arch)?,
+        _ => recorded_machine(&database, path, arch, n_contexts)?,
     };
     let posed = plan::posed(engine, number)?;
     let known = (&machine, &database);

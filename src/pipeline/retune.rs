@@ -37,6 +37,8 @@ pub fn retune(
     observer: &dyn Observer,
 ) -> Result<(Engine, Vec<Renewal>), PipelineError> {
     check_tunable(engine)?;
+    let (selection, _folder) = selection.with_file();
+    let selection = &selection;
     let own = programs(engine, selection)?;
     let mut tuned = engine.clone();
     let mut renewals = Vec::with_capacity(own.len());

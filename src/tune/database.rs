@@ -114,6 +114,27 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// The same with all times `factor` times as long.
+    pub fn scaled(self, factor: f64) -> Outcome {
+        match self {
+            Outcome::Timed {
+                median_us,
+                spread_us,
+                error,
+            } => Outcome::Timed {
+                median_us: median_us * factor,
+                spread_us: spread_us.map(|us| us * factor),
+                error,
+            },
+            Outcome::Slow { at_least_us } => Outcome::Slow {
+                at_least_us: at_least_us * factor,
+            },
+            other => other,
+        }
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
