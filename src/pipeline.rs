@@ -22,6 +22,7 @@ use crate::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
 use crate::specialize::{self, BindError, SpecializeError, StagesError};
 use crate::tune::{self, Database, Effort, Ledger, Machine, Problem, Tactic, TuneError};
 
+mod in_context;
 pub mod layouts;
 pub mod precise;
 pub mod ptx;
@@ -33,6 +34,7 @@ mod shared;
 mod simulate;
 mod staged;
 
+use in_context::settled;
 use layouts::{Layouts, Times, layouts};
 pub use race::Entrant;
 use race::race;
@@ -304,6 +306,28 @@ impl Selection {
         }
     }
 
+    /// Whether no time is left.
+    fn is_over(&self) -> bool {
+        self.until().is_some_and(|until| until <= Instant::now())
+    }
+
+    /// The file that times are kept in, and how many variants of a kernel have one.
+    fn timings(&self) -> Option<(&Path, usize)> {
+        match self {
+            Selection::OnDevice {
+                time: true,
+                database: Some(database),
+                max_variants,
+                ..
+            }
+            | Selection::Recorded {
+                database,
+                max_variants,
+            } => Some((database, *max_variants)),
+            Selection::Predicted | Selection::OnDevice { .. } => None,
+        }
+    }
+
     /// Says early what would end a long build: a device that cannot try the kernels of `archs`,
     /// or a file of measurements that cannot be read or written.
     ///
@@ -379,10 +403,15 @@ pub fn compile(
         }
     }
     let model = cores.first().map_or_else(String::new, |core| core.name.clone());
-    within_memory(settings, |thrift| {
+    let mut engine = within_memory(settings, |thrift| {
         let assembly = assembled(&plans, settings, thrift, selection, observer)?;
         finished(assembly, &model, settings)
-    })
+    })?;
+    for (number, plan) in plans.iter().enumerate() {
+        engine = settled(engine, number, plan.arch, selection, observer)?;
+    }
+    engine::validate::validate(&engine)?;
+    Ok(engine)
 }
 
 /// What `build` makes, giving up as little as the memory that `settings` allow takes.
@@ -488,7 +517,7 @@ fn freedom(
         max_aux_streams: 0,
         ..predicted
     };
-    if !selection.times() || selection.until().is_some_and(|until| until <= Instant::now()) {
+    if !selection.times() || selection.is_over() {
         return Ok(predicted);
     }
     let engine = |freedom| alone(fused, problems, tactics, arch, freedom);

@@ -19,7 +19,7 @@ use rtrt_codegen::kernel::{self, Arch, Source, Variant};
 use rtrt_codegen::pipeline::{self, Entrant, PipelineError, Selection, Settings, Silent};
 use rtrt_codegen::plan;
 use rtrt_codegen::testing::builder::GraphBuilder;
-use rtrt_codegen::tune::{Database, Machine, Measurement, Outcome, Problem, TuneError, recall};
+use rtrt_codegen::tune::{Database, Machine, Measurement, Outcome, Problem, Tactic, TuneError, recall};
 use rtrt_codegen::{ir, ops};
 use tempfile::TempDir;
 
@@ -139,7 +139,7 @@ impl Times {
     fn execution(&mut self, engine: &Engine, machine: &Machine, us: f64) {
         self.database.add(Measurement {
             machine: machine.clone(),
-            kernel: Entrant { engine, program: 0 }.digest(),
+            kernel: digest(engine),
             template: "program".to_owned(),
             variant: String::new(),
             predicted_us: 0.0,
@@ -154,6 +154,10 @@ impl Times {
             database: self.path(),
         }
     }
+}
+
+fn digest(engine: &Engine) -> String {
+    Entrant { engine, program: 0 }.digest()
 }
 
 /// Later variants are faster.
@@ -243,6 +247,63 @@ fn what_is_not_faster_as_a_whole_is_left_alone() {
     let (tuned, renewals) = pipeline::retune(&predicted, &times.selection(), &Silent).unwrap();
     assert_eq!(tuned, predicted);
     assert_eq!((renewals[0].n_changed, renewals[0].us), (0, Some([10.0, 10.0])));
+}
+
+/// All kernels of `engine` as the variant number `place` of each would solve them.
+fn tactics_in_place(engine: &Engine, place: usize) -> Vec<Tactic> {
+    let one_wins = |own, _: &Variant, _: &Source| if own == place { 1.0 } else { 9.0 };
+    let times = Times::of(engine, &machine(), one_wins);
+    let problems = plan::posed(engine, 0).unwrap();
+    let known = (&machine(), &times.database);
+    recall(&problems, ARCH, known, N_VARIANTS, &Cache::none(), &|_, _| {}).unwrap()
+}
+
+/// Every engine that has another kernel in one place, which is nearly as fast alone.
+fn exchanges(engine: &Engine) -> Vec<Engine> {
+    let own = tactics_in_place(engine, 0);
+    let places = (1..N_VARIANTS).flat_map(|place| {
+        let rivals = tactics_in_place(engine, place);
+        (0..own.len()).map(move |launch| (launch, rivals[launch].clone()))
+    });
+    let exchanged = places.map(|(launch, rival)| {
+        let mut tactics = own.clone();
+        tactics[launch] = rival;
+        plan::renewed(engine, 0, &tactics)
+    });
+    exchanged.collect()
+}
+
+#[test]
+fn a_kernel_takes_the_place_of_one_that_is_faster_alone_where_executions_are_faster_so() {
+    if !tiers::have_nvrtc() {
+        return;
+    }
+    let nearly_equal = |place, _: &Variant, _: &Source| [10.0, 10.1, 10.2, 10.3][place];
+    let predicted = built(&Selection::Predicted, None);
+    let mut times = Times::of(&predicted, &machine(), nearly_equal);
+    let first = built(&times.selection(), None);
+    let exchanges = exchanges(&first);
+    let (best, others) = exchanges.split_first().unwrap();
+    times.execution(&first, &machine(), 100.0);
+    times.execution(best, &machine(), 95.0);
+    for other in &others[1..] {
+        times.execution(other, &machine(), 100.0);
+    }
+    assert_eq!(
+        built(&times.selection(), None),
+        first,
+        "not all executions are known"
+    );
+    times.execution(&others[0], &machine(), 100.0);
+    assert_eq!(digest(&built(&times.selection(), None)), digest(best));
+    let (tuned, _) = pipeline::retune(&first, &times.selection(), &Silent).unwrap();
+    assert_eq!(digest(&tuned), digest(best));
+    times.execution(best, &machine(), 99.0);
+    assert_eq!(
+        built(&times.selection(), None),
+        first,
+        "one per cent is not enough"
+    );
 }
 
 #[test]

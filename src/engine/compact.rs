@@ -2,18 +2,20 @@
 
 use std::collections::HashMap;
 
-use super::format::blob_table;
-use super::{Content, Engine, Program};
+use super::format::completed_table;
+use super::{Blob, Content, Engine, Program};
 
 /// `engine` with the blobs that it uses alone, each once, in the order in which a compiler adds them: the
 /// weights, what programs are made of one after the other, and PTX.
 pub fn compacted(mut engine: Engine) -> Engine {
     let mut blobs = Blobs {
         old: std::mem::take(&mut engine.blobs),
+        old_table: std::mem::take(&mut engine.header.blobs),
         new: Vec::new(),
+        known: Vec::new(),
         by_content: HashMap::new(),
     };
-    blobs.new.push(blobs.old[engine.header.weights].clone());
+    blobs.push(engine.header.weights);
     engine.header.weights = 0;
     for program in &mut engine.header.programs {
         blobs.renumber(program);
@@ -26,14 +28,17 @@ pub fn compacted(mut engine: Engine) -> Engine {
     for ptx in kernels.filter_map(|kernel| kernel.ptx.as_mut()) {
         *ptx = blobs.take(*ptx);
     }
-    engine.header.blobs = blob_table(&blobs.new);
+    engine.header.blobs = completed_table(&blobs.new, blobs.known);
     engine.blobs = blobs.new;
     engine
 }
 
 struct Blobs {
     old: Vec<Content>,
+    /// Of those that the engine had when its table was made, whose digests are not computed again.
+    old_table: Vec<Blob>,
     new: Vec<Content>,
+    known: Vec<Option<Blob>>,
     /// New numbers.
     by_content: HashMap<Vec<u8>, usize>,
 }
@@ -51,11 +56,19 @@ impl Blobs {
 
     /// The new number of a blob.
     fn take(&mut self, old: usize) -> usize {
-        let content = &self.old[old];
-        *self.by_content.entry(content.to_vec()).or_insert_with(|| {
-            self.new.push(content.clone());
-            self.new.len() - 1
-        })
+        let content = self.old[old].to_vec();
+        if let Some(&number) = self.by_content.get(&content) {
+            return number;
+        }
+        let number = self.push(old);
+        self.by_content.insert(content, number);
+        number
+    }
+
+    fn push(&mut self, old: usize) -> usize {
+        self.new.push(self.old[old].clone());
+        self.known.push(self.old_table.get(old).cloned());
+        self.new.len() - 1
     }
 }
 

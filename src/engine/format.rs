@@ -40,13 +40,22 @@ const MAX_HEADER_BYTES: usize = 256 << 20;
 
 /// Length, offset from the first blob, and digest of each blob; [`write`] adds the header.
 pub fn blob_table(blobs: &[Content]) -> Vec<Blob> {
-    let slices: Vec<&[u8]> = blobs.iter().map(|blob| &**blob).collect();
-    let entries = slices.iter().zip(digests(&slices)).map(|(blob, digest)| Blob {
+    completed_table(blobs, vec![None; blobs.len()])
+}
+
+/// The same, where some entries are known, but for their offsets.
+pub(super) fn completed_table(blobs: &[Content], known: Vec<Option<Blob>>) -> Vec<Blob> {
+    let unknown = blobs.iter().zip(&known).filter(|(_, entry)| entry.is_none());
+    let slices: Vec<&[u8]> = unknown.map(|(blob, _)| &**blob).collect();
+    let mut computed = slices.iter().zip(digests(&slices)).map(|(blob, digest)| Blob {
         offset: 0,
         len: blob.len() as u64,
         sha256: hex(&digest),
     });
-    let mut entries: Vec<Blob> = entries.collect();
+    let entries = known.into_iter().map(|entry| entry.or_else(|| computed.next()));
+    let mut entries: Vec<Blob> = entries
+        .map(|entry| entry.expect("what was unknown is computed"))
+        .collect();
     lay_out(&mut entries, |_| true);
     entries
 }

@@ -3,6 +3,7 @@
 use std::iter;
 use std::path::Path;
 
+use super::in_context::settled;
 use super::race::{Entrant, arch_of, race};
 use super::{Observer, PipelineError, Selection, nvrtc, ptx, recorded_machine, tactics};
 use crate::cuda::Context;
@@ -170,6 +171,7 @@ fn renewed(
         us: None,
     };
     let found = with_other_kernels(&engine, number, selection, observer)?;
+    let found = settled(found, number, arch, selection, observer)?;
     let program = number;
     let digest = |engine: &Engine| Entrant { engine, program }.digest();
     let is_new = |other: &Engine| digest(other) != digest(&engine);

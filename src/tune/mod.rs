@@ -16,6 +16,7 @@ mod predict;
 mod problem;
 mod rank;
 mod recall;
+mod rivals;
 mod survey;
 mod widen;
 
@@ -29,4 +30,5 @@ pub use predict::predict;
 pub use problem::{Incumbent, Problem, Tactic};
 pub use rank::{Ranked, RankedVariant, TRIED, rank};
 pub use recall::recall;
+pub use rivals::{Contest, contests};
 pub use survey::{Finding, is_right, survey};

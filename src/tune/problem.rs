@@ -34,11 +34,15 @@ impl Problem {
     /// scratch memory do, they are given nevertheless.
     pub fn variants(&self, arch: Arch) -> Vec<Variant> {
         let mut variants = self.allowed(arch);
-        let is_incumbent = |variant: &Variant| self.incumbent.as_ref().is_some_and(|own| own.is(variant));
-        if let Some(place) = variants.iter().position(is_incumbent) {
+        if let Some(place) = variants.iter().position(|variant| self.is_incumbent(variant)) {
             variants[..=place].rotate_right(1);
         }
         variants
+    }
+
+    /// Whether `variant` solves it so far.
+    pub(super) fn is_incumbent(&self, variant: &Variant) -> bool {
+        self.incumbent.as_ref().is_some_and(|own| own.is(variant))
     }
 
     fn allowed(&self, arch: Arch) -> Vec<Variant> {

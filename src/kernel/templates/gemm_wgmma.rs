@@ -79,15 +79,17 @@ fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
     let mut found = Vec::new();
     for shape in problem.shapes().filter(is_apt) {
         let own = |splits| offered(&problem, spec, Shape { splits, ..shape }, arch);
-        // A tile by one block, and by as many as are likely to be best.
+        // A tile by one block, and by as many as are likely to be best, in clusters and without.
         // Blocks that share a tile would have to share its sums of rows, too.
         let may_share = problem.contraction.row_sums.terms.is_empty() && shape.turns == 1;
         let extents = (shape.m, shape.n, Shape::k(problem.element));
-        let shared = split_choices(padded(&problem, shape), extents, Device::of(arch))
+        let (clusters, others) = split_choices(padded(&problem, shape), extents, Device::of(arch))
             .into_iter()
             .filter(|&splits| splits > 1 && may_share)
-            .filter_map(own);
-        found.extend(ranked(shared.collect(), 1));
+            .filter_map(own)
+            .partition(|variant| variant.knobs["clustered"] == 1);
+        found.extend(ranked(clusters, 1));
+        found.extend(ranked(others, 1));
         found.extend(own(1));
     }
     ranked(found, 3 * SHAPES.len())
