@@ -243,6 +243,7 @@ fn kernels_beside_other_executions_leave_them_room() {
         (source, best.predicted_us)
     };
     let (alone, alone_us) = best(1);
+    assert_eq!(best(2).0, alone);
     let (shared, shared_us) = best(4);
     let taken = |source: &Source| source.launch.grid[0] * source.launch.smem_bytes;
     assert!(

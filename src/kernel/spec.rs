@@ -21,7 +21,7 @@ use crate::rewrite::{FusedGraph, Region, RegionKind, TensorId, TensorSource};
 pub struct KernelOptions {
     /// Whether `f32` matrix products may round their operands to TF32.
     pub tf32: bool,
-    /// Executions that share the device: for one, what a kernel leaves idle costs nothing.
+    /// Executions that share the device.
     pub n_contexts: usize,
 }
 
@@ -31,6 +31,15 @@ impl Default for KernelOptions {
             tf32: false,
             n_contexts: 1,
         }
+    }
+}
+
+impl KernelOptions {
+    /// Whether what a launch takes of the device is missing elsewhere. Two executions are not enough for that: what one
+    /// leaves idle holds the other, as measured.
+    pub fn is_crowded(self) -> bool {
+        const ENOUGH: usize = 2;
+        self.n_contexts > ENOUGH
     }
 }
 

@@ -117,7 +117,7 @@ fn offered(problem: &Problem, spec: &KernelSpec, shape: Shape, arch: Arch) -> Op
     // Where one block per SM suffices, room for a second one is taken by the next kernel's, which crowd
     // there; alone, a launch does not show that. Where executions share the device, those of others are welcome.
     let is_alone = n_tiles * shape.splits <= device.n_sms as usize;
-    if shape.resident > 1 && is_alone && spec.options.n_contexts == 1 {
+    if shape.resident > 1 && is_alone && !spec.options.is_crowded() {
         return None;
     }
     // Sums of rows lie with the warp that has the rows, which is not the one that finishes them in a cluster.

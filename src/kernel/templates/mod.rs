@@ -85,7 +85,7 @@ pub fn variants(spec: &KernelSpec, arch: Arch) -> Vec<Variant> {
         .iter()
         .flat_map(|template| (template.variants)(spec, arch))
         .collect();
-    if spec.options.n_contexts > 1 {
+    if spec.options.is_crowded() {
         for variant in &mut found {
             if let Ok(source) = render(spec, variant, arch) {
                 let device = Device::of(arch);
@@ -157,7 +157,7 @@ pub fn knob(
 /// much left as any other. Where there are more, later ones would crowd on the SMs that are done first; and where
 /// several executions share the device, they would wait in room that others need.
 fn may_release(launch: &Launch, arch: Arch, options: KernelOptions) -> bool {
-    options.n_contexts == 1 && launch.grid[0] <= Device::of(arch).n_sms
+    !options.is_crowded() && launch.grid[0] <= Device::of(arch).n_sms
 }
 
 /// The launch with at least half of an SM's shared memory, where it has at most one block for each and later launches
