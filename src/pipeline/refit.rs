@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 
 use rayon::prelude::*;
 
-use super::layouts::{Times, layouts};
+use super::layouts::{Search, Times, layouts};
 use super::{PipelineError, Settings};
 use crate::engine::{self, Engine, EngineError, stripped};
 use crate::ir::Graph;
 use crate::kernel::Arch;
+use crate::reference::Constants;
 use crate::rewrite::{FusedGraph, RuleSet, TensorSource};
 
 /// Gives a stripped engine its weights back. `cores` are the static graphs that it was compiled from, as
@@ -29,12 +30,20 @@ pub fn refit(
     };
     let wanted: HashSet<&str> = pieces.iter().map(|piece| piece.sha256.as_str()).collect();
     let rules = RuleSet::load(&settings.rules)?;
-    let times = Times::default();
+    let (times, constants) = (Times::default(), Constants::default());
     let mut found = BTreeMap::new();
     for core in cores {
         for &arch in archs {
             // An engine that was tuned may have another layout than the one predicted to be best.
-            for fused in layouts(core, arch, settings, &rules, &times)?.graphs() {
+            let search = Search {
+                core,
+                arch,
+                settings,
+                rules: &rules,
+                times: &times,
+                constants: &constants,
+            };
+            for fused in layouts(&search)?.graphs() {
                 collect(fused, &wanted, &mut found);
             }
             if found.len() == wanted.len() {

@@ -27,11 +27,13 @@
 //! Casts cost nothing where they fuse, because kernels compute in f32.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 
 use super::tidy;
 use crate::ir::{Attr, Attrs, DType, Graph, HostTensor, Node, Operand, TensorType, ValueId};
 use crate::ops::evaluate::{from_values, tensor_holds_bytes, to_vec};
 use crate::ops::{self, InferCtx, Lowering, OpDef, TileKind, infer};
+use crate::reference::Constants;
 
 /// Ops whose results may be far larger or smaller than their operands, or that read their operands in f32.
 const WIDE: [&str; 11] = [
@@ -119,11 +121,17 @@ pub struct Island {
 
 /// Stores activations and weights of a core graph as `narrow`, which is `f16` or `bf16`.
 pub fn lower_precision(graph: &Graph, narrow: DType) -> Graph {
-    lower_except(graph, narrow, &Wide::new()).0
+    lower_except(graph, narrow, &Wide::new(), &Constants::default()).0
 }
 
-/// As [`lower_precision`], but for the nodes of `wide`; with what stays in f32 and why.
-pub fn lower_except(graph: &Graph, narrow: DType, wide: &Wide) -> (Graph, Vec<Island>) {
+/// As [`lower_precision`], but for the nodes of `wide`; with what stays in f32 and why. Weights that `constants` has
+/// seen are not narrowed again.
+pub fn lower_except(
+    graph: &Graph,
+    narrow: DType,
+    wide: &Wide,
+    constants: &Constants,
+) -> (Graph, Vec<Island>) {
     if holds_narrow_floats(graph) {
         return (graph.clone(), Vec::new());
     }
@@ -136,6 +144,7 @@ pub fn lower_except(graph: &Graph, narrow: DType, wide: &Wide) -> (Graph, Vec<Is
         wide,
         islands: Vec::new(),
         narrow,
+        constants,
     };
     for &input in &graph.inputs {
         let value = graph.value(input);
@@ -332,6 +341,7 @@ struct Narrowing<'a> {
     wide: &'a Wide,
     islands: Vec<Island>,
     narrow: DType,
+    constants: &'a Constants,
 }
 
 impl Narrowing<'_> {
@@ -635,7 +645,7 @@ impl Narrowing<'_> {
         }
         let narrow = match (self.graph.weight(value), form.wide) {
             (Some(data), _) => {
-                let data = narrowed(data, self.narrow);
+                let data = self.narrowed(data);
                 self.target.add_weight(&self.graph.value(value).name, data)
             }
             (None, Some(wide)) => self.cast(value, wide, self.narrow),
@@ -643,6 +653,13 @@ impl Narrowing<'_> {
         };
         self.forms[value.0 as usize].narrow = Some(narrow);
         narrow
+    }
+
+    fn narrowed(&self, data: &HostTensor) -> HostTensor {
+        let to = Attrs::new().with("to", Attr::DType(self.narrow));
+        let computed = || Ok::<_, Infallible>(vec![narrowed(data, self.narrow)]);
+        let Ok(results) = self.constants.results("narrowed", &to, &[Some(data)], computed);
+        results.into_iter().next().expect("a constant is narrowed to one")
     }
 
     fn cast(&mut self, value: ValueId, from: ValueId, to: DType) -> ValueId {
@@ -760,7 +777,7 @@ mod tests {
                return code, matmul(y, w) as \"z\"
              }",
         );
-        let (lowered, islands) = lower_except(&graph, DType::F16, &Wide::new());
+        let (lowered, islands) = lower_except(&graph, DType::F16, &Wide::new(), &Constants::default());
         assert_eq!(verify_core(&lowered), Ok(()));
         assert_eq!(result_kind(&lowered, "mul"), DType::F32);
         assert_eq!(result_kind(&lowered, "relu"), DType::F16);
@@ -804,7 +821,7 @@ mod tests {
         );
         graph.nodes[0].origin = vec!["first".to_owned()];
         let wide = Wide::from(["first".to_owned()]);
-        let (lowered, islands) = lower_except(&graph, DType::F16, &wide);
+        let (lowered, islands) = lower_except(&graph, DType::F16, &wide, &Constants::default());
         assert_eq!(verify_core(&lowered), Ok(()));
         let kinds: Vec<DType> = lowered
             .nodes

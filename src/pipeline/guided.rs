@@ -1,0 +1,155 @@
+//! Regions of many shapes from a search for few of them.
+//!
+//! The ends of a list of shapes are searched, and the middle between two shapes that are cut differently, until
+//! neighbours are. All other shapes are cut as one of these, by what costs least among those that fit. A shape that
+//! none fits is searched, and is then a guide to those that are left.
+
+use rayon::prelude::*;
+
+use super::layouts::{Guide, Taken};
+use super::{Observer, PipelineError};
+use crate::rewrite::FusedGraph;
+
+/// Shapes that are searched at a time: each takes much memory for itself while it is.
+const SEARCHED_AT_ONCE: usize = 4;
+/// Shapes that are cut alike at a time.
+const CUT_AT_ONCE: usize = 64;
+/// Most shapes that are searched to find where others begin to be cut differently.
+const MAX_MIDDLES: usize = 24;
+
+/// Ways to the regions of shapes, which are told by their places in a list.
+pub trait Ways: Sync {
+    /// Those that are best for the shape, and what they say of others.
+    ///
+    /// # Errors
+    /// If there are none.
+    fn search(&self, shape: usize) -> Result<Taken, PipelineError>;
+
+    /// Those that one of `guides` leads to, if one does.
+    ///
+    /// # Errors
+    /// If a graph or a constant is wrong.
+    fn follow(&self, shape: usize, guides: &[&Guide]) -> Result<Option<FusedGraph>, PipelineError>;
+}
+
+/// The regions of `n_shapes` shapes, of which `usual` is the guide from another one; `keep` is given each as it is
+/// found, and says what is kept of it.
+///
+/// # Errors
+/// As those of `ways`.
+pub fn all_regions(
+    ways: &impl Ways,
+    n_shapes: usize,
+    usual: Guide,
+    keep: &mut dyn FnMut(&mut FusedGraph),
+    observer: &dyn Observer,
+) -> Result<Vec<FusedGraph>, PipelineError> {
+    let mut guided = Guided {
+        ways,
+        guides: vec![usual],
+        guide_of: vec![None; n_shapes],
+        found: (0..n_shapes).map(|_| None).collect(),
+        keep,
+        observer,
+    };
+    guided.search_borders()?;
+    guided.follow_all()?;
+    Ok(guided.found.into_iter().flatten().collect())
+}
+
+struct Guided<'a, W> {
+    ways: &'a W,
+    /// Each leads to other regions.
+    guides: Vec<Guide>,
+    /// By shape, where it was searched, the guide that it is cut by.
+    guide_of: Vec<Option<usize>>,
+    found: Vec<Option<FusedGraph>>,
+    keep: &'a mut dyn FnMut(&mut FusedGraph),
+    observer: &'a dyn Observer,
+}
+
+impl<W: Ways> Guided<'_, W> {
+    fn search_borders(&mut self) -> Result<(), PipelineError> {
+        let Some(last) = self.found.len().checked_sub(1) else {
+            return Ok(());
+        };
+        self.search(&if last > 0 { vec![0, last] } else { vec![0] })?;
+        let mut spans = vec![(0, last)];
+        let mut n_left = MAX_MIDDLES;
+        while !spans.is_empty() {
+            spans.retain(|&(first, last)| last - first > 1 && self.guide_of[first] != self.guide_of[last]);
+            spans.truncate(n_left);
+            n_left -= spans.len();
+            let middles: Vec<usize> = spans
+                .iter()
+                .map(|(first, last)| usize::midpoint(*first, *last))
+                .collect();
+            self.search(&middles)?;
+            let halves = spans.iter().zip(middles);
+            spans = halves
+                .flat_map(|(&(first, last), middle)| [(first, middle), (middle, last)])
+                .collect();
+        }
+        Ok(())
+    }
+
+    fn follow_all(&mut self) -> Result<(), PipelineError> {
+        let mut left: Vec<usize> = (0..self.found.len())
+            .filter(|&shape| self.found[shape].is_none())
+            .collect();
+        while !left.is_empty() {
+            for some in left.chunks(CUT_AT_ONCE) {
+                self.follow(some)?;
+            }
+            left.retain(|&shape| self.found[shape].is_none());
+            // From all over the list: what one of them is a guide to is not known.
+            let stride = left.len().div_ceil(SEARCHED_AT_ONCE).max(1);
+            let some: Vec<usize> = left.iter().copied().step_by(stride).collect();
+            self.search(&some)?;
+            left.retain(|shape| !some.contains(shape));
+        }
+        Ok(())
+    }
+
+    fn search(&mut self, shapes: &[usize]) -> Result<(), PipelineError> {
+        let ways = self.ways;
+        for some in shapes.chunks(SEARCHED_AT_ONCE) {
+            let searched = some.par_iter().map(|&shape| ways.search(shape));
+            let taken: Vec<Taken> = searched.collect::<Result<_, _>>()?;
+            for (&shape, Taken { fused, guide }) in some.iter().zip(taken) {
+                self.guide_of[shape] = Some(self.number_of(guide));
+                self.put(shape, fused);
+            }
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, shapes: &[usize]) -> Result<(), PipelineError> {
+        let guides: Vec<&Guide> = self.guides.iter().collect();
+        let ways = self.ways;
+        let followed = shapes.par_iter().map(|&shape| ways.follow(shape, &guides));
+        let regions: Vec<Option<FusedGraph>> = followed.collect::<Result<_, _>>()?;
+        for (&shape, fused) in shapes.iter().zip(regions) {
+            if let Some(fused) = fused {
+                self.put(shape, fused);
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of a guide that leads where this one does.
+    fn number_of(&mut self, guide: Guide) -> usize {
+        let known = self.guides.iter().position(|own| own.is_like(&guide));
+        known.unwrap_or_else(|| {
+            self.guides.push(guide);
+            self.guides.len() - 1
+        })
+    }
+
+    fn put(&mut self, shape: usize, mut fused: FusedGraph) {
+        (self.keep)(&mut fused);
+        self.found[shape] = Some(fused);
+        let n_done = self.found.iter().flatten().count();
+        self.observer.step(n_done, self.found.len());
+    }
+}
