@@ -37,7 +37,7 @@ mod staged;
 use layouts::{Guide, Layouts, Search, Taken, Times, layouts};
 pub use race::Entrant;
 use race::race;
-pub use range::compile_range;
+pub use range::{compile_range, regions_of_range};
 pub use refit::refit;
 pub use retune::{Renewal, Untunable, check_tunable, retune};
 pub use simulate::Simulation;

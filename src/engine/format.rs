@@ -34,7 +34,7 @@ const MAGIC: [u8; 8] = *b"RTRTENG\n";
 const VERSION: u32 = 3;
 /// What all versions begin with.
 const PREAMBLE_BYTES: usize = 56;
-/// Headers are a few hundred kilobytes; a larger one is an attack or an accident.
+/// Headers take some 60 KB for each program; a larger one than this is an attack or an accident.
 const MAX_HEADER_BYTES: usize = 256 << 20;
 
 /// Length, offset from the first blob, and digest of each blob; [`write`] adds the header.
@@ -64,7 +64,7 @@ pub(super) fn lay_out(entries: &mut [Blob], is_stored: impl Fn(usize) -> bool) {
 /// Writes `engine` to `into`.
 ///
 /// # Errors
-/// As the writer's.
+/// As the writer's, and if it has too many programs for one file.
 pub fn write(engine: &Engine, into: impl Write) -> std::io::Result<()> {
     write_signed(engine, None, into)
 }
@@ -79,6 +79,12 @@ pub fn write_signed(
     mut into: impl Write,
 ) -> std::io::Result<()> {
     let header = serde_json::to_vec(&*told::folded(&engine.header))?;
+    if header.len() > MAX_HEADER_BYTES {
+        let (n_programs, n_bytes) = (engine.header.programs.len(), header.len());
+        return Err(std::io::Error::other(format!(
+            "the launches of {n_programs} programs take {n_bytes} bytes, of {MAX_HEADER_BYTES} that a file may have; compile an engine for each part of the range"
+        )));
+    }
     let mut preamble = MAGIC.to_vec();
     preamble.extend(VERSION.to_le_bytes());
     preamble.extend(0u32.to_le_bytes());

@@ -1,8 +1,9 @@
 //! Regions of many shapes from a search for few of them.
 //!
-//! The ends of a list of shapes are searched, and the middle between two shapes that are cut differently, until
-//! neighbours are. All other shapes are cut as one of these, by what costs least among those that fit. A shape that
-//! none fits is searched, and is then a guide to those that are left.
+//! The ends of a list of shapes are searched, and the middle between two that are cut differently, down to a sixteenth
+//! of the list. All other shapes are cut as one of these, by what costs least among those that fit: where one way
+//! begins to be worse than the other, or stops being one, needs no search. A shape that none fits is searched, and is
+//! then a guide to those that are left.
 
 use rayon::prelude::*;
 
@@ -14,8 +15,8 @@ use crate::rewrite::FusedGraph;
 const SEARCHED_AT_ONCE: usize = 4;
 /// Shapes that are cut alike at a time.
 const CUT_AT_ONCE: usize = 64;
-/// Most shapes that are searched to find where others begin to be cut differently.
-const MAX_MIDDLES: usize = 24;
+/// Into how many parts of a list searches look at most.
+const PARTS: usize = 16;
 
 /// Ways to the regions of shapes, which are told by their places in a list.
 pub trait Ways: Sync {
@@ -30,6 +31,9 @@ pub trait Ways: Sync {
     /// # Errors
     /// If a graph or a constant is wrong.
     fn follow(&self, shape: usize, guides: &[&Guide]) -> Result<Option<FusedGraph>, PipelineError>;
+
+    /// Whether a shape that was searched, which gave `other`, may as well be cut as `known` says.
+    fn serves(&self, known: &Guide, other: &Guide) -> bool;
 }
 
 /// The regions of `n_shapes` shapes, of which `usual` is the guide from another one; `keep` is given each as it is
@@ -59,7 +63,7 @@ pub fn all_regions(
 
 struct Guided<'a, W> {
     ways: &'a W,
-    /// Each leads to other regions.
+    /// Each is better than the others in some shape.
     guides: Vec<Guide>,
     /// By shape, where it was searched, the guide that it is cut by.
     guide_of: Vec<Option<usize>>,
@@ -74,12 +78,11 @@ impl<W: Ways> Guided<'_, W> {
             return Ok(());
         };
         self.search(&if last > 0 { vec![0, last] } else { vec![0] })?;
+        let least = (last / PARTS).max(1);
         let mut spans = vec![(0, last)];
-        let mut n_left = MAX_MIDDLES;
         while !spans.is_empty() {
-            spans.retain(|&(first, last)| last - first > 1 && self.guide_of[first] != self.guide_of[last]);
-            spans.truncate(n_left);
-            n_left -= spans.len();
+            spans
+                .retain(|&(first, last)| last - first > least && self.guide_of[first] != self.guide_of[last]);
             let middles: Vec<usize> = spans
                 .iter()
                 .map(|(first, last)| usize::midpoint(*first, *last))
@@ -117,7 +120,9 @@ impl<W: Ways> Guided<'_, W> {
             let searched = some.par_iter().map(|&shape| ways.search(shape));
             let taken: Vec<Taken> = searched.collect::<Result<_, _>>()?;
             for (&shape, Taken { fused, guide }) in some.iter().zip(taken) {
-                self.guide_of[shape] = Some(self.number_of(guide));
+                let number = self.number_of(guide);
+                tracing::debug!(shape, number, "searched");
+                self.guide_of[shape] = Some(number);
                 self.put(shape, fused);
             }
         }
@@ -137,9 +142,9 @@ impl<W: Ways> Guided<'_, W> {
         Ok(())
     }
 
-    /// The number of a guide that leads where this one does.
+    /// The number of a guide that does as well as this one.
     fn number_of(&mut self, guide: Guide) -> usize {
-        let known = self.guides.iter().position(|own| own.is_like(&guide));
+        let known = self.guides.iter().position(|own| self.ways.serves(own, &guide));
         known.unwrap_or_else(|| {
             self.guides.push(guide);
             self.guides.len() - 1

@@ -101,13 +101,6 @@ pub struct Guide {
     cutting: Cutting,
 }
 
-impl Guide {
-    /// Whether other shapes become the same by both.
-    pub fn is_like(&self, other: &Guide) -> bool {
-        self.turned == other.turned && self.cutting.is_like(&other.cutting)
-    }
-}
-
 /// Pictures whose channels are last.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Turned {
@@ -129,34 +122,17 @@ impl Layouts {
         self.plans.len() == 1
     }
 
-    /// All plans, that which is predicted fastest first.
-    pub fn graphs(&self) -> impl Iterator<Item = &FusedGraph> {
-        self.plans.iter().map(|plan| &plan.fused)
-    }
-
     /// The plan that is predicted fastest.
     pub fn predicted(mut self) -> Taken {
         let us: Vec<f64> = self.plans.iter().map(|plan| plan.predicted_us).collect();
         self.explain(0, &us);
-        self.taken(0)
+        taken(self.plans.swap_remove(0), &self.sizes)
     }
 
-    fn taken(mut self, chosen: usize) -> Taken {
-        let Layout {
-            fused,
-            cutting,
-            turned,
-            ..
-        } = self.plans.swap_remove(chosen);
-        let turned = if turned == self.sizes {
-            Turned::All
-        } else {
-            Turned::Of(turned)
-        };
-        Taken {
-            fused,
-            guide: Guide { turned, cutting },
-        }
+    /// All plans, that which is predicted fastest first.
+    pub fn all(self) -> Vec<Taken> {
+        let taken = |plan| taken(plan, &self.sizes);
+        self.plans.into_iter().map(taken).collect()
     }
 
     /// The plan that takes the least time: `tactics` chooses and times the kernels of a plan, and `race` gives
@@ -204,7 +180,7 @@ impl Layouts {
         }
         let own = found.swap_remove(chosen)?;
         self.explain(chosen, &us);
-        Ok((self.taken(chosen), own))
+        Ok((taken(self.plans.swap_remove(chosen), &self.sizes), own))
     }
 
     /// Says at the first convolution of plan number `chosen` how the others differ, where `us` are the
@@ -233,6 +209,21 @@ impl Layouts {
         } else {
             format!("channels last for pictures of {} cells", sizes.join(", "))
         }
+    }
+}
+
+fn taken(plan: Layout, sizes: &BTreeSet<usize>) -> Taken {
+    let turned = if plan.turned == *sizes {
+        Turned::All
+    } else {
+        Turned::Of(plan.turned)
+    };
+    Taken {
+        fused: plan.fused,
+        guide: Guide {
+            turned,
+            cutting: plan.cutting,
+        },
     }
 }
 
@@ -295,6 +286,17 @@ pub fn alike(search: &Search<'_>, guides: &[&Guide]) -> Result<Option<FusedGraph
         .map(|(turned, fused)| (us(turned, &fused), fused));
     let fastest = timed.min_by(|(a, _), (b, _)| a.total_cmp(b));
     Ok(fastest.map(|(_, fused)| fused))
+}
+
+/// Whether the shape that gave `other` may as well be cut as `known` says.
+pub fn serves(known: &Guide, other: &Guide, rules: &RuleSet, arch: Arch) -> bool {
+    let constants = Constants::default();
+    let cutter = Cutter {
+        rules,
+        device: DeviceRates::for_sm(arch.sm),
+        constants: &constants,
+    };
+    known.turned == other.turned && cutter.serves(&known.cutting, &other.cutting)
 }
 
 /// A graph to be planned, and what is known of others.

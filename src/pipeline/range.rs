@@ -6,9 +6,9 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::guided::{self, Ways};
-use super::layouts::{Guide, Search, Taken, Times, alike, layouts};
+use super::layouts::{Guide, Search, Taken, Times, alike, layouts, serves};
 use super::shared::shared_tactics;
-use super::{Observer, PipelineError, Selection, Settings, planned, problems, within_memory};
+use super::{Observer, PipelineError, Selection, Settings, Silent, planned, problems, within_memory};
 use crate::compile::arch_name;
 use crate::engine::Engine;
 use crate::ir::{Graph, HostTensor};
@@ -32,14 +32,7 @@ pub fn compile_range(
     selection: &Selection,
     observer: &dyn Observer,
 ) -> Result<Engine, PipelineError> {
-    let rules = RuleSet::load(&settings.rules)?;
-    let mut range = Range {
-        graph: rewrite_model(graph, &rules),
-        rules,
-        times: Times::default(),
-        constants: Constants::default(),
-        settings,
-    };
+    let mut range = Range::of(graph, settings)?;
     let (usual, others) = shapes.split_at(shapes.len().min(1));
     let (mut own, mut guides) = (Vec::new(), Vec::new());
     for (shapes, &arch) in usual
@@ -81,6 +74,34 @@ pub fn compile_range(
     })
 }
 
+/// The regions of each of `shapes`, the usual one first, as [`compile_range`] cuts them where nothing is timed; of the
+/// usual one for every layout, with the others as they follow from it.
+///
+/// # Errors
+/// If shapes do not fit the model, or a rule is wrong.
+pub fn regions_of_range(
+    graph: &Graph,
+    shapes: &[Shapes],
+    arch: Arch,
+    settings: &Settings,
+) -> Result<Vec<FusedGraph>, PipelineError> {
+    let mut range = Range::of(graph, settings)?;
+    let Some((usual, others)) = shapes.split_first() else {
+        return Ok(Vec::new());
+    };
+    let core = range.lowered(usual)?;
+    let plans = layouts(&range.search(&core, arch))?.all();
+    let mut pool = Pool::default();
+    let mut found = Vec::new();
+    for Taken { mut fused, guide } in plans {
+        range.rules.weight_orders = weight_orders(&fused);
+        pool.share(&mut fused);
+        found.push(fused);
+        found.extend(range.fused(others, arch, guide, &mut pool, &Silent)?);
+    }
+    Ok(found)
+}
+
 /// Adds the programs of shapes that share kernels.
 fn add(
     graphs: &[FusedGraph],
@@ -119,7 +140,18 @@ struct Range<'a> {
     settings: &'a Settings,
 }
 
-impl Range<'_> {
+impl<'a> Range<'a> {
+    fn of(graph: &Graph, settings: &'a Settings) -> Result<Self, PipelineError> {
+        let rules = RuleSet::load(&settings.rules)?;
+        Ok(Range {
+            graph: rewrite_model(graph, &rules),
+            rules,
+            times: Times::default(),
+            constants: Constants::default(),
+            settings,
+        })
+    }
+
     fn lowered(&self, shapes: &Shapes) -> Result<Graph, PipelineError> {
         let bindings = specialize::bind(&self.graph, shapes)?;
         Ok(specialize::specialize(&self.graph, &bindings)?)
@@ -178,6 +210,10 @@ impl Ways for OfRange<'_> {
     fn follow(&self, shape: usize, guides: &[&Guide]) -> Result<Option<FusedGraph>, PipelineError> {
         let core = self.range.lowered(&self.shapes[shape])?;
         alike(&self.range.search(&core, self.arch), guides)
+    }
+
+    fn serves(&self, known: &Guide, other: &Guide) -> bool {
+        serves(known, other, &self.range.rules, self.arch)
     }
 }
 

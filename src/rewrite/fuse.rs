@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::canonicalize::canonicalize;
 use super::cones::{self, Candidate};
 use super::cost::DeviceRates;
-use super::cutting::Cutting;
+use super::cutting::{Cutting, cost_us};
 use super::error::RewriteError;
 use super::explain::Choice;
 use super::extract::{self, Names};
@@ -23,6 +23,9 @@ use super::tabulate::tabulate;
 use super::term_graph::TermGraph;
 use crate::ir::{Graph, HostTensor};
 use crate::reference::Constants;
+
+/// Costs that are this many times another one are about equal: less than a launch of many.
+const ABOUT_EQUAL: f64 = 1.002;
 
 /// Brings a core graph into canonical form and cuts it into regions.
 ///
@@ -95,8 +98,7 @@ impl Cutter<'_> {
         let fitting = models
             .iter()
             .filter_map(|model| model.over(&net, &limits, self.device));
-        let us = |kernels: &Vec<Candidate>| kernels.iter().map(|own| own.bound_us).sum::<f64>();
-        let Some(kernels) = fitting.min_by(|a, b| us(a).total_cmp(&us(b))) else {
+        let Some(kernels) = fitting.min_by(|a, b| cost_us(a).total_cmp(&cost_us(b))) else {
             return Ok(None);
         };
         let chosen: Vec<Choice<'_>> = kernels
@@ -107,6 +109,12 @@ impl Cutter<'_> {
             })
             .collect();
         self.extracted(graph, &net, &weights, &chosen).map(Some)
+    }
+
+    /// Whether a graph that was cut as `other` may as well be cut as `known`.
+    pub fn serves(&self, known: &Cutting, other: &Cutting) -> bool {
+        let limits = Limits::from_kernels(&self.rules.kernels);
+        known.serves(other, &limits, self.device, ABOUT_EQUAL)
     }
 
     fn extracted(
