@@ -16,7 +16,7 @@ use crate::plan::{self, Assembly, Freedom, Identity, Thrift};
 use crate::precision::calibrate::CalibrateError;
 use crate::precision::metric::MetricError;
 use crate::reference::{Constants, ReferenceError};
-use crate::rewrite::canonicalize::{canonicalize, rewrite_model};
+use crate::rewrite::canonicalize::{canonicalize_again, rewrite_model};
 use crate::rewrite::{self, FusedGraph, RewriteError, RuleErrors, RuleOptions, RuleSet};
 use crate::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
 use crate::specialize::{self, BindError, SpecializeError, StagesError};
@@ -577,7 +577,9 @@ pub fn regions_timed(
 }
 
 fn in_canonical_form(core: &Graph, settings: &Settings, rules: &RuleSet, constants: &Constants) -> Graph {
-    let canonical = canonical_by(core, settings, constants, |graph| canonicalize(graph, rules));
+    let canonical = canonical_by(core, settings, constants, |graph| {
+        canonicalize_again(graph, rules, constants)
+    });
     specialize::pack_weights(&canonical)
 }
 

@@ -1,6 +1,6 @@
 //! Regions of many shapes from a search for few of them.
 //!
-//! The ends of a list of shapes are searched, and the middle between two that are cut differently, down to a sixteenth
+//! The ends of a list of shapes are searched, and the middle between two that are cut differently, down to a part of 32
 //! of the list. All other shapes are cut as one of these, by what costs least among those that fit: where one way
 //! begins to be worse than the other, or stops being one, needs no search. A shape that none fits is searched, and is
 //! then a guide to those that are left.
@@ -16,7 +16,7 @@ const SEARCHED_AT_ONCE: usize = 4;
 /// Shapes that are cut alike at a time.
 const CUT_AT_ONCE: usize = 64;
 /// Into how many parts of a list searches look at most.
-const PARTS: usize = 16;
+const PARTS: usize = 32;
 
 /// Ways to the regions of shapes, which are told by their places in a list.
 pub trait Ways: Sync {

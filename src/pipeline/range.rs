@@ -154,7 +154,11 @@ impl<'a> Range<'a> {
 
     fn lowered(&self, shapes: &Shapes) -> Result<Graph, PipelineError> {
         let bindings = specialize::bind(&self.graph, shapes)?;
-        Ok(specialize::specialize(&self.graph, &bindings)?)
+        Ok(specialize::specialize_again(
+            &self.graph,
+            &bindings,
+            &self.constants,
+        )?)
     }
 
     fn search<'s>(&'s self, core: &'s Graph, arch: Arch) -> Search<'s> {
