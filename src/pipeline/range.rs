@@ -143,11 +143,12 @@ struct Range<'a> {
 impl<'a> Range<'a> {
     fn of(graph: &Graph, settings: &'a Settings) -> Result<Self, PipelineError> {
         let rules = RuleSet::load(&settings.rules)?;
+        let graph = rewrite_model(graph, &rules);
         Ok(Range {
-            graph: rewrite_model(graph, &rules),
+            constants: Constants::of(&graph),
+            graph,
             rules,
             times: Times::default(),
-            constants: Constants::default(),
             settings,
         })
     }
