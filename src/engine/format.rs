@@ -79,12 +79,7 @@ pub fn write_signed(
     mut into: impl Write,
 ) -> std::io::Result<()> {
     let header = serde_json::to_vec(&*told::folded(&engine.header))?;
-    if header.len() > MAX_HEADER_BYTES {
-        let (n_programs, n_bytes) = (engine.header.programs.len(), header.len());
-        return Err(std::io::Error::other(format!(
-            "the launches of {n_programs} programs take {n_bytes} bytes, of {MAX_HEADER_BYTES} that a file may have; compile an engine for each part of the range"
-        )));
-    }
+    check_size(header.len(), MAX_HEADER_BYTES, engine.header.programs.len())?;
     let mut preamble = MAGIC.to_vec();
     preamble.extend(VERSION.to_le_bytes());
     preamble.extend(0u32.to_le_bytes());
@@ -102,6 +97,16 @@ pub fn write_signed(
         position += padding + blob.len();
     }
     Ok(())
+}
+
+/// Refuses a header of `n_bytes` that no reader would take.
+fn check_size(n_bytes: usize, most: usize, n_programs: usize) -> std::io::Result<()> {
+    if n_bytes <= most {
+        return Ok(());
+    }
+    Err(std::io::Error::other(format!(
+        "what {n_programs} programs launch takes {n_bytes} bytes, of {most} that a file may have for it; compile an engine for each part of the range"
+    )))
 }
 
 /// Saves `engine` as `path`: written aside first, so that a failure leaves nothing behind.
@@ -344,6 +349,16 @@ mod tests {
         let mut bytes = Vec::new();
         write(engine, &mut bytes).unwrap();
         bytes
+    }
+
+    #[test]
+    fn headers_that_no_reader_takes_are_not_written() {
+        assert!(check_size(100, 100, 3).is_ok());
+        let error = check_size(101, 100, 3).unwrap_err().to_string();
+        assert!(
+            error.contains("3 programs") && error.contains("each part of the range"),
+            "{error}"
+        );
     }
 
     #[test]

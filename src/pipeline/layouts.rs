@@ -263,7 +263,7 @@ pub fn layouts(search: &Search<'_>) -> Result<Layouts, PipelineError> {
 ///
 /// # Errors
 /// If a rule is wrong.
-pub fn alike(search: &Search<'_>, guides: &[&Guide]) -> Result<Option<FusedGraph>, PipelineError> {
+pub fn alike(search: &Search<'_>, guides: &[Guide]) -> Result<Option<FusedGraph>, PipelineError> {
     let mut by_layout: BTreeMap<&Turned, Vec<&Cutting>> = BTreeMap::new();
     for guide in guides {
         by_layout.entry(&guide.turned).or_default().push(&guide.cutting);

@@ -207,12 +207,15 @@ struct OfRange<'a> {
 }
 
 impl Ways for OfRange<'_> {
-    fn search(&self, shape: usize) -> Result<Taken, PipelineError> {
+    type Guide = Guide;
+
+    fn search(&self, shape: usize) -> Result<(FusedGraph, Guide), PipelineError> {
         let core = self.range.lowered(&self.shapes[shape])?;
-        Ok(layouts(&self.range.search(&core, self.arch))?.predicted())
+        let Taken { fused, guide } = layouts(&self.range.search(&core, self.arch))?.predicted();
+        Ok((fused, guide))
     }
 
-    fn follow(&self, shape: usize, guides: &[&Guide]) -> Result<Option<FusedGraph>, PipelineError> {
+    fn follow(&self, shape: usize, guides: &[Guide]) -> Result<Option<FusedGraph>, PipelineError> {
         let core = self.range.lowered(&self.shapes[shape])?;
         alike(&self.range.search(&core, self.arch), guides)
     }
