@@ -237,7 +237,7 @@ mod tests {
         let mut best = vec![0; 64];
         best[13] = 1;
         assert_eq!(searched(0, best.clone()), [0, 13, 63]);
-        (20..40).for_each(|shape| best[shape] = 2);
+        best[20..40].fill(2);
         // Of those left, some from all over the list.
         assert!(searched(0, best).len() <= 2 + 4);
     }

@@ -75,7 +75,9 @@ impl Constants {
         if let Some(first) = kept.known(key, &asked) {
             return Ok(first);
         }
-        results.iter().for_each(|data| kept.keep(data));
+        for data in &results {
+            kept.keep(data);
+        }
         kept.results.entry(key).or_default().push(Known {
             how,
             attrs: attrs.clone(),
@@ -167,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_is_computed_of_the_same_bytes_in_the_same_way_is_computed_once() {
-        let large = HostTensor::from_f32(&[100, 100], &[1.0; 10_000]);
+        let large = HostTensor::from_f32(&[100, 100], &vec![1.0; 10_000]);
         let mut graph = Graph::new("g");
         graph.add_weight("w", large.clone());
         let constants = Constants::of(&graph);
@@ -195,7 +197,7 @@ mod tests {
         result("mul", 0, &large.reshaped(&[10_000]), 2.0);
         assert_eq!(n_computed.get(), 5);
         // No weight: equal as it may be, it is computed each time.
-        let other = HostTensor::from_f32(&[100, 100], &[1.0; 10_000]);
+        let other = HostTensor::from_f32(&[100, 100], &vec![1.0; 10_000]);
         result("mul", 0, &other, 2.0);
         result("mul", 0, &other, 2.0);
         assert_eq!(n_computed.get(), 7);
@@ -203,12 +205,12 @@ mod tests {
 
     #[test]
     fn what_is_computed_of_results_is_known_too() {
-        let large = HostTensor::from_f32(&[10_000], &[1.0; 10_000]);
+        let large = HostTensor::from_f32(&[10_000], &vec![1.0; 10_000]);
         let mut graph = Graph::new("g");
         graph.add_weight("w", large.clone());
         let constants = Constants::of(&graph);
         let of = |data: &HostTensor| {
-            let computed = || Ok::<_, Infallible>(vec![HostTensor::from_f32(&[10_000], &[2.0; 10_000])]);
+            let computed = || Ok::<_, Infallible>(vec![HostTensor::from_f32(&[10_000], &vec![2.0; 10_000])]);
             constants
                 .results("neg", &Attrs::new(), &[Some(data)], computed)
                 .unwrap()
