@@ -34,7 +34,7 @@ const MAGIC: [u8; 8] = *b"RTRTENG\n";
 const VERSION: u32 = 3;
 /// What all versions begin with.
 const PREAMBLE_BYTES: usize = 56;
-/// Headers take some 60 KB for each program; a larger one than this is an attack or an accident.
+/// Headers take 60 to 80 KB for each program of a large model; a larger one than this is an attack or an accident.
 const MAX_HEADER_BYTES: usize = 256 << 20;
 
 /// Length, offset from the first blob, and digest of each blob; [`write`] adds the header.
