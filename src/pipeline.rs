@@ -17,13 +17,14 @@ use crate::ops::OpError;
 use crate::plan::{self, Assembly, Freedom, Identity, Thrift};
 use crate::precision::calibrate::CalibrateError;
 use crate::precision::metric::MetricError;
-use crate::reference::ReferenceError;
-use crate::rewrite::canonicalize::{canonicalize, rewrite_model};
+use crate::reference::{Constants, ReferenceError};
+use crate::rewrite::canonicalize::{canonicalize_again, rewrite_model};
 use crate::rewrite::{self, FusedGraph, RewriteError, RuleErrors, RuleOptions, RuleSet};
 use crate::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
 use crate::specialize::{self, BindError, SpecializeError, StagesError};
 use crate::tune::{self, Database, Effort, Ledger, Machine, Problem, Tactic, TuneError};
 
+mod guided;
 mod in_context;
 pub mod layouts;
 pub mod precise;
@@ -37,10 +38,10 @@ mod simulate;
 mod staged;
 
 use in_context::settled;
-use layouts::{Layouts, Times, layouts};
+use layouts::{Guide, Layouts, Search, Taken, Times, layouts};
 pub use race::Entrant;
 use race::race;
-pub use range::compile_range;
+pub use range::{compile_range, regions_of_range};
 pub use refit::refit;
 pub use retune::{Renewal, Untunable, check_tunable, retune};
 pub use simulate::Simulation;
@@ -415,13 +416,20 @@ pub fn compile(
     let (selection, _folder) = selection.with_file();
     let selection = &selection;
     let rules = RuleSet::load(&settings.rules)?;
-    let times = Times::default();
+    let (times, constants) = (Times::default(), Constants::default());
     let mut plans = Vec::new();
     for core in cores {
         for &arch in archs {
             observer.stage(&format!("fuse for {}", arch_name(arch)), 0);
-            let layouts = layouts(core, arch, settings, &rules, &times)?;
-            plans.push(planned(layouts, arch, settings, selection, observer)?);
+            let layouts = layouts(&Search {
+                core,
+                arch,
+                settings,
+                rules: &rules,
+                times: &times,
+                constants: &constants,
+            })?;
+            plans.push(planned(layouts, arch, settings, selection, observer)?.0);
         }
     }
     let model = cores.first().map_or_else(String::new, |core| core.name.clone());
@@ -463,20 +471,20 @@ struct Planned {
     tactics: Option<Vec<Tactic>>,
 }
 
-/// The fastest of several plans: by prediction, or by the times of their kernels.
+/// The fastest of several plans, by prediction or by the times of their kernels, and what it says of other shapes.
 fn planned(
     layouts: Layouts,
     arch: Arch,
     settings: &Settings,
     selection: &Selection,
     observer: &dyn Observer,
-) -> Result<Planned, PipelineError> {
+) -> Result<(Planned, Guide), PipelineError> {
+    let plan = |Taken { fused, guide }, tactics| {
+        let plan = Planned { arch, fused, tactics };
+        (plan, guide)
+    };
     if !selection.times() || layouts.is_single() {
-        return Ok(Planned {
-            arch,
-            fused: layouts.predicted(),
-            tactics: None,
-        });
+        return Ok(plan(layouts.predicted(), None));
     }
     let posed = |fused: &FusedGraph| problems(fused, settings, Thrift::None);
     let freedom = Freedom {
@@ -484,7 +492,7 @@ fn planned(
         max_aux_streams: settings.max_aux_streams,
         states_problems: true,
     };
-    let (fused, own) = layouts.timed(
+    let (taken, own) = layouts.timed(
         selection.until(),
         |fused| tactics(&posed(fused), arch, selection, observer),
         |plans| {
@@ -495,11 +503,7 @@ fn planned(
             raced(&alone.collect::<Vec<_>>(), arch, selection)
         },
     )?;
-    Ok(Planned {
-        arch,
-        fused,
-        tactics: Some(own),
-    })
+    Ok(plan(taken, Some(own)))
 }
 
 /// An engine of one program.
@@ -604,11 +608,8 @@ fn finished(assembly: Assembly, model: &str, settings: &Settings) -> Result<Engi
 /// # Errors
 /// If a rule is wrong.
 pub fn canonical(core: &Graph, settings: &Settings) -> Result<Graph, PipelineError> {
-    Ok(in_canonical_form(
-        core,
-        settings,
-        &RuleSet::load(&settings.rules)?,
-    ))
+    let rules = RuleSet::load(&settings.rules)?;
+    Ok(in_canonical_form(core, settings, &rules, &Constants::default()))
 }
 
 /// The regions that `core` is cut into for `arch`, in the layouts that are predicted fastest.
@@ -630,11 +631,21 @@ pub fn regions_timed(
     times: &Times,
 ) -> Result<FusedGraph, PipelineError> {
     let rules = RuleSet::load(&settings.rules)?;
-    Ok(layouts(core, arch, settings, &rules, times)?.predicted())
+    let search = Search {
+        core,
+        arch,
+        settings,
+        rules: &rules,
+        times,
+        constants: &Constants::default(),
+    };
+    Ok(layouts(&search)?.predicted().fused)
 }
 
-fn in_canonical_form(core: &Graph, settings: &Settings, rules: &RuleSet) -> Graph {
-    let canonical = canonical_by(core, settings, |graph| canonicalize(graph, rules));
+fn in_canonical_form(core: &Graph, settings: &Settings, rules: &RuleSet, constants: &Constants) -> Graph {
+    let canonical = canonical_by(core, settings, constants, |graph| {
+        canonicalize_again(graph, rules, constants)
+    });
     specialize::pack_weights(&canonical)
 }
 
@@ -643,6 +654,7 @@ fn in_canonical_form(core: &Graph, settings: &Settings, rules: &RuleSet) -> Grap
 pub fn canonical_by(
     core: &Graph,
     settings: &Settings,
+    constants: &Constants,
     mut canonicalize: impl FnMut(&Graph) -> Graph,
 ) -> Graph {
     match settings.precision {
@@ -650,7 +662,7 @@ pub fn canonical_by(
         // Casts would hide the spellings that rules recognise.
         narrow => {
             let recognised = canonicalize(core);
-            canonicalize(&specialize::lower_except(&recognised, narrow, &settings.wide).0)
+            canonicalize(&specialize::lower_except(&recognised, narrow, &settings.wide, constants).0)
         }
     }
 }

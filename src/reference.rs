@@ -12,6 +12,10 @@ use crate::ops::{
     self, Datum, EvalCtx, ExpandCtx, NEWEST_OPSET, OPSET, OpDef, OpError, lookup, with_defaults,
 };
 
+mod constants;
+
+pub use constants::Constants;
+
 /// Why a graph cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum ReferenceError {

@@ -67,7 +67,17 @@ fn compile<'a>(model: &'a str, output: &'a str, more: &[&'a str]) -> Vec<&'a str
 fn refitting_gives_what_was_stripped_to_the_byte() {
     let Some(folder) = workplace() else { return };
     let folder = folder.path();
-    let settings: [(&str, &[&str]); 3] = [
+    let settings: [(&str, &[&str]); 4] = [
+        (
+            MODEL,
+            &[
+                "sm_90a",
+                "--fp16",
+                "--minShapes=image:1x1x8x8",
+                "--optShapes=image:4x1x8x8",
+                "--maxShapes=image:12x1x8x8",
+            ],
+        ),
         (
             MODEL,
             &[

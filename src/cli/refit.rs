@@ -27,15 +27,7 @@ pub fn run(args: &RefitArgs) -> Result<(), Failure> {
     let graph = onnx::import_file(&args.model)?.graph;
     let Decided { graph, settings, .. } =
         precision::decide(graph, &build, settings, archs.first().copied(), &Silent)?;
-    let cores = shapes.into_iter().map(|shapes| {
-        let settings = Settings {
-            shapes,
-            ..settings.clone()
-        };
-        Ok(pipeline::lower(&graph, &settings)?)
-    });
-    let cores = cores.collect::<Result<Vec<_>, Failure>>()?;
-    let refitted = pipeline::refit(&engine, &cores, &archs, &settings)?;
+    let refitted = pipeline::refit(&engine, &graph, &shapes, &archs, &settings)?;
     engine::save_signed(&refitted, signer.as_ref(), &args.output)?;
     out::line(&format!(
         "refitted  {} bytes of weights\nsaved     {}",

@@ -35,7 +35,7 @@ const MAGIC: [u8; 8] = *b"RTRTENG\n";
 const VERSION: u32 = 3;
 /// What all versions begin with.
 const PREAMBLE_BYTES: usize = 56;
-/// Headers are a few hundred kilobytes; a larger one is an attack or an accident.
+/// Headers take 60 to 80 KB for each program of a large model; a larger one than this is an attack or an accident.
 const MAX_HEADER_BYTES: usize = 256 << 20;
 
 /// Length, offset from the first blob, and digest of each blob; [`write`] adds the header.
@@ -74,7 +74,7 @@ pub(super) fn lay_out(entries: &mut [Blob], is_stored: impl Fn(usize) -> bool) {
 /// Writes `engine` to `into`.
 ///
 /// # Errors
-/// As the writer's.
+/// As the writer's, and if it has too many programs for one file.
 pub fn write(engine: &Engine, into: impl Write) -> std::io::Result<()> {
     write_signed(engine, None, into)
 }
@@ -89,6 +89,7 @@ pub fn write_signed(
     mut into: impl Write,
 ) -> std::io::Result<()> {
     let header = serde_json::to_vec(&*told::folded(&engine.header))?;
+    check_size(header.len(), MAX_HEADER_BYTES, engine.header.programs.len())?;
     let mut preamble = MAGIC.to_vec();
     preamble.extend(VERSION.to_le_bytes());
     preamble.extend(0u32.to_le_bytes());
@@ -106,6 +107,16 @@ pub fn write_signed(
         position += padding + blob.len();
     }
     Ok(())
+}
+
+/// Refuses a header of `n_bytes` that no reader would take.
+fn check_size(n_bytes: usize, most: usize, n_programs: usize) -> std::io::Result<()> {
+    if n_bytes <= most {
+        return Ok(());
+    }
+    Err(std::io::Error::other(format!(
+        "what {n_programs} programs launch takes {n_bytes} bytes, of {most} that a file may have for it; compile an engine for each part of the range"
+    )))
 }
 
 /// Saves `engine` as `path`: written aside first, so that a failure leaves nothing behind.
@@ -339,6 +350,16 @@ mod tests {
         let mut bytes = Vec::new();
         write(engine, &mut bytes).unwrap();
         bytes
+    }
+
+    #[test]
+    fn headers_that_no_reader_takes_are_not_written() {
+        assert!(check_size(100, 100, 3).is_ok());
+        let error = check_size(101, 100, 3).unwrap_err().to_string();
+        assert!(
+            error.contains("3 programs") && error.contains("each part of the range"),
+            "{error}"
+        );
     }
 
     #[test]

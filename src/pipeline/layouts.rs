@@ -5,8 +5,10 @@
 //! the picture sizes for which the first kind may fire. Without a GPU their times are predicted, so
 //! that every machine finds the same plan; where kernels are timed, the nearest plans are timed, too, and
 //! those whose kernels are about as fast are executed as a whole.
+//!
+//! A plan that is taken is a guide to other shapes of the model, which are then cut alike without a search.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -16,7 +18,8 @@ use super::{PipelineError, Settings, in_canonical_form};
 use crate::ir::Graph;
 use crate::kernel::{self, Arch, KernelOptions, KernelSpec};
 use crate::plan::lifetimes::Storage;
-use crate::rewrite::{self, DeviceRates, FusedGraph, RegionKind, Rejected, RuleSet};
+use crate::reference::Constants;
+use crate::rewrite::{Cutter, Cutting, DeviceRates, FusedGraph, RegionKind, Rejected, RuleSet};
 use crate::tune::{Tactic, fastest};
 
 /// Tag of the rules that turn an op `y = op(x, ..)` whose pictures are the last two axes of `x`.
@@ -80,9 +83,30 @@ impl Times {
 /// A plan of a graph.
 struct Layout {
     fused: FusedGraph,
+    cutting: Cutting,
     predicted_us: f64,
     /// Sizes of pictures, in cells, whose channels are last.
     turned: BTreeSet<usize>,
+}
+
+/// A plan that was taken.
+pub struct Taken {
+    pub fused: FusedGraph,
+    pub guide: Guide,
+}
+
+/// What other shapes may take over from a plan.
+pub struct Guide {
+    turned: Turned,
+    cutting: Cutting,
+}
+
+/// Pictures whose channels are last.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Turned {
+    All,
+    /// Those of so many cells.
+    Of(BTreeSet<usize>),
 }
 
 /// The plans of a graph that are worth timing; the first one is taken where none is timed.
@@ -98,16 +122,17 @@ impl Layouts {
         self.plans.len() == 1
     }
 
-    /// All plans, that which is predicted fastest first.
-    pub fn graphs(&self) -> impl Iterator<Item = &FusedGraph> {
-        self.plans.iter().map(|plan| &plan.fused)
-    }
-
     /// The plan that is predicted fastest.
-    pub fn predicted(mut self) -> FusedGraph {
+    pub fn predicted(mut self) -> Taken {
         let us: Vec<f64> = self.plans.iter().map(|plan| plan.predicted_us).collect();
         self.explain(0, &us);
-        self.plans.swap_remove(0).fused
+        taken(self.plans.swap_remove(0), &self.sizes)
+    }
+
+    /// All plans, that which is predicted fastest first.
+    pub fn all(self) -> Vec<Taken> {
+        let taken = |plan| taken(plan, &self.sizes);
+        self.plans.into_iter().map(taken).collect()
     }
 
     /// The plan that takes the least time: `tactics` chooses and times the kernels of a plan, and `race` gives
@@ -122,7 +147,7 @@ impl Layouts {
         until: Option<Instant>,
         tactics: impl Fn(&FusedGraph) -> Result<Vec<Tactic>, PipelineError>,
         race: impl Fn(&[Solved<'_>]) -> Result<Vec<f64>, PipelineError>,
-    ) -> Result<(FusedGraph, Vec<Tactic>), PipelineError> {
+    ) -> Result<(Taken, Vec<Tactic>), PipelineError> {
         let is_late = || until.is_some_and(|until| until <= Instant::now());
         let most = CLEARLY * self.plans[0].predicted_us;
         self.plans.retain(|plan| plan.predicted_us <= most);
@@ -155,7 +180,7 @@ impl Layouts {
         }
         let own = found.swap_remove(chosen)?;
         self.explain(chosen, &us);
-        Ok((self.plans.swap_remove(chosen).fused, own))
+        Ok((taken(self.plans.swap_remove(chosen), &self.sizes), own))
     }
 
     /// Says at the first convolution of plan number `chosen` how the others differ, where `us` are the
@@ -187,33 +212,36 @@ impl Layouts {
     }
 }
 
-/// The plans of `core` for `arch`.
+fn taken(plan: Layout, sizes: &BTreeSet<usize>) -> Taken {
+    let turned = if plan.turned == *sizes {
+        Turned::All
+    } else {
+        Turned::Of(plan.turned)
+    };
+    Taken {
+        fused: plan.fused,
+        guide: Guide {
+            turned,
+            cutting: plan.cutting,
+        },
+    }
+}
+
+/// The plans of the graph of `search`.
 ///
 /// # Errors
 /// If a rule is wrong.
-pub fn layouts(
-    core: &Graph,
-    arch: Arch,
-    settings: &Settings,
-    rules: &RuleSet,
-    times: &Times,
-) -> Result<Layouts, PipelineError> {
-    let search = Search {
-        core,
-        arch,
-        settings,
-        rules,
-        times,
-    };
-    let can_turn = rules
+pub fn layouts(search: &Search<'_>) -> Result<Layouts, PipelineError> {
+    let can_turn = search
+        .rules
         .headers()
         .any(|header| header.tags.iter().any(|tag| tag == TURNS));
     // Rules make such ops of each other only; a graph without them is canonicalised once.
-    let has_pictures = can_turn && core.nodes.iter().any(|node| reads_pictures(node.op));
+    let has_pictures = can_turn && search.core.nodes.iter().any(|node| reads_pictures(node.op));
     if !has_pictures {
         return search.only();
     }
-    let untouched = in_canonical_form(core, settings, &rules.without(TURNS));
+    let untouched = search.canonical(&Turned::Of(BTreeSet::new()))?;
     let sizes = picture_sizes(&untouched);
     if sizes.is_empty() {
         return search.only();
@@ -231,12 +259,54 @@ pub fn layouts(
     Ok(Layouts { plans, sizes })
 }
 
-struct Search<'a> {
-    core: &'a Graph,
-    arch: Arch,
-    settings: &'a Settings,
-    rules: &'a RuleSet,
-    times: &'a Times,
+/// The graph of `search` cut as one of `guides` was, by the fastest of those that fit; `None` where none does.
+///
+/// # Errors
+/// If a rule is wrong.
+pub fn alike(search: &Search<'_>, guides: &[Guide]) -> Result<Option<FusedGraph>, PipelineError> {
+    let mut by_layout: BTreeMap<&Turned, Vec<&Cutting>> = BTreeMap::new();
+    for guide in guides {
+        by_layout.entry(&guide.turned).or_default().push(&guide.cutting);
+    }
+    let mut found = Vec::new();
+    for (turned, models) in by_layout {
+        let canonical = search.canonical(turned)?;
+        let fused = search.cutter().cut_alike(&canonical, &models)?;
+        found.extend(fused.map(|fused| (turned, fused)));
+    }
+    if found.len() < 2 {
+        return Ok(found.pop().map(|(_, fused)| fused));
+    }
+    let us = |turned: &Turned, fused: &FusedGraph| {
+        let handicap = if *turned == Turned::All { 1.0 } else { LEAST_GAIN };
+        handicap * search.plan_us(fused)
+    };
+    let timed = found
+        .into_iter()
+        .map(|(turned, fused)| (us(turned, &fused), fused));
+    let fastest = timed.min_by(|(a, _), (b, _)| a.total_cmp(b));
+    Ok(fastest.map(|(_, fused)| fused))
+}
+
+/// Whether the shape that gave `other` may as well be cut as `known` says.
+pub fn serves(known: &Guide, other: &Guide, rules: &RuleSet, arch: Arch) -> bool {
+    let constants = Constants::default();
+    let cutter = Cutter {
+        rules,
+        device: DeviceRates::for_sm(arch.sm),
+        constants: &constants,
+    };
+    known.turned == other.turned && cutter.serves(&known.cutting, &other.cutting)
+}
+
+/// A graph to be planned, and what is known of others.
+pub struct Search<'a> {
+    pub core: &'a Graph,
+    pub arch: Arch,
+    pub settings: &'a Settings,
+    pub rules: &'a RuleSet,
+    pub times: &'a Times,
+    pub constants: &'a Constants,
 }
 
 impl Search<'_> {
@@ -249,25 +319,47 @@ impl Search<'_> {
         })
     }
 
-    fn fused(&self, canonical: &Graph, turned: BTreeSet<usize>) -> Result<Layout, PipelineError> {
-        let fused = rewrite::fuse_canonical(canonical, self.rules, DeviceRates::for_sm(self.arch.sm))?;
+    fn cutter(&self) -> Cutter<'_> {
+        Cutter {
+            rules: self.rules,
+            device: DeviceRates::for_sm(self.arch.sm),
+            constants: self.constants,
+        }
+    }
+
+    fn plan_us(&self, fused: &FusedGraph) -> f64 {
         let options = self.settings.kernel_options();
+        self.times.plan_us(fused, self.arch, options)
+    }
+
+    fn fused(&self, canonical: &Graph, turned: BTreeSet<usize>) -> Result<Layout, PipelineError> {
+        let (fused, cutting) = self.cutter().cut(canonical)?;
         Ok(Layout {
-            predicted_us: self.times.plan_us(&fused, self.arch, options),
+            predicted_us: self.plan_us(&fused),
             fused,
+            cutting,
             turned,
+        })
+    }
+
+    /// The graph that the e-graph starts from, where channels are last in these pictures.
+    fn canonical(&self, turned: &Turned) -> Result<Graph, PipelineError> {
+        let form = |rules: &RuleSet| in_canonical_form(self.core, self.settings, rules, self.constants);
+        Ok(match turned {
+            Turned::All => form(self.rules),
+            Turned::Of(sizes) if sizes.is_empty() => form(&self.rules.without(TURNS)),
+            Turned::Of(sizes) => form(&self.rules.restricted(TURNS, &is_one_of(sizes))?),
         })
     }
 
     /// The plan in which pictures of the sizes `turned`, of all `sizes`, have channels last.
     fn plan(&self, turned: &BTreeSet<usize>, sizes: &BTreeSet<usize>) -> Result<Layout, PipelineError> {
         let canonical = if turned == sizes {
-            in_canonical_form(self.core, self.settings, self.rules)
+            self.canonical(&Turned::All)
         } else {
-            let rules = self.rules.restricted(TURNS, &is_one_of(turned))?;
-            in_canonical_form(self.core, self.settings, &rules)
+            self.canonical(&Turned::Of(turned.clone()))
         };
-        self.fused(&canonical, turned.clone())
+        self.fused(&canonical?, turned.clone())
     }
 
     /// The best plan that differs from both for some sizes, if it is better than they: from the
@@ -356,7 +448,7 @@ mod tests {
     use crate::kernel::{Launch, Source, Variant};
     use crate::ops::random::drawn;
     use crate::tune::error_of;
-    use crate::{ir, ops, reference, specialize};
+    use crate::{ir, ops, reference, rewrite, specialize};
 
     const ARCH: Arch = Arch {
         sm: 90,
@@ -384,9 +476,22 @@ mod tests {
             settings: &settings,
             rules: RuleSet::builtin(),
             times: &Times::default(),
+            constants: &Constants::default(),
         };
-        let untouched = in_canonical_form(core, &settings, &RuleSet::builtin().without(TURNS));
+        let untouched = search.canonical(&Turned::Of(BTreeSet::new())).unwrap();
         check(&search, &picture_sizes(&untouched));
+    }
+
+    fn plans_of(core: &Graph, times: &Times) -> Layouts {
+        layouts(&Search {
+            core,
+            arch: ARCH,
+            settings: &Settings::stored_in(DType::F32),
+            rules: RuleSet::builtin(),
+            times,
+            constants: &Constants::default(),
+        })
+        .unwrap()
     }
 
     fn n_turned(plan: &Layout) -> usize {
@@ -426,17 +531,15 @@ mod tests {
 
     #[test]
     fn the_plan_that_is_predicted_fastest_is_taken_and_says_what_lost() {
-        let settings = Settings::stored_in(DType::F32);
-        let rules = RuleSet::builtin();
         let times = Times::default();
-        let found = layouts(&network(), ARCH, &settings, rules, &times).unwrap();
+        let found = plans_of(&network(), &times);
         let least = found
             .plans
             .iter()
             .map(|plan| plan.predicted_us)
             .fold(f64::INFINITY, f64::min);
         assert!(found.plans.len() >= 2 && found.plans[0].predicted_us <= LEAST_GAIN * least);
-        let fused = found.predicted();
+        let fused = found.predicted().fused;
         let told = fused
             .regions
             .iter()
@@ -446,9 +549,7 @@ mod tests {
             told.iter().any(|rule| rule.starts_with("channels last")),
             "{told:?}"
         );
-        let again = layouts(&network(), ARCH, &settings, rules, &times)
-            .unwrap()
-            .predicted();
+        let again = plans_of(&network(), &times).predicted().fused;
         let us = |fused: &FusedGraph| times.plan_us(fused, ARCH, KernelOptions::default()).to_bits();
         assert_eq!(us(&again), us(&fused));
     }
@@ -490,10 +591,8 @@ mod tests {
 
     #[test]
     fn the_plan_whose_execution_is_fastest_is_taken() {
-        let settings = Settings::stored_in(DType::F32);
-        let rules = RuleSet::builtin();
         let taken = |executed_us: [f64; 2]| {
-            let mut found = layouts(&network(), ARCH, &settings, rules, &Times::default()).unwrap();
+            let mut found = plans_of(&network(), &Times::default());
             found.plans.truncate(2);
             found.plans[1].predicted_us = found.plans[0].predicted_us;
             let own: Vec<usize> = found.plans.iter().map(n_turned).collect();
@@ -509,6 +608,7 @@ mod tests {
             let nodes = chosen
                 .unwrap()
                 .0
+                .fused
                 .regions
                 .into_iter()
                 .flat_map(|region| region.body.nodes);
@@ -524,8 +624,6 @@ mod tests {
     fn graphs_without_pictures_have_one_plan() {
         let text = "graph g(x: f32[4,8]) { return relu(x) as \"y\" }";
         let graph = ir::text::parse(text, &|name| ops::lookup(name).map(|def| def.name)).unwrap();
-        let settings = Settings::stored_in(DType::F32);
-        let found = layouts(&graph, ARCH, &settings, RuleSet::builtin(), &Times::default()).unwrap();
-        assert!(found.is_single());
+        assert!(plans_of(&graph, &Times::default()).is_single());
     }
 }

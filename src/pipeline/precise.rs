@@ -16,7 +16,7 @@ use crate::precision::search::{self, Candidate, Outcome, Score};
 use crate::precision::{
     self, Budget, Cache, Kind, Layer, Method, Number, Plan, Quantised, Ranges, Statistics, layers, reconsider,
 };
-use crate::reference;
+use crate::reference::{self, Constants};
 use crate::specialize::{self, Reason, Wide};
 
 /// Samples of an npz that are run together, where the model lets them.
@@ -709,7 +709,8 @@ fn islands(graph: &Graph, settings: &Settings) -> Vec<WideReport> {
     let Ok(core) = recognised else {
         return Vec::new();
     };
-    let (_, islands) = specialize::lower_except(&core, settings.precision, &settings.wide);
+    let (_, islands) =
+        specialize::lower_except(&core, settings.precision, &settings.wide, &Constants::default());
     let mut seen = BTreeSet::new();
     islands
         .into_iter()

@@ -5,21 +5,19 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::layouts::{Times, layouts};
+use super::guided::{self, Ways};
+use super::layouts::{Guide, Search, Taken, Times, alike, layouts, serves};
 use super::shared::shared_tactics;
-use super::{Observer, PipelineError, Selection, Settings, planned, problems, within_memory};
+use super::{Observer, PipelineError, Selection, Settings, Silent, planned, problems, within_memory};
 use crate::compile::arch_name;
 use crate::engine::Engine;
 use crate::ir::{Graph, HostTensor};
 use crate::kernel::Arch;
 use crate::plan::{self, Assembly, Freedom, Thrift};
+use crate::reference::Constants;
 use crate::rewrite::canonicalize::rewrite_model;
 use crate::rewrite::{FusedGraph, RuleSet, TensorSource, weight_orders};
 use crate::specialize::{self, Shapes};
-
-/// Shapes that are cut into regions at a time. Each narrows the weights for itself until it is done, so that
-/// more would take more memory than a machine with so many cores may have.
-const AT_ONCE: usize = 4;
 
 /// Compiles a model for each of `shapes`, the usual one first, as [`specialize::every_shape`] lists them, and for
 /// each of `archs`.
@@ -34,23 +32,19 @@ pub fn compile_range(
     selection: &Selection,
     observer: &dyn Observer,
 ) -> Result<Engine, PipelineError> {
-    let rules = RuleSet::load(&settings.rules)?;
-    let mut range = Range {
-        graph: rewrite_model(graph, &rules),
-        rules,
-        times: Times::default(),
-        settings,
-    };
+    let mut range = Range::of(graph, settings)?;
     let (usual, others) = shapes.split_at(shapes.len().min(1));
-    let mut own = Vec::new();
+    let (mut own, mut guides) = (Vec::new(), Vec::new());
     for (shapes, &arch) in usual
         .iter()
         .flat_map(|shapes| archs.iter().map(move |arch| (shapes, arch)))
     {
         observer.stage(&format!("fuse for {}", arch_name(arch)), 0);
         let core = range.lowered(shapes)?;
-        let layouts = layouts(&core, arch, settings, &range.rules, &range.times)?;
-        own.push(planned(layouts, arch, settings, selection, observer)?);
+        let layouts = layouts(&range.search(&core, arch))?;
+        let (plan, guide) = planned(layouts, arch, settings, selection, observer)?;
+        own.push(plan);
+        guides.push(guide);
     }
     let mut pool = Pool::default();
     for plan in &mut own {
@@ -60,8 +54,8 @@ pub fn compile_range(
         range.rules.weight_orders = weight_orders(&usual.fused);
     }
     let mut shared = Vec::new();
-    for &arch in archs {
-        shared.push((arch, range.fused(others, arch, &mut pool, observer)?));
+    for (&arch, guide) in archs.iter().zip(guides) {
+        shared.push((arch, range.fused(others, arch, guide, &mut pool, observer)?));
     }
     within_memory(settings, |thrift| {
         let mut assembly = super::assembled(&own, settings, thrift, selection, observer)?;
@@ -78,6 +72,34 @@ pub fn compile_range(
         }
         super::finished(assembly, &graph.name, settings)
     })
+}
+
+/// The regions of each of `shapes`, the usual one first, as [`compile_range`] cuts them where nothing is timed; of the
+/// usual one for every layout, with the others as they follow from it.
+///
+/// # Errors
+/// If shapes do not fit the model, or a rule is wrong.
+pub fn regions_of_range(
+    graph: &Graph,
+    shapes: &[Shapes],
+    arch: Arch,
+    settings: &Settings,
+) -> Result<Vec<FusedGraph>, PipelineError> {
+    let mut range = Range::of(graph, settings)?;
+    let Some((usual, others)) = shapes.split_first() else {
+        return Ok(Vec::new());
+    };
+    let core = range.lowered(usual)?;
+    let plans = layouts(&range.search(&core, arch))?.all();
+    let mut pool = Pool::default();
+    let mut found = Vec::new();
+    for Taken { mut fused, guide } in plans {
+        range.rules.weight_orders = weight_orders(&fused);
+        pool.share(&mut fused);
+        found.push(fused);
+        found.extend(range.fused(others, arch, guide, &mut pool, &Silent)?);
+    }
+    Ok(found)
 }
 
 /// Adds the programs of shapes that share kernels.
@@ -114,13 +136,41 @@ struct Range<'a> {
     graph: Graph,
     rules: RuleSet,
     times: Times,
+    constants: Constants,
     settings: &'a Settings,
 }
 
-impl Range<'_> {
+impl<'a> Range<'a> {
+    fn of(graph: &Graph, settings: &'a Settings) -> Result<Self, PipelineError> {
+        let rules = RuleSet::load(&settings.rules)?;
+        let graph = rewrite_model(graph, &rules);
+        Ok(Range {
+            constants: Constants::of(&graph),
+            graph,
+            rules,
+            times: Times::default(),
+            settings,
+        })
+    }
+
     fn lowered(&self, shapes: &Shapes) -> Result<Graph, PipelineError> {
         let bindings = specialize::bind(&self.graph, shapes)?;
-        Ok(specialize::specialize(&self.graph, &bindings)?)
+        Ok(specialize::specialize_again(
+            &self.graph,
+            &bindings,
+            &self.constants,
+        )?)
+    }
+
+    fn search<'s>(&'s self, core: &'s Graph, arch: Arch) -> Search<'s> {
+        Search {
+            core,
+            arch,
+            settings: self.settings,
+            rules: &self.rules,
+            times: &self.times,
+            constants: &self.constants,
+        }
     }
 
     /// The regions of each shape, in the layout that is predicted fastest.
@@ -128,34 +178,59 @@ impl Range<'_> {
         &self,
         shapes: &[Shapes],
         arch: Arch,
+        usual: Guide,
         pool: &mut Pool,
         observer: &dyn Observer,
     ) -> Result<Vec<FusedGraph>, PipelineError> {
-        observer.stage(
-            &format!("fuse {} shapes for {}", shapes.len(), arch_name(arch)),
+        let stage = format!("fuse {} shapes for {}", shapes.len(), arch_name(arch));
+        observer.stage(&stage, shapes.len());
+        let ways = OfRange {
+            range: self,
+            shapes,
+            arch,
+        };
+        guided::all_regions(
+            &ways,
             shapes.len(),
-        );
-        let mut found = Vec::with_capacity(shapes.len());
-        for some in shapes.chunks(AT_ONCE) {
-            let cut = |shapes: &Shapes| -> Result<FusedGraph, PipelineError> {
-                let core = self.lowered(shapes)?;
-                Ok(layouts(&core, arch, self.settings, &self.rules, &self.times)?.predicted())
-            };
-            let own: Vec<FusedGraph> = some.par_iter().map(cut).collect::<Result<_, _>>()?;
-            for mut fused in own {
-                pool.share(&mut fused);
-                found.push(fused);
-            }
-            observer.step(found.len(), shapes.len());
-        }
-        Ok(found)
+            usual,
+            &mut |fused| pool.share(fused),
+            observer,
+        )
     }
 }
 
-/// Weights by their digest: each shape has made its own of what is equal in all of them.
+/// Ways to the regions of shapes of a range.
+struct OfRange<'a> {
+    range: &'a Range<'a>,
+    shapes: &'a [Shapes],
+    arch: Arch,
+}
+
+impl Ways for OfRange<'_> {
+    type Guide = Guide;
+
+    fn search(&self, shape: usize) -> Result<(FusedGraph, Guide), PipelineError> {
+        let core = self.range.lowered(&self.shapes[shape])?;
+        let Taken { fused, guide } = layouts(&self.range.search(&core, self.arch))?.predicted();
+        Ok((fused, guide))
+    }
+
+    fn follow(&self, shape: usize, guides: &[Guide]) -> Result<Option<FusedGraph>, PipelineError> {
+        let core = self.range.lowered(&self.shapes[shape])?;
+        alike(&self.range.search(&core, self.arch), guides)
+    }
+
+    fn serves(&self, known: &Guide, other: &Guide) -> bool {
+        serves(known, other, &self.range.rules, self.arch)
+    }
+}
+
+/// Weights by their digest: shapes have made their own of some that are equal in all of them.
 #[derive(Default)]
 struct Pool {
     known: HashMap<[u8; 32], Vec<HostTensor>>,
+    /// By the address of their bytes, which stay there, what stands for tensors that were seen before.
+    seen: HashMap<usize, (HostTensor, HostTensor)>,
 }
 
 impl Pool {
@@ -164,7 +239,10 @@ impl Pool {
         let mut weights: Vec<&mut HostTensor> = Vec::new();
         for tensor in &mut fused.tensors {
             if let TensorSource::Weight(data) = &mut tensor.source {
-                weights.push(data);
+                match self.seen.get(&address(data)) {
+                    Some((own, known)) if own.ty() == data.ty() => *data = known.clone(),
+                    _ => weights.push(data),
+                }
             }
         }
         let digests: Vec<[u8; 32]> = weights
@@ -172,11 +250,17 @@ impl Pool {
             .map(|data| Sha256::digest(data.bytes()).into())
             .collect();
         for (data, digest) in weights.into_iter().zip(digests) {
+            let own = data.clone();
             let known = self.known.entry(digest).or_default();
             match known.iter().find(|other| other.ty() == data.ty()) {
                 Some(other) => *data = other.clone(),
                 None => known.push(data.clone()),
             }
+            self.seen.insert(address(&own), (own, data.clone()));
         }
     }
+}
+
+fn address(data: &HostTensor) -> usize {
+    data.bytes().as_ptr() as usize
 }

@@ -4,23 +4,26 @@ use std::collections::{BTreeMap, HashSet};
 
 use rayon::prelude::*;
 
-use super::layouts::{Times, layouts};
-use super::{PipelineError, Settings};
+use super::layouts::{Search, Times, layouts};
+use super::range::regions_of_range;
+use super::{PipelineError, Settings, lower};
 use crate::engine::{self, Engine, EngineError, stripped};
 use crate::ir::Graph;
 use crate::kernel::Arch;
+use crate::reference::Constants;
 use crate::rewrite::{FusedGraph, RuleSet, TensorSource};
+use crate::specialize::Shapes;
 
-/// Gives a stripped engine its weights back. `cores` are the static graphs that it was compiled from, as
-/// [`super::lower`] gives them: they are folded, cut into regions and packed as when it was, which needs
-/// neither a GPU nor NVRTC, and what comes of it is told by its digest. The result is the engine that was
-/// stripped, to the byte.
+/// Gives a stripped engine its weights back. It was compiled from `graph` for each of `shapes`: they are folded, cut
+/// into regions and packed as when it was, which needs neither a GPU nor NVRTC, and what comes of it is told by its
+/// digest. The result is the engine that was stripped, to the byte.
 ///
 /// # Errors
-/// If a rule is wrong, or weights are not those that the engine was compiled with.
+/// If shapes do not fit the model, a rule is wrong, or weights are not those that the engine was compiled with.
 pub fn refit(
     engine: &Engine,
-    cores: &[Graph],
+    graph: &Graph,
+    shapes: &[Shapes],
     archs: &[Arch],
     settings: &Settings,
 ) -> Result<Engine, PipelineError> {
@@ -28,21 +31,60 @@ pub fn refit(
         return Err(EngineError::Refit("it has its weights".to_owned()).into());
     };
     let wanted: HashSet<&str> = pieces.iter().map(|piece| piece.sha256.as_str()).collect();
-    let rules = RuleSet::load(&settings.rules)?;
-    let times = Times::default();
     let mut found = BTreeMap::new();
-    for core in cores {
+    // Programs that share kernels state no problems.
+    let is_range = engine
+        .header
+        .programs
+        .iter()
+        .any(|program| program.problems.is_empty());
+    for &arch in archs.iter().filter(|_| is_range) {
+        for fused in regions_of_range(graph, shapes, arch, settings)? {
+            collect(&fused, &wanted, &mut found);
+        }
+    }
+    if found.len() < wanted.len() {
+        search(graph, shapes, archs, settings, &wanted, &mut found)?;
+    }
+    Ok(engine::stripped::refit(engine, &found)?)
+}
+
+/// Looks in every shape by itself, until all that is wanted is found.
+fn search(
+    graph: &Graph,
+    shapes: &[Shapes],
+    archs: &[Arch],
+    settings: &Settings,
+    wanted: &HashSet<&str>,
+    found: &mut BTreeMap<String, Vec<u8>>,
+) -> Result<(), PipelineError> {
+    let rules = RuleSet::load(&settings.rules)?;
+    let (times, constants) = (Times::default(), Constants::default());
+    for shapes in shapes {
+        let settings = Settings {
+            shapes: shapes.clone(),
+            ..settings.clone()
+        };
+        let core = lower(graph, &settings)?;
         for &arch in archs {
+            let search = Search {
+                core: &core,
+                arch,
+                settings: &settings,
+                rules: &rules,
+                times: &times,
+                constants: &constants,
+            };
             // An engine that was tuned may have another layout than the one predicted to be best.
-            for fused in layouts(core, arch, settings, &rules, &times)?.graphs() {
-                collect(fused, &wanted, &mut found);
+            for plan in layouts(&search)?.all() {
+                collect(&plan.fused, wanted, found);
             }
             if found.len() == wanted.len() {
-                return Ok(engine::stripped::refit(engine, &found)?);
+                return Ok(());
             }
         }
     }
-    Ok(engine::stripped::refit(engine, &found)?)
+    Ok(())
 }
 
 /// Adds the weights of a graph that are wanted, by fingerprint.

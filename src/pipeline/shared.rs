@@ -29,7 +29,7 @@ pub fn shared_tactics(
     let buckets = buckets(&distinct, arch);
     let cache = Cache::of_user();
     let led = led(&distinct, &buckets, arch, selection, observer)?;
-    let chosen = chosen(&led, arch)?;
+    let chosen = chosen(&led, &buckets, arch)?;
     let forms: Vec<String> = distinct.iter().map(|problem| form(problem)).collect();
     let mut solved = HashMap::new();
     for family in in_families(&chosen, &forms, arch, &cache, observer)? {
@@ -106,17 +106,27 @@ fn led(
 }
 
 /// For each problem its first variant, with the source.
-fn chosen(led: &[Problem], arch: Arch) -> Result<Vec<(Variant, Source)>, PipelineError> {
-    let of = |problem: &Problem| {
-        let mut variants = problem.variants(arch).into_iter();
+fn chosen(led: &[Problem], buckets: &[Bucket], arch: Arch) -> Result<Vec<(Variant, Source)>, PipelineError> {
+    let known: HashMap<usize, &Variant> = buckets
+        .iter()
+        .flat_map(|bucket| bucket.members.iter().copied().zip(&bucket.variants))
+        .collect();
+    let of = |(number, problem): (usize, &Problem)| {
+        let own = known.get(&number).filter(|own| {
+            let leads = |first: &Incumbent| first.is(own);
+            problem.incumbent.as_ref().is_some_and(leads)
+        });
         let none = || TuneError::NoKernel {
             ops: problem.spec.ops().join(", "),
         };
-        let first = variants.next().ok_or_else(none)?;
+        let first = match own {
+            Some(own) => (**own).clone(),
+            None => problem.variants(arch).into_iter().next().ok_or_else(none)?,
+        };
         let source = kernel::render(&problem.spec, &first, arch).map_err(TuneError::from)?;
         Ok((first, source))
     };
-    led.par_iter().map(of).collect()
+    led.par_iter().enumerate().map(of).collect()
 }
 
 /// Tactics of the problems whose kernels are in families, by their places, for each family. A family that the compiler refuses, or

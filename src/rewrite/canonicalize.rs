@@ -17,6 +17,7 @@ use super::rule_ast::{Arrow, Phase, Rule};
 use super::rule_set::RuleSet;
 use super::work_graph::{WorkGraph, value_of};
 use crate::ir::{DType, Graph, Node, NodeId, TensorType, ValueId};
+use crate::reference::Constants;
 
 /// How often each rule fired, by name.
 pub type Fired = BTreeMap<String, usize>;
@@ -26,9 +27,14 @@ pub fn canonicalize(graph: &Graph, rules: &RuleSet) -> Graph {
     canonicalize_counting(graph, rules).0
 }
 
+/// As [`canonicalize`], where constants that `constants` has seen are not folded again.
+pub fn canonicalize_again(graph: &Graph, rules: &RuleSet, constants: &Constants) -> Graph {
+    run_phases(graph, rules, constants, None).0
+}
+
 /// As [`canonicalize`], with what fired.
 pub fn canonicalize_counting(graph: &Graph, rules: &RuleSet) -> (Graph, Fired) {
-    run_phases(graph, rules, None)
+    run_phases(graph, rules, &Constants::default(), None)
 }
 
 /// Is told of one rule as it runs.
@@ -43,12 +49,18 @@ pub trait Watch {
 
 /// As [`canonicalize`], telling `watch` of its rule.
 pub fn canonicalize_watched(graph: &Graph, rules: &RuleSet, watch: &mut dyn Watch) -> Graph {
-    run_phases(graph, rules, Some(watch)).0
+    run_phases(graph, rules, &Constants::default(), Some(watch)).0
 }
 
-fn run_phases(graph: &Graph, rules: &RuleSet, watch: Option<&mut dyn Watch>) -> (Graph, Fired) {
+fn run_phases(
+    graph: &Graph,
+    rules: &RuleSet,
+    constants: &Constants,
+    watch: Option<&mut dyn Watch>,
+) -> (Graph, Fired) {
     let mut rewriter = Rewriter {
         work: WorkGraph::new(super::compact::compact(graph)),
+        constants,
         fired: Fired::new(),
         watch,
     };
@@ -95,8 +107,10 @@ pub fn rewrite_model_watched(
     if graph.nodes.iter().any(|node| node.bodies().next().is_some()) || !graph.nodes.iter().any(applies) {
         return (graph.clone(), Fired::new());
     }
+    let constants = Constants::default();
     let mut rewriter = Rewriter {
         work: WorkGraph::for_phase(super::compact::compact(graph), Phase::Model),
+        constants: &constants,
         fired: Fired::new(),
         watch,
     };
@@ -128,8 +142,10 @@ pub fn apply_once(graph: &Graph, rule: &Rule) -> Once {
     let Some(&root) = graph.outputs.first() else {
         return Once::NoMatch;
     };
+    let constants = Constants::default();
     let mut rewriter = Rewriter {
         work: WorkGraph::for_phase(graph.clone(), rule.header.phase),
+        constants: &constants,
         fired: Fired::new(),
         watch: None,
     };
@@ -152,13 +168,14 @@ enum Outcome {
     Circular,
 }
 
-struct Rewriter<'w> {
+struct Rewriter<'c, 'w> {
     work: WorkGraph,
+    constants: &'c Constants,
     fired: Fired,
     watch: Option<&'w mut dyn Watch>,
 }
 
-impl Rewriter<'_> {
+impl Rewriter<'_, '_> {
     /// Applies `rules` until none matches, at most a bounded number of times.
     fn run(&mut self, rules: &[&Rule], phase: Phase) {
         let reach = rules.iter().map(|rule| depth(&rule.left)).max().unwrap_or(0);
@@ -190,7 +207,7 @@ impl Rewriter<'_> {
 
     /// Folds the node, or applies the first rule that matches it.
     fn step(&mut self, id: NodeId, rules: &[&Rule]) -> bool {
-        if !self.work.keeps_forms() && self.work.fold(id, is_small) {
+        if !self.work.keeps_forms() && self.work.fold(id, is_small, self.constants) {
             return true;
         }
         let [result] = self.work.graph.node(id).results[..] else {
@@ -324,7 +341,7 @@ impl Rewriter<'_> {
         let order = topological(&self.work.graph);
         for id in order {
             if self.work.is_alive(id) {
-                self.work.fold(id, is_worth_storing);
+                self.work.fold(id, is_worth_storing, self.constants);
             }
         }
     }

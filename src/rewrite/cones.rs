@@ -68,6 +68,23 @@ pub fn enumerate(net: &Net, limits: &Limits, device: &DeviceRates) -> Vec<Vec<Ca
         .collect()
 }
 
+/// The kernels of another shape over the tensors and expressions of `net`, with what they cost here; `None` where one
+/// of them may be none here.
+pub fn remade<'k>(
+    net: &Net,
+    limits: &Limits,
+    device: &DeviceRates,
+    kernels: impl IntoIterator<Item = &'k Candidate>,
+) -> Option<Vec<Candidate>> {
+    let grower = Grower {
+        net,
+        limits,
+        device,
+        reductions: BTreeMap::new(),
+    };
+    kernels.into_iter().map(|kernel| grower.remade(kernel)).collect()
+}
+
 /// Reductions of each tensor that something on the device reads: results and expressions.
 fn reductions_by_operand(net: &Net) -> BTreeMap<usize, Vec<(usize, usize)>> {
     let mut found: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
@@ -237,6 +254,22 @@ impl Grower<'_> {
         let kind = shape.as_ref().map_or(RegionKind::Other, |shape| shape.kind);
         let once = BTreeSet::from([root]);
         self.candidate(root, self.net.exprs[expr].results.clone(), inlined, kind, &once)
+    }
+
+    /// A kernel that was a candidate in another shape.
+    fn remade(&self, kernel: &Candidate) -> Option<Candidate> {
+        let Candidate {
+            root,
+            outputs,
+            inlined,
+            ..
+        } = kernel;
+        if inlined.len() == 1 {
+            let alone = self.single(*root, inlined[root]);
+            return alone.filter(|own| own.outputs == *outputs);
+        }
+        let shape = self.allowed(*root, inlined)?;
+        self.candidate(*root, outputs.clone(), inlined.clone(), shape.kind, &shape.after)
     }
 
     fn add(&self, root: usize, grown: Grown, found: &mut Vec<Candidate>) -> bool {

@@ -5,22 +5,25 @@ use std::collections::BTreeMap;
 use super::error::RewriteError;
 use super::language::def_of;
 use super::net::{Net, NetSource};
-use crate::ir::HostTensor;
+use crate::ir::{Attrs, HostTensor};
 use crate::ops::Datum;
-use crate::reference::{self, ReferenceError};
+use crate::reference::{self, Constants, ReferenceError};
 
 /// Evaluates constants when they are first asked for.
 pub struct Folder<'a> {
     net: &'a Net,
     weights: &'a [HostTensor],
+    /// What other graphs of the model have folded.
+    constants: &'a Constants,
     known: BTreeMap<usize, HostTensor>,
 }
 
 impl<'a> Folder<'a> {
-    pub fn new(net: &'a Net, weights: &'a [HostTensor]) -> Self {
+    pub fn new(net: &'a Net, weights: &'a [HostTensor], constants: &'a Constants) -> Self {
         Folder {
             net,
             weights,
+            constants,
             known: BTreeMap::new(),
         }
     }
@@ -53,26 +56,52 @@ impl<'a> Folder<'a> {
         let operands = expr
             .operands
             .iter()
-            .map(|operand| match operand {
-                Some(operand) => Ok(Some(Datum::Tensor(self.value(operand.tensor)?))),
-                None => Ok(None),
+            .map(|operand| {
+                operand
+                    .as_ref()
+                    .map(|operand| self.value(operand.tensor))
+                    .transpose()
             })
             .collect::<Result<Vec<_>, RewriteError>>()?;
-        let results = reference::eval_node(def_of(expr.op), &expr.attrs, &operands, expr.results.len())
-            .map_err(|source| failure(expr.op, &operands, source))?;
+        let given: Vec<Option<&HostTensor>> = operands.iter().map(Option::as_ref).collect();
+        let n_results = expr.results.len();
+        let computed = || evaluated(expr.op, &expr.attrs, &operands, n_results);
+        let results = self.constants.results(expr.op, &expr.attrs, &given, computed)?;
         let position = expr
             .results
             .iter()
             .position(|&result| result == place)
             .unwrap_or(0);
-        match results.into_iter().nth(position) {
-            Some(Datum::Tensor(data)) => Ok(data),
-            _ => Err(RewriteError::Constant {
-                source: ReferenceError::NotATensor {
-                    name: expr.op.to_owned(),
-                },
-            }),
-        }
+        results
+            .into_iter()
+            .nth(position)
+            .ok_or_else(|| not_a_tensor(expr.op))
+    }
+}
+
+/// The results of an op on constants.
+fn evaluated(
+    op: &'static str,
+    attrs: &Attrs,
+    operands: &[Option<HostTensor>],
+    n_results: usize,
+) -> Result<Vec<HostTensor>, RewriteError> {
+    let data: Vec<Option<Datum>> = operands
+        .iter()
+        .map(|own| own.clone().map(Datum::Tensor))
+        .collect();
+    let results = reference::eval_node(def_of(op), attrs, &data, n_results)
+        .map_err(|source| failure(op, &data, source))?;
+    let tensors = results.into_iter().map(|result| match result {
+        Datum::Tensor(data) => Ok(data),
+        Datum::Sequence(_) | Datum::Optional(_) => Err(not_a_tensor(op)),
+    });
+    tensors.collect()
+}
+
+fn not_a_tensor(op: &'static str) -> RewriteError {
+    RewriteError::Constant {
+        source: ReferenceError::NotATensor { name: op.to_owned() },
     }
 }
 

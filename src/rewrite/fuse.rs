@@ -1,10 +1,11 @@
-//! The whole of rewriting: a core graph becomes regions.
+//! The whole of rewriting: a core graph becomes regions, by a search or as another shape of it was cut.
 
 use std::collections::BTreeMap;
 
 use super::canonicalize::canonicalize;
-use super::cones;
+use super::cones::{self, Candidate};
 use super::cost::DeviceRates;
+use super::cutting::{Cutting, cost_us};
 use super::error::RewriteError;
 use super::explain::Choice;
 use super::extract::{self, Names};
@@ -12,6 +13,7 @@ use super::fold::Folder;
 use super::frontier;
 use super::hand_over::hand_over;
 use super::limits::Limits;
+use super::net::Net;
 use super::place::place;
 use super::prepack::prepack;
 use super::regions::{FusedGraph, RuleUse};
@@ -19,7 +21,11 @@ use super::rule_set::RuleSet;
 use super::saturate::{rule_list, saturate};
 use super::tabulate::tabulate;
 use super::term_graph::TermGraph;
-use crate::ir::Graph;
+use crate::ir::{Graph, HostTensor};
+use crate::reference::Constants;
+
+/// Costs that are this many times another one are about equal: less than a launch of many.
+const ABOUT_EQUAL: f64 = 1.002;
 
 /// Brings a core graph into canonical form and cuts it into regions.
 ///
@@ -38,39 +44,120 @@ pub fn fuse_canonical(
     rules: &RuleSet,
     device: &DeviceRates,
 ) -> Result<FusedGraph, RewriteError> {
-    let mut terms = TermGraph::new(graph);
-    saturate(&mut terms, rules)?;
-    let net = tabulate(&terms);
-    let limits = Limits::from_kernels(&rules.kernels);
-    let candidates = cones::enumerate(&net, &limits, device);
-    let owed: Vec<usize> = net
-        .outputs
-        .iter()
-        .copied()
-        .filter(|&place| net.tensors[place].is_device())
-        .collect();
-    let plan = frontier::solve(&candidates, &owed, frontier::BEAM);
-    let plan = plan.ok_or_else(|| no_plan(&net, &candidates))?;
-    let chosen: Vec<Choice<'_>> = plan
-        .chosen
-        .iter()
-        .map(|own| choice(&candidates[own.tensor], own))
-        .collect();
-    let names = Names {
-        graph,
-        rules: &numbered_rules(rules),
-        places: &places_by_name(rules),
+    let constants = Constants::default();
+    let cutter = Cutter {
+        rules,
+        device,
+        constants: &constants,
     };
-    let mut folder = Folder::new(&net, &terms.terms.analysis.interner.weights);
-    let mut fused = extract::extract(&net, &chosen, &mut folder, &names, device)?;
-    place(&mut fused);
-    prepack(&mut fused, &rules.weight_orders);
-    hand_over(&mut fused, device);
-    Ok(fused)
+    Ok(cutter.cut(graph)?.0)
+}
+
+/// Cuts canonical core graphs into regions, by the rules that add to the e-graph.
+pub struct Cutter<'a> {
+    pub rules: &'a RuleSet,
+    pub device: &'a DeviceRates,
+    /// What is folded for one graph is there for the next.
+    pub constants: &'a Constants,
+}
+
+impl Cutter<'_> {
+    /// The regions of a graph that are cheapest together, and how it was cut.
+    ///
+    /// # Errors
+    /// If a rule is wrong or a constant cannot be evaluated.
+    pub fn cut(&self, graph: &Graph) -> Result<(FusedGraph, Cutting), RewriteError> {
+        let Saturated { net, weights } = Saturated::of(graph, self.rules)?;
+        let limits = Limits::from_kernels(&self.rules.kernels);
+        let candidates = cones::enumerate(&net, &limits, self.device);
+        let owed: Vec<usize> = net
+            .outputs
+            .iter()
+            .copied()
+            .filter(|&place| net.tensors[place].is_device())
+            .collect();
+        let plan = frontier::solve(&candidates, &owed, frontier::BEAM);
+        let plan = plan.ok_or_else(|| no_plan(&net, &candidates))?;
+        let chosen: Vec<Choice<'_>> = plan
+            .chosen
+            .iter()
+            .map(|own| choice(&candidates[own.tensor], own))
+            .collect();
+        let fused = self.extracted(graph, &net, &weights, &chosen)?;
+        let kernels = chosen.iter().map(|own| own.candidate.clone()).collect();
+        Ok((fused, Cutting::new(net, kernels)))
+    }
+
+    /// The regions of a graph, cut as one of `models` was: the cheapest of those that fit. `None` where none does.
+    ///
+    /// # Errors
+    /// If a rule is wrong or a constant cannot be evaluated.
+    pub fn cut_alike(&self, graph: &Graph, models: &[&Cutting]) -> Result<Option<FusedGraph>, RewriteError> {
+        let Saturated { net, weights } = Saturated::of(graph, self.rules)?;
+        let limits = Limits::from_kernels(&self.rules.kernels);
+        let fitting = models
+            .iter()
+            .filter_map(|model| model.over(&net, &limits, self.device));
+        let Some(kernels) = fitting.min_by(|a, b| cost_us(a).total_cmp(&cost_us(b))) else {
+            return Ok(None);
+        };
+        let chosen: Vec<Choice<'_>> = kernels
+            .iter()
+            .map(|candidate| Choice {
+                candidate,
+                rejected: Vec::new(),
+            })
+            .collect();
+        self.extracted(graph, &net, &weights, &chosen).map(Some)
+    }
+
+    /// Whether a graph that was cut as `other` may as well be cut as `known`.
+    pub fn serves(&self, known: &Cutting, other: &Cutting) -> bool {
+        let limits = Limits::from_kernels(&self.rules.kernels);
+        known.serves(other, &limits, self.device, ABOUT_EQUAL)
+    }
+
+    fn extracted(
+        &self,
+        graph: &Graph,
+        net: &Net,
+        weights: &[HostTensor],
+        chosen: &[Choice<'_>],
+    ) -> Result<FusedGraph, RewriteError> {
+        let names = Names {
+            graph,
+            rules: &numbered_rules(self.rules),
+            places: &places_by_name(self.rules),
+        };
+        let mut folder = Folder::new(net, weights, self.constants);
+        let mut fused = extract::extract(net, chosen, &mut folder, &names, self.device)?;
+        place(&mut fused);
+        prepack(&mut fused, &self.rules.weight_orders, self.constants);
+        hand_over(&mut fused, self.device);
+        Ok(fused)
+    }
+}
+
+/// What a graph can be computed from, and how.
+struct Saturated {
+    net: Net,
+    /// Constants by the numbers that the net has for them.
+    weights: Vec<HostTensor>,
+}
+
+impl Saturated {
+    fn of(graph: &Graph, rules: &RuleSet) -> Result<Self, RewriteError> {
+        let mut terms = TermGraph::new(graph);
+        saturate(&mut terms, rules)?;
+        Ok(Saturated {
+            net: tabulate(&terms),
+            weights: terms.terms.analysis.interner.weights,
+        })
+    }
 }
 
 /// What was chosen among the candidates of a tensor, and what was not.
-fn choice<'a>(candidates: &'a [cones::Candidate], chosen: &frontier::Chosen) -> Choice<'a> {
+fn choice<'a>(candidates: &'a [Candidate], chosen: &frontier::Chosen) -> Choice<'a> {
     let rejected = chosen.rejected.iter();
     Choice {
         candidate: &candidates[chosen.number],
@@ -91,7 +178,7 @@ pub fn fired_in_terms(graph: &Graph, rules: &RuleSet) -> Result<Vec<String>, Rew
     Ok(fired.map(|(header, _)| header.name.text.clone()).collect())
 }
 
-fn no_plan(net: &super::net::Net, candidates: &[Vec<cones::Candidate>]) -> RewriteError {
+fn no_plan(net: &Net, candidates: &[Vec<Candidate>]) -> RewriteError {
     let lacks = |place: usize| net.tensors[place].is_device() && candidates[place].is_empty();
     let output = net.outputs.iter().position(|&place| lacks(place)).unwrap_or(0);
     RewriteError::NoPlan { output }

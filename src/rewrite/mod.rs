@@ -9,6 +9,7 @@ pub mod cones;
 pub mod construct;
 pub mod contract;
 pub mod cost;
+pub mod cutting;
 pub mod devices;
 pub mod ebuild;
 pub mod ematch;
@@ -51,8 +52,9 @@ pub mod unmet;
 pub mod work_graph;
 
 pub use cost::DeviceRates;
+pub use cutting::Cutting;
 pub use error::RewriteError;
-pub use fuse::{fuse, fuse_canonical};
+pub use fuse::{Cutter, fuse, fuse_canonical};
 pub use prepack::{WeightOrders, weight_orders};
 pub use regions::{
     Explanation, FusedGraph, Region, RegionKind, Rejected, RuleUse, Tensor, TensorId, TensorSource,

@@ -17,6 +17,7 @@ use crate::ir::{Attr, Attrs, DType, Graph, HostTensor, Node, Source, TensorType,
 use crate::ops::evaluate::{from_values, tensor_holds_bytes, to_vec};
 use crate::ops::groups::DEQUANTIZE_GROUPS;
 use crate::ops::{Lowering, TileKind, lookup};
+use crate::reference::Constants;
 
 /// Bytes that kernels copy at a time, from addresses that are multiples of them.
 const COPY_BYTES: usize = 16;
@@ -61,7 +62,7 @@ fn is_turned(body: &Graph, value: ValueId) -> bool {
 
 /// Stores weights of products in 8 bits where that loses nothing, and in the order that copies can read; where there
 /// are two, in that of `orders`, if it knows the weight.
-pub fn prepack(fused: &mut FusedGraph, orders: &WeightOrders) {
+pub fn prepack(fused: &mut FusedGraph, orders: &WeightOrders, constants: &Constants) {
     for (tensor, readers) in weights_of_products(fused, orders) {
         let packing = readers[0].1.packing;
         if readers.iter().any(|(_, read)| read.packing != packing) {
@@ -76,10 +77,9 @@ pub fn prepack(fused: &mut FusedGraph, orders: &WeightOrders) {
             }
             continue;
         };
-        let Some(narrow) = in_kind(data, kind) else {
+        let Some(packed) = packed(data, kind, is_turned, constants) else {
             continue;
         };
-        let packed = if is_turned { turned(&narrow) } else { narrow };
         for (region, read) in &readers {
             let body = converting(&fused.regions[*region].body, read.input, &packed.ty(), is_turned);
             fused.regions[*region].body = body;
@@ -236,6 +236,19 @@ fn converted_input(body: &Graph, value: ValueId, views: bool) -> Option<ValueId>
         value = node.operands.first().copied().flatten()?;
     }
     matches!(body.value(value).source, Source::Input(_)).then_some(value)
+}
+
+/// The same values in `kind`, where it holds them all, and turned if that is asked for.
+fn packed(data: &HostTensor, kind: DType, is_turned: bool, constants: &Constants) -> Option<HostTensor> {
+    let attrs = Attrs::new()
+        .with("to", Attr::DType(kind))
+        .with("turned", Attr::Int(i64::from(is_turned)));
+    let computed = || {
+        let narrow = in_kind(data, kind).ok_or(())?;
+        Ok::<_, ()>(vec![if is_turned { turned(&narrow) } else { narrow }])
+    };
+    let results = constants.results("packed", &attrs, &[Some(data)], computed);
+    results.ok()?.into_iter().next()
 }
 
 /// The same values in `kind`, where it holds them all.

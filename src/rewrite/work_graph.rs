@@ -10,8 +10,8 @@ use super::facts::{Facts, Handle};
 use super::rule_ast::Phase;
 use crate::ir::{Attr, Attrs, DType, Graph, HostTensor, Node, NodeId, Operand, Source, TensorType, ValueId};
 use crate::ops::evaluate::to_vec;
-use crate::ops::{Datum, Lowering, NEWEST_OPSET, OpDef, TileKind, emit, lookup};
-use crate::reference::eval_node;
+use crate::ops::{Datum, Lowering, NEWEST_OPSET, OpDef, OpError, TileKind, emit, lookup};
+use crate::reference::{Constants, eval_node};
 
 /// What makes two nodes equal.
 type Key = (&'static str, String, Vec<Operand>);
@@ -296,7 +296,12 @@ impl WorkGraph {
 
     /// Replaces a node over weights by its result, unless that is larger than `allows`
     /// (given the bytes of the operands and of the result).
-    pub fn fold(&mut self, id: NodeId, allows: impl Fn(&Node, usize, usize) -> bool) -> bool {
+    pub fn fold(
+        &mut self,
+        id: NodeId,
+        allows: impl Fn(&Node, usize, usize) -> bool,
+        constants: &Constants,
+    ) -> bool {
         let node = self.graph.node(id);
         let [result] = node.results[..] else {
             return false;
@@ -324,7 +329,7 @@ impl WorkGraph {
         if !allows(node, operand_bytes, self.graph.ty(result).n_bytes()) {
             return false;
         }
-        let Some(folded) = evaluated(node, &data) else {
+        let Some(folded) = evaluated(node, &data, constants) else {
             return false;
         };
         let weight = self.weight(folded);
@@ -353,12 +358,19 @@ impl WorkGraph {
 }
 
 /// The tensor that `node` makes of constants.
-fn evaluated(node: &Node, data: &[Option<Datum>]) -> Option<HostTensor> {
+fn evaluated(node: &Node, data: &[Option<Datum>], constants: &Constants) -> Option<HostTensor> {
     let def = lookup(node.op)?;
-    match eval_node(def, &node.attrs, data, 1).ok()?.into_iter().next()? {
-        Datum::Tensor(folded) => Some(folded),
-        Datum::Sequence(_) | Datum::Optional(_) => None,
-    }
+    let tensor = |datum: &Datum| datum.tensor().cloned();
+    let computed = || {
+        let results = eval_node(def, &node.attrs, data, 1)?;
+        results.iter().map(tensor).collect::<Result<Vec<_>, OpError>>()
+    };
+    let operands = data
+        .iter()
+        .map(|datum| datum.as_ref().map(Datum::tensor).transpose())
+        .collect::<Result<Vec<_>, OpError>>();
+    let results = constants.results(node.op, &node.attrs, &operands.ok()?, computed);
+    results.ok()?.into_iter().next()
 }
 
 impl Facts for WorkGraph {

@@ -2,7 +2,7 @@
 
 use crate::ir::{Graph, HostTensor, Node, Source};
 use crate::ops::{self, Datum, Lowering, OpDef, OpError};
-use crate::reference;
+use crate::reference::{self, Constants};
 
 /// Results up to this size are always worth folding.
 const SMALL_BYTES: usize = 64 << 20;
@@ -12,17 +12,17 @@ const SMALL_BYTES: usize = 64 << 20;
 const GROWTH: usize = 8;
 
 /// Folds the nodes from number `first` on that have constant operands alone: their results
-/// become weights, and the nodes stay behind as dead ones.
+/// become weights, and the nodes stay behind as dead ones. What `known` has seen is not evaluated again.
 ///
 /// # Errors
 /// If evaluating fails, or a node that only the host can execute is not constant.
-pub(super) fn fold_from(graph: &mut Graph, first: usize) -> Result<(), OpError> {
+pub(super) fn fold_from(graph: &mut Graph, first: usize, known: Option<&Constants>) -> Result<(), OpError> {
     for position in first..graph.nodes.len() {
         let node = &graph.nodes[position];
         let def = ops::lookup(node.op).expect("emit() added only ops of the table");
         match constant_operands(graph, node) {
             Some(data) if worth_folding(graph, node, &data) => {
-                let results = evaluate(def, node, &data)?;
+                let results = evaluate(def, node, &data, known)?;
                 let values = node.results.clone();
                 for (value, tensor) in values.into_iter().zip(results) {
                     set_constant(graph, value, tensor)?;
@@ -58,9 +58,24 @@ fn worth_folding(graph: &Graph, node: &Node, operands: &[Option<Datum>]) -> bool
     })
 }
 
-fn evaluate(def: &'static OpDef, node: &Node, data: &[Option<Datum>]) -> Result<Vec<HostTensor>, OpError> {
-    let results = reference::eval_node(def, &node.attrs, data, node.results.len())?;
-    results.into_iter().map(|datum| datum.tensor().cloned()).collect()
+fn evaluate(
+    def: &'static OpDef,
+    node: &Node,
+    data: &[Option<Datum>],
+    known: Option<&Constants>,
+) -> Result<Vec<HostTensor>, OpError> {
+    let computed = || {
+        let results = reference::eval_node(def, &node.attrs, data, node.results.len())?;
+        results.into_iter().map(|datum| datum.tensor().cloned()).collect()
+    };
+    let Some(known) = known else {
+        return computed();
+    };
+    let operands = data
+        .iter()
+        .map(|datum| datum.as_ref().map(Datum::tensor).transpose())
+        .collect::<Result<Vec<_>, _>>()?;
+    known.results(node.op, &node.attrs, &operands, computed)
 }
 
 fn set_constant(graph: &mut Graph, value: crate::ir::ValueId, tensor: HostTensor) -> Result<(), OpError> {

@@ -29,6 +29,7 @@ pub use ranges::{RangeError, ShapeRange, Shapes, every_shape};
 pub use stages::{StagesError, run_in_stages};
 
 use crate::ir::{Graph, TensorType};
+use crate::reference::Constants;
 use bounded::Bounds;
 use walk::Walk;
 
@@ -38,7 +39,19 @@ use walk::Walk;
 /// If the bindings are not this graph's, or some nodes cannot be lowered; these are all
 /// reported together.
 pub fn specialize(graph: &Graph, bindings: &Bindings) -> Result<Graph, SpecializeError> {
-    walked(graph, bindings, false)
+    walked(graph, bindings, false, None)
+}
+
+/// As [`specialize`], where constants that `known` has seen are not folded again.
+///
+/// # Errors
+/// As [`specialize`].
+pub fn specialize_again(
+    graph: &Graph,
+    bindings: &Bindings,
+    known: &Constants,
+) -> Result<Graph, SpecializeError> {
+    walked(graph, bindings, false, Some(known))
 }
 
 /// As [`specialize`], where extents that data decides become as large as they can be: counts behind the outputs
@@ -47,10 +60,15 @@ pub fn specialize(graph: &Graph, bindings: &Bindings) -> Result<Graph, Specializ
 /// # Errors
 /// As [`specialize`], and where what follows from such a result depends on how much of it is there.
 pub fn specialize_bounded(graph: &Graph, bindings: &Bindings) -> Result<Graph, SpecializeError> {
-    walked(graph, bindings, true)
+    walked(graph, bindings, true, None)
 }
 
-fn walked(graph: &Graph, bindings: &Bindings, bounded: bool) -> Result<Graph, SpecializeError> {
+fn walked(
+    graph: &Graph,
+    bindings: &Bindings,
+    bounded: bool,
+    folded: Option<&Constants>,
+) -> Result<Graph, SpecializeError> {
     if bindings.types().len() != graph.inputs.len() {
         return Err(SpecializeError::Bind(BindError::Count {
             expected: graph.inputs.len(),
@@ -59,6 +77,7 @@ fn walked(graph: &Graph, bindings: &Bindings, bounded: bool) -> Result<Graph, Sp
     }
     let mut walk = Walk::new(&graph.name);
     walk.bounds = bounded.then(Bounds::default);
+    walk.folded = folded;
     let inputs = add_inputs(&mut walk.target, graph, bindings.types());
     let outputs = walk.inline(graph, inputs, None);
     walk.finish(graph, &outputs)

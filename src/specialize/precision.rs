@@ -38,6 +38,7 @@ use self::leads::{integral, pinned};
 use self::narrowing::{Form, Narrowing};
 use super::tidy;
 use crate::ir::{DType, Graph};
+use crate::reference::Constants;
 
 /// Names of ONNX nodes whose work stays in f32, whatever the policy says.
 pub type Wide = BTreeSet<String>;
@@ -87,11 +88,17 @@ pub struct Island {
 
 /// Stores activations and weights of a core graph as `narrow`, which is `f16` or `bf16`.
 pub fn lower_precision(graph: &Graph, narrow: DType) -> Graph {
-    lower_except(graph, narrow, &Wide::new()).0
+    lower_except(graph, narrow, &Wide::new(), &Constants::default()).0
 }
 
-/// As [`lower_precision`], but for the nodes of `wide`; with what stays in f32 and why.
-pub fn lower_except(graph: &Graph, narrow: DType, wide: &Wide) -> (Graph, Vec<Island>) {
+/// As [`lower_precision`], but for the nodes of `wide`; with what stays in f32 and why. Weights that `constants` has
+/// seen are not narrowed again.
+pub fn lower_except(
+    graph: &Graph,
+    narrow: DType,
+    wide: &Wide,
+    constants: &Constants,
+) -> (Graph, Vec<Island>) {
     if holds_narrow_floats(graph) {
         return (graph.clone(), Vec::new());
     }
@@ -104,6 +111,7 @@ pub fn lower_except(graph: &Graph, narrow: DType, wide: &Wide) -> (Graph, Vec<Is
         wide,
         islands: Vec::new(),
         narrow,
+        constants,
     };
     for &input in &graph.inputs {
         let value = graph.value(input);

@@ -7,7 +7,7 @@ use super::stages::Stages;
 use super::{fold, tidy};
 use crate::ir::{Graph, Node, Operand, ValueId};
 use crate::ops::{self, BoundedForm, Datum, Lowering, OpDef, OpError};
-use crate::reference;
+use crate::reference::{self, Constants};
 
 /// The graph under construction, and what went wrong so far.
 pub(super) struct Walk<'r> {
@@ -17,6 +17,8 @@ pub(super) struct Walk<'r> {
     pub stages: Option<Stages<'r>>,
     /// Where data may decide extents up to a bound.
     pub bounds: Option<Bounds>,
+    /// Constants that other shapes of the model have folded.
+    pub folded: Option<&'r Constants>,
 }
 
 /// What a node's results have become, or why it has none.
@@ -29,6 +31,7 @@ impl Walk<'_> {
             problems: Vec::new(),
             stages: None,
             bounds: None,
+            folded: None,
         }
     }
 
@@ -268,7 +271,7 @@ impl Walk<'_> {
         if let Some(tried) = tried {
             self.follow(&tried?, n_nodes, n_values)?;
         }
-        fold::fold_from(&mut self.target, n_nodes)?;
+        fold::fold_from(&mut self.target, n_nodes, self.folded)?;
         Ok(results)
     }
 

@@ -15,10 +15,12 @@ use crate::kernel::{Arch, Variant};
 const MOST_LOSS: f64 = 1.05;
 
 /// Problems, by their places in a list, that one variant solves.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Bucket {
     pub variant: Incumbent,
     pub members: Vec<usize>,
+    /// The variant of each member, with the time that is predicted there.
+    pub variants: Vec<Variant>,
     /// The member that takes longest: a variant is tried on it for all of them.
     pub representative: usize,
 }
@@ -110,9 +112,12 @@ fn cover(mut open: Vec<usize>, good: &[Vec<Variant>]) -> Vec<Bucket> {
             .copied()
             .max_by(|&a, &b| least(a).total_cmp(&least(b)));
         open.retain(|number| !members.contains(number));
+        let variant = Incumbent { template, knobs };
+        let own = |&number: &usize| good[number].iter().find(|own| variant.is(own)).cloned();
         found.push(Bucket {
-            variant: Incumbent { template, knobs },
             representative: representative.expect("a variant that is offered has a problem"),
+            variants: members.iter().filter_map(own).collect(),
+            variant,
             members,
         });
     }

@@ -24,7 +24,7 @@ pub struct Incumbent {
 }
 
 impl Incumbent {
-    fn is(&self, variant: &Variant) -> bool {
+    pub fn is(&self, variant: &Variant) -> bool {
         variant.template == self.template && variant.knobs_text() == self.knobs
     }
 }

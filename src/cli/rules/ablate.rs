@@ -16,6 +16,7 @@ use crate::kernel::Arch;
 use crate::pipeline::layouts::Times;
 use crate::pipeline::{self, Observer, Settings};
 use crate::plan::lifetimes::Storage;
+use crate::reference::Constants;
 use crate::rewrite::canonicalize::{canonicalize_counting, rewrite_model_watched};
 use crate::rewrite::fuse::fired_in_terms;
 use crate::rewrite::rule_set::RuleSet;
@@ -146,7 +147,7 @@ impl Bench<'_> {
         let in_model = rewrite_model_watched(self.graph, rules, None).1;
         let mut fired: BTreeSet<String> = in_model.into_keys().collect();
         let core = pipeline::lower(self.graph, self.settings)?;
-        let canonical = pipeline::canonical_by(&core, self.settings, |graph| {
+        let canonical = pipeline::canonical_by(&core, self.settings, &Constants::default(), |graph| {
             let (graph, counts) = canonicalize_counting(graph, rules);
             fired.extend(counts.into_keys());
             graph

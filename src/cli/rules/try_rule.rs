@@ -8,6 +8,7 @@ use crate::cli::failure::Failure;
 use crate::cli::{build, model, out};
 use crate::ir::Graph;
 use crate::pipeline;
+use crate::reference::Constants;
 use crate::rewrite::probe::{Probe, probe_canonical, probe_model, probe_siblings, probe_terms};
 use crate::rewrite::rule_ast::{Arrow, Phase, Rule};
 use crate::rewrite::rule_set::{RuleOptions, RuleSet};
@@ -83,7 +84,7 @@ fn probe(
 /// A rule that replaces is watched in every pass.
 fn probe_passes(core: &Graph, settings: &pipeline::Settings, rules: &RuleSet, rule: &Rule) -> Probe {
     let mut seen = Probe::default();
-    pipeline::canonical_by(core, settings, |graph| {
+    pipeline::canonical_by(core, settings, &Constants::default(), |graph| {
         let (graph, probe) = probe_canonical(graph, rules, rule);
         seen = std::mem::take(&mut seen).joined(probe);
         graph

@@ -1,9 +1,12 @@
 //! The narrow graph, node by node.
 
+use std::convert::Infallible;
+
 use super::{Island, Reason, Wide};
 use crate::ir::{Attr, Attrs, DType, Graph, HostTensor, Node, Operand, TensorType, ValueId};
 use crate::ops::evaluate::{from_values, to_vec};
 use crate::ops::{self, InferCtx, OpDef, infer};
+use crate::reference::Constants;
 
 /// The values of the target that stand for one of the graph.
 #[derive(Clone, Default)]
@@ -22,6 +25,7 @@ pub struct Narrowing<'a> {
     pub wide: &'a Wide,
     pub islands: Vec<Island>,
     pub narrow: DType,
+    pub constants: &'a Constants,
 }
 
 impl Narrowing<'_> {
@@ -200,7 +204,7 @@ impl Narrowing<'_> {
         }
         let narrow = match (self.graph.weight(value), form.wide) {
             (Some(data), _) => {
-                let data = narrowed(data, self.narrow);
+                let data = self.narrowed(data);
                 self.target.add_weight(&self.graph.value(value).name, data)
             }
             (None, Some(wide)) => self.cast(value, wide, self.narrow),
@@ -208,6 +212,13 @@ impl Narrowing<'_> {
         };
         self.forms[value.0 as usize].narrow = Some(narrow);
         narrow
+    }
+
+    fn narrowed(&self, data: &HostTensor) -> HostTensor {
+        let to = Attrs::new().with("to", Attr::DType(self.narrow));
+        let computed = || Ok::<_, Infallible>(vec![narrowed(data, self.narrow)]);
+        let Ok(results) = self.constants.results("narrowed", &to, &[Some(data)], computed);
+        results.into_iter().next().expect("a constant is narrowed to one")
     }
 
     fn cast(&mut self, value: ValueId, from: ValueId, to: DType) -> ValueId {

@@ -4,6 +4,7 @@ use super::narrowing::narrowed;
 use super::{Reason, Wide, lower_except, lower_precision};
 use crate::ir::{DType, Graph, HostTensor, TensorType};
 use crate::ops::evaluate::to_vec;
+use crate::reference::Constants;
 use crate::testing::{graphs, verify_core};
 use crate::{ops, reference};
 
@@ -88,7 +89,7 @@ fn sums_of_bytes_are_wide_and_what_they_are_scaled_to_is_narrow() {
            return code, matmul(y, w) as \"z\"
          }",
     );
-    let (lowered, islands) = lower_except(&graph, DType::F16, &Wide::new());
+    let (lowered, islands) = lower_except(&graph, DType::F16, &Wide::new(), &Constants::default());
     assert_eq!(verify_core(&lowered), Ok(()));
     assert_eq!(result_kind(&lowered, "mul"), DType::F32);
     assert_eq!(result_kind(&lowered, "relu"), DType::F16);
@@ -132,7 +133,7 @@ fn named_nodes_stay_wide() {
     );
     graph.nodes[0].origin = vec!["first".to_owned()];
     let wide = Wide::from(["first".to_owned()]);
-    let (lowered, islands) = lower_except(&graph, DType::F16, &wide);
+    let (lowered, islands) = lower_except(&graph, DType::F16, &wide, &Constants::default());
     assert_eq!(verify_core(&lowered), Ok(()));
     let kinds: Vec<DType> = lowered
         .nodes
