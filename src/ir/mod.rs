@@ -1,6 +1,6 @@
 //! The graph every stage speaks about: types, values, nodes, constant data.
 //!
-//! `ir` knows no other module. A [`Graph`] holds nodes in topological order; its
+//! `ir` knows no other module but `hex`. A [`Graph`] holds nodes in topological order; its
 //! invariants are listed in [`verify`] and checked there. Start reading at [`graph`].
 
 pub mod graph;
