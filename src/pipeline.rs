@@ -33,6 +33,7 @@ mod race;
 mod range;
 mod refit;
 mod retune;
+mod scratch;
 mod shared;
 mod simulate;
 mod staged;
@@ -44,6 +45,7 @@ use race::race;
 pub use range::{compile_range, regions_of_range};
 pub use refit::refit;
 pub use retune::{Renewal, Untunable, check_tunable, retune};
+use scratch::with_scratch;
 pub use simulate::Simulation;
 pub use staged::{OnDevice, run_on_device};
 
@@ -433,10 +435,15 @@ pub fn compile(
         }
     }
     let model = cores.first().map_or_else(String::new, |core| core.name.clone());
-    let mut engine = within_memory(settings, |thrift| {
+    let (mut engine, thrift) = within_memory(settings, |thrift| {
         let assembly = assembled(&plans, settings, thrift, selection, observer)?;
         finished(assembly, &model, settings)
     })?;
+    if let (Thrift::Workspace, Some(most)) = (thrift, settings.max_memory) {
+        for (number, plan) in plans.iter().enumerate() {
+            engine = with_scratch(engine, number, plan.arch, most, selection, observer)?;
+        }
+    }
     for (number, plan) in plans.iter().enumerate() {
         engine = settled(engine, number, plan.arch, selection, observer)?;
     }
@@ -444,20 +451,20 @@ pub fn compile(
     Ok(engine)
 }
 
-/// What `build` makes, giving up as little as the memory that `settings` allow takes.
+/// What `build` makes, giving up as little as the memory that `settings` allow takes, and what that is.
 fn within_memory(
     settings: &Settings,
     build: impl Fn(Thrift) -> Result<Engine, PipelineError>,
-) -> Result<Engine, PipelineError> {
+) -> Result<(Engine, Thrift), PipelineError> {
     let Some(most) = settings.max_memory else {
-        return build(Thrift::None);
+        return Ok((build(Thrift::None)?, Thrift::None));
     };
     let mut least = usize::MAX;
     for thrift in [Thrift::None, Thrift::Order, Thrift::Workspace] {
         let engine = build(thrift)?;
         let bytes = engine.device_bytes();
         if bytes <= most {
-            return Ok(engine);
+            return Ok((engine, thrift));
         }
         least = least.min(bytes);
     }

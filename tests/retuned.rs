@@ -64,6 +64,19 @@ fn branches() -> Graph {
     builder.graph
 }
 
+/// Products of a few rows and columns and of many terms, one behind the other.
+fn deep_products() -> Graph {
+    let mut builder = GraphBuilder::new("deep", 1);
+    let mut value = builder.input(&[16, 4096]);
+    for (terms, columns) in [(4096, 64), (64, 2048), (2048, 32), (32, 8192), (8192, 16)] {
+        let weight = builder.weight(&[terms, columns]);
+        let product = builder.plain("matmul", &[value, weight]);
+        value = builder.op("softmax", &[product], Attrs::new().with("axis", Attr::Int(1)));
+    }
+    builder.output(value);
+    builder.graph
+}
+
 fn built_branches(selection: &Selection, max_aux_streams: u32) -> Engine {
     let settings = Settings {
         max_aux_streams,
@@ -349,6 +362,46 @@ fn memory_that_an_engine_may_not_take_is_not_taken() {
         tuned.device_bytes() <= least,
         "an engine without scratch memory stays one"
     );
+}
+
+#[test]
+fn where_memory_is_scarce_some_launches_keep_theirs() {
+    if !tiers::have_nvrtc() {
+        return;
+    }
+    let compile = |max_memory| {
+        let settings = Settings {
+            max_memory,
+            ..Settings::stored_in(DType::F32)
+        };
+        pipeline::compile(
+            &[deep_products()],
+            &[ARCH],
+            &settings,
+            &Selection::Predicted,
+            &Silent,
+        )
+    };
+    let scratch = |engine: &Engine| engine.header.programs[0].workspace_bytes;
+    let us = |engine: &Engine| -> f64 {
+        let launches = engine.header.programs[0].launches.iter();
+        launches.map(|launch| launch.predicted_us).sum()
+    };
+    let free = compile(None).unwrap();
+    let Err(PipelineError::Memory { least, .. }) = compile(Some(1)) else {
+        panic!("an engine took one byte");
+    };
+    let thrifty = compile(Some(least)).unwrap();
+    assert_eq!((thrifty.device_bytes(), scratch(&thrifty)), (least, 0));
+    let most = least + scratch(&free) / 2;
+    let bounded = compile(Some(most)).unwrap();
+    assert!(bounded.device_bytes() <= most);
+    let (kept, all) = (scratch(&bounded), scratch(&free));
+    assert!(
+        0 < kept && kept < all,
+        "{kept} of {all} bytes, {least} and {most} in all"
+    );
+    assert!(us(&free) < us(&bounded) && us(&bounded) < us(&thrifty));
 }
 
 /// What a device of the architecture of program number `program` is given.

@@ -12,9 +12,9 @@ use crate::kernel::Arch;
 use crate::plan;
 use crate::tune::{self, Contest, Database, Machine, Tactic, TuneError, fastest};
 
-/// Engines that are loaded at a time, and bytes of theirs on the device.
+/// Engines that are loaded at a time, and the part of the device's memory that they take at most.
 const MOST_TOGETHER: usize = 16;
-const MOST_BYTES: usize = 8 << 30;
+const PART_OF_MEMORY: usize = 4;
 /// Shares of an execution that a variant must save to be put in; what saves less is as likely noise.
 const LEAST_GAINS: [f64; 2] = [0.001, 0.004];
 
@@ -138,7 +138,7 @@ impl Board<'_> {
             .flat_map(|(problem, contest)| (0..contest.rivals.len()).map(move |rival| (problem, rival)))
             .collect();
         let mut gains = vec![None; self.contests.len()];
-        let together = (MOST_BYTES / self.engine.device_bytes().max(1)).clamp(2, MOST_TOGETHER) - 1;
+        let together = (room(selection)? / self.engine.device_bytes().max(1)).clamp(2, MOST_TOGETHER) - 1;
         observer.stage("exchange kernels", moves.len());
         for (turn, moves_together) in moves.chunks(together).enumerate() {
             if selection.is_over() {
@@ -188,6 +188,17 @@ impl Board<'_> {
         let engine = plan::renewed(self.engine, self.number, &tactics.cloned().collect::<Vec<_>>());
         let most = self.engine.header.max_memory.unwrap_or(usize::MAX);
         (engine.device_bytes() <= most).then_some(engine)
+    }
+}
+
+/// Bytes that engines may take at a time.
+fn room(selection: &Selection) -> Result<usize, PipelineError> {
+    match selection {
+        Selection::OnDevice { ordinal, .. } => {
+            Ok(Context::new(*ordinal)?.info().memory_bytes / PART_OF_MEMORY)
+        }
+        // Nothing is loaded.
+        Selection::Predicted | Selection::Recorded { .. } => Ok(usize::MAX),
     }
 }
 

@@ -57,7 +57,7 @@ pub fn compile_range(
     for (&arch, guide) in archs.iter().zip(guides) {
         shared.push((arch, range.fused(others, arch, guide, &mut pool, observer)?));
     }
-    within_memory(settings, |thrift| {
+    let (engine, _) = within_memory(settings, |thrift| {
         let mut assembly = super::assembled(&own, settings, thrift, selection, observer)?;
         for (arch, graphs) in &shared {
             add(
@@ -71,7 +71,8 @@ pub fn compile_range(
             )?;
         }
         super::finished(assembly, &graph.name, settings)
-    })
+    })?;
+    Ok(engine)
 }
 
 /// The regions of each of `shapes`, the usual one first, as [`compile_range`] cuts them where nothing is timed; of the
