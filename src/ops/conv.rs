@@ -73,13 +73,19 @@ pub static OPS: &[&OpDef] = &[&CONV, &CONV_NHWC, &CONV_TRANSPOSE];
 /// Attribute `group`.
 ///
 /// # Errors
-/// If it is not above zero.
+/// If it is not above zero, or does not fit 31 bits.
 pub fn group(attrs: &Attrs) -> Result<usize, OpError> {
     let group = infer::int(attrs, "group")?;
-    usize::try_from(group)
+    i32::try_from(group)
         .ok()
+        .and_then(|small| usize::try_from(small).ok())
         .filter(|&group| group > 0)
-        .ok_or_else(|| OpError::invalid(format!("attribute `group` must be above zero, found {group}")))
+        .ok_or_else(|| {
+            OpError::invalid(format!(
+                "attribute `group` must be above zero and at most {}, found {group}",
+                i32::MAX
+            ))
+        })
 }
 
 /// Sizes of a convolution, whatever the order of its axes.
@@ -112,7 +118,7 @@ impl ConvShape {
             (1, 2..=rank + 1)
         };
         let group = group(attrs)?;
-        if w[channel] * group != x[channel] || !w[0].is_multiple_of(group) {
+        if w[channel].checked_mul(group) != Some(x[channel]) || !w[0].is_multiple_of(group) {
             return Err(OpError::invalid(format!(
                 "a convolution of {} channels in {group} groups with a filter of {w:?}",
                 x[channel]
@@ -177,7 +183,9 @@ pub fn transpose_dims(x: &[usize], w: &[usize], attrs: &Attrs) -> Result<Vec<usi
         )));
     }
     let shape = TransposeShape::new(w, attrs)?;
-    let mut dims = vec![x[0], w[1] * group(attrs)?];
+    let filters = w[1].checked_mul(group(attrs)?);
+    let too_many = || OpError::invalid(format!("{} filters in each of too many groups", w[1]));
+    let mut dims = vec![x[0], filters.ok_or_else(too_many)?];
     for (axis, &extent) in x[2..].iter().enumerate() {
         dims.push(shape.output(axis, extent)?);
     }
@@ -198,10 +206,10 @@ impl TransposeShape {
         let rank = w.len() - 2;
         let shape = TransposeShape {
             kernel: w[2..].to_vec(),
-            strides: infer::sizes(attrs, "strides")?,
-            dilations: infer::sizes(attrs, "dilations")?,
+            strides: infer::window_sizes(attrs, "strides")?,
+            dilations: infer::window_sizes(attrs, "dilations")?,
             pads: infer::ints(attrs, "pads")?.to_vec(),
-            output_padding: infer::sizes(attrs, "output_padding")?,
+            output_padding: infer::window_sizes(attrs, "output_padding")?,
         };
         let lists = [&shape.strides, &shape.dilations, &shape.output_padding];
         if lists.iter().any(|list| list.len() != rank) || shape.pads.len() != 2 * rank {
@@ -220,17 +228,18 @@ impl TransposeShape {
     }
 
     fn output(&self, axis: usize, input: usize) -> Result<usize, OpError> {
-        let span = (self.kernel[axis] - 1) * self.dilations[axis] + 1;
-        let full = input.saturating_sub(1) * self.strides[axis] + span + self.output_padding[axis];
-        let cropped = self.pads[axis] + self.pads[axis + self.kernel.len()];
-        i64::try_from(full)
-            .ok()
-            .and_then(|full| usize::try_from(full - cropped).ok())
-            .ok_or_else(|| {
-                OpError::invalid(format!(
-                    "padding {cropped} takes away all {full} cells of spatial axis {axis}"
-                ))
-            })
+        // A dim and a stride of 31 bits, or two pads, have no product or sum in 64.
+        let wide = |value: usize| value as i128;
+        let span = wide(self.kernel[axis] - 1) * wide(self.dilations[axis]) + 1;
+        let full =
+            wide(input.saturating_sub(1)) * wide(self.strides[axis]) + span + wide(self.output_padding[axis]);
+        let cropped = i128::from(self.pads[axis]) + i128::from(self.pads[axis + self.kernel.len()]);
+        let left = i64::try_from(full - cropped).ok();
+        left.and_then(|left| usize::try_from(left).ok()).ok_or_else(|| {
+            OpError::invalid(format!(
+                "padding {cropped} leaves no axis of {full} cells of spatial axis {axis}"
+            ))
+        })
     }
 }
 
@@ -493,4 +502,37 @@ fn draw_transpose(seed: u64) -> Option<Sample> {
         operands,
         window_attrs(&attrs, group).with("output_padding", ints_attr(&extra)),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ConvShape, transpose_dims};
+    use crate::ir::{Attr, Attrs};
+
+    fn attrs(group: i64, stride: i64, pad: i64) -> Attrs {
+        Attrs::new()
+            .with("group", Attr::Int(group))
+            .with("strides", Attr::Ints(vec![stride]))
+            .with("dilations", Attr::Ints(vec![1]))
+            .with("pads", Attr::Ints(vec![pad, pad]))
+            .with("output_padding", Attr::Ints(vec![0]))
+    }
+
+    #[test]
+    fn numbers_that_no_product_holds_are_errors() {
+        let (x, w) = ([1, 4, 8], [4, 4, 3]);
+        assert!(ConvShape::new(&x, &w, &attrs(1, 1, 0), false).is_ok());
+        for wrong in [attrs(1 << 62, 1, 0), attrs(1, i64::MAX, 0), attrs(1, 1, i64::MAX)] {
+            assert!(ConvShape::new(&x, &w, &wrong, false).is_err());
+        }
+        assert!(transpose_dims(&x, &w, &attrs(1, 1, 0)).is_ok());
+        let long = [1, 4, 1 << 40];
+        for wrong in [
+            attrs(1 << 62, 1, 0),
+            attrs(1, i64::from(i32::MAX), 0),
+            attrs(1, 1, i64::MAX),
+        ] {
+            assert!(transpose_dims(&long, &w, &wrong).is_err());
+        }
+    }
 }

@@ -53,10 +53,10 @@ impl Shapes {
         let fits = rank > 0
             && w.len() == x.len()
             && offset.len() == x.len()
-            && x[1] == w[1] * groups
+            && w[1].checked_mul(groups) == Some(x[1])
             && w[0].is_multiple_of(groups)
             && x[1].is_multiple_of(offset_groups)
-            && offset[1] == offset_groups * rank * w[2..].iter().product::<usize>();
+            && Some(offset[1]) == offset_groups.checked_mul(rank * w[2..].iter().product::<usize>());
         if !fits {
             return Err(OpError::invalid(format!(
                 "a deformable convolution of {x:?} with a filter of {w:?} and offsets of {offset:?}"

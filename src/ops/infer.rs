@@ -161,6 +161,21 @@ pub fn sizes(attrs: &Attrs, name: &str) -> Result<Vec<usize>, OpError> {
         })
 }
 
+/// The same for strides, padding and extents of windows, whose products with dims are to stay numbers.
+///
+/// # Errors
+/// Also if an entry does not fit 31 bits.
+pub fn window_sizes(attrs: &Attrs, name: &str) -> Result<Vec<usize>, OpError> {
+    let values = sizes(attrs, name)?;
+    if values.iter().all(|&value| i32::try_from(value).is_ok()) {
+        return Ok(values);
+    }
+    Err(OpError::invalid(format!(
+        "attribute `{name}` is {values:?}, which has an entry over {}",
+        i32::MAX
+    )))
+}
+
 /// Attribute `axis` as a position below `rank`.
 ///
 /// # Errors

@@ -105,7 +105,7 @@ impl PoolShape {
     /// # Errors
     /// If the attributes do not fit `x`.
     pub fn new(x: &[usize], attrs: &Attrs, last: bool) -> Result<Self, OpError> {
-        let kernel = infer::sizes(attrs, "kernel_shape")?;
+        let kernel = infer::window_sizes(attrs, "kernel_shape")?;
         if x.len() != kernel.len() + 2 || (last && x.len() != 4) {
             return Err(OpError::invalid(format!("a window of {kernel:?} over {x:?}")));
         }

@@ -24,7 +24,7 @@ impl Window {
     pub fn new(attrs: &Attrs, kernel: &[usize]) -> Result<Self, OpError> {
         let rank = kernel.len();
         let list = |name: &str, length: usize| {
-            let values = infer::sizes(attrs, name)?;
+            let values = infer::window_sizes(attrs, name)?;
             if values.len() == length {
                 return Ok(values);
             }
