@@ -41,7 +41,7 @@ mod staged;
 use in_context::settled;
 use layouts::{Guide, Layouts, Search, Taken, Times, layouts};
 pub use race::Entrant;
-use race::race;
+use race::raced;
 pub use range::{compile_range, regions_of_range};
 pub use refit::refit;
 pub use retune::{Renewal, Untunable, check_tunable, retune};
@@ -447,7 +447,6 @@ pub fn compile(
     for (number, plan) in plans.iter().enumerate() {
         engine = settled(engine, number, plan.arch, selection, observer)?;
     }
-    engine::validate::validate(&engine)?;
     Ok(engine)
 }
 
@@ -507,7 +506,7 @@ fn planned(
             let alone = plans
                 .iter()
                 .map(|(fused, own)| alone(fused, &posed(fused), own, arch, freedom));
-            raced(&alone.collect::<Vec<_>>(), arch, selection)
+            raced(&alone.collect::<Vec<_>>(), 0, arch, selection)
         },
     )?;
     Ok(plan(taken, Some(own)))
@@ -528,12 +527,6 @@ fn alone(
         n_contexts: n_contexts(problems),
         ..Identity::default()
     })
-}
-
-/// Times of engines of one program each.
-fn raced(engines: &[Engine], arch: Arch, selection: &Selection) -> Result<Vec<f64>, PipelineError> {
-    let entrants = engines.iter().map(|engine| Entrant { engine, program: 0 });
-    race(&entrants.collect::<Vec<_>>(), arch, selection)
 }
 
 /// What a plan may do: branches that were predicted to pay go to streams of their own unless an execution
@@ -559,7 +552,7 @@ fn freedom(
     if launches.all(|launch| launch.stream == 0) {
         return Ok(predicted);
     }
-    let us = raced(&[branched, engine(plain)], arch, selection)?;
+    let us = raced(&[branched, engine(plain)], 0, arch, selection)?;
     let choices = [predicted, plain].into_iter().zip(us);
     Ok(tune::fastest(choices).map_or(predicted, |(freedom, _)| freedom))
 }
@@ -752,6 +745,12 @@ pub fn rank(
     Ok(tune::rank(&problems, arch, &machine, &database)?)
 }
 
+/// The machine of a device, with this NVRTC and so many executions at once.
+fn machine_of(context: &Context, arch: Arch, n_contexts: usize) -> Result<Machine, PipelineError> {
+    let machine = Machine::new(context.info(), nvrtc()?.version().to_string(), arch);
+    Ok(machine.shared_by(n_contexts))
+}
+
 /// The machine whose times in the file at `path` decide, of so many executions at once: the only one for `arch` and
 /// this NVRTC, or where there are several, this one.
 fn recorded_machine(
@@ -770,9 +769,8 @@ fn recorded_machine(
     if let [only] = fitting[..] {
         return Ok(only.clone());
     }
-    let own = Context::new(0)
-        .map(|context| Machine::new(context.info(), nvrtc.clone(), arch).shared_by(n_contexts));
-    match own {
+    let own = Context::new(0).map_err(PipelineError::from);
+    match own.and_then(|context| machine_of(&context, arch, n_contexts)) {
         Ok(own) if fitting.contains(&&own) => Ok(own),
         _ => Err(PipelineError::Tune(TuneError::CacheMachine {
             path: path.to_owned(),
@@ -799,8 +797,7 @@ fn measured(
     progress: Progress<'_>,
 ) -> Result<Vec<Tactic>, PipelineError> {
     let context = Context::new(ordinal)?;
-    let machine = Machine::new(context.info(), nvrtc()?.version().to_string(), arch);
-    let machine = machine.shared_by(n_contexts(problems));
+    let machine = machine_of(&context, arch, n_contexts(problems))?;
     let mut database = path.map_or_else(|| Ok(Database::default()), Database::load)?;
     let effort = Effort {
         cold_weights: weights_bytes(problems) > context.info().l2_bytes,

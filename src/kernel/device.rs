@@ -24,6 +24,25 @@ pub struct Device {
     pub max_smem_per_block: u32,
 }
 
+const REGISTERS_PER_SM: usize = 65536;
+/// Shared memory that the system takes for every block.
+const RESERVED: usize = 1024;
+
+impl Device {
+    /// Blocks that an SM holds, of so many threads with so many registers each, and so much shared memory.
+    pub fn blocks_per_sm(&self, threads: usize, registers: usize, smem_bytes: usize) -> usize {
+        (REGISTERS_PER_SM / (registers.next_multiple_of(8) * threads).max(1))
+            .min(self.smem_per_sm as usize / (smem_bytes + RESERVED))
+            .min(self.max_threads_per_sm as usize / threads)
+            .min(self.max_blocks_per_sm as usize)
+    }
+
+    /// Most registers of each of so many threads of a block.
+    pub fn registers_for(threads: usize) -> usize {
+        REGISTERS_PER_SM / threads
+    }
+}
+
 /// Fixed cost of a dependent node of a CUDA graph, in microseconds.
 pub const NODE_US: f64 = 1.2;
 

@@ -7,11 +7,8 @@
 use super::device::Device;
 use super::source::{Launch, Variant};
 
-const REGISTERS_PER_SM: usize = 65536;
 /// Registers of a thread where its template does not estimate them.
 const USUAL_REGISTERS: usize = 96;
-/// Shared memory that the system takes for every block.
-const RESERVED: usize = 1024;
 
 /// Microseconds of a launch of `variant` in one of `n_contexts` executions that go on at the same time.
 #[expect(clippy::cast_precision_loss, reason = "a few contexts")]
@@ -25,15 +22,12 @@ fn share(variant: &Variant, launch: &Launch, device: &Device) -> f64 {
     let n_blocks: f64 = launch.grid.iter().map(|&extent| f64::from(extent)).product();
     let n_threads: u32 = launch.block.iter().product();
     let threads = (n_threads as usize).max(1);
-    let limit = REGISTERS_PER_SM / threads;
     let registers = variant
         .registers
         .unwrap_or(USUAL_REGISTERS)
-        .clamp(1, limit.max(1));
-    let resident = (REGISTERS_PER_SM / (registers.next_multiple_of(8) * threads))
-        .min(device.smem_per_sm as usize / (launch.smem_bytes as usize + RESERVED))
-        .min(device.max_threads_per_sm as usize / threads)
-        .min(device.max_blocks_per_sm as usize)
+        .clamp(1, Device::registers_for(threads).max(1));
+    let resident = device
+        .blocks_per_sm(threads, registers, launch.smem_bytes as usize)
         .max(1);
     let resident = u32::try_from(resident).expect("an SM holds few blocks");
     (n_blocks / (f64::from(resident) * f64::from(device.n_sms))).min(1.0)

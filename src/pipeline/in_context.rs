@@ -3,14 +3,14 @@
 //! For each kernel the variants that are nearly as fast alone take its place in the whole program, one at a time;
 //! those that make an execution faster are then put in together.
 
-use super::race::{Entrant, race};
-use super::{Observer, PipelineError, Selection, nvrtc, recorded_machine};
+use super::race::raced;
+use super::{Observer, PipelineError, Selection, machine_of, recorded_machine};
 use crate::compile::Cache;
 use crate::cuda::Context;
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::kernel::Arch;
 use crate::plan;
-use crate::tune::{self, Contest, Database, Machine, Tactic, TuneError, fastest};
+use crate::tune::{self, Contest, Database, Tactic, TuneError, fastest};
 
 /// Engines that are loaded at a time, and the part of the device's memory that they take at most.
 const MOST_TOGETHER: usize = 16;
@@ -31,8 +31,11 @@ pub fn settled(
     observer: &dyn Observer,
 ) -> Result<Engine, PipelineError> {
     match exchanged(&engine, number, arch, selection, observer) {
-        Ok(other) => Ok(other.unwrap_or(engine)),
-        Err(PipelineError::Tune(TuneError::CacheMiss { .. })) => Ok(engine),
+        Ok(Some(other)) => {
+            engine::validate::validate(&other)?;
+            Ok(other)
+        }
+        Ok(None) | Err(PipelineError::Tune(TuneError::CacheMiss { .. })) => Ok(engine),
         Err(error) => Err(error),
     }
 }
@@ -101,10 +104,7 @@ fn contests(
     let database = Database::load(path)?;
     let n_contexts = engine.header.n_contexts();
     let machine = match selection {
-        Selection::OnDevice { ordinal, .. } => {
-            let context = Context::new(*ordinal)?;
-            Machine::new(context.info(), nvrtc()?.version().to_string(), arch).shared_by(n_contexts)
-        }
+        Selection::OnDevice { ordinal, .. } => machine_of(&*Context::new(*ordinal)?, arch, n_contexts)?,
         _ => recorded_machine(&database, path, arch, n_contexts)?,
     };
     let posed = plan::posed(engine, number)?;
@@ -200,14 +200,4 @@ fn room(selection: &Selection) -> Result<usize, PipelineError> {
         // Nothing is loaded.
         Selection::Predicted | Selection::Recorded { .. } => Ok(usize::MAX),
     }
-}
-
-fn raced<'a>(
-    engines: impl Iterator<Item = &'a Engine>,
-    program: usize,
-    arch: Arch,
-    selection: &Selection,
-) -> Result<Vec<f64>, PipelineError> {
-    let entrants = engines.map(|engine| Entrant { engine, program });
-    race(&entrants.collect::<Vec<_>>(), arch, selection)
 }

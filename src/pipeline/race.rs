@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::{PipelineError, Selection, nvrtc, recorded_machine};
+use super::{PipelineError, Selection, machine_of, recorded_machine};
 use crate::cuda::Context;
 use crate::engine::{Engine, Program};
 use crate::hex::hex;
@@ -76,7 +76,7 @@ impl Entrant<'_> {
 ///
 /// # Errors
 /// If the device reports a fault, or a time is missing where only the file may be asked.
-pub fn race(entrants: &[Entrant<'_>], arch: Arch, selection: &Selection) -> Result<Vec<f64>, PipelineError> {
+fn race(entrants: &[Entrant<'_>], arch: Arch, selection: &Selection) -> Result<Vec<f64>, PipelineError> {
     let n_contexts = entrants
         .first()
         .map_or(1, |entrant| entrant.engine.header.n_contexts());
@@ -94,8 +94,7 @@ pub fn race(entrants: &[Entrant<'_>], arch: Arch, selection: &Selection) -> Resu
                 .as_deref()
                 .map_or_else(|| Ok(Database::default()), Database::load)?;
             let context = Context::new(*ordinal)?;
-            let machine = Machine::new(context.info(), nvrtc()?.version().to_string(), arch);
-            let machine = machine.shared_by(n_contexts);
+            let machine = machine_of(&context, arch, n_contexts)?;
             if let Ok(outcomes) = recalled(entrants, &machine, &known) {
                 outcomes
             } else {
@@ -117,6 +116,20 @@ pub fn race(entrants: &[Entrant<'_>], arch: Arch, selection: &Selection) -> Resu
         .iter()
         .map(|own| own.us().unwrap_or(f64::INFINITY))
         .collect())
+}
+
+/// The same for one program of several engines.
+///
+/// # Errors
+/// As those of [`race`].
+pub fn raced<'a>(
+    engines: impl IntoIterator<Item = &'a Engine>,
+    program: usize,
+    arch: Arch,
+    selection: &Selection,
+) -> Result<Vec<f64>, PipelineError> {
+    let entrants = engines.into_iter().map(|engine| Entrant { engine, program });
+    race(&entrants.collect::<Vec<_>>(), arch, selection)
 }
 
 fn predicted(entrants: &[Entrant<'_>]) -> Vec<f64> {

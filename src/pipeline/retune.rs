@@ -4,7 +4,7 @@ use std::iter;
 use std::path::Path;
 
 use super::in_context::settled;
-use super::race::{Entrant, arch_of, race};
+use super::race::{Entrant, arch_of, raced};
 use super::{Observer, PipelineError, Selection, nvrtc, ptx, recorded_machine, tactics};
 use crate::cuda::Context;
 use crate::engine::{self, Engine, Program, compacted};
@@ -186,11 +186,7 @@ fn renewed(
         return Ok((stays, renewal));
     }
     observer.stage("compare executions", 0);
-    let entrants: Vec<Entrant<'_>> = iter::once(&engine)
-        .chain(&challengers)
-        .map(|engine| Entrant { engine, program })
-        .collect();
-    let us = race(&entrants, arch, selection)?;
+    let us = raced(iter::once(&engine).chain(&challengers), number, arch, selection)?;
     let (winner, winner_us) = fastest(us.iter().copied().enumerate()).unwrap_or((0, us[0]));
     renewal.us = Some([us[0], winner_us]);
     if winner == 0 {

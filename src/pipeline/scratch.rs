@@ -1,7 +1,7 @@
 //! Scratch memory for some launches, where there is not enough for all.
 
 use super::{Observer, PipelineError, Selection, tactics};
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::kernel::Arch;
 use crate::plan;
 use crate::tune::{Problem, Tactic};
@@ -40,6 +40,7 @@ pub fn with_scratch(
             chosen[launch] = thrifty;
         }
     }
+    engine::validate::validate(&best)?;
     Ok(best)
 }
 

@@ -82,21 +82,19 @@ fn near_variants(
     let mut timed = Vec::new();
     for variant in problem.variants(arch).into_iter().take(max_variants.max(1)) {
         let source = kernel::render(&problem.spec, &variant, arch)?;
-        let is_own = problem.is_incumbent(&variant);
-        match database.get(machine, &source) {
-            Some(&Outcome::Timed { median_us: us, .. }) => timed.push(Near { variant, source, us }),
-            _ if is_own => return Ok(None),
-            _ => {}
-        }
-        // The incumbent is the first of all variants.
-        if timed.len() == 1 && !problem.is_incumbent(&timed[0].variant) {
-            return Ok(None);
+        if let Some(&Outcome::Timed { median_us: us, .. }) = database.get(machine, &source) {
+            timed.push(Near { variant, source, us });
         }
     }
-    let Some(own_us) = timed.first().map(|own| own.us) else {
+    // The incumbent is the first of all variants.
+    let is_known = timed
+        .first()
+        .is_some_and(|own| problem.is_incumbent(&own.variant));
+    if !is_known {
         return Ok(None);
-    };
-    let mut rivals: Vec<Near> = timed.drain(1..).filter(|own| own.us <= NEAR * own_us).collect();
+    }
+    let mut rivals = timed.split_off(1);
+    rivals.retain(|rival| rival.us <= NEAR * timed[0].us);
     rivals.sort_by(|a, b| a.us.total_cmp(&b.us));
     rivals.truncate(MOST_RIVALS);
     timed.extend(rivals);

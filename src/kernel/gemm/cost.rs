@@ -71,19 +71,13 @@ const HELD_UP: f64 = 0.4;
 /// From the last step of one tile to the first of the next one, in another's turn, in clocks.
 const TURN_CLK: f64 = 100.0;
 const MAX_REGISTERS: usize = 255;
-const REGISTERS_PER_SM: usize = 65536;
 
 /// Blocks of `tiling` that an SM holds; none if one does not fit.
 pub fn blocks_per_sm(tiling: &Tiling, device: &Device) -> usize {
     if tiling.registers > MAX_REGISTERS || tiling.smem_bytes > device.max_smem_per_block as usize {
         return 0;
     }
-    let registers = (tiling.registers.next_multiple_of(8) * tiling.threads).max(1);
-    let smem = tiling.smem_bytes + 1024;
-    (REGISTERS_PER_SM / registers)
-        .min(device.smem_per_sm as usize / smem)
-        .min(device.max_threads_per_sm as usize / tiling.threads)
-        .min(device.max_blocks_per_sm as usize)
+    device.blocks_per_sm(tiling.threads, tiling.registers, tiling.smem_bytes)
 }
 
 /// Microseconds for the whole product, whose operands and results take memory `moved_us` to move.
