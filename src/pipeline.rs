@@ -151,6 +151,8 @@ pub const MAX_AUX_STREAMS: u32 = 3;
 pub struct Settings {
     /// Dims of inputs by name; other symbols are 1.
     pub shapes: Vec<(String, Vec<usize>)>,
+    /// Limits by the names of tensors, for extents that data decides and nothing else limits.
+    pub bounds: Vec<(String, usize)>,
     /// Kind activations and weights are stored in: f32, f16 or bf16.
     pub precision: DType,
     /// Whether products of f32 may use TF32.
@@ -171,6 +173,7 @@ impl Settings {
     pub fn stored_in(precision: DType) -> Self {
         Settings {
             shapes: Vec::new(),
+            bounds: Vec::new(),
             precision,
             tf32: false,
             max_memory: None,
@@ -219,7 +222,11 @@ pub fn ports(graph: &Graph) -> Vec<Port> {
 pub fn lower(graph: &Graph, settings: &Settings) -> Result<Graph, PipelineError> {
     let graph = rewrite_model(graph, &RuleSet::load(&settings.rules)?);
     let bindings = specialize::bind(&graph, &settings.shapes)?;
-    Ok(specialize::specialize_bounded(&graph, &bindings)?)
+    Ok(specialize::specialize_bounded(
+        &graph,
+        &bindings,
+        &settings.bounds,
+    )?)
 }
 
 /// Says early whether there is an NVRTC to compile kernels with.

@@ -16,6 +16,11 @@ use crate::specialize::{self, RangeError, ShapeRange, Shapes, Wide};
 pub fn settings(args: &BuildArgs) -> Result<Settings, Failure> {
     Ok(Settings {
         shapes: bound_shapes(args)?,
+        bounds: args
+            .bounds
+            .iter()
+            .map(|text| stated_bound(text))
+            .collect::<Result<_, _>>()?,
         precision: match (args.fp16 || args.precision.best, args.bf16) {
             (true, _) => DType::F16,
             (false, true) => DType::BF16,
@@ -27,6 +32,19 @@ pub fn settings(args: &BuildArgs) -> Result<Settings, Failure> {
         n_contexts: 1,
         wide: Wide::new(),
         rules: rule_options(&args.rules)?,
+    })
+}
+
+/// `NAME=N`. Names of tensors may have equals signs.
+fn stated_bound(text: &str) -> Result<(String, usize), Failure> {
+    let parsed = text.rsplit_once('=').and_then(|(name, most)| {
+        let most = most.parse().ok()?;
+        (!name.is_empty()).then(|| (name.to_owned(), most))
+    });
+    parsed.ok_or_else(|| {
+        Failure::usage(format!(
+            "`--bound {text}`: expected the name of a tensor and a number, as `name=100`"
+        ))
     })
 }
 

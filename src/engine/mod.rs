@@ -109,6 +109,18 @@ pub struct Profile {
     /// Axes of outputs whose extent data decides: that of the output is the most it can be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bounds: Vec<Bound>,
+    /// Of counts: what data must not exceed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<Limit>,
+}
+
+/// A number that data must not exceed, or outputs are wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// Index into [`Profile::counts`].
+    pub count: usize,
+    pub most: i64,
 }
 
 /// An axis of an output along which only the first elements are there.
@@ -136,6 +148,12 @@ impl Profile {
             format!("{at_most}{extent}")
         });
         format!("{}[{}]", binding.dtype, extents.collect::<Vec<_>>().join(","))
+    }
+
+    /// The first limit that these counts exceed.
+    pub fn exceeded(&self, counts: &[i64]) -> Option<Limit> {
+        let exceeded = |limit: &&Limit| counts[limit.count] > limit.most;
+        self.limits.iter().find(exceeded).copied()
     }
 
     /// Dims of output number `output` where these are the counts.
@@ -686,6 +704,7 @@ pub(crate) mod tests {
                     outputs: vec![binding("y")],
                     counts: Vec::new(),
                     bounds: Vec::new(),
+                    limits: Vec::new(),
                 }],
                 weights: 0,
                 programs: archs.iter().map(|arch| program(arch)).collect(),

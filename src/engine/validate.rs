@@ -74,6 +74,13 @@ fn check_profile(profile: &Profile, first: &Profile) -> Result<(), EngineError> 
             return invalid("a bound names an output, an axis or a count that is not there");
         }
     }
+    if profile
+        .limits
+        .iter()
+        .any(|limit| limit.count >= profile.counts.len())
+    {
+        return invalid("a limit names a count that is not there");
+    }
     let same = |own: &[Binding], others: &[Binding]| {
         own.len() == others.len()
             && own
@@ -245,7 +252,7 @@ impl Checker<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::tests::example;
-    use super::super::{Bound, TensorMap};
+    use super::super::{Bound, Limit, TensorMap};
     use super::*;
 
     /// Applies one change to a valid engine and expects a complaint that contains `words`.
@@ -377,6 +384,14 @@ mod tests {
             "that is not there",
         );
         refused(&counted(|profile| profile.counts.clear()), "that is not there");
+        validate(&counted(|profile| {
+            profile.limits.push(Limit { count: 0, most: 3 })
+        }))
+        .unwrap();
+        refused(
+            &counted(|profile| profile.limits.push(Limit { count: 1, most: 3 })),
+            "a limit names a count that is not there",
+        );
         engine.header.programs[0].outputs[1].len = 4;
         refused(&engine, "takes 8 bytes but has 4");
         engine.header.programs[0].outputs.pop();

@@ -184,6 +184,14 @@ pub struct BoundedAxis {
     pub count: usize,
 }
 
+/// A number that data must not exceed, or outputs are wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountLimit {
+    /// The output that tells it: one `i64`, listed after those of the model.
+    pub count: usize,
+    pub most: i64,
+}
+
 /// A directed acyclic graph of nodes in topological order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Graph {
@@ -198,6 +206,8 @@ pub struct Graph {
     pub captures: Vec<(ValueId, String)>,
     /// Of outputs, where these depend on data.
     pub bounds: Vec<BoundedAxis>,
+    /// Of numbers that data decides.
+    pub limits: Vec<CountLimit>,
 }
 
 impl Graph {
@@ -279,7 +289,8 @@ impl Graph {
     /// Number of the outputs that are the model's; those behind them count elements of these.
     pub fn n_own_outputs(&self) -> usize {
         let counts = self.bounds.iter().map(|bound| bound.count);
-        counts.min().unwrap_or(self.outputs.len())
+        let limited = self.limits.iter().map(|limit| limit.count);
+        counts.chain(limited).min().unwrap_or(self.outputs.len())
     }
 
     pub fn node(&self, id: NodeId) -> &Node {

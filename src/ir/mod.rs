@@ -11,7 +11,7 @@ pub mod tiled_view;
 pub mod types;
 pub mod verify;
 
-pub use graph::{Attr, Attrs, BoundedAxis, Graph, Node, NodeId, Operand, Source, Value, ValueId};
+pub use graph::{Attr, Attrs, BoundedAxis, CountLimit, Graph, Node, NodeId, Operand, Source, Value, ValueId};
 pub use host_tensor::HostTensor;
 pub use placement::Placement;
 pub use tiled_view::{PixelBox, TiledView};

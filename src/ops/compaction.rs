@@ -80,7 +80,10 @@ impl ExpandCtx<'_> {
     }
 
     /// Running sums of a vector, and its sum once more up to a multiple of [`BLOCK`] where it is long.
-    fn running_sums(&mut self, x: ValueId) -> Result<ValueId, OpError> {
+    ///
+    /// # Errors
+    /// If `x` is no vector of numbers.
+    pub fn running_sums(&mut self, x: ValueId) -> Result<ValueId, OpError> {
         let count = self.dims_of(x)[0];
         if count <= 2 * BLOCK {
             return self.emit("cum_sum", &[x], super::index_forms::axis_attr(0));

@@ -1,13 +1,14 @@
 //! `NonMaxSuppression`: the boxes of each class that overlap no better one.
 
+use super::bounded::{BoundedCtx, BoundedResults, Counted};
 use super::build::{float_attr, int_attr, optional_attr, required_attr};
 use super::compaction::{Kept, signed};
-use super::evaluate::{Number, one, to_vec};
+use super::evaluate::{Number, one, scalar, to_vec};
 use super::samples::{self, Draw};
 use super::shape::data_dependent;
 use super::{
-    AttrKind, BoundedForm, BoundedResults, Datum, EvalCtx, ExpandCtx, InferCtx, Lowering, OnnxOp, OpDef,
-    OpError, Operands, Sample, Tolerance, infer,
+    AttrKind, BoundedForm, Datum, EvalCtx, ExpandCtx, InferCtx, Lowering, OnnxOp, OpDef, OpError, Operands,
+    Sample, Tolerance, infer,
 };
 use crate::ir::{Attr, Attrs, DType, HostTensor, TensorType, ValueId};
 
@@ -186,7 +187,7 @@ fn constant_of<T: Number>(ctx: &ExpandCtx<'_>, n: usize, name: &str) -> Result<O
 }
 
 /// The boxes of all classes, one after the other without gaps.
-fn expand_suppression(ctx: &mut ExpandCtx<'_>) -> Result<BoundedResults, OpError> {
+fn expand_suppression(ctx: &mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError> {
     let (boxes, scores) = (ctx.value(0)?, ctx.value(1)?);
     let Extents {
         batch,
@@ -197,12 +198,10 @@ fn expand_suppression(ctx: &mut ExpandCtx<'_>) -> Result<BoundedResults, OpError
     let most = usize::try_from(most).unwrap_or(0).min(n_boxes);
     let rows = batch * classes * most;
     if rows == 0 {
-        return Ok(BoundedResults {
-            values: vec![ctx.integers(&[0, 3], &[])],
-            axes: vec![None],
-            count: ctx.integers(&[], &[0]),
-        });
+        let none = ctx.integers(&[0, 3], &[]);
+        return Ok(BoundedResults::one(none, Vec::new()));
     }
+    let scores = present_scores(ctx, scores)?;
     let overlap = constant_of::<f32>(ctx, 3, "iou_threshold")?.unwrap_or(0.0);
     let mut attrs = Attrs::new()
         .with("extent", Attr::Int(signed(most)))
@@ -214,7 +213,14 @@ fn expand_suppression(ctx: &mut ExpandCtx<'_>) -> Result<BoundedResults, OpError
     let best = ctx.emit(BEST_BOXES.name, &[boxes, scores], attrs)?;
     let best = ctx.reshape(best, &[rows])?;
     let zero = ctx.integers(&[], &[0]);
-    let flags = ctx.binary("greater_equal", best, zero)?;
+    let mut flags = ctx.binary("greater_equal", best, zero)?;
+    for (n, axis) in [(0, 1), (1, 2)] {
+        // Boxes that are not there come behind all others, and are none.
+        if let Some(count) = ctx.count_along(n, axis) {
+            let present = ctx.binary("less", best, count)?;
+            flags = ctx.binary("and", flags, present)?;
+        }
+    }
     let Kept { positions, count } = ctx.kept(flags, rows)?;
     let own = ctx.gathered("gather", best, positions, 0)?;
     let columns = [
@@ -225,11 +231,26 @@ fn expand_suppression(ctx: &mut ExpandCtx<'_>) -> Result<BoundedResults, OpError
     ];
     let columns = columns.map(|column| ctx.reshape(column, &[rows, 1]));
     let columns = columns.into_iter().collect::<Result<Vec<ValueId>, _>>()?;
-    Ok(BoundedResults {
-        values: vec![ctx.joined(&columns, 1)?],
-        axes: vec![Some(0)],
-        count,
-    })
+    let rows = ctx.joined(&columns, 1)?;
+    Ok(BoundedResults::one(rows, vec![Counted { axis: 0, count }]))
+}
+
+/// Scores, the lowest for boxes that are not there: data may decide how many boxes there are, and nothing else.
+fn present_scores(ctx: &mut BoundedCtx<'_, '_>, scores: ValueId) -> Result<ValueId, OpError> {
+    let of_boxes = |n: usize, axis: usize| ctx.counted[n].iter().all(|own| own.axis == axis);
+    if !of_boxes(0, 1) || !of_boxes(1, 2) {
+        return Err(OpError::HostOnly(
+            "data decides the number of images or classes of `NonMaxSuppression`".to_owned(),
+        ));
+    }
+    let lowest = scalar(ctx.dtype_of(scores), f64::NEG_INFINITY);
+    let scores = ctx.masked(scores, 1, lowest.clone())?;
+    let Some(count) = ctx.count_along(0, 1) else {
+        return Ok(scores);
+    };
+    let present = ctx.present(ctx.dims_of(scores)[2], count)?;
+    let lowest = ctx.weight(lowest);
+    ctx.select(present, scores, lowest)
 }
 
 fn infer_best(ctx: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {

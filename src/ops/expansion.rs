@@ -1,5 +1,6 @@
 //! Ops that become others, and nodes of typed graphs.
 
+use super::bounded::{Analysis, BoundedCtx, BoundedResults, Counted};
 use super::{AttrDefault, InferCtx, Lowering, OpDef, OpError, lookup};
 use crate::ir::{Attr, Attrs, Graph, HostTensor, Node, Operand, TensorType, ValueId};
 
@@ -10,20 +11,11 @@ pub type ExpandFn = fn(&mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError>;
 /// An op whose results have an extent that depends on data.
 pub struct BoundedForm {
     /// Makes results as large as they can become.
-    pub expand: fn(&mut ExpandCtx<'_>) -> Result<BoundedResults, OpError>,
+    pub expand: fn(&mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError>,
     /// The results as they are, where operands that decide their extent are constants.
     pub exact: Option<ExpandFn>,
     /// Why the extent is not known, for messages.
     pub reason: &'static str,
-}
-
-/// Results of which only the first elements along an axis are there.
-pub struct BoundedResults {
-    pub values: Vec<ValueId>,
-    /// For each result the axis whose extent depends on data.
-    pub axes: Vec<Option<usize>>,
-    /// How many elements there are along these axes: one `i64`. Those beyond are harmless: indices are zero.
-    pub count: ValueId,
 }
 
 /// What an expansion is given: typed operands in a graph under construction.
@@ -163,17 +155,24 @@ pub fn emit_bounded(
     node: &Node,
     form: &BoundedForm,
     operands: &[Operand],
+    counted: &[Vec<Counted>],
+    analysis: &mut dyn Analysis,
 ) -> Result<BoundedResults, OpError> {
     let def = lookup(node.op).ok_or_else(|| OpError::invalid(format!("no op is named `{}`", node.op)))?;
     let (attrs, opset) = without_opset(node.attrs.clone());
     let attrs = with_defaults(def, attrs)?;
-    (form.expand)(&mut ExpandCtx {
+    let expand = ExpandCtx {
         graph,
         operands,
         attrs: &attrs,
         opset,
         n_results: node.results.len(),
         origin: &node.origin,
+    };
+    (form.expand)(&mut BoundedCtx {
+        expand,
+        counted,
+        analysis,
     })
 }
 

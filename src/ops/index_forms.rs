@@ -1,13 +1,14 @@
 //! ONNX's forms of joining, padding, repeating and gathering.
 
 use super::arithmetic_forms::FORM;
+use super::bounded::{BoundedCtx, BoundedResults, Counted};
 use super::build::{float_attr, int_attr, optional_attr, str_attr};
 use super::compaction::Kept;
-use super::evaluate::{index_list, to_vec};
+use super::evaluate::{index_list, scalar, to_vec};
 use super::samples::ints_attr;
 use super::view_forms::{ints_of, sizes_operand};
 use super::{
-    AttrKind, BoundedForm, BoundedResults, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer,
+    AttrKind, BoundedForm, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer, sized_forms,
 };
 use crate::ir::{Attr, Attrs, DType, HostTensor, ValueId};
 
@@ -17,7 +18,11 @@ pub static CONCAT: OpDef = OpDef {
     onnx: &[OnnxOp::new("Concat")],
     operands: Operands::variadic(&["x"]),
     attrs: &[int_attr("axis", 1)],
-    lower: Lowering::Expand(expand_concat),
+    lower: Lowering::Bounded(BoundedForm {
+        expand: sized_forms::concat,
+        exact: Some(expand_concat),
+        reason: sized_forms::COMPUTED,
+    }),
     ..FORM
 };
 
@@ -31,14 +36,22 @@ const GATHER_BASE: OpDef = OpDef {
 pub static GATHER: OpDef = OpDef {
     name: "Gather",
     onnx: &[OnnxOp::new("Gather")],
-    lower: Lowering::Expand(|ctx| along_axis(ctx, "gather")),
+    lower: Lowering::Bounded(BoundedForm {
+        expand: |ctx| sized_forms::gather(ctx, "gather"),
+        exact: Some(|ctx| along_axis(ctx, "gather")),
+        reason: sized_forms::COMPUTED,
+    }),
     ..GATHER_BASE
 };
 
 pub static GATHER_ELEMENTS: OpDef = OpDef {
     name: "GatherElements",
     onnx: &[OnnxOp::new("GatherElements")],
-    lower: Lowering::Expand(|ctx| along_axis(ctx, "gather_elements")),
+    lower: Lowering::Bounded(BoundedForm {
+        expand: |ctx| sized_forms::gather(ctx, "gather_elements"),
+        exact: Some(|ctx| along_axis(ctx, "gather_elements")),
+        reason: sized_forms::COMPUTED,
+    }),
     ..GATHER_BASE
 };
 
@@ -193,20 +206,32 @@ fn compressed(ctx: &mut ExpandCtx<'_>) -> Result<(ValueId, usize), OpError> {
 }
 
 /// All slices at most.
-fn expand_any_compress(ctx: &mut ExpandCtx<'_>) -> Result<BoundedResults, OpError> {
+fn expand_any_compress(ctx: &mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError> {
     let (x, axis) = compressed(ctx)?;
+    let is_flat = ctx.attrs.int("axis").is_none() && ctx.ty(0)?.rank() != 1;
+    if is_flat && !ctx.counted[0].is_empty() {
+        return Err(OpError::HostOnly(
+            "it counts all elements of an operand that is only as long as data says".to_owned(),
+        ));
+    }
     let condition = ctx.value(1)?;
     let &[named] = &ctx.dims_of(condition)[..] else {
         return Err(OpError::invalid("the condition must be a vector"));
     };
     let most = named.min(ctx.dims_of(x)[axis]);
-    let flags = ctx.part(condition, 0, 0..most)?;
+    let flags = ctx.masked(condition, 1, scalar(DType::Bool, 0.0))?;
+    let mut flags = ctx.part(flags, 0, 0..most)?;
+    if let Some(count) = ctx.count_along(0, axis) {
+        let present = ctx.present(most, count)?;
+        flags = ctx.binary("and", flags, present)?;
+    }
     let Kept { positions, count } = ctx.kept(flags, most)?;
-    Ok(BoundedResults {
-        values: vec![ctx.gathered("gather", x, positions, axis)?],
-        axes: vec![Some(axis)],
-        count,
-    })
+    let mut counted = vec![Counted { axis, count }];
+    if !is_flat {
+        counted.extend(ctx.other_counts(0, axis));
+    }
+    let value = ctx.gathered("gather", x, positions, axis)?;
+    Ok(BoundedResults::one(value, counted))
 }
 
 fn expand_compress(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {

@@ -18,6 +18,7 @@ pub mod activation;
 pub mod arithmetic_forms;
 pub mod attention;
 pub mod attention_forms;
+pub mod bounded;
 pub mod build;
 pub mod cast;
 pub mod catalogue;
@@ -72,8 +73,10 @@ pub mod scatter;
 pub mod sequence;
 pub mod shape;
 pub mod signal_forms;
+pub mod sized_forms;
 pub mod softmax;
 pub mod top_k;
+pub mod unique;
 pub mod view_forms;
 pub mod views;
 pub mod window;
@@ -87,7 +90,7 @@ pub use self::def::{
 };
 pub use self::error::OpError;
 pub use self::expansion::{
-    BoundedForm, BoundedResults, ExpandCtx, ExpandFn, NEWEST_OPSET, OPSET, emit, emit_bounded, types_of,
+    BoundedForm, ExpandCtx, ExpandFn, NEWEST_OPSET, OPSET, emit, emit_bounded, types_of,
     with_defaults, without_opset,
 };
 
@@ -156,6 +159,7 @@ static FAMILIES: &[&[&OpDef]] = &[
     signal_forms::OPS,
     softmax::OPS,
     top_k::OPS,
+    unique::OPS,
     view_forms::OPS,
     views::OPS,
 ];

@@ -10,7 +10,7 @@ use super::{
     AttrDef, AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind,
     Tolerance, infer,
 };
-use crate::ir::{Attr, Attrs, DType, TensorType};
+use crate::ir::{Attr, Attrs, DType, HostTensor, TensorType};
 use crate::tile::{Cond, Expr, ExprId, Extent, Index, ReduceOp, TileCtx};
 
 /// What the reductions have in common.
@@ -54,7 +54,7 @@ pub static REDUCE_PROD: OpDef = OpDef {
 pub static REDUCE_MAX: OpDef = OpDef {
     name: "reduce_max",
     infer: infer_extreme,
-    eval: |ctx| extreme(ctx, true),
+    eval: |ctx| eval_extreme(ctx, true),
     lower: Lowering::Tile(TileKind::Reduce, |ctx| {
         let op = if ctx.result.dtype == DType::Bool {
             ReduceOp::Or
@@ -71,7 +71,7 @@ pub static REDUCE_MAX: OpDef = OpDef {
 pub static REDUCE_MIN: OpDef = OpDef {
     name: "reduce_min",
     infer: infer_extreme,
-    eval: |ctx| extreme(ctx, false),
+    eval: |ctx| eval_extreme(ctx, false),
     lower: Lowering::Tile(TileKind::Reduce, |ctx| {
         let op = if ctx.result.dtype == DType::Bool {
             ReduceOp::And
@@ -242,7 +242,7 @@ fn mean(ctx: &EvalCtx<'_>) -> Result<Vec<Datum>, OpError> {
     }
 }
 
-fn extreme(ctx: &EvalCtx<'_>, largest: bool) -> Result<Vec<Datum>, OpError> {
+fn eval_extreme(ctx: &EvalCtx<'_>, largest: bool) -> Result<Vec<Datum>, OpError> {
     let dtype = ctx.tensor(0)?.dtype();
     if dtype.is_float() {
         let start = extreme_of(dtype, !largest);
@@ -278,6 +278,15 @@ pub fn extreme_of(dtype: DType, largest: bool) -> f64 {
     )]
     let value = int_extreme_of(dtype, largest) as f64;
     value
+}
+
+/// The same as a scalar, exact for integers.
+pub fn extreme(dtype: DType, largest: bool) -> HostTensor {
+    if dtype.is_float() {
+        from_values(dtype, &[], &[extreme_of(dtype, largest)])
+    } else {
+        from_values(dtype, &[], &[int_extreme_of(dtype, largest)])
+    }
 }
 
 fn int_extreme_of(dtype: DType, largest: bool) -> i64 {

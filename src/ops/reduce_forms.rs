@@ -1,8 +1,9 @@
 //! ONNX's reductions, arg-extremes, cumulative sum and softmaxes.
 
+use super::bounded::{BoundedCtx, BoundedResults};
 use super::build::{FORM, int_attr, optional_attr};
-use super::evaluate::index_list;
-use super::{AttrDef, AttrKind, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer};
+use super::evaluate::{index_list, scalar};
+use super::{AttrDef, AttrKind, BoundedForm, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer};
 use crate::ir::{Attr, Attrs, DType, HostTensor, ValueId};
 
 const REDUCE_ATTRS: &[AttrDef] = &[
@@ -35,7 +36,6 @@ macro_rules! reductions {
 
 reductions! {
     "The sum." SUM "ReduceSum" |ctx| reduce(ctx, |ctx, x, axes| ctx.reduce("reduce_sum", x, axes));
-    "The mean." MEAN "ReduceMean" |ctx| reduce(ctx, |ctx, x, axes| ctx.reduce("reduce_mean", x, axes));
     "The product." PROD "ReduceProd" |ctx| reduce(ctx, |ctx, x, axes| ctx.reduce("reduce_prod", x, axes));
     "The largest element." MAX "ReduceMax" |ctx| reduce(ctx, |ctx, x, axes| ctx.reduce("reduce_max", x, axes));
     "The smallest element." MIN "ReduceMin" |ctx| reduce(ctx, |ctx, x, axes| ctx.reduce("reduce_min", x, axes));
@@ -60,6 +60,18 @@ reductions! {
         in_float(ctx, x, |ctx, x| log_sum_exp(ctx, x, axes))
     });
 }
+
+/// The mean.
+pub static MEAN: OpDef = OpDef {
+    name: "ReduceMean",
+    onnx: &[OnnxOp::new("ReduceMean")],
+    lower: Lowering::Bounded(BoundedForm {
+        expand: bounded_mean,
+        exact: Some(|ctx| reduce(ctx, |ctx, x, axes| ctx.reduce("reduce_mean", x, axes))),
+        reason: super::sized_forms::COMPUTED,
+    }),
+    ..REDUCE
+};
 
 /// Position of the largest element.
 pub static ARG_MAX: OpDef = OpDef {
@@ -164,6 +176,37 @@ fn axes(ctx: &ExpandCtx<'_>, rank: usize) -> Result<Vec<usize>, OpError> {
         return Ok((0..rank).collect());
     }
     infer::normalize_axes(&named, rank)
+}
+
+/// The mean of elements of which data decides how many there are.
+fn bounded_mean(ctx: &mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError> {
+    let x = ctx.value(0)?;
+    let dtype = ctx.dtype_of(x);
+    let axes = axes(ctx, ctx.dims_of(x).len())?;
+    let mut count = ctx.known_size(1);
+    for &axis in &axes {
+        let extent = ctx.extent(0, axis)?;
+        count = ctx.combined("mul", &count, &extent)?;
+    }
+    let count = ctx.cast(count.value, dtype)?;
+    let present = ctx.masked(x, 0, scalar(dtype, 0.0))?;
+    let values = reduce(ctx, |ctx, _, axes| {
+        let sum = ctx.reduce("reduce_sum", present, axes)?;
+        ctx.binary("div", sum, count)
+    })?;
+    let keeps = infer::int(ctx.attrs, "keepdims")? != 0;
+    let mut counted = ctx.counted[0].clone();
+    counted.retain(|own| !axes.contains(&own.axis));
+    if !keeps {
+        for own in &mut counted {
+            own.axis -= axes.iter().filter(|&&axis| axis < own.axis).count();
+        }
+    }
+    Ok(BoundedResults {
+        counted: vec![counted; values.len()],
+        values,
+        limits: Vec::new(),
+    })
 }
 
 fn reduce(

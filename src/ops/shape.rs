@@ -1,13 +1,14 @@
 //! Tensors made from shapes and numbers: their expansions are constants, or a map over one.
 
 use super::arithmetic_forms::FORM;
+use super::bounded::{BoundedCtx, BoundedResults, Counted};
 use super::build::{int_attr, optional_attr};
 use super::compaction::{Kept, signed};
 use super::evaluate::{from_values, one, scalar, to_vec};
 use super::view_forms::sizes_operand;
 use super::{
-    AttrKind, BoundedForm, BoundedResults, Datum, EvalCtx, ExpandCtx, InferCtx, Lowering, OnnxOp, OpDef,
-    OpError, Operands, infer,
+    AttrKind, BoundedForm, Datum, EvalCtx, ExpandCtx, InferCtx, Lowering, OnnxOp, OpDef, OpError, Operands,
+    infer, sized_forms,
 };
 use crate::ir::{DType, HostTensor, TensorType, ValueId};
 
@@ -16,19 +17,21 @@ pub static SHAPE: OpDef = OpDef {
     name: "Shape",
     onnx: &[OnnxOp::new("Shape")],
     attrs: &[int_attr("start", 0), optional_attr("end", AttrKind::Int)],
-    lower: Lowering::Expand(expand_shape),
+    lower: Lowering::Bounded(BoundedForm {
+        expand: sized_forms::shape,
+        exact: Some(expand_shape),
+        reason: sized_forms::COMPUTED,
+    }),
     ..FORM
 };
 
 pub static SIZE: OpDef = OpDef {
     name: "Size",
     onnx: &[OnnxOp::new("Size")],
-    lower: Lowering::Expand(|ctx| {
-        let dims = infer::known_dims(&ctx.ty(0)?)?;
-        Ok(vec![ctx.weight(HostTensor::from_i64(
-            &[],
-            &[signed(dims.iter().product())],
-        ))])
+    lower: Lowering::Bounded(BoundedForm {
+        expand: sized_forms::size,
+        exact: Some(expand_size),
+        reason: sized_forms::COMPUTED,
     }),
     ..FORM
 };
@@ -38,13 +41,10 @@ pub static CONSTANT_OF_SHAPE: OpDef = OpDef {
     onnx: &[OnnxOp::new("ConstantOfShape")],
     operands: Operands::exactly(&["shape"]),
     attrs: &[optional_attr("value", AttrKind::Tensor)],
-    lower: Lowering::Expand(|ctx| {
-        let value = ctx.attrs.tensor("value").cloned();
-        let value = value.unwrap_or_else(|| scalar(DType::F32, 0.0));
-        let dims = sizes_operand(ctx, 0)?;
-        let value = ctx.weight(value);
-        let value = ctx.reshape(value, &[])?;
-        Ok(vec![ctx.expand(value, &dims)?])
+    lower: Lowering::Bounded(BoundedForm {
+        expand: sized_forms::constant_of_shape,
+        exact: Some(expand_constant_of_shape),
+        reason: sized_forms::COMPUTED,
     }),
     ..FORM
 };
@@ -54,7 +54,11 @@ pub static RANGE: OpDef = OpDef {
     onnx: &[OnnxOp::new("Range")],
     operands: Operands::exactly(&["start", "limit", "delta"]),
     attrs: &[optional_attr("stash_type", AttrKind::Int)],
-    lower: Lowering::Expand(expand_range),
+    lower: Lowering::Bounded(BoundedForm {
+        expand: sized_forms::range,
+        exact: Some(expand_range),
+        reason: sized_forms::COMPUTED,
+    }),
     ..FORM
 };
 
@@ -100,17 +104,6 @@ pub static NON_ZERO: OpDef = OpDef {
     ..FORM
 };
 
-/// `Unique`: the distinct elements or slices, where they first occur and how often.
-pub static UNIQUE: OpDef = OpDef {
-    name: "Unique",
-    onnx: &[OnnxOp::new("Unique")],
-    attrs: &[optional_attr("axis", AttrKind::Int), int_attr("sorted", 1)],
-    infer: data_dependent,
-    eval: eval_unique,
-    lower: Lowering::Host("the number of elements `Unique` yields depends on run-time data"),
-    ..FORM
-};
-
 /// Inference of ops whose result types depend on data.
 pub fn data_dependent(_: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {
     Err(OpError::NeedsConstant { operand: 0 })
@@ -127,6 +120,21 @@ fn expand_shape(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     let end = ctx.attrs.int("end").map_or(dims.len(), limited);
     let extents: Vec<i64> = dims[start..end.max(start)].iter().copied().map(signed).collect();
     Ok(vec![ctx.weight(HostTensor::from_i64(&[extents.len()], &extents))])
+}
+
+fn expand_size(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
+    let dims = infer::known_dims(&ctx.ty(0)?)?;
+    let size = HostTensor::from_i64(&[], &[signed(dims.iter().product())]);
+    Ok(vec![ctx.weight(size)])
+}
+
+fn expand_constant_of_shape(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
+    let value = ctx.attrs.tensor("value").cloned();
+    let value = value.unwrap_or_else(|| scalar(DType::F32, 0.0));
+    let dims = sizes_operand(ctx, 0)?;
+    let value = ctx.weight(value);
+    let value = ctx.reshape(value, &[])?;
+    Ok(vec![ctx.expand(value, &dims)?])
 }
 
 fn expand_range(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
@@ -270,7 +278,7 @@ fn expand_trilu(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
 }
 
 /// Coordinates of all elements at most.
-fn expand_non_zero(ctx: &mut ExpandCtx<'_>) -> Result<BoundedResults, OpError> {
+fn expand_non_zero(ctx: &mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError> {
     let x = ctx.value(0)?;
     let dims = ctx.dims_of(x);
     let most = dims.iter().product();
@@ -278,6 +286,7 @@ fn expand_non_zero(ctx: &mut ExpandCtx<'_>) -> Result<BoundedResults, OpError> {
         return Err(OpError::unsupported("`NonZero` of a scalar, in an engine"));
     }
     let flags = ctx.cast(x, DType::Bool)?;
+    let flags = ctx.masked(flags, 0, scalar(DType::Bool, 0.0))?;
     let flags = ctx.reshape(flags, &[most])?;
     let Kept { positions, count } = ctx.kept(flags, most)?;
     let mut rows = Vec::new();
@@ -285,11 +294,8 @@ fn expand_non_zero(ctx: &mut ExpandCtx<'_>) -> Result<BoundedResults, OpError> {
         let row = ctx.coordinate(positions, stride, extent)?;
         rows.push(ctx.reshape(row, &[1, most])?);
     }
-    Ok(BoundedResults {
-        values: vec![ctx.joined(&rows, 0)?],
-        axes: vec![Some(1)],
-        count,
-    })
+    let places = ctx.joined(&rows, 0)?;
+    Ok(BoundedResults::one(places, vec![Counted { axis: 1, count }]))
 }
 
 fn eval_non_zero(ctx: &EvalCtx<'_>) -> Result<Vec<Datum>, OpError> {
@@ -314,80 +320,6 @@ fn eval_non_zero(ctx: &EvalCtx<'_>) -> Result<Vec<Datum>, OpError> {
     one(HostTensor::from_i64(&[x.dims().len(), found.len()], &coordinates))
 }
 
-/// A slice of the operand that occurs for the first time.
-struct Distinct {
-    first: usize,
-    count: i64,
-    /// What slices are compared by.
-    key: Vec<f64>,
-}
-
-fn eval_unique(ctx: &EvalCtx<'_>) -> Result<Vec<Datum>, OpError> {
-    let flat;
-    let x = ctx.tensor(0)?;
-    let (x, axis) = if let Some(axis) = ctx.attrs.int("axis") {
-        (x, infer::normalize_axis(axis, x.dims().len())?)
-    } else {
-        flat = x.reshaped(&[x.n_elements()]);
-        (&flat, 0)
-    };
-    let keys = slice_keys(x, axis);
-    let mut distinct: Vec<Distinct> = Vec::new();
-    let mut inverse: Vec<usize> = Vec::new();
-    for (first, key) in keys.into_iter().enumerate() {
-        let known = distinct.iter().position(|own| own.key == key);
-        inverse.push(known.unwrap_or(distinct.len()));
-        match known {
-            Some(position) => distinct[position].count += 1,
-            None => distinct.push(Distinct { first, count: 1, key }),
-        }
-    }
-    let mut order: Vec<usize> = (0..distinct.len()).collect();
-    if infer::int(ctx.attrs, "sorted")? != 0 {
-        order.sort_by(|&a, &b| compare_keys(&distinct[a].key, &distinct[b].key));
-    }
-    let mut rank = vec![0; order.len()];
-    for (place, &position) in order.iter().enumerate() {
-        rank[position] = signed(place);
-    }
-    let sorted = || order.iter().map(|&position| &distinct[position]);
-    let mut sources: Vec<Vec<Option<usize>>> = x
-        .dims()
-        .iter()
-        .map(|&extent| (0..extent).map(Some).collect())
-        .collect();
-    sources[axis] = sorted().map(|own| Some(own.first)).collect();
-    let list = |values: Vec<i64>| Datum::Tensor(HostTensor::from_i64(&[values.len()], &values));
-    let mut results = vec![
-        Datum::Tensor(super::index::pick_per_axis(x, &sources, None)),
-        list(sorted().map(|own| signed(own.first)).collect()),
-        list(inverse.into_iter().map(|position| rank[position]).collect()),
-        list(sorted().map(|own| own.count).collect()),
-    ];
-    results.truncate(ctx.n_results);
-    Ok(results)
-}
-
-fn compare_keys(a: &[f64], b: &[f64]) -> std::cmp::Ordering {
-    let different = a.iter().zip(b).map(|(a, b)| a.total_cmp(b));
-    different
-        .into_iter()
-        .find(|order| order.is_ne())
-        .unwrap_or(std::cmp::Ordering::Equal)
-}
-
-/// The elements of every slice along `axis`.
-fn slice_keys(x: &HostTensor, axis: usize) -> Vec<Vec<f64>> {
-    let values = to_vec::<f64>(x);
-    let inner: usize = x.dims()[axis + 1..].iter().product();
-    let extent = x.dims()[axis];
-    let mut keys = vec![Vec::new(); extent];
-    for (position, value) in values.into_iter().enumerate() {
-        keys[position / inner % extent].push(value);
-    }
-    keys
-}
-
 pub static OPS: &[&OpDef] = &[
     &SHAPE,
     &SIZE,
@@ -397,5 +329,4 @@ pub static OPS: &[&OpDef] = &[
     &ONE_HOT,
     &TRILU,
     &NON_ZERO,
-    &UNIQUE,
 ];

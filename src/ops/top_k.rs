@@ -1,14 +1,15 @@
 //! The largest or smallest elements of an axis, by counting for each element how many come
 //! before it. That is quadratic in the extent, and needs neither a sort nor shared state.
 
+use super::bounded::{BoundedCtx, BoundedResults, Counted};
 use super::build::{FORM, int_attr, optional_attr, required_attr};
 use super::evaluate::{from_values, one, to_vec};
 use super::lanes::Lanes;
-use super::reduce::{extents_of, replaced};
+use super::reduce::{extents_of, extreme, replaced};
 use super::samples::{self, Draw};
 use super::{
-    AttrKind, Datum, EvalCtx, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Sample, TileKind,
-    Tolerance, infer,
+    AttrKind, BoundedForm, Datum, EvalCtx, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Sample,
+    TileKind, Tolerance, infer, sized_forms,
 };
 use crate::ir::{Attr, Attrs, DType, TensorType, ValueId};
 use crate::tile::{Expr, ExprId, ReduceOp, TileCtx};
@@ -43,7 +44,11 @@ pub static TOP_K: OpDef = OpDef {
         int_attr("largest", 1),
         int_attr("sorted", 1),
     ],
-    lower: Lowering::Expand(top_k),
+    lower: Lowering::Bounded(BoundedForm {
+        expand: bounded_top_k,
+        exact: Some(top_k),
+        reason: sized_forms::COMPUTED,
+    }),
     ..FORM
 };
 
@@ -62,17 +67,108 @@ fn top_k(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
         .and_then(|count| usize::try_from(count).ok())
         .filter(|&count| count <= extent)
         .ok_or_else(|| OpError::invalid(format!("{count:?} of {extent} elements")))?;
-    let attrs =
-        super::index_forms::axis_attr(axis).with("largest", Attr::Int(infer::int(ctx.attrs, "largest")?));
-    let position = ctx.emit("sort_position", &[x], attrs)?;
-    let index = inverse(ctx, position, axis, count)?;
+    let largest = infer::int(ctx.attrs, "largest")? != 0;
+    let index = sorted(ctx, x, axis, largest, count)?;
     let mut results = vec![ctx.gathered("gather_elements", x, index, axis)?, index];
     results.truncate(ctx.n_results);
     Ok(results)
 }
 
+/// Where the first `count` elements of an axis lie when it is sorted.
+///
+/// # Errors
+/// If the kind has no order.
+pub fn sorted(
+    ctx: &mut ExpandCtx<'_>,
+    x: ValueId,
+    axis: usize,
+    largest: bool,
+    count: usize,
+) -> Result<ValueId, OpError> {
+    let position = position(ctx, x, axis, largest)?;
+    inverse(ctx, position, axis, count)
+}
+
+/// Where each element goes when an axis is sorted.
+///
+/// # Errors
+/// If the kind has no order.
+pub fn position(ctx: &mut ExpandCtx<'_>, x: ValueId, axis: usize, largest: bool) -> Result<ValueId, OpError> {
+    let attrs = super::index_forms::axis_attr(axis).with("largest", Attr::Int(i64::from(largest)));
+    ctx.emit("sort_position", &[x], attrs)
+}
+
+/// `TopK` with a number that is computed, or of an axis that is as long as data says.
+fn bounded_top_k(ctx: &mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError> {
+    let x = ctx.value(0)?;
+    let dims = ctx.dims_of(x);
+    let axis = infer::axis(ctx.attrs, dims.len())?;
+    let largest = infer::int(ctx.attrs, "largest")? != 0;
+    let wanted = match ctx.attrs.int("k") {
+        Some(count) => ctx.known_size(count),
+        None => {
+            let sizes = ctx.sizes("", 1)?.unwrap_or_default();
+            let [wanted] = &sizes[..] else {
+                return Err(OpError::invalid("`k` must be one number"));
+            };
+            wanted.clone()
+        }
+    };
+    let extent = ctx.extent(0, axis)?;
+    let beyond = ctx.combined("sub", &wanted, &extent)?;
+    let most = wanted.amount.most().unwrap_or(dims[axis]).min(dims[axis]);
+    let x = behind_all(ctx, x, axis, largest)?;
+    let index = sorted(ctx, x, axis, largest, most)?;
+    let mut values = vec![ctx.gathered("gather_elements", x, index, axis)?, index];
+    values.truncate(ctx.n_results);
+    let mut counted = ctx.other_counts(0, axis);
+    if wanted.amount.as_known().is_none() {
+        counted.push(Counted {
+            axis,
+            count: wanted.value,
+        });
+    }
+    if beyond.amount.low > 0.0 || wanted.amount.high < 0.0 {
+        return Err(OpError::invalid("`k` is not within the axis"));
+    }
+    let mut limits = Vec::new();
+    if beyond.amount.high > 0.0 {
+        limits.push((beyond.value, "`k` beyond the axis".to_owned()));
+    }
+    Ok(BoundedResults {
+        counted: vec![counted; values.len()],
+        values,
+        limits,
+    })
+}
+
+/// `x`, of which elements along `axis` that are not there come last when it is sorted.
+fn behind_all(
+    ctx: &mut BoundedCtx<'_, '_>,
+    x: ValueId,
+    axis: usize,
+    largest: bool,
+) -> Result<ValueId, OpError> {
+    let Some(count) = ctx.count_along(0, axis) else {
+        return Ok(x);
+    };
+    let (dims, dtype) = (ctx.dims_of(x), ctx.dtype_of(x));
+    let last = match (dtype.is_float(), largest) {
+        (true, true) => ctx.scalar(dtype, f64::NEG_INFINITY),
+        // Larger than every number.
+        (true, false) => ctx.scalar(dtype, f64::NAN),
+        (false, _) => ctx.weight(extreme(dtype, !largest)),
+    };
+    let present = ctx.present(dims[axis], count)?;
+    let present = ctx.along_axis(present, axis, dims.len())?;
+    ctx.select(present, x, last)
+}
+
 /// Which element has position 0, 1, .., `count - 1` along `axis`.
-fn inverse(
+///
+/// # Errors
+/// If `position` are no integers.
+pub fn inverse(
     ctx: &mut ExpandCtx<'_>,
     position: ValueId,
     axis: usize,

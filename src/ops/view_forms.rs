@@ -5,7 +5,9 @@ use super::arithmetic_forms::FORM;
 use super::build::{float_attr, int_attr, optional_attr, required_attr, str_attr};
 use super::evaluate::{filled, index_list, to_vec};
 use super::views::{AxisSlice, slice_attrs};
-use super::{AttrKind, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer};
+use super::{
+    AttrKind, BoundedForm, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer, sized_forms,
+};
 use crate::ir::{DType, ValueId};
 
 pub static RESHAPE: OpDef = OpDef {
@@ -17,7 +19,11 @@ pub static RESHAPE: OpDef = OpDef {
         optional_attr("shape", AttrKind::Ints),
         optional_attr("consumed_inputs", AttrKind::Ints),
     ],
-    lower: Lowering::Expand(expand_reshape),
+    lower: Lowering::Bounded(BoundedForm {
+        expand: sized_forms::reshape,
+        exact: Some(expand_reshape),
+        reason: sized_forms::COMPUTED,
+    }),
     ..FORM
 };
 
@@ -66,7 +72,11 @@ pub static SLICE: OpDef = OpDef {
         optional_attr("ends", AttrKind::Ints),
         optional_attr("axes", AttrKind::Ints),
     ],
-    lower: Lowering::Expand(expand_slice),
+    lower: Lowering::Bounded(BoundedForm {
+        expand: sized_forms::slice,
+        exact: Some(expand_slice),
+        reason: sized_forms::COMPUTED,
+    }),
     ..FORM
 };
 
@@ -87,11 +97,15 @@ pub static EXPAND: OpDef = OpDef {
     name: "Expand",
     onnx: &[OnnxOp::new("Expand")],
     operands: Operands::exactly(&["x", "shape"]),
-    lower: Lowering::Expand(|ctx| {
-        let x = ctx.value(0)?;
-        let shape = sizes_operand(ctx, 1)?;
-        let dims = infer::broadcast(&ctx.dims_of(x), &shape)?;
-        Ok(vec![ctx.expand(x, &dims)?])
+    lower: Lowering::Bounded(BoundedForm {
+        expand: sized_forms::expand,
+        exact: Some(|ctx| {
+            let x = ctx.value(0)?;
+            let shape = sizes_operand(ctx, 1)?;
+            let dims = infer::broadcast(&ctx.dims_of(x), &shape)?;
+            Ok(vec![ctx.expand(x, &dims)?])
+        }),
+        reason: sized_forms::COMPUTED,
     }),
     ..FORM
 };

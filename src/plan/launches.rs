@@ -8,7 +8,7 @@ use super::lifetimes::{Lifetime, Storage, writes_boxes};
 use super::{arena, kernels, order, tasks};
 use crate::compile::arch_name;
 use crate::engine::{
-    ARENA_ALIGNMENT, Binding, Bound, Explanation, Launch, Memory, Place, Profile, Program, Rejected,
+    ARENA_ALIGNMENT, Binding, Bound, Explanation, Launch, Limit, Memory, Place, Profile, Program, Rejected,
     Resident, Task,
 };
 use crate::ir::TensorType;
@@ -131,18 +131,24 @@ fn storage(fused: &FusedGraph, thrift: Thrift) -> Storage {
 
 /// What `fused` takes and gives. Counts of elements are its last outputs.
 fn profile(fused: &FusedGraph) -> Profile {
-    let first_count = fused.bounds.iter().map(|bound| bound.count).min();
+    let counted = fused.bounds.iter().map(|bound| bound.count);
+    let first_count = counted.chain(fused.limits.iter().map(|limit| limit.count)).min();
     let (outputs, counts) = fused.outputs.split_at(first_count.unwrap_or(fused.outputs.len()));
     let bounds = fused.bounds.iter().map(|bound| Bound {
         output: bound.output,
         axis: bound.axis,
         count: bound.count - outputs.len(),
     });
+    let limits = fused.limits.iter().map(|limit| Limit {
+        count: limit.count - outputs.len(),
+        most: limit.most,
+    });
     Profile {
         inputs: bindings(fused, &fused.inputs),
         outputs: bindings(fused, outputs),
         counts: bindings(fused, counts),
         bounds: bounds.collect(),
+        limits: limits.collect(),
     }
 }
 

@@ -96,6 +96,7 @@ impl<'a> Copy<'a> {
             self.target.add_output(name, own);
         }
         self.target.bounds.clone_from(&self.from.bounds);
+        self.target.limits.clone_from(&self.from.limits);
         self.target
     }
 }

@@ -19,6 +19,7 @@ pub fn compact(graph: &Graph) -> Graph {
         compactor.to.add_output(name, moved);
     }
     compactor.to.bounds.clone_from(&graph.bounds);
+    compactor.to.limits.clone_from(&graph.limits);
     for (own, outer) in &graph.captures {
         let moved = compactor.value(*own);
         compactor.to.captures.push((moved, outer.clone()));

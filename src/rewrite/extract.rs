@@ -243,6 +243,7 @@ impl FusedBuilder<'_, '_> {
             self.fused.outputs.push((name, id));
         }
         self.fused.bounds.clone_from(&self.names.graph.bounds);
+        self.fused.limits.clone_from(&self.names.graph.limits);
         Ok(())
     }
 

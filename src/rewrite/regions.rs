@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::ir::{BoundedAxis, Graph, HostTensor, Placement, TensorType};
+use crate::ir::{BoundedAxis, CountLimit, Graph, HostTensor, Placement, TensorType};
 
 /// Names a tensor in device memory; prints as `t7`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,6 +139,8 @@ pub struct FusedGraph {
     pub outputs: Vec<(String, TensorId)>,
     /// Axes of outputs whose extent data decides; counts are behind the outputs of the model.
     pub bounds: Vec<BoundedAxis>,
+    /// Of counts.
+    pub limits: Vec<CountLimit>,
 }
 
 impl FusedGraph {

@@ -201,6 +201,13 @@ impl ExecutionContext {
             })
             .collect::<Result<_, _>>()
             .expect("validate() has seen that counts are i64");
+        if let Some(limit) = profile.exceeded(&counts) {
+            return Err(RuntimeError::Limit {
+                name: profile.counts[limit.count].name.clone(),
+                most: limit.most,
+                found: counts[limit.count],
+            });
+        }
         let dims = profile.outputs.iter().enumerate().map(|(output, binding)| {
             profile
                 .true_dims(output, &counts)

@@ -52,6 +52,12 @@ pub enum RuntimeError {
         most: usize,
         count: i64,
     },
+    #[error("data exceeds a limit of the engine, its outputs are wrong: {name} is {found}, {most} at most")]
+    #[diagnostic(
+        code(runtime::limit),
+        help("where `--bound` stated the limit, compile the model with a higher one")
+    )]
+    Limit { name: String, most: i64, found: i64 },
     #[error(transparent)]
     #[diagnostic(transparent)]
     Cuda(#[from] CudaError),

@@ -39,7 +39,7 @@ use walk::Walk;
 /// If the bindings are not this graph's, or some nodes cannot be lowered; these are all
 /// reported together.
 pub fn specialize(graph: &Graph, bindings: &Bindings) -> Result<Graph, SpecializeError> {
-    walked(graph, bindings, false, None)
+    walked(graph, bindings, None, None)
 }
 
 /// As [`specialize`], where constants that `known` has seen are not folded again.
@@ -51,22 +51,27 @@ pub fn specialize_again(
     bindings: &Bindings,
     known: &Constants,
 ) -> Result<Graph, SpecializeError> {
-    walked(graph, bindings, false, Some(known))
+    walked(graph, bindings, None, Some(known))
 }
 
 /// As [`specialize`], where extents that data decides become as large as they can be: counts behind the outputs
-/// tell how much of these is there, see [`Graph::bounds`].
+/// tell how much of these is there, see [`Graph::bounds`]. `stated` are limits of tensors by their names, for
+/// what nothing else limits; data beyond them is an error, see [`Graph::limits`].
 ///
 /// # Errors
 /// As [`specialize`], and where what follows from such a result depends on how much of it is there.
-pub fn specialize_bounded(graph: &Graph, bindings: &Bindings) -> Result<Graph, SpecializeError> {
-    walked(graph, bindings, true, None)
+pub fn specialize_bounded(
+    graph: &Graph,
+    bindings: &Bindings,
+    stated: &[(String, usize)],
+) -> Result<Graph, SpecializeError> {
+    walked(graph, bindings, Some(Bounds::new(stated)), None)
 }
 
 fn walked(
     graph: &Graph,
     bindings: &Bindings,
-    bounded: bool,
+    bounds: Option<Bounds>,
     folded: Option<&Constants>,
 ) -> Result<Graph, SpecializeError> {
     if bindings.types().len() != graph.inputs.len() {
@@ -76,7 +81,7 @@ fn walked(
         }));
     }
     let mut walk = Walk::new(&graph.name);
-    walk.bounds = bounded.then(Bounds::default);
+    walk.bounds = bounds;
     walk.folded = folded;
     let inputs = add_inputs(&mut walk.target, graph, bindings.types());
     let outputs = walk.inline(graph, inputs, None);

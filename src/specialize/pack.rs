@@ -58,6 +58,7 @@ pub fn pack_weights(graph: &Graph) -> Graph {
         target.add_output(name, value);
     }
     target.bounds.clone_from(&graph.bounds);
+    target.limits.clone_from(&graph.limits);
     target
 }
 

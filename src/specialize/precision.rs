@@ -126,6 +126,7 @@ pub fn lower_except(
         narrowing.target.add_output(name, value);
     }
     narrowing.target.bounds.clone_from(&graph.bounds);
+    narrowing.target.limits.clone_from(&graph.limits);
     (tidy::tidy(&narrowing.target), narrowing.islands)
 }
 

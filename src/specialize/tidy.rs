@@ -30,6 +30,7 @@ pub(super) fn tidy(graph: &Graph) -> Graph {
         rebuild.target.add_output(name, value);
     }
     rebuild.target.bounds.clone_from(&graph.bounds);
+    rebuild.target.limits.clone_from(&graph.limits);
     rebuild.target
 }
 

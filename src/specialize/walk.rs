@@ -49,7 +49,9 @@ impl Walk<'_> {
             scope.position = position;
             let results = self.visit(node, &scope);
             for (&value, known) in node.results.iter().zip(results) {
-                self.name(&known, &graph.value(value).name);
+                let name = &graph.value(value).name;
+                let known = self.limited(known, name);
+                self.name(&known, name);
                 scope.set(value, known);
             }
         }
@@ -58,13 +60,19 @@ impl Walk<'_> {
 
     /// Lists the outputs and drops what they do not need.
     pub fn finish(mut self, graph: &Graph, outputs: &[Known]) -> Result<Graph, SpecializeError> {
+        self.expect_limits();
         self.expect_tensors(graph, outputs)?;
         for (known, name) in outputs.iter().zip(&graph.output_names) {
             if let Known::Tensor(value) = known {
                 self.target.add_output(name, *value);
             }
         }
-        self.add_counts();
+        self.add_counts().map_err(|reason| {
+            SpecializeError::of(vec![Problem {
+                subject: format!("graph `{}`", graph.name),
+                reason,
+            }])
+        })?;
         Ok(tidy::tidy(&self.target))
     }
 
@@ -142,17 +150,16 @@ impl Walk<'_> {
         operands: &[Option<Known>],
         scope: &Scope<'_>,
     ) -> Lowered {
-        let known = values(operands).filter(|_| self.constants(operands).is_none());
-        let Some(values) = known else {
-            return self.evaluate(node, def, form.reason, operands, scope);
+        let Some(values) = values(operands) else {
+            let reason = "sequences and optionals must be constants";
+            return self.evaluate(node, def, reason, operands, scope);
         };
         if form.exact.is_some() {
             match self.emit_or_look(node, def, values.clone(), scope) {
-                Err(OpError::NeedsConstant { .. }) if self.bounds.is_some() => {}
+                Err(OpError::NeedsConstant { .. } | OpError::HostOnly(_)) if self.bounds.is_some() => {}
                 done => return done,
             }
-        }
-        if self.bounds.is_none() {
+        } else if self.bounds.is_none() || self.constants(operands).is_some() {
             return self.evaluate(node, def, form.reason, operands, scope);
         }
         self.emit_bounded(node, form, &values)
@@ -267,11 +274,14 @@ impl Walk<'_> {
         let (n_nodes, n_values) = (self.target.nodes.len(), self.target.values.len());
         let is_bounded = self.bounds.as_ref().is_some_and(|bounds| !bounds.is_empty());
         let tried = is_bounded.then(|| self.try_larger(build));
-        let results = build(&mut self.target)?;
+        let mut results = build(&mut self.target)?;
         if let Some(tried) = tried {
-            self.follow(&tried?, n_nodes, n_values)?;
+            results = self.follow(&tried?, n_nodes, n_values, results)?;
         }
         fold::fold_from(&mut self.target, n_nodes, self.folded)?;
+        if is_bounded {
+            self.fold_known(n_values);
+        }
         Ok(results)
     }
 

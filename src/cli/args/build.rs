@@ -51,6 +51,10 @@ pub struct BuildArgs {
     /// as `512M`. Less memory is paid for in speed; what cannot be met is an error.
     #[arg(long, value_name = "SIZE")]
     pub max_memory: Option<String>,
+    /// The most that data makes of a tensor where nothing else limits it, for example `--bound count=300`: elements along
+    /// axes of which data decides the extent, or the integers it holds. Data beyond it is an error when it comes.
+    #[arg(long = "bound", value_name = "TENSOR=N")]
+    pub bounds: Vec<String>,
     /// Streams that one execution may use beside its own, where branches of the model are predicted to be
     /// faster at once; 0 keeps activations smallest.
     #[arg(long = "maxAuxStreams", alias = "max-aux-streams", value_name = "N", default_value_t = crate::pipeline::MAX_AUX_STREAMS, value_parser = clap::value_parser!(u32).range(..i64::from(crate::engine::streams::MAX_STREAMS)))]

@@ -1,0 +1,109 @@
+//! Nodes once more, with operands that reductions pass over where they are not there.
+
+use super::Span;
+use super::lanes::Mask;
+use crate::ir::{Attr, Attrs, DType, HostTensor, Operand, Source, ValueId};
+use crate::ops::compaction::signed;
+use crate::ops::evaluate::{from_values, scalar};
+use crate::ops::reduce::extreme;
+use crate::ops::{self, NEWEST_OPSET, OpError};
+use crate::specialize::walk::Walk;
+
+impl Walk<'_> {
+    /// Takes the nodes and values from these numbers on back and adds them again, where `masks` says with
+    /// operands that are masked. Gives the new values.
+    pub(super) fn replay(
+        &mut self,
+        first_node: usize,
+        first: usize,
+        masks: &[&[Mask]],
+    ) -> Result<Vec<ValueId>, OpError> {
+        let nodes = self.target.nodes.split_off(first_node);
+        let values = self.target.values.split_off(first);
+        let bounds = self.bounds.as_mut().expect("the caller looked");
+        bounds.amounts.forget(first);
+        let mut moved: Vec<Option<ValueId>> = vec![None; values.len()];
+        for (value, moved) in values.iter().zip(&mut moved) {
+            if let Source::Weight(data) = &value.source {
+                *moved = Some(self.target.add_weight(&value.name, data.clone()));
+            }
+        }
+        for (node, masks) in nodes.into_iter().zip(masks) {
+            let at = |value: ValueId| match (value.0 as usize).checked_sub(first) {
+                Some(position) => moved[position].expect("nodes are in topological order"),
+                None => value,
+            };
+            let mut operands: Vec<Operand> = node.operands.iter().map(|operand| operand.map(at)).collect();
+            for mask in *masks {
+                let operand = operands[mask.operand].expect("what is absent is not read");
+                operands[mask.operand] = Some(self.masked(operand, mask, &node.origin)?);
+            }
+            let results: Vec<(&str, _)> = (node.results.iter())
+                .map(|result| {
+                    let value = &values[result.0 as usize - first];
+                    (value.name.as_str(), value.ty.clone())
+                })
+                .collect();
+            let id = self
+                .target
+                .add_node(node.op, operands, node.attrs, &results, node.origin);
+            self.target.nodes[id.0 as usize].rules = node.rules;
+            for (old, &new) in node.results.iter().zip(&self.target.node(id).results) {
+                moved[old.0 as usize - first] = Some(new);
+            }
+        }
+        let moved = moved.into_iter().collect::<Option<Vec<ValueId>>>();
+        Ok(moved.expect("every value is a weight or made by a node"))
+    }
+
+    /// `value` with a number of its own where elements along an axis are not there.
+    fn masked(&mut self, value: ValueId, mask: &Mask, origin: &[String]) -> Result<ValueId, OpError> {
+        let ty = self.target.ty(value).clone();
+        let present = self.present(ty.dims()[mask.axis], mask.span, ty.rank() - mask.axis, origin)?;
+        let pad = self.target.add_weight("", pad(ty.dtype, mask.pad));
+        self.emitted("where", &[present, value, pad], Attrs::new(), origin)
+    }
+
+    /// Which elements along the first of `rank` axes are there.
+    fn present(
+        &mut self,
+        extent: usize,
+        span: Span,
+        rank: usize,
+        origin: &[String],
+    ) -> Result<ValueId, OpError> {
+        let count = self.count_of(span)?;
+        let mut dims = vec![1; rank];
+        dims[0] = extent;
+        let positions: Vec<i64> = (0..signed(extent)).collect();
+        let positions = self
+            .target
+            .add_weight("", HostTensor::from_i64(&[extent], &positions));
+        let present = self.emitted("less", &[positions, count], Attrs::new(), origin)?;
+        let shape = Attr::Ints(dims.into_iter().map(signed).collect());
+        self.emitted("reshape", &[present], Attrs::new().with("shape", shape), origin)
+    }
+
+    fn emitted(
+        &mut self,
+        op: &'static str,
+        operands: &[ValueId],
+        attrs: Attrs,
+        origin: &[String],
+    ) -> Result<ValueId, OpError> {
+        let operands = operands.iter().copied().map(Some).collect();
+        let made = ops::emit(&mut self.target, op, operands, attrs, 1, NEWEST_OPSET, origin)?;
+        Ok(made[0])
+    }
+}
+
+/// A scalar of a kind; the largest or lowest integer where the number is beyond what `f64` tells apart.
+fn pad(dtype: DType, pad: f64) -> HostTensor {
+    if dtype.is_float() {
+        return from_values(dtype, &[], &[pad]);
+    }
+    if pad == 0.0 || pad == 1.0 {
+        return scalar(dtype, pad);
+    }
+    extreme(dtype, pad > 0.0)
+}
