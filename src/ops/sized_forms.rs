@@ -128,10 +128,15 @@ impl BoundedCtx<'_, '_> {
         let steps: Vec<i64> = (0..signed(most)).map(|step| step * cut.step).collect();
         let steps = self.integers(&[most], &steps);
         let index = self.binary("add", steps, cut.start.value)?;
-        // Those beyond the count leave the axis.
-        let zero = self.integers(&[], &[0]);
-        let index = self.binary("max", index, zero)?;
+        let index = self.within(index, extent)?;
         self.gathered("gather", x, index, axis)
+    }
+
+    /// Indices beyond a count, which may leave the axis, as some that do not.
+    fn within(&mut self, index: ValueId, extent: usize) -> Result<ValueId, OpError> {
+        let [first, last] = [0, signed(extent) - 1].map(|end| self.integers(&[], &[end]));
+        let raised = self.binary("max", index, first)?;
+        self.binary("min", raised, last)
     }
 }
 
@@ -339,6 +344,7 @@ pub fn concat(ctx: &mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError> {
         let extent = ctx.extent(n, axis)?;
         count = ctx.combined("add", &count, &extent)?;
     }
+    let index = ctx.within(index, total)?;
     let value = ctx.gathered("gather", joined, index, axis)?;
     let counted = [ctx.axis_of(axis, &count), others].concat();
     Ok(BoundedResults::one(value, counted))
@@ -374,7 +380,8 @@ pub fn gather(ctx: &mut BoundedCtx<'_, '_>, op: &'static str) -> Result<BoundedR
     let is_negative = ctx.binary("less", index, zero)?;
     let from_end = ctx.binary("add", index, extent.value)?;
     let from_front = ctx.select(is_negative, from_end, index)?;
-    let from_front = ctx.binary("max", from_front, zero)?;
+    let size = ctx.dims_of(x)[axis];
+    let from_front = ctx.within(from_front, size)?;
     let value = ctx.gathered(op, x, from_front, axis)?;
     let index_rank = ctx.dims_of(index).len();
     let of_index = ctx.counted[1].clone();

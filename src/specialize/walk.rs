@@ -281,6 +281,7 @@ impl Walk<'_> {
         fold::fold_from(&mut self.target, n_nodes, self.folded)?;
         if is_bounded {
             self.fold_known(n_values);
+            results = self.all_shortened(results, n_nodes, n_values)?;
         }
         Ok(results)
     }

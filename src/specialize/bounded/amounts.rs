@@ -65,6 +65,14 @@ impl Amounts {
         amount
     }
 
+    /// Forgets what is known of the elements of values that get another extent.
+    pub fn forget_elements<'v>(&mut self, values: impl Iterator<Item = &'v ValueId>) {
+        for value in values {
+            self.elements.remove(value);
+            self.whole.remove(value);
+        }
+    }
+
     /// Forgets values from number `first` on.
     pub fn forget(&mut self, first: usize) {
         let stays = |value: ValueId| (value.0 as usize) < first;

@@ -52,6 +52,19 @@ impl Bounds {
         Ok(readings)
     }
 
+    /// `lanes` of a result, and axes that are as long as those of its operands, though nothing is read along them.
+    fn as_long_as(&self, operands: &[Lane], dims: &[usize], mut lanes: Vec<Lane>) -> Vec<Lane> {
+        for (axis, &extent) in dims.iter().enumerate() {
+            let as_long = operands.iter().find(|own| self.larger(own.span) == extent);
+            if let Some(&Lane { span, .. }) = as_long
+                && lanes.iter().all(|lane| lane.axis != axis)
+            {
+                lanes.push(Lane { axis, span });
+            }
+        }
+        lanes
+    }
+
     /// Looks at what was added to `graph` for larger extents.
     fn look(&mut self, graph: &Graph, first_node: usize, first: usize) -> Result<Tried, OpError> {
         let mut tried = Tried {
@@ -86,7 +99,9 @@ impl Bounds {
                     .into_iter()
                     .zip(&node.results)
                 {
-                    tried.lanes[result.0 as usize - first] = reading.lanes;
+                    let dims = graph.ty(result).dims();
+                    let lanes = self.as_long_as(&operands.concat(), &dims, reading.lanes);
+                    tried.lanes[result.0 as usize - first] = lanes;
                     seen.constants.push(reading.constants);
                     let more = reading
                         .masks
@@ -144,6 +159,7 @@ impl Walk<'_> {
         let amounts = bounds.amounts.clone();
         bounds.choose_larger(&self.target);
         bounds.resize(&mut self.target, true);
+        bounds.amounts.forget_elements(bounds.axes.keys());
         let tried = build(&mut self.target).and_then(|_| bounds.look(&self.target, n_nodes, n_values));
         self.target.nodes.truncate(n_nodes);
         self.target.values.truncate(n_values);

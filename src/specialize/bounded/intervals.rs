@@ -268,27 +268,18 @@ pub(super) fn settled(amount: Amount, dtype: DType) -> Amount {
     if amount.linear.is_some() && amount.low >= -whole && amount.high <= whole {
         return amount;
     }
-    // Twice the step between neighbours.
+    // Twice the step between neighbours. Infinite limits stay what they are.
     let step = 4.0 / whole;
+    let slack = |limit: f64| if limit.is_infinite() { 0.0 } else { limit.abs() * step };
     Amount {
-        low: amount.low - amount.low.abs() * step,
-        high: amount.high + amount.high.abs() * step,
+        low: amount.low - slack(amount.low),
+        high: amount.high + slack(amount.high),
         nan: amount.nan,
         linear: None,
     }
-    .finite()
 }
 
 impl Amount {
-    /// Infinite limits stay what they are.
-    fn finite(self) -> Self {
-        Amount {
-            nan: self.nan,
-            linear: self.linear,
-            ..limits(self.low, self.high)
-        }
-    }
-
     fn keeping_linear(&self, change: impl Fn(f64) -> f64) -> Self {
         Amount {
             low: change(self.low),

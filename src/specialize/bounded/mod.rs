@@ -226,22 +226,30 @@ impl Walk<'_> {
     ) -> Result<Vec<ValueId>, OpError> {
         let bounds = self.bounds.as_mut().expect("the caller looked");
         let analysis = &mut bounds.amounts;
+        let first = self.target.values.len();
         let made = ops::emit_bounded(&mut self.target, node, form, operands, counted, analysis)?;
         fold::fold_from(&mut self.target, n_nodes, self.folded)?;
         let subject = Problem::at_node(node, OpError::invalid("")).subject;
-        self.remember(&made, &subject)?;
+        let values = self.remember(&made, &subject, first, &node.origin)?;
         let bounds = self.bounds.as_mut().expect("the caller looked");
         bounds.made.push(Made {
             op: node.op,
             operands: operands.to_vec(),
             attrs: node.attrs.clone(),
-            results: made.values.clone(),
+            results: values.clone(),
         });
-        Ok(made.values)
+        Ok(values)
     }
 
-    /// Remembers which axes of results are counted.
-    fn remember(&mut self, made: &BoundedResults, subject: &str) -> Result<(), OpError> {
+    /// Remembers which axes of results are counted. Gives what the results are from then on.
+    fn remember(
+        &mut self,
+        made: &BoundedResults,
+        subject: &str,
+        first: usize,
+        origin: &[String],
+    ) -> Result<Vec<ValueId>, OpError> {
+        let mut values = Vec::new();
         for (&value, counted) in made.values.iter().zip(&made.counted) {
             let mut lanes = Vec::new();
             for &Counted { axis, count } in counted {
@@ -250,10 +258,7 @@ impl Walk<'_> {
                 lanes.push(Lane { axis, span });
             }
             lanes.sort_by_key(|lane| lane.axis);
-            let bounds = self.bounds.as_mut().expect("only then nodes are bounded");
-            if !lanes.is_empty() {
-                bounds.axes.insert(value, lanes);
-            }
+            values.push(self.shortened(value, lanes, first, origin)?);
         }
         let bounds = self.bounds.as_mut().expect("only then nodes are bounded");
         for (value, meaning) in &made.limits {
@@ -263,7 +268,7 @@ impl Walk<'_> {
                 name: format!("{subject}: {meaning}"),
             });
         }
-        Ok(())
+        Ok(values)
     }
 }
 

@@ -1,7 +1,8 @@
-//! Nodes once more, with operands that reductions pass over where they are not there.
+//! Nodes once more, with operands that reductions pass over where they are not there, and values of their own for
+//! what is shortened.
 
-use super::Span;
 use super::lanes::Mask;
+use super::{Lane, Span};
 use crate::ir::{Attr, Attrs, DType, HostTensor, Operand, Source, ValueId};
 use crate::ops::compaction::signed;
 use crate::ops::evaluate::{from_values, scalar};
@@ -10,6 +11,68 @@ use crate::ops::{self, NEWEST_OPSET, OpError};
 use crate::specialize::walk::Walk;
 
 impl Walk<'_> {
+    /// `value` as one of which data decides the extents along `lanes`, where it is made by what was added from value
+    /// number `first` on. What is there in its full extent, too, becomes a value of its own, and a constant is none
+    /// any more: nothing may be computed of it before its extent is known.
+    pub(super) fn shortened(
+        &mut self,
+        value: ValueId,
+        lanes: Vec<Lane>,
+        first: usize,
+        origin: &[String],
+    ) -> Result<ValueId, OpError> {
+        let Some(&Lane { axis, span }) = lanes.first() else {
+            return Ok(value);
+        };
+        let bounds = self.bounds.as_ref().expect("the caller looked");
+        let known = bounds.axes.get(&value);
+        let own = if self.target.weight(value).is_some() {
+            let mask = Mask {
+                operand: 0,
+                axis,
+                span,
+                pad: 0.0,
+            };
+            self.masked(value, mask, origin)?
+        } else if known.map_or(value.0 as usize >= first, |known| *known == lanes) {
+            value
+        } else {
+            self.whole(value, origin)?
+        };
+        let bounds = self.bounds.as_mut().expect("the caller looked");
+        bounds.axes.insert(own, lanes);
+        Ok(own)
+    }
+
+    /// Results of nodes that were added from these numbers on, of which no constant is only as long as data says.
+    pub(in crate::specialize) fn all_shortened(
+        &mut self,
+        results: Vec<ValueId>,
+        first_node: usize,
+        first: usize,
+    ) -> Result<Vec<ValueId>, OpError> {
+        let added = self.target.nodes[first_node..].first();
+        let origin = added.map_or_else(Vec::new, |node| node.origin.clone());
+        let mut all = Vec::new();
+        for value in results {
+            let bounds = self.bounds.as_ref().expect("the caller looked");
+            let lanes = bounds.axes.get(&value).cloned().unwrap_or_default();
+            all.push(self.shortened(value, lanes, first, &origin)?);
+        }
+        Ok(all)
+    }
+
+    /// `value` by another name.
+    fn whole(&mut self, value: ValueId, origin: &[String]) -> Result<ValueId, OpError> {
+        let ends = self.target.ty(value).dims();
+        let list = |numbers: Vec<usize>| Attr::Ints(numbers.into_iter().map(signed).collect());
+        let attrs = Attrs::new()
+            .with("starts", list(vec![0; ends.len()]))
+            .with("steps", list(vec![1; ends.len()]))
+            .with("ends", list(ends));
+        self.emitted("slice", &[value], attrs, origin)
+    }
+
     /// Takes the nodes and values from these numbers on back and adds them again, where `masks` says with
     /// operands that are masked. Gives the new values.
     pub(super) fn replay(
@@ -36,7 +99,7 @@ impl Walk<'_> {
             let mut operands: Vec<Operand> = node.operands.iter().map(|operand| operand.map(at)).collect();
             for mask in *masks {
                 let operand = operands[mask.operand].expect("what is absent is not read");
-                operands[mask.operand] = Some(self.masked(operand, mask, &node.origin)?);
+                operands[mask.operand] = Some(self.masked(operand, *mask, &node.origin)?);
             }
             let results: Vec<(&str, _)> = (node.results.iter())
                 .map(|result| {
@@ -57,7 +120,7 @@ impl Walk<'_> {
     }
 
     /// `value` with a number of its own where elements along an axis are not there.
-    fn masked(&mut self, value: ValueId, mask: &Mask, origin: &[String]) -> Result<ValueId, OpError> {
+    fn masked(&mut self, value: ValueId, mask: Mask, origin: &[String]) -> Result<ValueId, OpError> {
         let ty = self.target.ty(value).clone();
         let present = self.present(ty.dims()[mask.axis], mask.span, ty.rank() - mask.axis, origin)?;
         let pad = self.target.add_weight("", pad(ty.dtype, mask.pad));
