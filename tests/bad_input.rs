@@ -179,9 +179,13 @@ fn external(location: &str, more: &[(&str, &str)]) -> TensorProto {
 fn what_depends_on_extents_that_data_decides_is_named() {
     let nodes = vec![
         node("NonZero", "places", &["x"], "p"),
-        node("ReduceMax", "last", &["p"], "q"),
-        node("Shape", "extents", &["p"], "s"),
         node("Relu", "positive", &["x"], "y"),
+        node("NonZero", "others", &["y"], "q"),
+        node("Add", "sum", &["p", "q"], "s"),
+        node("Unique", "distinct", &["p"], "u"),
+        node("CastLike", "whole", &["x", "p"], "i"),
+        node("Squeeze", "shape", &["i"], "d"),
+        node("ConstantOfShape", "filled", &["d"], "f"),
     ];
     let place = Place::with_model(&model(nodes, Vec::new()));
     place.expect("extent_of_data", REFUSED, &compile(&[]));

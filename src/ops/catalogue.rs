@@ -7,7 +7,7 @@
 
 use std::fmt::Write;
 
-use super::{AttrDefault, InferCtx, Lowering, NEWEST_OPSET, OpDef, lookup_onnx};
+use super::{AttrDefault, InferCtx, Lowering, NEWEST_OPSET, OpDef, lookup_onnx, sized_forms};
 use crate::ir::{DType, TensorType};
 
 /// The oldest opset that is listed.
@@ -46,7 +46,10 @@ const RESTRICTIONS: &[(&str, &str)] = &[
     ),
     ("BlackmanWindow", "`size` must be constant to compile"),
     ("Col2Im", "shapes must be constant to compile"),
-    ("ConstantOfShape", "the shape must be constant to compile"),
+    (
+        "ConstantOfShape",
+        "to compile, a shape that data decides must have a limit",
+    ),
     ("CumProd", "`axis` must be constant to compile"),
     ("CumSum", "`axis` must be constant to compile"),
     (
@@ -55,7 +58,7 @@ const RESTRICTIONS: &[(&str, &str)] = &[
     ),
     ("Det", "up to 64 rows"),
     ("Dropout", "inference only: training mode is refused"),
-    ("Expand", "the shape must be constant to compile"),
+    ("Expand", "to compile, a shape that data decides must have a limit"),
     ("HammingWindow", "`size` must be constant to compile"),
     ("HannWindow", "`size` must be constant to compile"),
     (
@@ -68,18 +71,26 @@ const RESTRICTIONS: &[(&str, &str)] = &[
         "limits must be constant to compile; up to 65536 boxes of an image",
     ),
     ("OneHot", "the depth must be constant to compile"),
-    ("Range", "operands must be constant to compile"),
-    ("Reshape", "the shape must be constant to compile"),
+    (
+        "Range",
+        "to compile, a length that data decides must have a limit; the step must be constant then, and the start of floats",
+    ),
+    (
+        "Reshape",
+        "to compile, a shape that data decides must follow from extents of the operand",
+    ),
     (
         "RoiAlign",
         "where `sampling_ratio` is 0, regions must be constant to compile",
     ),
+    ("Slice", "axes and steps must be constant to compile"),
     ("STFT", "step and frame length must be constant to compile"),
     ("TfIdfVectorizer", "integers only, no strings"),
     (
         "TopK",
-        "`k` must be constant to compile; results are always sorted; takes time with the square of the axis",
+        "results are always sorted; takes time with the square of the axis",
     ),
+    ("Unique", "slices along an axis are executed by the host"),
 ];
 
 /// An operator: its name, the opsets that changed it, the kinds it takes.
@@ -211,7 +222,7 @@ fn restriction(entry: &Entry) -> String {
         Some(Lowering::Host(reason)) => {
             format!("executed by the host; compiles where it folds into a constant: {reason}")
         }
-        Some(Lowering::Bounded(form)) => {
+        Some(Lowering::Bounded(form)) if form.reason != sized_forms::COMPUTED => {
             let how = format!(
                 "compiles to the most elements there can be and their count: {}",
                 form.reason
@@ -258,7 +269,8 @@ pub fn page() -> String {
          f64, f32 and f16; `f8` the four 8-bit floats; `int` and `uint` 8 to 64 bits; `int4` and `int2` \
          signed and unsigned. Strings and complex numbers are not supported anywhere. A shape that is \
          \"constant to compile\" may also be computed from shapes of the inputs; on the CPU it may depend \
-         on any data.\n\n\
+         on any data. Where something limits a size that data decides, or `--bound` does, results are as large as \
+         they can become in an engine, and a count says how much of them is there.\n\n\
          | operator | opsets | kinds | restrictions |\n|---|---|---|---|\n",
         names_of("com.microsoft").join(", ")
     );

@@ -70,6 +70,7 @@ pub mod rotary;
 pub mod sample_grid;
 pub mod samples;
 pub mod scatter;
+pub mod scatter_forms;
 pub mod sequence;
 pub mod shape;
 pub mod signal_forms;
@@ -152,6 +153,7 @@ static FAMILIES: &[&[&OpDef]] = &[
     resize::OPS,
     roi_forms::OPS,
     scatter::OPS,
+    scatter_forms::OPS,
     sequence::OPS,
     reduce_forms::OPS,
     rotary::OPS,

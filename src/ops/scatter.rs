@@ -15,7 +15,8 @@ use crate::ir::{Attr, Attrs, DType, HostTensor, TensorType, ValueId};
 use crate::tile::index::delinearize;
 use crate::tile::{Atom, Cond, Expr, ExprId, Extent, Index, ReduceOp, TileCtx};
 
-const REDUCTION: AttrDef = str_attr("reduction", "none");
+/// How updates of one element meet.
+pub const REDUCTION: AttrDef = str_attr("reduction", "none");
 
 /// What scatters have in common.
 const SCATTER: OpDef = OpDef {
@@ -40,23 +41,12 @@ pub static SCATTER_ELEMENTS: OpDef = OpDef {
 /// `x` with slices of `updates` written at the coordinates in the last axis of `index`.
 pub static SCATTER_ND: OpDef = OpDef {
     name: "scatter_nd",
-    onnx: &[OnnxOp::new("ScatterND")],
     attrs: &[REDUCTION],
     infer: infer_nd,
     eval: eval_nd,
     lower: Lowering::Tile(TileKind::Other, tile_nd),
     samples: sample_nd,
     ..SCATTER
-};
-
-/// `ScatterElements`, and `Scatter`, its first name.
-pub static SCATTER_FORM: OpDef = OpDef {
-    name: "ScatterElements",
-    onnx: &[OnnxOp::new("ScatterElements"), OnnxOp::new("Scatter")],
-    operands: Operands::exactly(&["x", "index", "updates"]),
-    attrs: &[int_attr("axis", 0), REDUCTION],
-    lower: Lowering::Expand(expand_elements),
-    ..FORM
 };
 
 /// `TensorScatter`: a cache with the tokens of one call written behind those it holds.
@@ -127,16 +117,6 @@ fn expand_tensor_scatter(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpErro
     let token = ctx.expand(token, &dims)?;
     let update = ctx.gathered("gather_elements", update, token, axis)?;
     Ok(vec![ctx.select(written, update, cache)?])
-}
-
-fn expand_elements(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
-    let axis = infer::axis(ctx.attrs, ctx.ty(0)?.rank())?;
-    let mut attrs = super::index_forms::axis_attr(axis);
-    if let Some(reduction) = ctx.attrs.get("reduction") {
-        attrs = attrs.with("reduction", reduction.clone());
-    }
-    let operands = [ctx.value(0)?, ctx.value(1)?, ctx.value(2)?];
-    Ok(vec![ctx.emit("scatter_elements", &operands, attrs)?])
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -452,4 +432,4 @@ fn sample_nd(seed: u64) -> Option<Sample> {
     samples::sample(vec![x, index, updates], attrs)
 }
 
-pub static OPS: &[&OpDef] = &[&SCATTER_ELEMENTS, &SCATTER_ND, &SCATTER_FORM, &TENSOR_SCATTER];
+pub static OPS: &[&OpDef] = &[&SCATTER_ELEMENTS, &SCATTER_ND, &TENSOR_SCATTER];

@@ -40,7 +40,7 @@ fn expand_unique(ctx: &mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError
     }
     if !ctx.counted[0].is_empty() {
         return Err(OpError::HostOnly(
-            "its operand is only as long as data says, and its result depends on that once more".to_owned(),
+            "data decides how long its operand is, and it compares all elements of that".to_owned(),
         ));
     }
     let n = dims.iter().product();

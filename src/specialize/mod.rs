@@ -84,6 +84,9 @@ fn walked(
     walk.bounds = bounds;
     walk.folded = folded;
     let inputs = add_inputs(&mut walk.target, graph, bindings.types());
+    let named = inputs.into_iter().zip(&graph.inputs);
+    let inputs = named.map(|(known, &input)| walk.limited(known, &graph.value(input).name));
+    let inputs = inputs.collect();
     let outputs = walk.inline(graph, inputs, None);
     walk.finish(graph, &outputs)
 }

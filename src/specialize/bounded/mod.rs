@@ -211,7 +211,11 @@ impl Walk<'_> {
                 self.target.values.truncate(n_values);
                 let bounds = self.bounds.as_mut().expect("the caller looked");
                 bounds.forget(n_values);
-                Err(error)
+                Err(match error {
+                    // Data that is known may have what it takes.
+                    OpError::Unsupported(reason) => OpError::HostOnly(reason),
+                    other => other,
+                })
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::specialize::scope::Known;
 use crate::specialize::walk::Walk;
 
 impl Walk<'_> {
-    /// What the result `name` of a node is where a limit is stated for it: axes that data decides have so many
+    /// What the tensor `name` is where a limit is stated for it: axes that data decides have so many
     /// elements at most, or its integers are so large at most.
     pub(in crate::specialize) fn limited(&mut self, known: Known, name: &str) -> Known {
         let Some(stated) = self
@@ -161,7 +161,7 @@ impl Walk<'_> {
         let missing = stated.filter(|(_, stated)| !stated.is_found);
         let problems = missing.map(|(name, stated)| Problem {
             subject: format!("the bound {} of `{name}`", stated.most),
-            reason: OpError::invalid("no node makes a tensor of this name"),
+            reason: OpError::invalid("the model has no tensor of this name that is computed"),
         });
         let problems: Vec<Problem> = problems.collect();
         self.problems.extend(problems);

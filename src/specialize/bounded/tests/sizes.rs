@@ -233,15 +233,19 @@ fn rows_are_put_back_to_where_they_came_from() {
         let level = add(graph, "Gather", &[kept, column], axis(1));
         let shape = add(graph, "Shape", &[kept], Attrs::new());
         let mut all = add(graph, "ConstantOfShape", &[shape], Attrs::new());
+        let mut elements = all;
         for op in ["greater", "less_equal"] {
             let own = add(graph, op, &[level, zero], Attrs::new());
             let places = add(graph, "NonZero", &[own], Attrs::new());
             let places = add(graph, "Transpose", &[places], Attrs::new());
             let rows = add(graph, "gather_nd", &[kept, places], Attrs::new());
             let rows = add(graph, "neg", &[rows], Attrs::new());
-            all = add(graph, "scatter_nd", &[all, places, rows], Attrs::new());
+            let shape = add(graph, "Shape", &[rows], Attrs::new());
+            let index = add(graph, "Expand", &[places, shape], Attrs::new());
+            elements = add(graph, "ScatterElements", &[elements, index, rows], axis(0));
+            all = add(graph, "ScatterND", &[all, places, rows], Attrs::new());
         }
-        vec![all]
+        vec![all, elements]
     });
 }
 

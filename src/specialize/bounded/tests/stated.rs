@@ -34,6 +34,8 @@ fn a_stated_limit_makes_room_and_is_kept() {
         let found = run(&graph, &stated("more", 7), &limit(own));
         assert_eq!(found, Ok(reference::run(&graph, &limit(own)).unwrap()));
     }
+    let found = run(&graph, &stated("limit", 7), &limit(7));
+    assert_eq!(found, Ok(reference::run(&graph, &limit(7)).unwrap()));
     // The sum hides how many elements there were, not that they were too many.
     let message = run(&graph, &stated("more", 7), &limit(7)).unwrap_err();
     assert!(message.contains("`more.limit` is 8, at most 7"), "{message}");
@@ -59,7 +61,7 @@ fn a_stated_limit_shortens_what_data_decides() {
 fn limits_of_what_is_not_there_or_decides_nothing_are_errors() {
     let input = [HostTensor::from_i64(&[], &[2])];
     let message = run(&counted_up(), &stated("mere", 7), &input).unwrap_err();
-    assert!(message.contains("bound 7 of `mere`: no node makes"), "{message}");
+    assert!(message.contains("bound 7 of `mere`: the model has no tensor"), "{message}");
     let mut graph = Graph::new("g");
     let x = super::input(&mut graph, "x", DType::F32, &[2]);
     let y = add(&mut graph, "neg", &[x], Attrs::new());
