@@ -58,7 +58,10 @@ const RESTRICTIONS: &[(&str, &str)] = &[
     ),
     ("Det", "up to 64 rows"),
     ("Dropout", "inference only: training mode is refused"),
-    ("Expand", "to compile, a shape that data decides must have a limit"),
+    (
+        "Expand",
+        "to compile, a shape that data decides must have a limit",
+    ),
     ("HammingWindow", "`size` must be constant to compile"),
     ("HannWindow", "`size` must be constant to compile"),
     (

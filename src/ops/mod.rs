@@ -91,8 +91,8 @@ pub use self::def::{
 };
 pub use self::error::OpError;
 pub use self::expansion::{
-    BoundedForm, ExpandCtx, ExpandFn, NEWEST_OPSET, OPSET, emit, emit_bounded, types_of,
-    with_defaults, without_opset,
+    BoundedForm, ExpandCtx, ExpandFn, NEWEST_OPSET, OPSET, emit, emit_bounded, types_of, with_defaults,
+    without_opset,
 };
 
 /// The op spelled `name`.

@@ -1,6 +1,7 @@
 //! What follows from an extent that data decides: tried with a larger one.
 
-use super::lanes::{self, Mask, Reading, value};
+use super::lanes::{self, Reading, value};
+use super::masks::Mask;
 use super::{Bounds, Lane};
 use crate::ir::{Attr, Attrs, Graph, HostTensor, Node, Operand, Source, TensorType, ValueId};
 use crate::ops::OpError;
@@ -217,19 +218,10 @@ impl Walk<'_> {
             if node.op != seen.op || !bounds.same_attrs(&node.attrs, &seen.attrs) {
                 return Err(differs());
             }
-            if seen.constants.is_empty() {
-                continue;
-            }
-            let operands: Vec<Vec<Lane>> = (node.operands.iter())
-                .map(|&operand| bounds.lanes_of(&tried.lanes, first, operand))
-                .collect();
-            let here = bounds.readings(&self.target, node, &operands)?;
-            let same = here
-                .iter()
-                .zip(&seen.constants)
-                .all(|(here, constants)| here.constants == *constants);
-            if !same {
-                return Err(differs());
+            for (number, wanted) in seen.constants.iter().enumerate() {
+                if lanes::constants(&self.target, &mut bounds.amounts, node, number) != *wanted {
+                    return Err(differs());
+                }
             }
         }
         Ok(())

@@ -270,7 +270,13 @@ pub(super) fn settled(amount: Amount, dtype: DType) -> Amount {
     }
     // Twice the step between neighbours. Infinite limits stay what they are.
     let step = 4.0 / whole;
-    let slack = |limit: f64| if limit.is_infinite() { 0.0 } else { limit.abs() * step };
+    let slack = |limit: f64| {
+        if limit.is_infinite() {
+            0.0
+        } else {
+            limit.abs() * step
+        }
+    };
     Amount {
         low: amount.low - slack(amount.low),
         high: amount.high + slack(amount.high),

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::amounts::{Amounts, Beyond, Eval, tile};
+use super::amounts::{Amounts, tile};
+use super::eval::Eval;
+use super::masks::{self, Mask};
 use super::{Lane, Span};
-use crate::ir::{DType, Graph, Node, TensorType, ValueId};
-use crate::ops::reduce::extreme_of;
+use crate::ir::{DType, Graph, Node, ValueId};
 use crate::tile::{Atom, Body, Cond, Expr, ExprId, Extent, Index, ReduceOp, Scalar, VarId};
 
 /// What is found of one node.
@@ -17,21 +18,38 @@ pub(super) struct Reading {
     pub constants: Vec<Scalar>,
 }
 
-/// A number that elements of an operand must have where they are not there.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Mask {
-    pub operand: usize,
-    pub axis: usize,
-    pub span: Span,
-    pub pad: f64,
-}
-
 /// What a result is computed of: expressions that it needs, but for branches that are never taken.
-struct Needs<'a> {
+pub(super) struct Needs<'a> {
     body: &'a Body,
     loads: Vec<(usize, &'a [Index])>,
-    reductions: Vec<(ReduceOp, &'a [VarId], ExprId, DType)>,
+    pub reductions: Vec<(ReduceOp, &'a [VarId], ExprId, DType)>,
     constants: Vec<Scalar>,
+}
+
+/// A result of a node as an expression.
+pub(super) struct Formula<'a> {
+    pub graph: &'a Graph,
+    pub node: &'a Node,
+    pub body: Body,
+    root: ExprId,
+    /// Coordinates of the result.
+    pub vars: Vec<VarId>,
+}
+
+/// How axes of operands are run along.
+#[derive(Default)]
+pub(super) struct Runs {
+    /// Along these axes of the result.
+    pub lanes: Vec<Lane>,
+    /// By reductions.
+    pub reduced: Vec<Reduced>,
+}
+
+/// An axis of an operand that a reduction runs over.
+pub(super) struct Reduced {
+    pub var: VarId,
+    pub operand: usize,
+    pub lane: Lane,
 }
 
 /// How result `number` of `node` depends on the axes in `operands`, one list for each of its operands.
@@ -45,70 +63,135 @@ pub(super) fn read(
     number: usize,
     operands: &[Vec<Lane>],
 ) -> Result<Reading, String> {
-    let result = graph.ty(node.results[number]);
-    let types: Vec<Option<&TensorType>> = (node.operands.iter())
-        .map(|operand| operand.map(|value| graph.ty(value)))
-        .collect();
-    if result.n_elements() == 0 || types.iter().flatten().any(|ty| ty.n_elements() == 0) {
+    let mixes = |axis: usize| format!("`{}` mixes elements along axis {axis} of its operand", node.op);
+    let is_empty = |&value: &ValueId| graph.ty(value).n_elements() == 0;
+    if is_empty(&node.results[number]) || node.operands.iter().flatten().any(is_empty) {
         return Err(format!("`{}` has no elements", node.op));
     }
-    let mut body = Body::new();
-    let extents = result.dims();
-    let vars: Vec<VarId> = extents
-        .iter()
-        .map(|&extent| body.vars.fresh(Extent::from(extent)))
-        .collect();
-    // An axis of one element is no lane: data decides of larger ones here.
-    let at: Vec<Index> = vars
-        .iter()
-        .zip(&extents)
-        .map(|(&var, &extent)| {
-            if extent == 1 {
-                Index::zero()
-            } else {
-                Index::var(var)
-            }
-        })
-        .collect();
-    let mixes = |axis: usize| format!("`{}` mixes elements along axis {axis} of its operand", node.op);
-    let Some(root) = tile(graph, node, number, &at, &mut body) else {
+    let formula = Formula::of(graph, node, number).ok_or_else(|| {
         let axis = operands.iter().flatten().map(|lane| lane.axis).next();
-        return Err(mixes(axis.unwrap_or(0)));
-    };
-    let needs = Needs::of(&body, root, &mut Eval::new(amounts, graph, &node.operands, &body));
-    let mut lanes: Vec<Lane> = Vec::new();
-    let mut run_over: Vec<(VarId, usize, Lane)> = Vec::new();
-    for &(operand, index) in &needs.loads {
-        for &lane in &operands[operand] {
-            match access(&index[lane.axis], lane.span, &vars, &body) {
-                Access::Lane(var, span) => {
-                    let axis = vars
-                        .iter()
-                        .position(|&own| own == var)
-                        .expect("it is of the result");
-                    let own = Lane { axis, span };
-                    if lanes.iter().any(|other| other.axis == axis && *other != own) {
-                        return Err(mixes(lane.axis));
-                    }
-                    if !lanes.contains(&own) {
-                        lanes.push(own);
-                    }
-                }
-                Access::Reduced(var) => run_over.push((var, operand, lane)),
-                // Indices that data gives name elements that are there.
-                Access::Picked => {}
-                Access::Other => return Err(mixes(lane.axis)),
-            }
-        }
-    }
-    foreign(node, &needs, &lanes, &vars, operands, &body)?;
-    let masks = masks(graph, amounts, node, &body, &needs, &lanes, &vars, &run_over)
-        .ok_or_else(|| mixes(run_over.first().map_or(0, |(_, _, lane)| lane.axis)))?;
+        mixes(axis.unwrap_or(0))
+    })?;
+    let mut eval = Eval::new(amounts, graph, &node.operands, &formula.body);
+    let needs = Needs::of(&formula.body, formula.root, &mut eval);
+    let runs = formula.runs(&needs, operands).map_err(mixes)?;
+    formula.expect_no_other(&needs, &runs.lanes, operands)?;
+    let masks = masks::masks(&formula, amounts, &needs, &runs)
+        .ok_or_else(|| mixes(runs.reduced.first().map_or(0, |run| run.lane.axis)))?;
     Ok(Reading {
-        lanes,
+        lanes: runs.lanes,
         masks,
         constants: needs.constants,
     })
+}
+
+/// Constants that result `number` of `node` is computed with.
+pub(super) fn constants(graph: &Graph, amounts: &mut Amounts, node: &Node, number: usize) -> Vec<Scalar> {
+    let Some(formula) = Formula::of(graph, node, number) else {
+        return Vec::new();
+    };
+    let mut eval = Eval::new(amounts, graph, &node.operands, &formula.body);
+    Needs::of(&formula.body, formula.root, &mut eval).constants
+}
+
+impl<'a> Formula<'a> {
+    /// `None` for what has no expression.
+    fn of(graph: &'a Graph, node: &'a Node, number: usize) -> Option<Self> {
+        let mut body = Body::new();
+        let extents = graph.ty(node.results[number]).dims();
+        let vars: Vec<VarId> = extents
+            .iter()
+            .map(|&extent| body.vars.fresh(Extent::from(extent)))
+            .collect();
+        // An axis of one element is no lane: data decides of larger ones here.
+        let at: Vec<Index> = vars
+            .iter()
+            .zip(&extents)
+            .map(|(&var, &extent)| {
+                if extent == 1 {
+                    Index::zero()
+                } else {
+                    Index::var(var)
+                }
+            })
+            .collect();
+        let root = tile(graph, node, number, &at, &mut body)?;
+        Some(Formula {
+            graph,
+            node,
+            body,
+            root,
+            vars,
+        })
+    }
+
+    /// How the axes in `operands` are run along.
+    ///
+    /// # Errors
+    /// If one is read otherwise: which.
+    fn runs(&self, needs: &Needs<'_>, operands: &[Vec<Lane>]) -> Result<Runs, usize> {
+        let mut runs = Runs::default();
+        for &(operand, index) in &needs.loads {
+            for &lane in &operands[operand] {
+                match access(&index[lane.axis], lane.span, &self.vars, &self.body) {
+                    Access::Lane(var, span) => {
+                        let axis = self.vars.iter().position(|&own| own == var);
+                        let axis = axis.expect("it is of the result");
+                        runs.add(Lane { axis, span }).ok_or(lane.axis)?;
+                    }
+                    Access::Reduced(var) => runs.reduced.push(Reduced { var, operand, lane }),
+                    // Indices that data gives name elements that are there.
+                    Access::Picked => {}
+                    Access::Other => return Err(lane.axis),
+                }
+            }
+        }
+        Ok(runs)
+    }
+
+    /// No other axis may be read along a lane, unless it has what is read however long the lane is.
+    fn expect_no_other(
+        &self,
+        needs: &Needs<'_>,
+        lanes: &[Lane],
+        operands: &[Vec<Lane>],
+    ) -> Result<(), String> {
+        for &(operand, index) in &needs.loads {
+            for (axis, index) in index.iter().enumerate() {
+                let mut read = Vec::new();
+                index.variables(&mut read);
+                let is_inner = matches!(index.terms.as_slice(), [(Atom::Mod(..) | Atom::Div(..), _)])
+                    || index.terms.iter().all(|(atom, _)| !matches!(atom, Atom::Var(_)));
+                let is_other = |lane: &Lane| {
+                    read.contains(&self.vars[lane.axis])
+                        && !is_inner
+                        && !operands[operand]
+                            .iter()
+                            .any(|own| own.axis == axis && own.span.count == lane.span.count)
+                };
+                if lanes.iter().any(is_other) {
+                    let op = self.node.op;
+                    return Err(format!(
+                        "`{op}` reads axis {axis} of an operand along that of another"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Runs {
+    /// `None` where the axis is another lane already.
+    fn add(&mut self, lane: Lane) -> Option<()> {
+        match self.lanes.iter().find(|other| other.axis == lane.axis) {
+            Some(other) => (*other == lane).then_some(()),
+            None => {
+                self.lanes.push(lane);
+                Some(())
+            }
+        }
+    }
 }
 
 /// How an axis is read.
@@ -183,147 +266,6 @@ fn scaled(index: &Index, span: Span, vars: &[VarId], body: &Body) -> Option<Acce
     }
     let factor = span.factor / divisor;
     Some(Access::Lane(var, Span { factor, ..span }))
-}
-
-/// No other axis may be read along a lane, unless it has what is read however long the lane is.
-fn foreign(
-    node: &Node,
-    needs: &Needs<'_>,
-    lanes: &[Lane],
-    vars: &[VarId],
-    operands: &[Vec<Lane>],
-    body: &Body,
-) -> Result<(), String> {
-    for &(operand, index) in &needs.loads {
-        for (axis, index) in index.iter().enumerate() {
-            let mut read = Vec::new();
-            index.variables(&mut read);
-            let is_inner = matches!(index.terms.as_slice(), [(Atom::Mod(..) | Atom::Div(..), _)])
-                || index.terms.iter().all(|(atom, _)| !matches!(atom, Atom::Var(_)));
-            let is_foreign = |lane: &Lane| {
-                read.contains(&vars[lane.axis])
-                    && !is_inner
-                    && !operands[operand]
-                        .iter()
-                        .any(|own| own.axis == axis && own.span.count == lane.span.count)
-            };
-            if lanes.iter().any(is_foreign) {
-                return Err(format!(
-                    "`{}` reads axis {axis} of an operand along that of another",
-                    node.op
-                ));
-            }
-        }
-    }
-    let _ = body;
-    Ok(())
-}
-
-/// Numbers with which reductions pass over elements that are not there; `None` where there are none.
-#[expect(clippy::too_many_arguments, reason = "all that is known of one node")]
-fn masks(
-    graph: &Graph,
-    amounts: &mut Amounts,
-    node: &Node,
-    body: &Body,
-    needs: &Needs<'_>,
-    lanes: &[Lane],
-    vars: &[VarId],
-    run_over: &[(VarId, usize, Lane)],
-) -> Option<Vec<Mask>> {
-    let mut masks: Vec<Mask> = Vec::new();
-    let all: BTreeSet<VarId> = run_over.iter().map(|(var, ..)| *var).collect();
-    for var in all {
-        let own: Vec<(usize, Lane)> = (run_over.iter())
-            .filter(|(other, ..)| *other == var)
-            .map(|&(_, operand, lane)| (operand, lane))
-            .collect::<Vec<_>>();
-        let span = own[0].1.span;
-        if own.iter().any(|(_, lane)| lane.span != span) {
-            return None;
-        }
-        let below: Vec<VarId> = (lanes.iter())
-            .filter(|lane| lane.span == span)
-            .map(|lane| vars[lane.axis])
-            .collect();
-        let operands: Vec<usize> = own
-            .iter()
-            .map(|(operand, _)| *operand)
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
-        let kinds: Vec<DType> = operands
-            .iter()
-            .map(|&operand| graph.ty(node.operands[operand].expect("it is read")).dtype)
-            .collect();
-        let pads = choices(&kinds).into_iter().find(|pads| {
-            let pads: Vec<(usize, f64)> = operands.iter().copied().zip(pads.iter().copied()).collect();
-            let over = needs
-                .reductions
-                .iter()
-                .filter(|(_, vars, ..)| vars.contains(&var));
-            over.into_iter().all(|&(op, _, reduced, dtype)| {
-                let mut eval = Eval::new(amounts, graph, &node.operands, body);
-                eval.beyond = Some(Beyond {
-                    var,
-                    below: &below,
-                    pads: &pads,
-                });
-                let padded = eval.of(reduced);
-                let mut eval = Eval::new(amounts, graph, &node.operands, body);
-                changes_nothing(op, &padded, &eval.of(reduced), dtype)
-            })
-        })?;
-        for (operand, pad) in operands.into_iter().zip(pads) {
-            for (_, lane) in own.iter().filter(|(other, _)| *other == operand) {
-                let mask = Mask {
-                    operand,
-                    axis: lane.axis,
-                    span,
-                    pad,
-                };
-                // One number per operand: what one reduction passes over, another may not.
-                if masks
-                    .iter()
-                    .any(|other| other.operand == operand && other.pad.to_bits() != pad.to_bits())
-                {
-                    return None;
-                }
-                if !masks.contains(&mask) {
-                    masks.push(mask);
-                }
-            }
-        }
-    }
-    Some(masks)
-}
-
-/// Numbers to try for operands of these kinds.
-fn choices(kinds: &[DType]) -> Vec<Vec<f64>> {
-    kinds.iter().fold(vec![Vec::new()], |all, &kind| {
-        let own = [0.0, extreme_of(kind, false), extreme_of(kind, true), 1.0];
-        let longer = |pads: &Vec<f64>| own.map(|pad| [pads.as_slice(), &[pad]].concat());
-        all.iter().flat_map(longer).collect()
-    })
-}
-
-/// Whether a term in the range `padded` changes nothing of a reduction of terms in the range `any`.
-fn changes_nothing(
-    op: ReduceOp,
-    padded: &crate::ops::bounded::Amount,
-    any: &crate::ops::bounded::Amount,
-    dtype: DType,
-) -> bool {
-    let is = |value: f64| padded.low == value && padded.high == value && !padded.nan;
-    match op {
-        ReduceOp::Sum | ReduceOp::Or => is(0.0),
-        ReduceOp::Prod | ReduceOp::And => is(1.0),
-        ReduceOp::Max => !padded.nan && padded.high <= any.low || is(extreme_of(dtype, false)),
-        ReduceOp::Min => !padded.nan && padded.low >= any.high || is(extreme_of(dtype, true)),
-        // The first of equal elements is one that is there.
-        ReduceOp::ArgMax { last } => !last && !padded.nan && padded.high <= any.low,
-        ReduceOp::ArgMin { last } => !last && !padded.nan && padded.low >= any.high,
-    }
 }
 
 impl<'a> Needs<'a> {

@@ -1,7 +1,7 @@
 //! Nodes once more, with operands that reductions pass over where they are not there, and values of their own for
 //! what is shortened.
 
-use super::lanes::Mask;
+use super::masks::Mask;
 use super::{Lane, Span};
 use crate::ir::{Attr, Attrs, DType, HostTensor, Operand, Source, ValueId};
 use crate::ops::compaction::signed;

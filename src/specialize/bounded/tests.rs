@@ -42,7 +42,9 @@ fn assert_same(graph: &Graph, inputs: &[HostTensor]) -> Vec<HostTensor> {
 
 /// Flags of which about a `share` is set, at least one where that is asked for.
 fn flags(draw: &mut Draw, count: usize, share: f64, some: bool) -> HostTensor {
-    let mut flags: Vec<u8> = (0..count).map(|_| u8::from(draw.float(0.0, 1.0) < share)).collect();
+    let mut flags: Vec<u8> = (0..count)
+        .map(|_| u8::from(draw.float(0.0, 1.0) < share))
+        .collect();
     if some && !flags.contains(&1) {
         flags[count / 2] = 1;
     }
@@ -140,6 +142,7 @@ fn slices_at_which_a_condition_holds() {
         (&[6, 70], Some(1), 70),
         (&[5, 9], None, 20),
         (&[3], Some(0), 2),
+        (&[1, 2], Some(0), 1),
     ];
     for (dims, along, named) in cases {
         let mut graph = Graph::new("g");

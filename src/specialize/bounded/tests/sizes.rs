@@ -25,7 +25,10 @@ fn check_from(least: f64, build: impl Fn(&mut Graph, Given) -> Vec<ValueId>) {
     let kept = add(&mut graph, "Compress", &[x, holds], axis(0));
     let first = Attrs::new().with("end", Attr::Int(1));
     let count = add(&mut graph, "Shape", &[kept], first);
-    for (number, value) in build(&mut graph, Given { x, kept, count }).into_iter().enumerate() {
+    for (number, value) in build(&mut graph, Given { x, kept, count })
+        .into_iter()
+        .enumerate()
+    {
         graph.add_output(&format!("y{number}"), value);
     }
     let mut draw = Draw::new(29);
@@ -104,7 +107,12 @@ fn the_best_are_as_many_as_data_says() {
         check(|graph, Given { x, kept, count }| {
             let most = integers(graph, &[1], &[5]);
             let both = add(graph, "Concat", &[most, count], axis(0));
-            let k = add(graph, "ReduceMin", &[both], Attrs::new().with("axes", Attr::Ints(vec![0])));
+            let k = add(
+                graph,
+                "ReduceMin",
+                &[both],
+                Attrs::new().with("axes", Attr::Ints(vec![0])),
+            );
             let attrs = axis(0).with("largest", Attr::Int(largest));
             let mut all = results(graph, "TopK", &[x, k], attrs.clone(), 2);
             let best = results(graph, "TopK", &[kept, k], attrs.clone(), 2);
@@ -171,7 +179,7 @@ fn ranges_are_as_long_as_data_says() {
         let column = integers(graph, &[1], &[1]);
         let numbers = add(graph, "Unsqueeze", &[up, column], Attrs::new());
         let to_float = Attrs::new().with("to", Attr::DType(DType::F32));
-        let numbers = add(graph, "cast", &[numbers, ], to_float.clone());
+        let numbers = add(graph, "cast", &[numbers], to_float.clone());
         let numbered = add(graph, "Concat", &[kept, numbers], axis(1));
         let float = add(graph, "cast", &[count], to_float);
         let [begin, step] = [0.0, 0.5].map(|n| graph.add_weight("", HostTensor::from_f32(&[], &[n])));
@@ -209,7 +217,12 @@ fn elements_of_what_is_kept_are_picked() {
         let last = add(graph, "Gather", &[kept, last], axis(0));
         let best = add(graph, "ArgMax", &[kept], axis(0));
         let elements = add(graph, "GatherElements", &[kept, best], axis(0));
-        let sum = add(graph, "ReduceSum", &[kept], Attrs::new().with("axes", Attr::Ints(vec![1])));
+        let sum = add(
+            graph,
+            "ReduceSum",
+            &[kept],
+            Attrs::new().with("axes", Attr::Ints(vec![1])),
+        );
         let zero = graph.add_weight("", HostTensor::from_f32(&[], &[0.0]));
         let positive = add(graph, "greater", &[sum, zero], Attrs::new());
         let column = integers(graph, &[1], &[1]);
@@ -263,7 +276,12 @@ fn boxes_of_which_data_says_how_many_there_are() {
     let best = add(&mut graph, "Unsqueeze", &[kept_scores, both], Attrs::new());
     let most = integers(&mut graph, &[1], &[12]);
     let overlap = graph.add_weight("", HostTensor::from_f32(&[1], &[0.3]));
-    let rows = add(&mut graph, "NonMaxSuppression", &[all, best, most, overlap], Attrs::new());
+    let rows = add(
+        &mut graph,
+        "NonMaxSuppression",
+        &[all, best, most, overlap],
+        Attrs::new(),
+    );
     let column = integers(&mut graph, &[], &[2]);
     let places = add(&mut graph, "Gather", &[rows, column], axis(1));
     let ends = [integers(&mut graph, &[1], &[0]), integers(&mut graph, &[1], &[5])];
@@ -292,7 +310,10 @@ fn distinct_elements() {
             let mut graph = Graph::new("g");
             let x = input(&mut graph, "x", dtype, dims);
             let attrs = Attrs::new().with("sorted", Attr::Int(sorted));
-            for (number, result) in results(&mut graph, "Unique", &[x], attrs, 4).into_iter().enumerate() {
+            for (number, result) in results(&mut graph, "Unique", &[x], attrs, 4)
+                .into_iter()
+                .enumerate()
+            {
                 graph.add_output(&format!("y{number}"), result);
             }
             for most in [0, 2, 50] {

@@ -61,7 +61,10 @@ fn a_stated_limit_shortens_what_data_decides() {
 fn limits_of_what_is_not_there_or_decides_nothing_are_errors() {
     let input = [HostTensor::from_i64(&[], &[2])];
     let message = run(&counted_up(), &stated("mere", 7), &input).unwrap_err();
-    assert!(message.contains("bound 7 of `mere`: the model has no tensor"), "{message}");
+    assert!(
+        message.contains("bound 7 of `mere`: the model has no tensor"),
+        "{message}"
+    );
     let mut graph = Graph::new("g");
     let x = super::input(&mut graph, "x", DType::F32, &[2]);
     let y = add(&mut graph, "neg", &[x], Attrs::new());
@@ -86,5 +89,8 @@ fn more_than_the_axis_has_is_an_error_when_it_comes() {
         assert_eq!(found, Ok(reference::run(&graph, &k(own)).unwrap()));
     }
     let message = run(&graph, &[], &k(8)).unwrap_err();
-    assert!(message.contains("(`TopK`): `k` beyond the axis` is 2, at most 0"), "{message}");
+    assert!(
+        message.contains("(`TopK`): `k` beyond the axis` is 2, at most 0"),
+        "{message}"
+    );
 }
