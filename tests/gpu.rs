@@ -35,7 +35,7 @@ use rtrt_codegen::reference;
 use rtrt_codegen::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
 use rtrt_codegen::specialize::{ShapeRange, every_shape};
 use rtrt_codegen::testing::builder::GraphBuilder;
-use rtrt_codegen::testing::detectors::{Detector, masked, sparse};
+use rtrt_codegen::testing::detectors::{Detector, masked, sizes, sizes_inputs, sparse};
 use rtrt_codegen::testing::graphs;
 use rtrt_codegen::tune::{self, Database};
 
@@ -525,7 +525,30 @@ fn detectors() -> Result<(), Failed> {
         let mask = sparse(&mut draw, &[160, 130], share);
         vec![mask, draw.floats(DType::F32, &[160, 130, 3], -1.0, 1.0)]
     });
-    check_detector(&masked(160, 130, 3), &masks)
+    check_detector(&masked(160, 130, 3), &masks)?;
+    let kept = [(0.0, 7), (0.4, 0), (0.7, 20), (1.1, 600)]
+        .map(|(share, wanted)| sizes_inputs(&mut draw, 600, share, wanted));
+    check_detector(&sizes(600), &kept)?;
+    a_limit_that_data_exceeds()
+}
+
+/// Data beyond a limit is an error, on the host and in the caller's memory.
+fn a_limit_that_data_exceeds() -> Result<(), Failed> {
+    let mut bounded = settings(DType::F32);
+    bounded.bounds = vec![("wanted".to_owned(), 9)];
+    let core = pipeline::lower(&sizes(40), &bounded)?;
+    let mut context = pipeline::execution(&built(&core, DType::F32, &Selection::Predicted)?, 0)?;
+    let mut draw = Draw::new(3);
+    let inputs = sizes_inputs(&mut draw, 40, 0.5, 9);
+    if context.run(&inputs)? != reference::run(&sizes(40), &inputs)? {
+        return Err("what is within its limit differs".into());
+    }
+    match context.run(&sizes_inputs(&mut draw, 40, 0.5, 10)) {
+        Err(RuntimeError::Limit {
+            most: 9, found: 10, ..
+        }) => Ok(()),
+        other => Err(format!("{other:?}").into()),
+    }
 }
 
 fn check_detector(model: &Graph, cases: &[Vec<HostTensor>]) -> Result<(), Failed> {

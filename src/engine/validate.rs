@@ -91,7 +91,7 @@ fn check_profile(profile: &Profile, first: &Profile) -> Result<(), EngineError> 
     let same_ports = same(&profile.inputs, &first.inputs)
         && same(&profile.outputs, &first.outputs)
         && same(&profile.counts, &first.counts);
-    if same_ports && profile.bounds == first.bounds {
+    if same_ports && profile.bounds == first.bounds && profile.limits == first.limits {
         Ok(())
     } else {
         invalid("profiles differ in more than dims")

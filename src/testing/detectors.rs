@@ -11,6 +11,14 @@ fn add(graph: &mut Graph, op: &'static str, operands: &[ValueId], attrs: Attrs) 
     graph.node(node).results[0]
 }
 
+/// The results of a node that has several.
+fn results(graph: &mut Graph, op: &'static str, operands: &[ValueId], count: usize) -> Vec<ValueId> {
+    let operands: Vec<Operand> = operands.iter().copied().map(Some).collect();
+    let origin = vec![format!("{op}_{}", graph.nodes.len())];
+    let node = graph.add_node(op, operands, Attrs::new(), &vec![("", None); count], origin);
+    graph.node(node).results.clone()
+}
+
 fn integers(graph: &mut Graph, dims: &[usize], values: &[i64]) -> ValueId {
     graph.add_weight("", HostTensor::from_i64(dims, values))
 }
@@ -90,6 +98,69 @@ pub fn masked(rows: usize, columns: usize, depth: usize) -> Graph {
         graph.add_output(name, value);
     }
     graph
+}
+
+/// Rows that are kept, and what is as long as these: the best of them, their numbers, slices, joined and reshaped ones,
+/// and the distinct labels of all.
+pub fn sizes(rows: usize) -> Graph {
+    let mut own = Graph::new("sizes");
+    let graph = &mut own;
+    let x = graph.add_input("x", Some(TensorType::new(DType::F32, &[rows, 4])));
+    let [labels, wanted] = [("labels", rows), ("wanted", 1)]
+        .map(|(name, extent)| graph.add_input(name, Some(TensorType::new(DType::I64, &[extent]))));
+    let [zero, one, last, open] = [0, 1, i64::MAX, -1].map(|number| integers(graph, &[1], &[number]));
+    let holds = add(graph, "greater", &[labels, zero], Attrs::new());
+    let kept = add(graph, "Compress", &[x, holds], axis(0));
+    let shape = add(graph, "Shape", &[kept], Attrs::new());
+    let count = add(graph, "Slice", &[shape, zero, one], Attrs::new());
+    let scores = add(
+        graph,
+        "ReduceSum",
+        &[kept, one],
+        Attrs::new().with("keepdims", Attr::Int(0)),
+    );
+    let most = add(graph, "min", &[wanted, count], Attrs::new());
+    let best = results(graph, "TopK", &[scores, most], 2);
+    let rows_of_best = add(graph, "Gather", &[kept, best[1]], axis(0));
+    let none = integers(graph, &[0], &[]);
+    let [first, step] = [0, 1].map(|number| integers(graph, &[], &[number]));
+    let end = add(graph, "Reshape", &[count, none], Attrs::new());
+    let numbers = add(graph, "Range", &[first, end, step], Attrs::new());
+    let left = add(graph, "Slice", &[x, count, last], Attrs::new());
+    let joined = add(graph, "Concat", &[kept, left, rows_of_best], axis(0));
+    let half = graph.add_weight("", HostTensor::from_f32(&[], &[0.5]));
+    let filled = add(graph, "Expand", &[half, shape], Attrs::new());
+    let moved = add(graph, "add", &[kept, filled], Attrs::new());
+    let two = integers(graph, &[1], &[2]);
+    let pair = add(graph, "Concat", &[open, two], axis(0));
+    let pairs = add(graph, "Reshape", &[moved, pair], Attrs::new());
+    let along = integers(graph, &[], &[0]);
+    let running = add(graph, "CumSum", &[scores, along], Attrs::new());
+    let sum = add(graph, "ReduceSum", &[rows_of_best, zero], Attrs::new());
+    let kinds = results(graph, "Unique", &[labels], 4);
+    for (name, value) in [
+        ("best", best[0]),
+        ("rows", rows_of_best),
+        ("numbers", numbers),
+        ("joined", joined),
+        ("pairs", pairs),
+        ("running", running),
+        ("sum", sum),
+        ("kinds", kinds[0]),
+        ("occurs", kinds[3]),
+    ] {
+        graph.add_output(name, value);
+    }
+    own
+}
+
+/// Inputs of [`sizes`], of which about a `share` of the rows is kept.
+pub fn sizes_inputs(draw: &mut Draw, rows: usize, share: f64, wanted: i64) -> Vec<HostTensor> {
+    vec![
+        draw.ints(DType::F32, &[rows, 4], -9, 9),
+        sparse(draw, &[rows], share),
+        HostTensor::from_i64(&[1], &[wanted]),
+    ]
 }
 
 /// Zeros among other integers, of which there is about a `share`.

@@ -7,7 +7,7 @@ use rtrt_codegen::ir::{DType, Graph, HostTensor};
 use rtrt_codegen::ops::samples::Draw;
 use rtrt_codegen::pipeline::{self, Settings};
 use rtrt_codegen::precision::Kind;
-use rtrt_codegen::testing::detectors::{Detector, masked, sparse};
+use rtrt_codegen::testing::detectors::{Detector, masked, sizes, sizes_inputs, sparse};
 use rtrt_codegen::{reference, rewrite, specialize};
 
 #[test]
@@ -51,6 +51,14 @@ fn regions_of_detectors() {
         let mask = sparse(&mut draw, &[37, 30], share);
         let data = draw.floats(DType::F32, &[37, 30, 3], -1.0, 1.0);
         check_detector(&masked(37, 30, 3), &[mask, data]);
+    }
+}
+
+#[test]
+fn sizes_that_data_decides() {
+    let mut draw = Draw::new(7);
+    for (share, wanted) in [(0.0, 5), (0.4, 8), (1.1, 45)] {
+        check_detector(&sizes(45), &sizes_inputs(&mut draw, 45, share, wanted));
     }
 }
 

@@ -11,7 +11,7 @@ use crate::ops::samples::Draw;
 use crate::reference;
 use crate::specialize::tests::add;
 use crate::specialize::{SpecializeError, bind, bind_inputs, specialize, specialize_bounded};
-use crate::testing::detectors::{Detector, sparse};
+use crate::testing::detectors::{self, Detector, sparse};
 
 fn input(graph: &mut Graph, name: &str, dtype: DType, dims: &[usize]) -> ValueId {
     graph.add_input(name, Some(TensorType::new(dtype, dims)))

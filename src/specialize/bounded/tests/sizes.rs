@@ -327,3 +327,16 @@ fn distinct_elements() {
         }
     }
 }
+
+/// All of it in one model, as engines are tried with.
+#[test]
+fn a_model_of_computed_sizes() {
+    let mut draw = Draw::new(41);
+    for rows in [2, 9] {
+        let graph = detectors::sizes(rows);
+        for (share, wanted) in [(0.0, 3), (0.3, 0), (0.5, 2), (1.1, 9), (1.1, 4)] {
+            let inputs = detectors::sizes_inputs(&mut draw, rows, share, wanted);
+            assert_same(&graph, &inputs);
+        }
+    }
+}
