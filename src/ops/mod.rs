@@ -63,6 +63,7 @@ pub mod recurrent;
 pub mod recurrent_cells;
 pub mod reduce;
 pub mod reduce_forms;
+pub mod reshape_forms;
 pub mod resize;
 pub mod resize_taps;
 pub mod roi_forms;

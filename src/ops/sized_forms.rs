@@ -3,7 +3,7 @@
 //! Each is as large as its sizes can become. What is cut or repeated by a number that is known only on the
 //! device is picked by indices that are computed there.
 
-use super::bounded::{BoundedCtx, BoundedResults, Counted, Linear, Size};
+use super::bounded::{BoundedCtx, BoundedResults, Counted, Size};
 use super::compaction::signed;
 use super::evaluate::{scalar, to_vec};
 use super::views::AxisSlice;
@@ -90,10 +90,21 @@ impl BoundedCtx<'_, '_> {
     }
 
     /// What a slice takes of an axis that has `extent` elements.
-    fn cut(&mut self, start: &Size, end: &Size, step: i64, extent: &Size) -> Result<Cut, OpError> {
+    fn cut(&mut self, range: &Sliced, extent: &Size) -> Result<Cut, OpError> {
+        let step = range.step;
+        let known = [extent, &range.start, &range.end].map(|size| size.amount.as_known());
+        if let [Some(extent), Some(start), Some(end)] = known {
+            let extent = usize::try_from(extent).map_err(|_| OpError::invalid("an extent is negative"))?;
+            let slice = AxisSlice { start, end, step }.normalized(extent)?;
+            return Ok(Cut {
+                start: self.known_size(slice.start),
+                count: self.known_size(signed(slice.count())),
+                step: slice.step,
+            });
+        }
         let (low, beyond) = if step > 0 { (0, 0) } else { (-1, -1) };
-        let start = self.position(start, extent, low, beyond)?;
-        let end = self.position(end, extent, low, beyond)?;
+        let start = self.position(&range.start, extent, low, beyond)?;
+        let end = self.position(&range.end, extent, low, beyond)?;
         let span = if step > 0 {
             self.combined("sub", &end, &start)?
         } else {
@@ -144,6 +155,27 @@ impl BoundedCtx<'_, '_> {
 pub fn slice(ctx: &mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError> {
     let mut x = ctx.value(0)?;
     let dims = ctx.dims_of(x);
+    let mut counted = ctx.counted.first().cloned().unwrap_or_default();
+    for (axis, range) in sliced(ctx, dims.len())? {
+        let extent = ctx.extent(0, axis)?;
+        let cut = ctx.cut(&range, &extent)?;
+        let most = ctx.most(&cut.count, "the end of the slice")?.min(dims[axis]);
+        x = ctx.taken(x, axis, &cut, most)?;
+        counted.retain(|own| own.axis != axis);
+        counted.extend(ctx.axis_of(axis, &cut.count));
+    }
+    Ok(BoundedResults::one(x, counted))
+}
+
+/// What is asked of one axis.
+struct Sliced {
+    start: Size,
+    end: Size,
+    step: i64,
+}
+
+/// The axes of a slice with what is asked of them.
+fn sliced(ctx: &mut BoundedCtx<'_, '_>, rank: usize) -> Result<Vec<(usize, Sliced)>, OpError> {
     let missing = |what: &str| OpError::invalid(format!("the {what} of the slice are missing"));
     let starts = ctx.sizes("starts", 1)?.ok_or_else(|| missing("starts"))?;
     let ends = ctx.sizes("ends", 2)?.ok_or_else(|| missing("ends"))?;
@@ -153,36 +185,15 @@ pub fn slice(ctx: &mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError> {
     if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
         return Err(OpError::invalid("starts, ends, axes and steps differ in length"));
     }
-    let mut counted = ctx.counted.first().cloned().unwrap_or_default();
-    for (n, &step) in steps.iter().enumerate() {
-        let axis = infer::normalize_axis(axes[n], dims.len())?;
-        if step == 0 {
-            return Err(OpError::invalid("a slice has a step of zero"));
-        }
-        let extent = ctx.extent(0, axis)?;
-        let cut = match [&extent, &starts[n], &ends[n]].map(|size| size.amount.as_known()) {
-            [Some(_), Some(start), Some(end)] => {
-                let AxisSlice { start, end, step } = AxisSlice { start, end, step }.normalized(dims[axis])?;
-                let count = AxisSlice { start, end, step }.count();
-                Cut {
-                    start: ctx.known_size(start),
-                    count: ctx.known_size(signed(count)),
-                    step,
-                }
-            }
-            _ => ctx.cut(&starts[n], &ends[n], step, &extent)?,
-        };
-        let most = ctx.most(&cut.count, "the end of the slice")?.min(dims[axis]);
-        x = ctx.taken(x, axis, &cut, most)?;
-        counted.retain(|own| own.axis != axis);
-        if cut.count.amount.as_known().is_none() {
-            counted.push(Counted {
-                axis,
-                count: cut.count.value,
-            });
-        }
+    if steps.contains(&0) {
+        return Err(OpError::invalid("a slice has a step of zero"));
     }
-    Ok(BoundedResults::one(x, counted))
+    let ranges = starts.into_iter().zip(ends).zip(axes).zip(steps);
+    let one = |(((start, end), axis), step)| {
+        let axis = infer::normalize_axis(axis, rank)?;
+        Ok((axis, Sliced { start, end, step }))
+    };
+    ranges.map(one).collect()
 }
 
 /// `Range` whose ends are computed.
@@ -196,26 +207,8 @@ pub fn range(ctx: &mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError> {
         return Err(OpError::invalid("a range has a step of zero"));
     }
     let [start, limit] = [ctx.value(0)?, ctx.value(1)?].map(|end| ctx.reshape(end, &[]));
-    let (start, limit) = (start?, limit?);
-    let count = if dtype.is_float() {
-        let span = ctx.binary("sub", limit, start)?;
-        let steps = ctx.with_number("div", span, delta)?;
-        let steps = ctx.plain("ceil", &[steps])?;
-        let steps = ctx.with_number("max", steps, 0.0)?;
-        let count = ctx.cast(steps, DType::I64)?;
-        ctx.sized(count)
-    } else {
-        let [start, limit] = [ctx.cast(start, DType::I64)?, ctx.cast(limit, DType::I64)?];
-        let (start, limit) = (ctx.sized(start), ctx.sized(limit));
-        #[expect(clippy::cast_possible_truncation, reason = "steps of integers are integers")]
-        let delta = delta as i64;
-        let span = if delta > 0 {
-            ctx.combined("sub", &limit, &start)?
-        } else {
-            ctx.combined("sub", &start, &limit)?
-        };
-        ctx.steps(&span, delta)?
-    };
+    let start = start?;
+    let count = steps_between(ctx, start, limit?, delta)?;
     let most = ctx.most(&count, "the range")?;
     no_larger_than_memory(&[most])?;
     #[expect(clippy::cast_precision_loss, reason = "counts are below 2^53")]
@@ -236,9 +229,36 @@ pub fn range(ctx: &mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError> {
     Ok(BoundedResults::one(values, counted))
 }
 
+/// How many steps of `delta` there are from `start` until `limit` is reached.
+fn steps_between(
+    ctx: &mut BoundedCtx<'_, '_>,
+    start: ValueId,
+    limit: ValueId,
+    delta: f64,
+) -> Result<Size, OpError> {
+    if ctx.dtype_of(start).is_float() {
+        let span = ctx.binary("sub", limit, start)?;
+        let steps = ctx.with_number("div", span, delta)?;
+        let steps = ctx.plain("ceil", &[steps])?;
+        let steps = ctx.with_number("max", steps, 0.0)?;
+        let count = ctx.cast(steps, DType::I64)?;
+        return Ok(ctx.sized(count));
+    }
+    let [start, limit] = [ctx.cast(start, DType::I64)?, ctx.cast(limit, DType::I64)?];
+    let (start, limit) = (ctx.sized(start), ctx.sized(limit));
+    #[expect(clippy::cast_possible_truncation, reason = "steps of integers are integers")]
+    let delta = delta as i64;
+    let span = if delta > 0 {
+        ctx.combined("sub", &limit, &start)?
+    } else {
+        ctx.combined("sub", &start, &limit)?
+    };
+    ctx.steps(&span, delta)
+}
+
 impl BoundedCtx<'_, '_> {
     /// An axis with its count, where that is not known.
-    fn axis_of(&self, axis: usize, count: &Size) -> Vec<Counted> {
+    pub fn axis_of(&self, axis: usize, count: &Size) -> Vec<Counted> {
         match count.amount.as_known() {
             Some(_) => Vec::new(),
             None => vec![Counted {
@@ -397,189 +417,6 @@ pub fn gather(ctx: &mut BoundedCtx<'_, '_>, op: &'static str) -> Result<BoundedR
         ..own
     }));
     Ok(BoundedResults::one(value, counted))
-}
-
-/// An extent as a product: a factor, and numbers that data decides.
-#[derive(Clone, Debug, PartialEq)]
-struct Product {
-    factor: i64,
-    parts: Vec<Linear>,
-}
-
-impl Product {
-    fn of(size: &Size) -> Result<Self, OpError> {
-        let unknown =
-            || OpError::HostOnly("an extent of the shape is not known from those of the operand".to_owned());
-        let linear = size.amount.linear.as_ref().ok_or_else(unknown)?;
-        match (linear.as_known(), linear.factored()) {
-            (Some(factor), _) => Ok(Product {
-                factor,
-                parts: Vec::new(),
-            }),
-            (None, Some((factor, part))) => Ok(Product {
-                factor,
-                parts: vec![part],
-            }),
-            (None, None) => Err(unknown()),
-        }
-    }
-
-    fn one() -> Self {
-        Product {
-            factor: 1,
-            parts: Vec::new(),
-        }
-    }
-
-    fn times(&self, other: &Product) -> Self {
-        let mut parts = [self.parts.as_slice(), &other.parts].concat();
-        parts.sort();
-        Product {
-            factor: self.factor.saturating_mul(other.factor),
-            parts,
-        }
-    }
-
-    /// `self / divisor`, where nothing is left.
-    fn divided_by(&self, divisor: &Product) -> Option<Self> {
-        let mut parts = self.parts.clone();
-        for part in &divisor.parts {
-            let position = parts.iter().position(|own| own == part)?;
-            parts.remove(position);
-        }
-        let divides = divisor.factor != 0 && self.factor % divisor.factor == 0;
-        divides.then(|| Product {
-            factor: self.factor / divisor.factor,
-            parts,
-        })
-    }
-}
-
-/// `Reshape` to a shape that is computed, or of axes that are as long as data says.
-pub fn reshape(ctx: &mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError> {
-    let x = ctx.value(0)?;
-    let rank = ctx.dims_of(x).len();
-    let wanted = ctx
-        .sizes("shape", 1)?
-        .ok_or_else(|| OpError::invalid("the shape is missing"))?;
-    let keeps_zero = infer::int(ctx.attrs, "allowzero")? != 0;
-    let mut own = Vec::new();
-    for axis in 0..rank {
-        own.push(Product::of(&ctx.extent(0, axis)?)?);
-    }
-    let shape = wanted_products(&own, &wanted, keeps_zero)?;
-    let mut mixes = "it mixes elements along an axis whose extent data decides".to_owned();
-    let Some(groups) = groups(&own, &shape) else {
-        mixes.push_str(", or the number of elements differs");
-        return Err(OpError::HostOnly(mixes));
-    };
-    let dims = ctx.dims_of(x);
-    let mut limits: Vec<usize> = (shape.iter())
-        .map(|product| usize::try_from(product.factor).unwrap_or(0))
-        .collect();
-    let mut counted = Vec::new();
-    for (from, to) in groups {
-        let is_counted = |product: &Product| !product.parts.is_empty();
-        let Some(source) = from.clone().find(|&axis| is_counted(&own[axis])) else {
-            if to.clone().any(|axis| is_counted(&shape[axis])) {
-                return Err(OpError::HostOnly(mixes));
-            }
-            continue;
-        };
-        // What is there comes first only where no axis before it has more than one element.
-        let is_first = |products: &[Product], axes: std::ops::Range<usize>, axis: usize| {
-            axes.take_while(|&other| other < axis)
-                .all(|other| products[other] == Product::one())
-        };
-        let mut targets = to.clone().filter(|&axis| is_counted(&shape[axis]));
-        let (Some(target), None) = (targets.next(), targets.next()) else {
-            return Err(OpError::HostOnly(mixes));
-        };
-        let n_sources = from.clone().filter(|&axis| is_counted(&own[axis])).count();
-        if n_sources != 1 || !is_first(&own, from.clone(), source) || !is_first(&shape, to.clone(), target) {
-            return Err(OpError::HostOnly(mixes));
-        }
-        let inner = |products: &[Product], axes: std::ops::Range<usize>, axis: usize| -> i64 {
-            axes.filter(|&other| other != axis)
-                .map(|other| products[other].factor)
-                .product()
-        };
-        let (more, less) = (
-            inner(&own, from.clone(), source),
-            inner(&shape, to.clone(), target),
-        );
-        let scaled = signed(dims[source]).saturating_mul(more);
-        if less == 0 || scaled % less != 0 {
-            return Err(OpError::HostOnly(mixes));
-        }
-        limits[target] = usize::try_from(scaled / less).map_err(|_| OpError::HostOnly(mixes.clone()))?;
-        let mut count = ctx.extent(0, source)?;
-        if more != less {
-            let (more, less) = (ctx.known_size(more), ctx.known_size(less));
-            count = ctx.combined("mul", &count, &more)?;
-            count = ctx.combined("div", &count, &less)?;
-        }
-        counted.extend(ctx.axis_of(target, &count));
-    }
-    Ok(BoundedResults::one(ctx.reshape(x, &limits)?, counted))
-}
-
-/// Zero copies an extent (unless `keeps_zero`), and one entry of -1 takes what is left.
-fn wanted_products(own: &[Product], wanted: &[Size], keeps_zero: bool) -> Result<Vec<Product>, OpError> {
-    let mut shape = Vec::new();
-    let mut left = None;
-    for (axis, size) in wanted.iter().enumerate() {
-        shape.push(match size.amount.as_known() {
-            Some(0) if !keeps_zero => own
-                .get(axis)
-                .cloned()
-                .ok_or_else(|| OpError::invalid("the shape copies an extent that is not there"))?,
-            Some(-1) if left.replace(axis).is_none() => Product::one(),
-            Some(size) if size < 0 => return Err(OpError::invalid("the shape has a negative entry")),
-            _ => Product::of(size)?,
-        });
-    }
-    if let Some(axis) = left {
-        let product = |products: &[Product]| products.iter().fold(Product::one(), |all, own| all.times(own));
-        shape[axis] = product(own).divided_by(&product(&shape)).ok_or_else(|| {
-            OpError::HostOnly("the extent that is left open depends on what data decides".to_owned())
-        })?;
-    }
-    Ok(shape)
-}
-
-type Axes = std::ops::Range<usize>;
-
-/// Axes that together have the same elements on both sides, as few as possible each; `None` where the numbers of
-/// elements differ.
-fn groups(from: &[Product], to: &[Product]) -> Option<Vec<(Axes, Axes)>> {
-    let mut groups = Vec::new();
-    let (mut a, mut b) = (0, 0);
-    while a < from.len() || b < to.len() {
-        let (first_a, first_b) = (a, b);
-        let (mut own, mut other) = (Product::one(), Product::one());
-        let next = |products: &[Product], axis: &mut usize, all: &mut Product| {
-            if let Some(product) = products.get(*axis) {
-                *all = all.times(product);
-                *axis += 1;
-            }
-        };
-        next(from, &mut a, &mut own);
-        next(to, &mut b, &mut other);
-        while own != other {
-            // The side that lacks something takes one more axis.
-            let own_lacks = b == to.len() || other.divided_by(&own).is_some();
-            if own_lacks && a < from.len() {
-                next(from, &mut a, &mut own);
-            } else if b < to.len() {
-                next(to, &mut b, &mut other);
-            } else {
-                return None;
-            }
-        }
-        groups.push((first_a..a, first_b..b));
-    }
-    Some(groups)
 }
 
 /// The reason of forms whose sizes may be computed.

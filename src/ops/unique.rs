@@ -47,14 +47,7 @@ fn expand_unique(ctx: &mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError
     let x = ctx.reshape(x, &[n])?;
     if n == 0 {
         let none = ctx.integers(&[0], &[]);
-        let mut values = vec![x, none, none, none];
-        values.truncate(ctx.n_results);
-        let counted = vec![Vec::new(); values.len()];
-        return Ok(BoundedResults {
-            values,
-            counted,
-            limits: Vec::new(),
-        });
+        return Ok(results(ctx, vec![x, none, none, none], vec![Vec::new(); 4]));
     }
     let groups = Groups::of(ctx, x, n)?;
     let Kinds {
@@ -70,12 +63,18 @@ fn expand_unique(ctx: &mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError
     let values = vec![ctx.gathered("gather", x, first, 0)?, first, inverse, occurs];
     let of_kind = vec![Counted { axis: 0, count }];
     let counted = vec![of_kind.clone(), of_kind.clone(), Vec::new(), of_kind];
-    let n_results = ctx.n_results;
-    Ok(BoundedResults {
-        values: values.into_iter().take(n_results).collect(),
-        counted: counted.into_iter().take(n_results).collect(),
+    Ok(results(ctx, values, counted))
+}
+
+/// Those that are asked for.
+fn results(ctx: &ExpandCtx<'_>, mut values: Vec<ValueId>, mut counted: Vec<Vec<Counted>>) -> BoundedResults {
+    values.truncate(ctx.n_results);
+    counted.truncate(ctx.n_results);
+    BoundedResults {
+        values,
+        counted,
         limits: Vec::new(),
-    })
+    }
 }
 
 /// Elements in order of their size, cut where they differ.

@@ -20,7 +20,7 @@ pub static RESHAPE: OpDef = OpDef {
         optional_attr("consumed_inputs", AttrKind::Ints),
     ],
     lower: Lowering::Bounded(BoundedForm {
-        expand: sized_forms::reshape,
+        expand: super::reshape_forms::reshape,
         exact: Some(expand_reshape),
         reason: sized_forms::COMPUTED,
     }),

@@ -85,35 +85,46 @@ impl Bounds {
             tried.values.push((ty, constant));
         }
         for node in &graph.nodes[first_node..] {
-            let operands: Vec<Vec<Lane>> = (node.operands.iter())
-                .map(|&operand| self.lanes_of(&tried.lanes, first, operand))
-                .collect();
-            let mut seen = TriedNode {
-                op: node.op,
-                attrs: node.attrs.clone(),
-                constants: Vec::new(),
-                masks: Vec::new(),
-            };
-            if operands.iter().any(|lanes| !lanes.is_empty()) {
-                for (reading, &result) in self
-                    .readings(graph, node, &operands)?
-                    .into_iter()
-                    .zip(&node.results)
-                {
-                    let dims = graph.ty(result).dims();
-                    let lanes = self.as_long_as(&operands.concat(), &dims, reading.lanes);
-                    tried.lanes[result.0 as usize - first] = lanes;
-                    seen.constants.push(reading.constants);
-                    let more = reading
-                        .masks
-                        .into_iter()
-                        .filter(|mask| !seen.masks.contains(mask));
-                    seen.masks.extend(more.collect::<Vec<_>>());
-                }
-            }
+            let seen = self.look_at(graph, node, &mut tried.lanes, first)?;
             tried.nodes.push(seen);
         }
         Ok(tried)
+    }
+
+    /// The same of one node: the axes of its results become known.
+    fn look_at(
+        &mut self,
+        graph: &Graph,
+        node: &Node,
+        added: &mut [Vec<Lane>],
+        first: usize,
+    ) -> Result<TriedNode, OpError> {
+        let mut seen = TriedNode {
+            op: node.op,
+            attrs: node.attrs.clone(),
+            constants: Vec::new(),
+            masks: Vec::new(),
+        };
+        let operands = node.operands.iter();
+        let operands: Vec<Vec<Lane>> = operands.map(|&own| self.lanes_of(added, first, own)).collect();
+        if operands.iter().all(Vec::is_empty) {
+            return Ok(seen);
+        }
+        for (reading, &result) in self
+            .readings(graph, node, &operands)?
+            .into_iter()
+            .zip(&node.results)
+        {
+            let dims = graph.ty(result).dims();
+            added[result.0 as usize - first] = self.as_long_as(&operands.concat(), &dims, reading.lanes);
+            seen.constants.push(reading.constants);
+            for mask in reading.masks {
+                if !seen.masks.contains(&mask) {
+                    seen.masks.push(mask);
+                }
+            }
+        }
+        Ok(seen)
     }
 
     /// Whether attributes for a larger extent are `own` otherwise.
