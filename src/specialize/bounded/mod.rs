@@ -5,9 +5,9 @@
 //!
 //! What is computed of such results is kept where each element along their axis needs the same element of them
 //! alone: then those beyond the count are computed in vain and disturb nothing. Reductions pass over those
-//! beyond, which are given a number that changes nothing ([`masks`], [`replay`]). All this is proven of the tile function of
-//! every op that is added, not known of ops by name ([`lanes`]). That nothing else follows from the extent is
-//! tried: the same nodes are made for a larger one, and compared ([`follow`]).
+//! beyond, which are given a number that changes nothing ([`masks`], [`replay`]). All this is proven of the tile
+//! function of every op that is added, not known of ops by name ([`lanes`]). That nothing else follows from the
+//! extent is tried: the same nodes are made for a larger one, and compared ([`follow`]).
 
 mod amounts;
 mod counts;
