@@ -385,7 +385,7 @@ mod tests {
         );
         refused(&counted(|profile| profile.counts.clear()), "that is not there");
         validate(&counted(|profile| {
-            profile.limits.push(Limit { count: 0, most: 3 })
+            profile.limits.push(Limit { count: 0, most: 3 });
         }))
         .unwrap();
         refused(

@@ -3,13 +3,13 @@
 //! Such a form makes results as large as they can become, and for each axis a count. How large that is
 //! follows from what is known of the numbers that decide it, see [`Amount`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 
 use super::compaction::signed;
 use super::evaluate::index_list;
 use super::{ExpandCtx, OpError};
-use crate::ir::{DType, Graph, HostTensor, ValueId};
+use crate::ir::{DType, Graph, HostTensor, Source, ValueId};
 
 /// A number that data decides, as far as it is known before.
 #[derive(Clone, Debug, PartialEq)]
@@ -165,6 +165,26 @@ impl BoundedResults {
     }
 }
 
+/// Tensors of the model that a value is computed from directly.
+fn names_behind(graph: &Graph, value: ValueId) -> BTreeSet<String> {
+    let (mut names, mut open, mut seen) = (BTreeSet::new(), vec![value], BTreeSet::new());
+    while let Some(value) = open.pop() {
+        let own = graph.value(value);
+        match &own.source {
+            Source::Weight(_) => {}
+            Source::Node(node, _) if own.name.is_empty() => {
+                if seen.insert(value) {
+                    open.extend(graph.node(*node).operands.iter().flatten());
+                }
+            }
+            Source::Input(_) | Source::Node(..) => {
+                names.insert(own.name.clone());
+            }
+        }
+    }
+    names
+}
+
 impl<'g> Deref for BoundedCtx<'_, 'g> {
     type Target = ExpandCtx<'g>;
 
@@ -217,13 +237,11 @@ impl BoundedCtx<'_, '_> {
     /// # Errors
     /// If the operand is absent.
     pub fn extent(&mut self, n: usize, axis: usize) -> Result<Size, OpError> {
-        match self.count_along(n, axis) {
-            Some(count) => Ok(self.sized(count)),
-            None => {
-                let extent = self.ty(n)?.dims()[axis];
-                Ok(self.known_size(signed(extent)))
-            }
+        if let Some(count) = self.count_along(n, axis) {
+            return Ok(self.sized(count));
         }
+        let extent = self.ty(n)?.dims()[axis];
+        Ok(self.known_size(signed(extent)))
     }
 
     pub fn known_size(&mut self, size: i64) -> Size {
@@ -297,8 +315,15 @@ impl BoundedCtx<'_, '_> {
     /// If no limit is known: how to give one.
     pub fn most(&self, size: &Size, what: &str) -> Result<usize, OpError> {
         size.amount.most().ok_or_else(|| {
+            let names = names_behind(self.graph, size.value);
+            let bounds: Vec<String> = names.iter().map(|name| format!("`--bound {name}=N`")).collect();
+            let bounds = if bounds.is_empty() {
+                "`--bound TENSOR=N`, of the tensor that it is computed from,".to_owned()
+            } else {
+                bounds.join(" or ")
+            };
             OpError::HostOnly(format!(
-                "nothing limits {what}, which data decides; `--bound TENSOR=N` states a limit for the tensor that it is computed from"
+                "nothing limits {what}, which data decides; {bounds} does"
             ))
         })
     }

@@ -20,7 +20,7 @@ fn no_larger_than_memory(dims: &[usize]) -> Result<(), OpError> {
     match total {
         Some(total) if total <= LARGEST => Ok(()),
         _ => Err(OpError::HostOnly(format!(
-            "its result may have the dims {dims:?}; `--bound TENSOR=N` states a lower limit for the tensor that its size is computed from"
+            "its result may have the dims {dims:?}; `--bound TENSOR=N` limits the tensor that its size is computed from"
         ))),
     }
 }
@@ -327,9 +327,8 @@ fn repeated(own: Size, wanted: Size) -> Result<Size, OpError> {
         return Ok(wanted);
     }
     match (own.amount.as_known(), wanted.amount.as_known()) {
-        (_, Some(1)) => Ok(own),
-        // The other one is one or the same, or the model is wrong.
-        (Some(_), None) => Ok(own),
+        // What is not known is one or the same, or the model is wrong.
+        (_, Some(1)) | (Some(_), None) => Ok(own),
         (Some(own), Some(wanted)) => Err(OpError::invalid(format!(
             "an extent of {own} does not repeat to {wanted}"
         ))),

@@ -1,7 +1,7 @@
 //! The largest or smallest elements of an axis, by counting for each element how many come
 //! before it. That is quadratic in the extent, and needs neither a sort nor shared state.
 
-use super::bounded::{BoundedCtx, BoundedResults, Counted};
+use super::bounded::{BoundedCtx, BoundedResults, Counted, Size};
 use super::build::{FORM, int_attr, optional_attr, required_attr};
 use super::evaluate::{from_values, one, to_vec};
 use super::lanes::Lanes;
@@ -104,16 +104,7 @@ fn bounded_top_k(ctx: &mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError
     let dims = ctx.dims_of(x);
     let axis = infer::axis(ctx.attrs, dims.len())?;
     let largest = infer::int(ctx.attrs, "largest")? != 0;
-    let wanted = match ctx.attrs.int("k") {
-        Some(count) => ctx.known_size(count),
-        None => {
-            let sizes = ctx.sizes("", 1)?.unwrap_or_default();
-            let [wanted] = &sizes[..] else {
-                return Err(OpError::invalid("`k` must be one number"));
-            };
-            wanted.clone()
-        }
-    };
+    let wanted = wanted(ctx)?;
     let extent = ctx.extent(0, axis)?;
     let beyond = ctx.combined("sub", &wanted, &extent)?;
     let most = wanted.amount.most().unwrap_or(dims[axis]).min(dims[axis]);
@@ -140,6 +131,17 @@ fn bounded_top_k(ctx: &mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError
         values,
         limits,
     })
+}
+
+/// How many elements are asked for: an attribute up to opset 9.
+fn wanted(ctx: &mut BoundedCtx<'_, '_>) -> Result<Size, OpError> {
+    if let Some(count) = ctx.attrs.int("k") {
+        return Ok(ctx.known_size(count));
+    }
+    match &ctx.sizes("", 1)?.unwrap_or_default()[..] {
+        [wanted] => Ok(wanted.clone()),
+        _ => Err(OpError::invalid("`k` must be one number")),
+    }
 }
 
 /// `x`, of which elements along `axis` that are not there come last when it is sorted.

@@ -56,7 +56,7 @@ fn expand_unique(ctx: &mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError
         inverse,
         count,
     } = if infer::int(ctx.attrs, "sorted")? == 0 {
-        groups.as_they_come(ctx, n)?
+        groups.in_order_of_arrival(ctx, n)?
     } else {
         groups.sorted(ctx)?
     };
@@ -131,7 +131,7 @@ impl Groups {
     }
 
     /// Groups in the order of their first elements.
-    fn as_they_come(self, ctx: &mut BoundedCtx<'_, '_>, n: usize) -> Result<Kinds, OpError> {
+    fn in_order_of_arrival(self, ctx: &mut BoundedCtx<'_, '_>, n: usize) -> Result<Kinds, OpError> {
         let begins = ctx.gathered("gather", self.order, self.starts.positions, 0)?;
         let first_of_own = ctx.gathered("gather", begins, self.group, 0)?;
         let positions = ctx.positions(n);

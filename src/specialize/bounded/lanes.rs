@@ -184,13 +184,11 @@ impl<'a> Formula<'a> {
 impl Runs {
     /// `None` where the axis is another lane already.
     fn add(&mut self, lane: Lane) -> Option<()> {
-        match self.lanes.iter().find(|other| other.axis == lane.axis) {
-            Some(other) => (*other == lane).then_some(()),
-            None => {
-                self.lanes.push(lane);
-                Some(())
-            }
+        if let Some(other) = self.lanes.iter().find(|other| other.axis == lane.axis) {
+            return (*other == lane).then_some(());
         }
+        self.lanes.push(lane);
+        Some(())
     }
 }
 
@@ -261,7 +259,7 @@ fn scaled(index: &Index, span: Span, vars: &[VarId], body: &Body) -> Option<Acce
     let mut rest = index.clone();
     rest.terms.remove(position);
     let divisor = usize::try_from(size).ok()?;
-    if !rest.is_within(&Extent::known(size), &body.vars) || span.factor % divisor != 0 {
+    if !rest.is_within(&Extent::known(size), &body.vars) || !span.factor.is_multiple_of(divisor) {
         return None;
     }
     let factor = span.factor / divisor;
@@ -291,7 +289,7 @@ impl<'a> Needs<'a> {
         match self.body.expr(id) {
             Expr::Load { input, index, .. } => {
                 self.loads.push((*input as usize, index));
-                index.iter().for_each(|index| values(index, open));
+                values_of(index, open);
             }
             Expr::Const(scalar) => self.constants.push(*scalar),
             Expr::IndexValue(index) => values(index, open),
@@ -307,7 +305,7 @@ impl<'a> Needs<'a> {
                 conds,
                 then,
                 otherwise,
-            } => self.branches(conds, *then, *otherwise, eval, open),
+            } => branches(conds, [*then, *otherwise], eval, open),
             Expr::Reduce {
                 op,
                 vars,
@@ -320,23 +318,25 @@ impl<'a> Needs<'a> {
             Expr::Acc { .. } => {}
         }
     }
+}
 
-    fn branches(
-        &self,
-        conds: &[Cond],
-        then: ExprId,
-        otherwise: ExprId,
-        eval: &mut Eval<'_>,
-        open: &mut Vec<ExprId>,
-    ) {
-        match eval.holds(conds) {
-            Some(true) => open.push(then),
-            Some(false) => open.push(otherwise),
-            None => {
-                conds.iter().for_each(|cond| values(&cond.index, open));
-                open.extend([then, otherwise]);
+/// The branches of a choice that may be taken, and what decides it where data does.
+fn branches(conds: &[Cond], [then, otherwise]: [ExprId; 2], eval: &mut Eval<'_>, open: &mut Vec<ExprId>) {
+    match eval.holds(conds) {
+        Some(true) => open.push(then),
+        Some(false) => open.push(otherwise),
+        None => {
+            for cond in conds {
+                values(&cond.index, open);
             }
+            open.extend([then, otherwise]);
         }
+    }
+}
+
+fn values_of(indices: &[Index], open: &mut Vec<ExprId>) {
+    for index in indices {
+        values(index, open);
     }
 }
 

@@ -60,7 +60,7 @@ fn a_size_that_nothing_limits_is_refused_with_what_helps() {
     graph.add_output("range", range);
     let message = refusal(&graph);
     assert!(
-        message.contains("nothing limits the range") && message.contains("--bound TENSOR=N"),
+        message.contains("nothing limits the range, which data decides; `--bound limit=N` does"),
         "{message}"
     );
 }
