@@ -1,5 +1,6 @@
 //! What data decides, against the reference, which knows the data.
 
+mod drawn;
 mod reductions;
 mod refused;
 mod sizes;
