@@ -133,6 +133,15 @@ pub fn profiles(args: &BuildArgs, graph: &Graph) -> Result<Profiles, Failure> {
     if let Some(range) = range(args)? {
         let shapes = in_range(graph, &range)?;
         let shared = shapes.len() > args.static_shapes;
+        if shared && !args.bounds.is_empty() {
+            return Err(Failure::refused(
+                format!("`--bound` in a range of {} shapes", shapes.len()),
+                format!(
+                    "data decides no extents where shapes share kernels; `--static-shapes {}` gives each its own",
+                    shapes.len()
+                ),
+            ));
+        }
         return Ok(Profiles { shapes, shared });
     }
     if args.shapes.len() > MAX_LISTED {
@@ -287,6 +296,21 @@ mod tests {
         for wrong in ["", "M", "-1", "12Q", "inf", "NaN"] {
             assert_eq!(bytes(wrong).unwrap_err().exit, 2, "{wrong}");
         }
+    }
+
+    #[test]
+    fn bounds_are_names_and_numbers() {
+        let bounds = |arguments: &[&str]| settings(&build_args(arguments)).map(|own| own.bounds);
+        let two = bounds(&["--bound", "a=b=3", "--bound=n=0"]).ok().unwrap();
+        assert_eq!(two, [("a=b".to_owned(), 3), ("n".to_owned(), 0)]);
+        for wrong in ["n", "=3", "n=", "n=-1", "n=3.5"] {
+            assert_eq!(bounds(&["--bound", wrong]).err().unwrap().exit, 2, "{wrong}");
+        }
+        let range = ["--bound=n=3", "--minShapes=x:1x3", "--maxShapes=x:9x3"];
+        let wide = profiles(&build_args(&range), &model()).err().unwrap();
+        assert_eq!(wide.exit, 3);
+        let own = [range.as_slice(), &["--static-shapes", "9"]].concat();
+        assert!(profiles(&build_args(&own), &model()).is_ok());
     }
 
     #[test]
