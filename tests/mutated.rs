@@ -3,7 +3,8 @@
 //!
 //! Every case is drawn from its number, so a failure names what repeats it. `RTRT_MUTATIONS=200000`
 //! sets the number of cases of each kind; the default keeps the test short. `RTRT_MUTATION_SECONDS=600` goes
-//! on with new cases for so long instead. Each test prints how many it executed.
+//! on with new cases for so long instead, and `RTRT_MUTATION_FIRST=1234` begins with that case. Each test prints how
+//! many it executed.
 
 #![cfg(feature = "builder")]
 #![expect(unsafe_code, reason = "allocations are counted by a global allocator")]
@@ -12,7 +13,7 @@
 mod models;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -71,6 +72,8 @@ thread_local! {
     /// Bytes that this thread holds, more than when its case began; negative where it frees what is older.
     static HELD: Cell<isize> = const { Cell::new(0) };
     static MOST_HELD: Cell<isize> = const { Cell::new(0) };
+    /// What this thread's last panic said, and where.
+    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
 /// The system's allocator, with books per thread.
@@ -122,7 +125,6 @@ enum Until {
 
 impl Until {
     fn of_environment() -> Self {
-        let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
         match number("RTRT_MUTATION_SECONDS") {
             Some(seconds) => Until::Time(Instant::now() + Duration::from_secs(seconds)),
             None => Until::Count(number("RTRT_MUTATIONS").unwrap_or(1500)),
@@ -135,6 +137,11 @@ impl Until {
             Until::Time(end) => Instant::now() >= *end,
         }
     }
+}
+
+/// What the environment says by a number.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
 /// Numerical Recipes' 64-bit generator.
@@ -155,8 +162,9 @@ impl Random {
 fn expect_calm(target: &str, draw: impl Fn(&mut Random) -> Vec<u8> + Sync, read: impl Fn(u64, &[u8]) + Sync) {
     let until = Until::of_environment();
     let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| {}));
-    let (next, n_executed) = (AtomicU64::new(0), AtomicU64::new(0));
+    panic::set_hook(Box::new(|info| LAST_PANIC.set(info.to_string())));
+    let first = number("RTRT_MUTATION_FIRST").unwrap_or(0);
+    let (next, n_executed) = (AtomicU64::new(first), AtomicU64::new(0));
     let failed = Mutex::new(Vec::new());
     let work = || {
         loop {
@@ -170,11 +178,8 @@ fn expect_calm(target: &str, draw: impl Fn(&mut Random) -> Vec<u8> + Sync, read:
             n_executed.fetch_add(1, Ordering::Relaxed);
         }
     };
-    let n_threads = std::env::var("RTRT_MUTATION_THREADS")
-        .ok()
-        .and_then(|text| text.parse().ok());
     std::thread::scope(|scope| {
-        for _ in 0..n_threads.unwrap_or(2) {
+        for _ in 0..number("RTRT_MUTATION_THREADS").unwrap_or(2) {
             scope.spawn(work);
         }
     });
@@ -196,7 +201,7 @@ fn complaint(
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| read(number, &bytes)));
     let most = MOST_HELD.get().unsigned_abs();
     if outcome.is_err() {
-        return Some("it panics".to_owned());
+        return Some(LAST_PANIC.take());
     }
     (most > allowed_bytes(bytes.len())).then(|| format!("it holds {most} bytes"))
 }
