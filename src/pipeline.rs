@@ -105,13 +105,15 @@ impl PipelineError {
         match self {
             PipelineError::Import(error) => error.is_refusal(),
             PipelineError::Io(error) => error.is_refusal(),
-            PipelineError::Reference(error) => matches!(
-                error,
-                ReferenceError::Node {
-                    source: OpError::Unsupported(_),
-                    ..
-                }
-            ),
+            PipelineError::Reference(source) | PipelineError::Rewrite(RewriteError::Constant { source }) => {
+                matches!(
+                    source,
+                    ReferenceError::Node {
+                        source: OpError::Unsupported(_),
+                        ..
+                    }
+                )
+            }
             PipelineError::Specialize(error) => error.is_unsupported(),
             PipelineError::Untunable(_) => true,
             PipelineError::Rules(_)

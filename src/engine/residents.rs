@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::{Arg, Binding, Launch, Memory, Place, Program};
-use crate::ir::host_tensor::checked_bytes;
+use crate::ir::types::checked_bytes;
 
 /// A tensor in the arena.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use super::placement::Placement;
-use super::types::{DType, TensorType};
+use super::types::{DType, TensorType, checked_bytes};
 
 /// A dense, row-major tensor on the host. Cloning shares the bytes.
 ///
@@ -142,13 +142,6 @@ impl HostTensor {
             storage: Arc::clone(&self.storage),
         }
     }
-}
-
-/// Bytes of a tensor, or `None` where the product overflows.
-pub fn checked_bytes(dtype: DType, dims: &[usize]) -> Option<usize> {
-    dims.iter()
-        .try_fold(dtype.size_bytes(), |bytes, &extent| bytes.checked_mul(extent))
-        .filter(|&bytes| isize::try_from(bytes).is_ok())
 }
 
 impl PartialEq for HostTensor {

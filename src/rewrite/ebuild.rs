@@ -187,7 +187,7 @@ impl Builder<'_> {
     fn use_op(&mut self, def: &'static OpDef, attrs: Attrs, children: Vec<Id>) -> Option<Id> {
         let attrs = with_defaults(def, attrs).ok()?;
         let operands: Vec<Option<TensorType>> = children.iter().map(|&child| self.ty(child)).collect();
-        let fits = (def.infer)(&InferCtx {
+        let fits = def.result_types(&InferCtx {
             attrs: &attrs,
             operands: &operands,
         });
