@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use rtrt_codegen::engine::{self, Engine};
 use rtrt_codegen::ir::{self, DType};
+use rtrt_codegen::kernel::{self, Arch};
 use rtrt_codegen::onnx;
 use rtrt_codegen::ops;
 use rtrt_codegen::pipeline::{self, Settings};
@@ -125,9 +126,13 @@ enum Until {
 
 impl Until {
     fn of_environment() -> Self {
+        Until::of_environment_or(1500)
+    }
+
+    fn of_environment_or(count: u64) -> Self {
         match number("RTRT_MUTATION_SECONDS") {
             Some(seconds) => Until::Time(Instant::now() + Duration::from_secs(seconds)),
-            None => Until::Count(number("RTRT_MUTATIONS").unwrap_or(1500)),
+            None => Until::Count(number("RTRT_MUTATIONS").unwrap_or(count)),
         }
     }
 
@@ -160,7 +165,16 @@ impl Random {
 /// Draws files with `draw` and gives them to `read`, from as many threads as there are cores; lists the cases
 /// in which it panics or holds more memory than allowed.
 fn expect_calm(target: &str, draw: impl Fn(&mut Random) -> Vec<u8> + Sync, read: impl Fn(u64, &[u8]) + Sync) {
-    let until = Until::of_environment();
+    expect_calm_within(target, allowed_bytes, Until::of_environment(), draw, read);
+}
+
+fn expect_calm_within(
+    target: &str,
+    allowed_bytes: fn(usize) -> usize,
+    until: Until,
+    draw: impl Fn(&mut Random) -> Vec<u8> + Sync,
+    read: impl Fn(u64, &[u8]) + Sync,
+) {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|info| LAST_PANIC.set(info.to_string())));
     let first = number("RTRT_MUTATION_FIRST").unwrap_or(0);
@@ -172,7 +186,7 @@ fn expect_calm(target: &str, draw: impl Fn(&mut Random) -> Vec<u8> + Sync, read:
             if until.is_over(number) {
                 return;
             }
-            if let Some(reason) = complaint(number, &draw, &read) {
+            if let Some(reason) = complaint(number, allowed_bytes, &draw, &read) {
                 failed.lock().unwrap().push(format!("{number}: {reason}"));
             }
             n_executed.fetch_add(1, Ordering::Relaxed);
@@ -192,6 +206,7 @@ fn expect_calm(target: &str, draw: impl Fn(&mut Random) -> Vec<u8> + Sync, read:
 /// What is wrong with how one case is read.
 fn complaint(
     number: u64,
+    allowed_bytes: fn(usize) -> usize,
     draw: impl Fn(&mut Random) -> Vec<u8>,
     read: impl Fn(u64, &[u8]),
 ) -> Option<String> {
@@ -450,6 +465,43 @@ fn damaged_models_are_errors_or_models() {
         },
     );
     println!("damaged models: {} imported and lowered", n_imported.into_inner());
+}
+
+/// What is read of a damaged model goes on to the text of its kernels: fused, and the variants that are predicted to be
+/// fastest. Fusing holds more than reading may.
+#[test]
+fn damaged_models_are_errors_or_kernels() {
+    let settings = Settings::stored_in(DType::F16);
+    let arch = Arch {
+        sm: 90,
+        specific: true,
+    };
+    let scratch = Scratch::new();
+    let models = MODELS.map(Whole::of);
+    let n_fused = AtomicU64::new(0);
+    expect_calm_within(
+        "damaged models, to kernels",
+        |_| usize::MAX,
+        Until::of_environment_or(40),
+        |random| models[random.below(models.len())].other_parts(random),
+        |number, bytes| {
+            let Ok(model) = scratch.with(&format!("{number}.onnx"), bytes, |path| onnx::import_file(path))
+            else {
+                return;
+            };
+            let fused = pipeline::lower(&model.graph, &settings)
+                .and_then(|core| pipeline::regions(&core, arch, &settings));
+            if let Ok(fused) = fused {
+                n_fused.fetch_add(1, Ordering::Relaxed);
+                for region in 0..fused.regions.len() {
+                    let spec = kernel::spec(&fused, region, &settings.kernel_options());
+                    let fastest = &kernel::variants(&spec, arch)[0];
+                    kernel::render(&spec, fastest, arch).expect("a template renders what it offers");
+                }
+            }
+        },
+    );
+    println!("damaged models: {} fused", n_fused.into_inner());
 }
 
 #[test]
