@@ -137,24 +137,20 @@ fn eval_with(
 ) -> Result<Vec<Datum>, OpError> {
     let mut attrs = with_defaults(def, attrs.clone())?;
     let opset = attrs.0.remove(OPSET);
-    match def.lower.exact_expansion() {
-        Some(expand) => {
-            let opset = match opset {
-                Some(Attr::Int(version)) => version,
-                _ => NEWEST_OPSET,
-            };
-            eval_expanded(expand, &attrs, operands, n_results, opset)
-        }
-        None => {
-            limits::expect_memory(def, &attrs, operands)?;
-            (def.eval)(&EvalCtx {
-                attrs: &attrs,
-                operands,
-                n_results,
-                run_subgraph,
-            })
-        }
+    if let Some(expand) = def.lower.exact_expansion() {
+        let opset = match opset {
+            Some(Attr::Int(version)) => version,
+            _ => NEWEST_OPSET,
+        };
+        return eval_expanded(expand, &attrs, operands, n_results, opset);
     }
+    limits::expect_memory(def, &attrs, operands)?;
+    (def.eval)(&EvalCtx {
+        attrs: &attrs,
+        operands,
+        n_results,
+        run_subgraph,
+    })
 }
 
 /// Expands an op over constants and runs what it became.

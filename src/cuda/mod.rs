@@ -2,7 +2,7 @@
 //!
 //! Two halves that do not know each other: the driver (`libcuda`, through cudarc's raw
 //! bindings) executes cubins, and NVRTC makes them. Neither has ever heard of a graph.
-//! Ask [`probe`] before anything else of the driver half: cudarc panics where the driver
+//! Ask [`probe()`] before anything else of the driver half: cudarc panics where the driver
 //! library is absent.
 //!
 //! Launching a kernel is a safe call here although device code can write anywhere in

@@ -1,4 +1,4 @@
-//! The engine file, format version 3; versions 1 and 2 are read too, see [`v1`] and [`v2`].
+//! The engine file, format version 3; versions 1 and 2 are read too, see `v1.rs` and `v2.rs`.
 //!
 //! | offset | bytes | content |
 //! |---|---|---|
@@ -11,7 +11,7 @@
 //! | 152 | n | header: [`Header`] as JSON, in declaration order |
 //! | | | blobs, each at the next multiple of 256, zero bytes between; the last one ends the file |
 //!
-//! Files of several programs say what launches compute in a table ([`told`]). The header lists every blob with offset, length and digest ([`pages`]), so the digest at offset 24
+//! Files of several programs say what launches compute in a table (`told.rs`). The header lists every blob with offset, length and digest (`pages.rs`), so the digest at offset 24
 //! pins the whole file, and so does the signature. Weights that were stripped are listed, and not in the
 //! file. Blobs are weights, cubins, PTX, sources, and the graphs of problems, which only `tune` reads.
 //! Nothing in the file is executed on the host. The reader checks the signature first, and every
@@ -38,7 +38,7 @@ const PREAMBLE_BYTES: usize = 56;
 /// Headers take 60 to 80 KB for each program of a large model; a larger one than this is an attack or an accident.
 const MAX_HEADER_BYTES: usize = 256 << 20;
 
-/// Length, offset from the first blob, and digest of each blob; [`write`] adds the header.
+/// Length, offset from the first blob, and digest of each blob; [`write()`] adds the header.
 pub fn blob_table(blobs: &[Content]) -> Vec<Blob> {
     completed_table(blobs, vec![None; blobs.len()])
 }
@@ -79,7 +79,7 @@ pub fn write(engine: &Engine, into: impl Write) -> std::io::Result<()> {
     write_signed(engine, None, into)
 }
 
-/// As [`write`], signed where there is a key.
+/// As [`write()`], signed where there is a key.
 ///
 /// # Errors
 /// As the writer's.

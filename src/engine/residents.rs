@@ -25,7 +25,7 @@ impl Resident {
     /// Bytes in the arena.
     ///
     /// # Panics
-    /// If the tensor is larger than memory, which [`check`] excludes.
+    /// If the tensor is larger than memory, which `check` excludes.
     pub fn n_bytes(&self) -> usize {
         self.checked_len().expect("check() has seen the size")
     }

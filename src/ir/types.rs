@@ -282,8 +282,8 @@ impl TensorType {
     /// Whether a tensor takes more than [`MAX_TENSOR_BYTES`], extents of zero counted as one so that strides are
     /// limited, too; `false` where a dim is a symbol.
     pub fn is_too_large(&self) -> bool {
-        self.shape.dims().is_some_and(|mut dims| {
-            dims.iter_mut().for_each(|extent| *extent = (*extent).max(1));
+        self.shape.dims().is_some_and(|dims| {
+            let dims: Vec<usize> = dims.into_iter().map(|extent| extent.max(1)).collect();
             checked_bytes(self.dtype, &dims).is_none_or(|bytes| bytes > MAX_TENSOR_BYTES)
         })
     }

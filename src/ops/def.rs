@@ -246,7 +246,7 @@ pub struct InferCtx<'a> {
     pub operands: &'a [Option<TensorType>],
 }
 
-/// Reference meaning. ONNX forms use [`evaluate::BY_EXPANSION`]: they are evaluated by
+/// Reference meaning. ONNX forms use [`BY_EXPANSION`](super::evaluate::BY_EXPANSION): they are evaluated by
 /// expanding them with their operands as constants.
 pub type EvalFn = fn(&EvalCtx<'_>) -> Result<Vec<Datum>, OpError>;
 

@@ -9,12 +9,13 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use super::element::Element;
 use super::error::Problem;
 use super::walk::{Lowered, Walk};
 use crate::ir::{Attrs, BoundedAxis, Graph, HostTensor, Node, Source, TensorType, ValueId};
 use crate::ops::evaluate::to_vec;
 use crate::ops::{self, BoundedForm, BoundedResults, NEWEST_OPSET, OpError};
-use crate::tile::{Body, Expr, Extent, Index, TileCtx, VarId};
+use crate::tile::Index;
 
 /// Axes of which data decides how many elements there are.
 #[derive(Default)]
@@ -137,7 +138,6 @@ impl Bounds {
 /// Which axes of result `number` are lanes: element `i` along them needs element `i` of operands along the
 /// axes in `operands`, and no other element of these.
 fn lanes(graph: &Graph, node: &Node, number: usize, operands: &[Lanes]) -> Result<Lanes, String> {
-    let def = ops::lookup(node.op).expect("emit() added only ops of the table");
     let types: Vec<Option<TensorType>> = (node.operands.iter())
         .map(|operand| operand.map(|value| graph.ty(value).clone()))
         .collect();
@@ -145,56 +145,13 @@ fn lanes(graph: &Graph, node: &Node, number: usize, operands: &[Lanes]) -> Resul
     if result.n_elements() == 0 || types.iter().flatten().any(|ty| ty.n_elements() == 0) {
         return Err(format!("`{}` has no elements", node.op));
     }
-    let mut body = Body::new();
-    let extents = result.dims();
-    let vars: Vec<VarId> = extents
-        .iter()
-        .map(|&extent| body.vars.fresh(Extent::from(extent)))
-        .collect();
-    // An axis of one element is no lane: data decides of larger ones here.
-    let at: Vec<Index> = vars
-        .iter()
-        .zip(&extents)
-        .map(|(&var, &extent)| {
-            if extent == 1 {
-                Index::zero()
-            } else {
-                Index::var(var)
-            }
-        })
-        .collect();
-    let mut read = |body: &mut Body, n: usize, at: &[Index]| {
-        let dtype = types[n]
-            .as_ref()
-            .expect("tile functions read operands that are present")
-            .dtype;
-        body.add(Expr::Load {
-            input: u32::try_from(n).expect("nodes have few operands"),
-            index: at.to_vec(),
-            dtype,
-        })
-    };
-    let mut ctx = TileCtx {
-        attrs: &node.attrs,
-        operands: &types,
-        result,
-        result_index: number,
-        at: &at,
-        body: &mut body,
-        read: &mut read,
-    };
     let mixes = |axis: usize| format!("`{}` mixes elements along axis {axis} of its operand", node.op);
-    if def.tile(&mut ctx).is_none() {
+    // An axis of one element is no lane: data decides of larger ones here.
+    let Some(element) = Element::of(node.op, &node.attrs, &types, result, number) else {
         let axis = operands.iter().flatten().map(|&(axis, _)| axis).next();
         return Err(mixes(axis.unwrap_or(0)));
-    }
-    let loads: Vec<(usize, &[Index])> = body
-        .exprs()
-        .filter_map(|(_, expr)| match expr {
-            Expr::Load { input, index, .. } => Some((*input as usize, index.as_slice())),
-            _ => None,
-        })
-        .collect();
+    };
+    let (loads, vars) = (element.loads(), &element.vars);
     let mut lanes: Lanes = Vec::new();
     for &(operand, index) in &loads {
         for &(axis, count) in &operands[operand] {

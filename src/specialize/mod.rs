@@ -9,6 +9,7 @@
 pub mod bindings;
 mod bounded;
 mod control;
+mod element;
 mod error;
 mod fold;
 mod pack;
