@@ -114,7 +114,7 @@ impl Use {
             let constant = operand
                 .as_ref()
                 .filter(|data| data.dtype() == DType::I64 && !self.data.contains(&position));
-            let values = constant.map_or_else(Vec::new, |data| to_vec(data));
+            let values = constant.map_or_else(Vec::new, to_vec);
             for values in extremes_of(&values) {
                 let mut changed = self.clone();
                 let dims = operand.as_ref().map_or(&[][..], HostTensor::dims);
