@@ -409,7 +409,7 @@ fn problems_that_lie_are_errors_or_problems() {
         let engine = changed_problem(&whole, random);
         let mut bytes = Vec::new();
         let header = engine::Header {
-            blobs: engine::format::blob_table(&engine.blobs),
+            blobs: engine::blob_table(&engine.blobs),
             ..engine.header.clone()
         };
         engine::write(&Engine { header, ..engine }, &mut bytes).unwrap();

@@ -12,7 +12,7 @@
 
 #![expect(unsafe_code, reason = "this is the module that calls C libraries")]
 
-pub mod driver;
+pub mod context;
 pub mod error;
 pub mod graph;
 pub mod memory;
@@ -22,9 +22,10 @@ pub mod nvrtc;
 #[cfg(feature = "builder")]
 pub mod nvrtc_locate;
 pub mod probe;
+pub mod stream;
 pub mod tensor_map;
 
-pub use driver::{Context, Event, Stream};
+pub use context::Context;
 pub use error::CudaError;
 pub use graph::GraphExec;
 pub use memory::{DeviceMemory, PinnedMemory};
@@ -34,4 +35,5 @@ pub use nvrtc::{Nvrtc, NvrtcFailure, NvrtcVersion};
 #[cfg(feature = "builder")]
 pub use nvrtc_locate::NvrtcMissing;
 pub use probe::{DeviceInfo, probe};
+pub use stream::{Event, Stream};
 pub use tensor_map::{PixelCorners, Strided, TensorMap};

@@ -5,6 +5,7 @@
 //! carries no host code. [`mod@format`] describes the file byte by byte; [`validate`] proves
 //! every number of an untrusted file before anything is given to a device.
 
+mod blobs;
 mod compact;
 mod content;
 mod device;
@@ -26,6 +27,7 @@ pub mod validate;
 
 use serde::{Deserialize, Serialize};
 
+pub use blobs::blob_table;
 pub use compact::compacted;
 pub use content::Content;
 pub use device::{Code, arch_number, executes};
@@ -361,7 +363,7 @@ pub(crate) mod tests {
                 }],
                 weights: 0,
                 programs: archs.iter().map(|arch| program(arch)).collect(),
-                blobs: format::blob_table(&blobs),
+                blobs: blob_table(&blobs),
                 max_memory: None,
                 max_aux_streams: None,
                 n_contexts: None,

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 
-use super::placement::Placement;
 use super::types::{DType, TensorType, checked_bytes};
 
 /// A dense, row-major tensor on the host. Cloning shares the bytes.
@@ -111,22 +110,6 @@ impl HostTensor {
             self.dtype
         );
         bytemuck::cast_slice_mut(self.bytes_mut())
-    }
-
-    /// The first elements along every axis.
-    ///
-    /// # Panics
-    /// If `dims` are more, or of another rank.
-    #[must_use]
-    pub fn first(&self, dims: &[usize]) -> Self {
-        if dims == self.dims {
-            return self.clone();
-        }
-        let start = Placement {
-            dims: self.dims.clone(),
-            starts: vec![0; dims.len()],
-        };
-        start.cut(self, dims)
     }
 
     /// The same elements under other dims of the same count.
