@@ -1,147 +1,49 @@
 //! The stages in order: the facade that commands and tests call.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
-use tempfile::TempDir;
-
-use crate::compile::{Cache, CompileError, Progress, arch_name};
-use crate::cuda::{Context, CudaError, Nvrtc};
-use crate::engine::{self, Engine, EngineError};
-use crate::io::{IoError, Port};
+use crate::compile::{CompileError, arch_name};
+use crate::cuda::{Context, Nvrtc};
+use crate::engine::Engine;
+use crate::io::Port;
 use crate::ir::{DType, Graph, HostTensor};
-use crate::kernel::{self, Arch, KernelOptions};
-use crate::onnx::ImportError;
-use crate::ops::OpError;
-use crate::plan::{self, Assembly, Freedom, Identity, Thrift};
-use crate::precision::calibrate::CalibrateError;
-use crate::precision::metric::MetricError;
-use crate::reference::{Constants, ReferenceError};
+use crate::kernel::{Arch, KernelOptions};
+use crate::reference::Constants;
 use crate::rewrite::canonicalize::{canonicalize_again, rewrite_model};
-use crate::rewrite::{self, FusedGraph, RewriteError, RuleErrors, RuleOptions, RuleSet};
-use crate::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
-use crate::specialize::{self, BindError, SpecializeError, StagesError};
-use crate::tune::{self, Database, Effort, Ledger, Machine, Problem, Tactic, TuneError};
+use crate::rewrite::{self, FusedGraph, RuleOptions, RuleSet};
+use crate::runtime::{DeviceEngine, ExecutionContext};
+use crate::specialize;
 
+mod error;
 mod guided;
 mod in_context;
 pub mod layouts;
+mod memory;
 pub mod precise;
+mod programs;
 pub mod ptx;
 mod race;
 mod range;
 mod refit;
 mod retune;
 mod scratch;
+mod selection;
 mod shared;
 mod simulate;
 mod staged;
+mod tactics;
 
-use in_context::settled;
-use layouts::{Guide, Layouts, Search, Taken, Times, layouts};
+pub use error::PipelineError;
+use layouts::{Search, Times, layouts};
+use programs::{Programs, planned};
 pub use race::Entrant;
-use race::raced;
 pub use range::{compile_range, regions_of_range};
 pub use refit::refit;
 pub use retune::{Renewal, Untunable, check_tunable, retune};
-use scratch::with_scratch;
+pub use selection::Selection;
 pub use simulate::Simulation;
 pub use staged::{OnDevice, run_on_device};
-
-/// What any stage can report.
-#[derive(Debug, thiserror::Error, miette::Diagnostic)]
-pub enum PipelineError {
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Import(#[from] ImportError),
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Io(#[from] IoError),
-    #[error(transparent)]
-    #[diagnostic(code(reference::failed))]
-    Reference(#[from] ReferenceError),
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Specialize(#[from] SpecializeError),
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Rules(#[from] RuleErrors),
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Compile(#[from] CompileError),
-    #[error(transparent)]
-    #[diagnostic(code(rewrite::failed))]
-    Rewrite(#[from] RewriteError),
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Calibrate(#[from] CalibrateError),
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Metric(#[from] MetricError),
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Tune(#[from] TuneError),
-    #[error(transparent)]
-    #[diagnostic(code(engine::file))]
-    Engine(#[from] EngineError),
-    #[error("the engine takes {least} bytes of device memory at least; `--max-memory` allows {most}")]
-    #[diagnostic(code(plan::memory), help("allow {least}, or use `--fp16`, or smaller shapes"))]
-    Memory { most: usize, least: usize },
-    #[error("{0}")]
-    #[diagnostic(code(tune::engine), help("{}", .0.help()))]
-    Untunable(Untunable),
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Runtime(#[from] RuntimeError),
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Cuda(#[from] CudaError),
-}
-
-impl PipelineError {
-    /// Whether this is a clean refusal of what is not supported.
-    pub fn is_refusal(&self) -> bool {
-        match self {
-            PipelineError::Import(error) => error.is_refusal(),
-            PipelineError::Io(error) => error.is_refusal(),
-            PipelineError::Reference(error) => matches!(
-                error,
-                ReferenceError::Node {
-                    source: OpError::Unsupported(_),
-                    ..
-                }
-            ),
-            PipelineError::Specialize(error) => error.is_unsupported(),
-            PipelineError::Untunable(_) => true,
-            PipelineError::Rules(_)
-            | PipelineError::Compile(_)
-            | PipelineError::Rewrite(_)
-            | PipelineError::Calibrate(_)
-            | PipelineError::Metric(_)
-            | PipelineError::Tune(_)
-            | PipelineError::Engine(_)
-            | PipelineError::Memory { .. }
-            | PipelineError::Runtime(_)
-            | PipelineError::Cuda(_) => false,
-        }
-    }
-}
-
-impl From<BindError> for PipelineError {
-    fn from(error: BindError) -> Self {
-        PipelineError::Specialize(error.into())
-    }
-}
-
-impl From<StagesError<PipelineError>> for PipelineError {
-    fn from(error: StagesError<PipelineError>) -> Self {
-        match error {
-            StagesError::Specialize(error) => error.into(),
-            StagesError::Stage(error) => error,
-        }
-    }
-}
+pub use tactics::rank;
 
 /// Streams beside its own that an execution may use unless said otherwise: networks have few branches.
 pub const MAX_AUX_STREAMS: u32 = 3;
@@ -275,125 +177,6 @@ pub fn run_regions(
     Ok(outputs?)
 }
 
-/// How the variant of each kernel is chosen.
-#[derive(Clone, Debug, Default)]
-pub enum Selection {
-    /// By analytic time; needs no GPU.
-    #[default]
-    Predicted,
-    /// On the GPU of this machine.
-    OnDevice {
-        ordinal: usize,
-        /// Variants tried per kernel.
-        max_variants: usize,
-        /// Whether the right ones are timed, or the first right one is taken.
-        time: bool,
-        /// File of measurements, read before and written after every problem.
-        database: Option<PathBuf>,
-        /// When to end; every kernel has a right variant even then.
-        until: Option<Instant>,
-    },
-    /// By a file of measurements alone, where a missing one is an error; needs no GPU.
-    Recorded {
-        /// Variants looked up per kernel.
-        max_variants: usize,
-        database: PathBuf,
-    },
-}
-
-impl Selection {
-    /// Whether right variants are compared by their times on a device.
-    fn times(&self) -> bool {
-        match self {
-            Selection::Predicted => false,
-            Selection::OnDevice { time, .. } => *time,
-            Selection::Recorded { .. } => true,
-        }
-    }
-
-    fn until(&self) -> Option<Instant> {
-        match self {
-            Selection::OnDevice { until, .. } => *until,
-            Selection::Predicted | Selection::Recorded { .. } => None,
-        }
-    }
-
-    /// The same with a file for what is measured, which lies in a folder that ends with the build, where the user
-    /// names none: later steps of a build ask for times of earlier ones.
-    fn with_file(&self) -> (Selection, Option<TempDir>) {
-        let mut own = self.clone();
-        let Selection::OnDevice {
-            time: true,
-            database: database @ None,
-            ..
-        } = &mut own
-        else {
-            return (own, None);
-        };
-        // Without one, no times are asked for.
-        let folder = tempfile::tempdir().ok();
-        *database = folder.as_ref().map(|folder| folder.path().join("times"));
-        (own, folder)
-    }
-
-    /// Whether no time is left.
-    fn is_over(&self) -> bool {
-        self.until().is_some_and(|until| until <= Instant::now())
-    }
-
-    /// The file that times are kept in, and how many variants of a kernel have one.
-    fn timings(&self) -> Option<(&Path, usize)> {
-        match self {
-            Selection::OnDevice {
-                time: true,
-                database: Some(database),
-                max_variants,
-                ..
-            }
-            | Selection::Recorded {
-                database,
-                max_variants,
-            } => Some((database, *max_variants)),
-            Selection::Predicted | Selection::OnDevice { .. } => None,
-        }
-    }
-
-    /// Says early what would end a long build: a device that cannot try the kernels of `archs`,
-    /// or a file of measurements that cannot be read or written.
-    ///
-    /// # Errors
-    /// If there is such a thing.
-    pub fn check(&self, archs: &[Arch]) -> Result<(), PipelineError> {
-        let (ordinal, database) = match self {
-            Selection::Predicted => return Ok(()),
-            Selection::Recorded { database, .. } => {
-                Database::load(database)?;
-                return Ok(());
-            }
-            Selection::OnDevice {
-                ordinal, database, ..
-            } => (ordinal, database),
-        };
-        if let Some(path) = database {
-            Database::load(path)?;
-            Database::check_writable(path)?;
-        }
-        let context = Context::new(*ordinal)?;
-        let (device, sm) = (&context.info().name, context.info().sm);
-        let foreign = archs
-            .iter()
-            .find(|arch| !engine::executes(sm, (arch.sm, arch.specific)));
-        match foreign {
-            Some(&arch) => Err(PipelineError::Tune(TuneError::OtherDevice {
-                arch: arch_name(arch),
-                device: device.clone(),
-                sm,
-            })),
-            None => Ok(()),
-        }
-    }
-}
-
 /// Is told of stages and their steps.
 pub trait Observer: Sync {
     /// A stage begins; `n_steps` is zero where it has no countable steps.
@@ -426,188 +209,24 @@ pub fn compile(
     let selection = &selection;
     let rules = RuleSet::load(&settings.rules)?;
     let (times, constants) = (Times::default(), Constants::default());
-    let mut plans = Vec::new();
+    let mut programs = Programs::default();
     for core in cores {
         for &arch in archs {
             observer.stage(&format!("fuse for {}", arch_name(arch)), 0);
-            let layouts = layouts(&Search {
+            let search = Search {
                 core,
                 arch,
                 settings,
                 rules: &rules,
                 times: &times,
                 constants: &constants,
-            })?;
-            plans.push(planned(layouts, arch, settings, selection, observer)?.0);
+            };
+            let (plan, _) = planned(layouts(&search)?, arch, settings, selection, observer)?;
+            programs.own.push(plan);
         }
     }
-    let model = cores.first().map_or_else(String::new, |core| core.name.clone());
-    let (mut engine, thrift) = within_memory(settings, |thrift| {
-        let assembly = assembled(&plans, settings, thrift, selection, observer)?;
-        finished(assembly, &model, settings)
-    })?;
-    if let (Thrift::Workspace, Some(most)) = (thrift, settings.max_memory) {
-        for (number, plan) in plans.iter().enumerate() {
-            engine = with_scratch(engine, number, plan.arch, most, selection, observer)?;
-        }
-    }
-    for (number, plan) in plans.iter().enumerate() {
-        engine = settled(engine, number, plan.arch, selection, observer)?;
-    }
-    Ok(engine)
-}
-
-/// What `build` makes, giving up as little as the memory that `settings` allow takes, and what that is.
-fn within_memory(
-    settings: &Settings,
-    build: impl Fn(Thrift) -> Result<Engine, PipelineError>,
-) -> Result<(Engine, Thrift), PipelineError> {
-    let Some(most) = settings.max_memory else {
-        return Ok((build(Thrift::None)?, Thrift::None));
-    };
-    let mut least = usize::MAX;
-    for thrift in [Thrift::None, Thrift::Order, Thrift::Workspace] {
-        let engine = build(thrift)?;
-        let bytes = engine.device_bytes();
-        if bytes <= most {
-            return Ok((engine, thrift));
-        }
-        least = least.min(bytes);
-    }
-    Err(PipelineError::Memory { most, least })
-}
-
-/// The graph of one program, and its kernels where they are chosen already.
-struct Planned {
-    arch: Arch,
-    fused: FusedGraph,
-    tactics: Option<Vec<Tactic>>,
-}
-
-/// The fastest of several plans, by prediction or by the times of their kernels, and what it says of other shapes.
-fn planned(
-    layouts: Layouts,
-    arch: Arch,
-    settings: &Settings,
-    selection: &Selection,
-    observer: &dyn Observer,
-) -> Result<(Planned, Guide), PipelineError> {
-    let plan = |Taken { fused, guide }, tactics| {
-        let plan = Planned { arch, fused, tactics };
-        (plan, guide)
-    };
-    if !selection.times() || layouts.is_single() {
-        return Ok(plan(layouts.predicted(), None));
-    }
-    let posed = |fused: &FusedGraph| problems(fused, settings, Thrift::None);
-    let freedom = Freedom {
-        thrift: Thrift::None,
-        max_aux_streams: settings.max_aux_streams,
-        states_problems: true,
-    };
-    let (taken, own) = layouts.timed(
-        selection.until(),
-        |fused| tactics(&posed(fused), arch, selection, observer),
-        |plans| {
-            observer.stage("compare executions", 0);
-            let alone = plans
-                .iter()
-                .map(|(fused, own)| alone(fused, &posed(fused), own, arch, freedom));
-            raced(&alone.collect::<Vec<_>>(), 0, arch, selection)
-        },
-    )?;
-    Ok(plan(taken, Some(own)))
-}
-
-/// An engine of one program.
-fn alone(
-    fused: &FusedGraph,
-    problems: &[Problem],
-    tactics: &[Tactic],
-    arch: Arch,
-    freedom: Freedom,
-) -> Engine {
-    let mut assembly = Assembly::new();
-    let program = plan::plan(fused, problems, tactics, arch, freedom, &mut assembly);
-    assembly.add(program);
-    assembly.finish(Identity {
-        n_contexts: n_contexts(problems),
-        ..Identity::default()
-    })
-}
-
-/// What a plan may do: branches that were predicted to pay go to streams of their own unless an execution
-/// without is faster.
-fn freedom(
-    fused: &FusedGraph,
-    problems: &[Problem],
-    tactics: &[Tactic],
-    arch: Arch,
-    predicted: Freedom,
-    selection: &Selection,
-) -> Result<Freedom, PipelineError> {
-    let plain = Freedom {
-        max_aux_streams: 0,
-        ..predicted
-    };
-    if !selection.times() || selection.is_over() {
-        return Ok(predicted);
-    }
-    let engine = |freedom| alone(fused, problems, tactics, arch, freedom);
-    let branched = engine(predicted);
-    let mut launches = branched.header.programs[0].launches.iter();
-    if launches.all(|launch| launch.stream == 0) {
-        return Ok(predicted);
-    }
-    let us = raced(&[branched, engine(plain)], 0, arch, selection)?;
-    let choices = [predicted, plain].into_iter().zip(us);
-    Ok(tune::fastest(choices).map_or(predicted, |(freedom, _)| freedom))
-}
-
-/// The programs of fused graphs, where so much is given up for less memory.
-fn assembled(
-    plans: &[Planned],
-    settings: &Settings,
-    thrift: Thrift,
-    selection: &Selection,
-    observer: &dyn Observer,
-) -> Result<Assembly, PipelineError> {
-    let mut assembly = Assembly::new();
-    for Planned {
-        arch,
-        fused,
-        tactics: known,
-    } in plans
-    {
-        let problems = problems(fused, settings, thrift);
-        let chosen = match known {
-            Some(known) if thrift < Thrift::Workspace => known.clone(),
-            _ => tactics(&problems, *arch, selection, observer)?,
-        };
-        let predicted = Freedom {
-            thrift,
-            max_aux_streams: settings.max_aux_streams,
-            states_problems: true,
-        };
-        let freedom = freedom(fused, &problems, &chosen, *arch, predicted, selection)?;
-        let program = plan::plan(fused, &problems, &chosen, *arch, freedom, &mut assembly);
-        assembly.add(program);
-    }
-    Ok(assembly)
-}
-
-/// The engine of all programs, proven.
-fn finished(assembly: Assembly, model: &str, settings: &Settings) -> Result<Engine, PipelineError> {
-    let engine = assembly.finish(Identity {
-        model: model.to_owned(),
-        precision: settings.precision.name().to_owned(),
-        nvrtc: nvrtc()?.version().to_string(),
-        max_memory: settings.max_memory,
-        max_aux_streams: settings.max_aux_streams,
-        n_contexts: settings.n_contexts,
-    });
-    engine::validate::validate(&engine)?;
-    Ok(engine)
+    let model = cores.first().map_or("", |core| &core.name);
+    programs.build(model, settings, selection, observer)
 }
 
 /// The graph that the e-graph starts from.
@@ -676,166 +295,6 @@ pub fn canonical_by(
 
 fn nvrtc() -> Result<&'static Nvrtc, PipelineError> {
     Nvrtc::get().map_err(|missing| CompileError::NoNvrtc(missing.clone()).into())
-}
-
-fn problems(fused: &FusedGraph, settings: &Settings, thrift: Thrift) -> Vec<Problem> {
-    let options = settings.kernel_options();
-    let problem = |number: usize| Problem {
-        spec: kernel::spec(fused, number, &options),
-        workspace: thrift < Thrift::Workspace,
-        incumbent: None,
-    };
-    (0..fused.regions.len()).map(problem).collect()
-}
-
-fn tactics(
-    problems: &[Problem],
-    arch: Arch,
-    selection: &Selection,
-    observer: &dyn Observer,
-) -> Result<Vec<Tactic>, PipelineError> {
-    let cache = Cache::of_user();
-    let stage = format!("kernels for {}", arch_name(arch));
-    observer.stage(&stage, problems.len());
-    let progress = |n_done, n_steps| observer.step(n_done, n_steps);
-    match selection {
-        Selection::Predicted => Ok(tune::predict(problems, arch, &cache, &progress)?),
-        Selection::Recorded {
-            max_variants,
-            database: path,
-        } => {
-            let database = Database::load(path)?;
-            let machine = recorded_machine(&database, path, arch, n_contexts(problems))?;
-            let known = (&machine, &database);
-            Ok(tune::recall(
-                problems,
-                arch,
-                known,
-                *max_variants,
-                &cache,
-                &progress,
-            )?)
-        }
-        Selection::OnDevice {
-            ordinal,
-            max_variants,
-            time,
-            database: path,
-            until,
-        } => {
-            let effort = Effort {
-                max_variants: *max_variants,
-                time: *time,
-                cold_weights: false,
-                until: *until,
-            };
-            let database = path.as_deref();
-            measured(problems, arch, *ordinal, database, effort, &progress)
-        }
-    }
-}
-
-/// How the kernels of `core` are predicted beside the times in the file at `timings`.
-///
-/// # Errors
-/// If the file cannot be read, or holds no times for `arch` and this NVRTC.
-pub fn rank(
-    core: &Graph,
-    arch: Arch,
-    settings: &Settings,
-    timings: &Path,
-) -> Result<Vec<tune::Ranked>, PipelineError> {
-    let fused = regions(core, arch, settings)?;
-    let database = Database::load(timings)?;
-    let machine = recorded_machine(&database, timings, arch, settings.n_contexts)?;
-    let problems = problems(&fused, settings, Thrift::default());
-    Ok(tune::rank(&problems, arch, &machine, &database)?)
-}
-
-/// The machine of a device, with this NVRTC and so many executions at once.
-fn machine_of(context: &Context, arch: Arch, n_contexts: usize) -> Result<Machine, PipelineError> {
-    let machine = Machine::new(context.info(), nvrtc()?.version().to_string(), arch);
-    Ok(machine.shared_by(n_contexts))
-}
-
-/// The machine whose times in the file at `path` decide, of so many executions at once: the only one for `arch` and
-/// this NVRTC, or where there are several, this one.
-fn recorded_machine(
-    database: &Database,
-    path: &Path,
-    arch: Arch,
-    n_contexts: usize,
-) -> Result<Machine, PipelineError> {
-    let (arch_name, nvrtc) = (arch_name(arch), nvrtc()?.version().to_string());
-    let fitting: Vec<&Machine> = database
-        .machines()
-        .into_iter()
-        .filter(|machine| machine.arch == arch_name && machine.nvrtc == nvrtc)
-        .filter(|machine| machine.n_contexts == n_contexts)
-        .collect();
-    if let [only] = fitting[..] {
-        return Ok(only.clone());
-    }
-    let own = Context::new(0).map_err(PipelineError::from);
-    match own.and_then(|context| machine_of(&context, arch, n_contexts)) {
-        Ok(own) if fitting.contains(&&own) => Ok(own),
-        _ => Err(PipelineError::Tune(TuneError::CacheMachine {
-            path: path.to_owned(),
-            arch: if n_contexts > 1 {
-                format!("{n_contexts} executions at once on {arch_name}")
-            } else {
-                arch_name
-            },
-            nvrtc,
-            machines: fitting
-                .iter()
-                .map(|machine| format!("{} with driver {}", machine.device, machine.driver))
-                .collect(),
-        })),
-    }
-}
-
-fn measured(
-    problems: &[Problem],
-    arch: Arch,
-    ordinal: usize,
-    path: Option<&Path>,
-    effort: Effort,
-    progress: Progress<'_>,
-) -> Result<Vec<Tactic>, PipelineError> {
-    let context = Context::new(ordinal)?;
-    let machine = machine_of(&context, arch, n_contexts(problems))?;
-    let mut database = path.map_or_else(|| Ok(Database::default()), Database::load)?;
-    let effort = Effort {
-        cold_weights: weights_bytes(problems) > context.info().l2_bytes,
-        ..effort
-    };
-    let mut ledger = Ledger::new(&machine, &mut database, path);
-    let cache = Cache::of_user();
-    Ok(tune::measure(
-        problems,
-        arch,
-        &context,
-        &mut ledger,
-        effort,
-        &cache,
-        progress,
-    )?)
-}
-
-/// Contexts that the kernels of problems are chosen for: the same for all of a build.
-fn n_contexts(problems: &[Problem]) -> usize {
-    let first = problems.first().map(|problem| problem.spec.options);
-    first.unwrap_or_default().n_contexts
-}
-
-fn weights_bytes(problems: &[Problem]) -> usize {
-    let of = |problem: &Problem| {
-        let types = problem.spec.input_types();
-        let weights = problem.spec.weights.iter();
-        weights.map(|&number| types[number].n_bytes()).sum::<usize>()
-    };
-    problems.iter().map(of).sum()
 }
 
 /// Puts an engine on device `ordinal`; execution contexts are made of what it gives.

@@ -13,6 +13,7 @@ use crate::ops::{
 };
 
 mod constants;
+mod limits;
 
 pub use constants::Constants;
 
@@ -93,6 +94,20 @@ pub fn eval_node(
     })
 }
 
+/// Like [`eval_node`], for what becomes a weight of an engine.
+///
+/// # Errors
+/// As [`eval_node`], and if a result is too large to be stored.
+pub fn eval_constant(
+    def: &'static OpDef,
+    attrs: &Attrs,
+    operands: &[Option<Datum>],
+    n_results: usize,
+) -> Result<Vec<Datum>, OpError> {
+    limits::expect_storable(def, attrs, operands)?;
+    eval_node(def, attrs, operands, n_results)
+}
+
 /// Like [`eval_node`], for a node whose bodies capture values: `captured` knows these by name.
 ///
 /// # Errors
@@ -122,21 +137,20 @@ fn eval_with(
 ) -> Result<Vec<Datum>, OpError> {
     let mut attrs = with_defaults(def, attrs.clone())?;
     let opset = attrs.0.remove(OPSET);
-    match def.lower.exact_expansion() {
-        Some(expand) => {
-            let opset = match opset {
-                Some(Attr::Int(version)) => version,
-                _ => NEWEST_OPSET,
-            };
-            eval_expanded(expand, &attrs, operands, n_results, opset)
-        }
-        None => (def.eval)(&EvalCtx {
-            attrs: &attrs,
-            operands,
-            n_results,
-            run_subgraph,
-        }),
+    if let Some(expand) = def.lower.exact_expansion() {
+        let opset = match opset {
+            Some(Attr::Int(version)) => version,
+            _ => NEWEST_OPSET,
+        };
+        return eval_expanded(expand, &attrs, operands, n_results, opset);
     }
+    limits::expect_memory(def, &attrs, operands)?;
+    (def.eval)(&EvalCtx {
+        attrs: &attrs,
+        operands,
+        n_results,
+        run_subgraph,
+    })
 }
 
 /// Expands an op over constants and runs what it became.

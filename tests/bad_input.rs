@@ -268,6 +268,33 @@ fn an_initializer_whose_size_does_not_fit() {
     Place::with_model(&sum(huge)).expect("initializer_too_large", FAILED, &compile(&[]));
 }
 
+/// A few bytes that ask for more memory than there is.
+#[test]
+fn tensors_that_are_too_large() {
+    let filled = |extents: &[i64]| {
+        let shape = TensorProto {
+            name: "shape".to_owned(),
+            data_type: 7,
+            dims: vec![i64::try_from(extents.len()).unwrap()],
+            int64_data: extents.to_vec(),
+            ..TensorProto::default()
+        };
+        model(
+            vec![node("ConstantOfShape", "fill", &["shape"], "y")],
+            vec![shape],
+        )
+    };
+    for (name, extents) in [
+        ("tensor_of_too_many_elements", &[1 << 40, 1 << 40][..]),
+        ("tensor_too_large", &[1 << 40]),
+        ("constant_too_large", &[1 << 31]),
+    ] {
+        Place::with_model(&filled(extents)).expect(name, REFUSED, &compile(&[]));
+    }
+    let input = ["--shapes", "x:99999999999x3"];
+    Place::with_model(&sum(weight())).expect("input_too_large", REFUSED, &compile(&input));
+}
+
 #[test]
 fn external_data_outside_of_the_folder() {
     let place = Place::with_model(&sum(external("../secret.bin", &[])));

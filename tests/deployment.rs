@@ -204,7 +204,7 @@ fn ptx_is_of_the_newest_plain_architecture() {
     let mut text = changed.blobs[ptx].to_vec();
     text[0] ^= 1;
     changed.blobs[ptx] = text.into();
-    changed.header.blobs = engine::format::blob_table(&changed.blobs);
+    changed.header.blobs = engine::blob_table(&changed.blobs);
     engine::save(&changed, &folder.join("changed.engine")).unwrap();
     let rebuild = ["verify", "--engine", "changed.engine", "--rebuild"];
     expect_failure(folder, &rebuild, 1, "1 of 18 kernels differ");

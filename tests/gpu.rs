@@ -21,7 +21,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use regions::Problem;
 use rtrt_codegen::compile::Cache;
 use rtrt_codegen::cuda::{Context, DeviceMemory, Stream};
-use rtrt_codegen::engine;
+use rtrt_codegen::engine::{self, Engine};
 use rtrt_codegen::io::samples::Samples;
 use rtrt_codegen::ir::{Attr, Attrs, DType, Graph, HostTensor, TensorType, ValueId};
 use rtrt_codegen::kernel::Arch;
@@ -92,6 +92,13 @@ fn trials() -> Vec<Trial> {
             format!("kernels_tiled_products_{number:02}"),
             move || kernels_are_right(vec![problem]),
         ));
+    }
+    let files = env::var_os("RTRT_TEST_ENGINES").unwrap_or_default();
+    for path in env::split_paths(&files) {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        trials.push(Trial::test(format!("threads_agree_on_{name}"), move || {
+            threads_on_file(&path)
+        }));
     }
     trials
 }
@@ -442,14 +449,31 @@ fn branches() -> Result<(), Failed> {
 
 /// Eight threads, each with a context of its own, give the same bits a thousand times.
 fn threads() -> Result<(), Failed> {
-    let graph = rows(64);
-    let engine = built(&graph, DType::F16, &Selection::Predicted)?;
-    let loaded = DeviceEngine::load(&engine, &context()?)?;
-    let inputs = inputs_of(&graph);
+    let engine = built(&rows(64), DType::F16, &Selection::Predicted)?;
+    threads_agree_on(&engine, 1000)
+}
+
+/// The same for engine files, so that a sanitizer sees whole networks.
+fn threads_on_file(path: &Path) -> Result<(), Failed> {
+    let n_rounds = match env::var("RTRT_TEST_ROUNDS") {
+        Ok(text) => text.parse()?,
+        Err(_) => 1000,
+    };
+    threads_agree_on(&engine::load(path)?, n_rounds)
+}
+
+fn threads_agree_on(engine: &Engine, n_rounds: usize) -> Result<(), Failed> {
+    let loaded = DeviceEngine::load(engine, &context()?)?;
+    let bindings = &loaded.profiles()[0].inputs;
+    let inputs: Vec<HostTensor> = bindings
+        .iter()
+        .zip(1..)
+        .map(|(binding, seed)| drawn(&binding.ty(), seed))
+        .collect();
     let first = ExecutionContext::new(&loaded)?.run(&inputs)?;
     let run = || -> Result<(), String> {
         let mut context = ExecutionContext::new(&loaded).map_err(|error| error.to_string())?;
-        for number in 0..1000 {
+        for number in 0..n_rounds {
             if context.run(&inputs).map_err(|error| error.to_string())? != first {
                 return Err(format!("execution {number} differs"));
             }

@@ -3,7 +3,8 @@
 //!
 //! Every case is drawn from its number, so a failure names what repeats it. `RTRT_MUTATIONS=200000`
 //! sets the number of cases of each kind; the default keeps the test short. `RTRT_MUTATION_SECONDS=600` goes
-//! on with new cases for so long instead. Each test prints how many it executed.
+//! on with new cases for so long instead, and `RTRT_MUTATION_FIRST=1234` begins with that case. Each test prints how
+//! many it executed.
 
 #![cfg(feature = "builder")]
 #![expect(unsafe_code, reason = "allocations are counted by a global allocator")]
@@ -12,7 +13,7 @@
 mod models;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use rtrt_codegen::engine::{self, Engine};
 use rtrt_codegen::ir::{self, DType};
+use rtrt_codegen::kernel::{self, Arch};
 use rtrt_codegen::onnx;
 use rtrt_codegen::ops;
 use rtrt_codegen::pipeline::{self, Settings};
@@ -71,6 +73,8 @@ thread_local! {
     /// Bytes that this thread holds, more than when its case began; negative where it frees what is older.
     static HELD: Cell<isize> = const { Cell::new(0) };
     static MOST_HELD: Cell<isize> = const { Cell::new(0) };
+    /// What this thread's last panic said, and where.
+    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
 /// The system's allocator, with books per thread.
@@ -122,10 +126,13 @@ enum Until {
 
 impl Until {
     fn of_environment() -> Self {
-        let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+        Until::of_environment_or(1500)
+    }
+
+    fn of_environment_or(count: u64) -> Self {
         match number("RTRT_MUTATION_SECONDS") {
             Some(seconds) => Until::Time(Instant::now() + Duration::from_secs(seconds)),
-            None => Until::Count(number("RTRT_MUTATIONS").unwrap_or(1500)),
+            None => Until::Count(number("RTRT_MUTATIONS").unwrap_or(count)),
         }
     }
 
@@ -135,6 +142,11 @@ impl Until {
             Until::Time(end) => Instant::now() >= *end,
         }
     }
+}
+
+/// What the environment says by a number.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
 /// Numerical Recipes' 64-bit generator.
@@ -153,10 +165,20 @@ impl Random {
 /// Draws files with `draw` and gives them to `read`, from as many threads as there are cores; lists the cases
 /// in which it panics or holds more memory than allowed.
 fn expect_calm(target: &str, draw: impl Fn(&mut Random) -> Vec<u8> + Sync, read: impl Fn(u64, &[u8]) + Sync) {
-    let until = Until::of_environment();
+    expect_calm_within(target, allowed_bytes, Until::of_environment(), draw, read);
+}
+
+fn expect_calm_within(
+    target: &str,
+    allowed_bytes: fn(usize) -> usize,
+    until: Until,
+    draw: impl Fn(&mut Random) -> Vec<u8> + Sync,
+    read: impl Fn(u64, &[u8]) + Sync,
+) {
     let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| {}));
-    let (next, n_executed) = (AtomicU64::new(0), AtomicU64::new(0));
+    panic::set_hook(Box::new(|info| LAST_PANIC.set(info.to_string())));
+    let first = number("RTRT_MUTATION_FIRST").unwrap_or(0);
+    let (next, n_executed) = (AtomicU64::new(first), AtomicU64::new(0));
     let failed = Mutex::new(Vec::new());
     let work = || {
         loop {
@@ -164,17 +186,14 @@ fn expect_calm(target: &str, draw: impl Fn(&mut Random) -> Vec<u8> + Sync, read:
             if until.is_over(number) {
                 return;
             }
-            if let Some(reason) = complaint(number, &draw, &read) {
+            if let Some(reason) = complaint(number, allowed_bytes, &draw, &read) {
                 failed.lock().unwrap().push(format!("{number}: {reason}"));
             }
             n_executed.fetch_add(1, Ordering::Relaxed);
         }
     };
-    let n_threads = std::env::var("RTRT_MUTATION_THREADS")
-        .ok()
-        .and_then(|text| text.parse().ok());
     std::thread::scope(|scope| {
-        for _ in 0..n_threads.unwrap_or(2) {
+        for _ in 0..number("RTRT_MUTATION_THREADS").unwrap_or(2) {
             scope.spawn(work);
         }
     });
@@ -187,6 +206,7 @@ fn expect_calm(target: &str, draw: impl Fn(&mut Random) -> Vec<u8> + Sync, read:
 /// What is wrong with how one case is read.
 fn complaint(
     number: u64,
+    allowed_bytes: fn(usize) -> usize,
     draw: impl Fn(&mut Random) -> Vec<u8>,
     read: impl Fn(u64, &[u8]),
 ) -> Option<String> {
@@ -196,7 +216,7 @@ fn complaint(
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| read(number, &bytes)));
     let most = MOST_HELD.get().unsigned_abs();
     if outcome.is_err() {
-        return Some("it panics".to_owned());
+        return Some(LAST_PANIC.take());
     }
     (most > allowed_bytes(bytes.len())).then(|| format!("it holds {most} bytes"))
 }
@@ -389,7 +409,7 @@ fn problems_that_lie_are_errors_or_problems() {
         let engine = changed_problem(&whole, random);
         let mut bytes = Vec::new();
         let header = engine::Header {
-            blobs: engine::format::blob_table(&engine.blobs),
+            blobs: engine::blob_table(&engine.blobs),
             ..engine.header.clone()
         };
         engine::write(&Engine { header, ..engine }, &mut bytes).unwrap();
@@ -445,6 +465,43 @@ fn damaged_models_are_errors_or_models() {
         },
     );
     println!("damaged models: {} imported and lowered", n_imported.into_inner());
+}
+
+/// What is read of a damaged model goes on to the text of its kernels: fused, and the variants that are predicted to be
+/// fastest. Fusing holds more than reading may.
+#[test]
+fn damaged_models_are_errors_or_kernels() {
+    let settings = Settings::stored_in(DType::F16);
+    let arch = Arch {
+        sm: 90,
+        specific: true,
+    };
+    let scratch = Scratch::new();
+    let models = MODELS.map(Whole::of);
+    let n_fused = AtomicU64::new(0);
+    expect_calm_within(
+        "damaged models, to kernels",
+        |_| usize::MAX,
+        Until::of_environment_or(40),
+        |random| models[random.below(models.len())].other_parts(random),
+        |number, bytes| {
+            let Ok(model) = scratch.with(&format!("{number}.onnx"), bytes, |path| onnx::import_file(path))
+            else {
+                return;
+            };
+            let fused = pipeline::lower(&model.graph, &settings)
+                .and_then(|core| pipeline::regions(&core, arch, &settings));
+            if let Ok(fused) = fused {
+                n_fused.fetch_add(1, Ordering::Relaxed);
+                for region in 0..fused.regions.len() {
+                    let spec = kernel::spec(&fused, region, &settings.kernel_options());
+                    let fastest = &kernel::variants(&spec, arch)[0];
+                    kernel::render(&spec, fastest, arch).expect("a template renders what it offers");
+                }
+            }
+        },
+    );
+    println!("damaged models: {} fused", n_fused.into_inner());
 }
 
 #[test]

@@ -6,11 +6,12 @@
 use rtrt_codegen::ir::{Attr, Attrs, DType, Graph, HostTensor};
 use rtrt_codegen::ops::evaluate::to_vec;
 use rtrt_codegen::ops::samples::Draw;
-use rtrt_codegen::ops::{self, Datum, NEWEST_OPSET, OPSET};
+use rtrt_codegen::ops::{self, Datum, InferCtx, NEWEST_OPSET, OPSET, OpDef, OpError};
 use rtrt_codegen::reference;
 
 /// A use of an operator. The operands in `data` are inputs of a compiled graph, the others
 /// are constants.
+#[derive(Clone)]
 struct Use {
     op: &'static str,
     operands: Vec<Option<HostTensor>>,
@@ -49,6 +50,7 @@ impl Use {
     /// The results, after a check that the op expands into ops with generated code.
     fn run(self) -> Vec<HostTensor> {
         self.check_expansion();
+        self.check_extremes();
         self.eval()
     }
 
@@ -67,6 +69,14 @@ impl Use {
     }
 
     fn check_expansion(&self) {
+        let graph = self.expanded().unwrap();
+        for node in &graph.nodes {
+            let def = ops::lookup(node.op).unwrap();
+            assert!(def.lower.has_code(), "{} has no generated code", node.op);
+        }
+    }
+
+    fn expanded(&self) -> Result<Graph, OpError> {
         let mut graph = Graph::new("expansion");
         let operands = self
             .operands
@@ -84,12 +94,70 @@ impl Use {
             .collect();
         let (mut attrs, n) = (self.attrs.clone(), self.n_results);
         attrs.0.remove(OPSET);
-        ops::emit(&mut graph, self.op, operands, attrs, n, NEWEST_OPSET, &[]).unwrap();
-        for node in &graph.nodes {
-            let def = ops::lookup(node.op).unwrap();
-            assert!(def.lower.has_code(), "{} has no generated code", node.op);
+        ops::emit(&mut graph, self.op, operands, attrs, n, NEWEST_OPSET, &[])?;
+        Ok(graph)
+    }
+
+    /// Every whole number of an attribute or a constant becomes an extreme one in turn: an error or an expansion,
+    /// and no panic.
+    fn check_extremes(&self) {
+        for (name, attr) in &self.attrs.0 {
+            for extreme in extremes_of_attr(attr).filter(|_| name != OPSET) {
+                let _ = Use {
+                    attrs: self.attrs.clone().with(name, extreme),
+                    ..self.clone()
+                }
+                .expanded();
+            }
+        }
+        for (position, operand) in self.operands.iter().enumerate() {
+            let constant = operand
+                .as_ref()
+                .filter(|data| data.dtype() == DType::I64 && !self.data.contains(&position));
+            let values = constant.map_or_else(Vec::new, to_vec);
+            for values in extremes_of(&values) {
+                let mut changed = self.clone();
+                let dims = operand.as_ref().map_or(&[][..], HostTensor::dims);
+                changed.operands[position] = Some(HostTensor::from_i64(dims, &values));
+                let _ = changed.expanded();
+            }
         }
     }
+}
+
+const EXTREMES: [i64; 8] = [0, -1, 1 << 20, 1 << 31, 1 << 40, 1 << 62, i64::MAX, i64::MIN];
+
+/// The numbers with one of them, and with all, made extreme.
+fn extremes_of(values: &[i64]) -> impl Iterator<Item = Vec<i64>> + use<'_> {
+    EXTREMES.iter().flat_map(move |&extreme| {
+        let one = (0..values.len()).map(move |place| {
+            let mut changed = values.to_vec();
+            changed[place] = extreme;
+            changed
+        });
+        let all = (values.len() > 1).then(|| vec![extreme; values.len()]);
+        one.chain(all)
+    })
+}
+
+fn extremes_of_attr(attr: &Attr) -> impl Iterator<Item = Attr> {
+    let ints = match attr {
+        Attr::Int(value) => vec![*value],
+        Attr::Ints(values) => values.clone(),
+        _ => Vec::new(),
+    };
+    let is_one = matches!(attr, Attr::Int(_));
+    let changed: Vec<Vec<i64>> = extremes_of(&ints).collect();
+    changed
+        .into_iter()
+        .filter(|values| !values.is_empty())
+        .map(move |values| {
+            if is_one {
+                Attr::Int(values[0])
+            } else {
+                Attr::Ints(values)
+            }
+        })
 }
 
 fn floats(dims: &[usize], values: &[f32]) -> HostTensor {
@@ -460,4 +528,41 @@ fn the_page_of_operators_is_current() {
         found == page,
         "docs/operators.md is stale; `make bless` rewrites it"
     );
+}
+
+/// Attributes of core ops, as of a graph in text form or a rule: an error or a result.
+#[test]
+fn extreme_attributes_of_core_ops_are_errors_or_results() {
+    for def in ops::all() {
+        for sample in (0..).map_while(|seed| (def.samples)(seed)) {
+            for (name, attr) in &sample.attrs.0 {
+                for extreme in extremes_of_attr(attr) {
+                    try_core(def, &sample.operands, sample.attrs.clone().with(name, extreme));
+                }
+            }
+        }
+    }
+}
+
+/// Infers, and evaluates what is not large.
+fn try_core(def: &'static OpDef, operands: &[Option<HostTensor>], attrs: Attrs) {
+    const LARGE_BYTES: usize = 1 << 20;
+    let Ok(attrs) = ops::with_defaults(def, attrs) else {
+        return;
+    };
+    let types: Vec<_> = operands
+        .iter()
+        .map(|data| data.as_ref().map(HostTensor::ty))
+        .collect();
+    let inferred = def.result_types(&InferCtx {
+        attrs: &attrs,
+        operands: &types,
+    });
+    if inferred.is_ok_and(|types| types.iter().all(|ty| ty.n_bytes() < LARGE_BYTES)) {
+        let data: Vec<_> = operands
+            .iter()
+            .map(|data| data.clone().map(Datum::Tensor))
+            .collect();
+        let _ = reference::eval_node(def, &attrs, &data, 1);
+    }
 }

@@ -225,7 +225,7 @@ fn an_engine_is_what_its_sources_compile_to() {
     let mut damaged = engine.blobs[cubin].to_vec();
     damaged[middle] ^= 1;
     engine.blobs[cubin] = damaged.into();
-    engine.header.blobs = rtrt_codegen::engine::format::blob_table(&engine.blobs);
+    engine.header.blobs = rtrt_codegen::engine::blob_table(&engine.blobs);
     rtrt_codegen::engine::save(&engine, &folder.path().join("changed.engine")).unwrap();
     let verified = rebuild("changed.engine");
     assert_eq!(verified.status.code(), Some(1));

@@ -1,29 +1,33 @@
 #!/usr/bin/env python3
-"""What engines take of device memory, and what `--max-memory` makes of 30 per cent less; needs no GPU.
+"""What engines take of device memory, and what `--max-memory` makes of 30 per cent less.
 
-    memory.py --bin target/release/rtrt-codegen --models MODELS [--only a,b] [--precisions f32,fp16]
+    memory.py --bin target/release/rtrt-codegen --models MODELS [--only a,b] [--precisions f32,fp16] [--execute]
 
 MODELS as in models.py. One line per model and precision: peak, arena and its lower bound, and what a build under the
 limit says: what it takes, or the least that it says to allow, which it must then take to the byte, and refuse one
-byte below. Models with live control flow have no engines and are left out. Exit status 1 if an arena is over 1.05
-of its bound, a limit is not kept, or a refusal states what is not so.
+byte below. With `--execute`, which alone needs a GPU, the engine under the limit is executed beside the one without, on
+the same inputs: how far each is from the one in f32 without a limit, and its time. Models with live control flow have no
+engines and are left out. Exit status 1 if an arena is over 1.05 of its bound, a limit is not kept, a refusal states
+what is not so, or an engine under a limit is further off than `OFF` times the one without.
 """
 from __future__ import annotations
 
 import argparse
-import json
+import collections
 import pathlib
 import re
-import subprocess
 import sys
 
+import numpy as np
 import onnx
 
 from models import prepare
-from symbolic import shape_text
+from symbolic import Commands, Failed, drawn, shape_text, worst_error
 
 MOST_RATIO = 1.05
 SHARE = 0.7
+# Sums in another order: of f32 up to the second, of halves up to the first times what these lose anyway.
+OFF, OFF_F32 = 1.5, 1e-3
 IN_STAGES = {"loop_refine_legacy", "cond_gate"}
 # Ranges: bounds of each symbol, and the usual value.
 RANGES = {
@@ -34,27 +38,35 @@ RANGES = {
 }
 
 
-class Builds:
-    def __init__(self, args):
-        self.args = args
-        self.wrong = False
-
-    def build(self, model, flags, limit=None):
+class Builds(Commands):
+    def build(self, model, flags, limit=None, engine="memory.engine"):
         """The report of a build, or the least bytes that a refusal names."""
-        engine = self.args.work / "memory.engine"
-        command = [self.args.bin, "compile", model, "--arch", self.args.arch, "-o", engine, "--json", *flags]
-        if limit is not None:
-            command += ["--max-memory", str(limit)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode == 0:
-            report = json.loads(done.stdout)
-            # The reader proves that nothing in the arena is overwritten while it is used.
-            subprocess.run([self.args.bin, "inspect", engine], check=True, capture_output=True)
-            return report, None
-        least = re.search(r"takes (\d+) bytes of device memory at least", " ".join(done.stderr.split()))
-        if limit is None or least is None:
-            raise SystemExit(f"{model}: {done.stderr}")
-        return None, int(least.group(1))
+        engine = self.args.work / engine
+        limited = [] if limit is None else ["--max-memory", limit]
+        try:
+            report = self.report(model, engine, *flags, *limited)
+        except Failed as failed:
+            least = re.search(r"takes (\d+) bytes of device memory at least", " ".join(failed.stderr.split()))
+            if limit is None or least is None:
+                raise
+            return None, int(least.group(1))
+        # The reader proves that nothing in the arena is overwritten while it is used.
+        self.command("inspect", engine)
+        return report, None
+
+    def executed(self, model, flags, limit):
+        """How far the engines without and with the limit are off, what they take, and whether that is well."""
+        engines = [self.args.work / f"memory.{name}.engine" for name in ("f32", "whole", "limited")]
+        for engine, own, most in zip(engines, ([], flags, flags), (None, None, limit)):
+            self.build(model, own, most, engine.name)
+        graph = onnx.load(model, load_external_data=False).graph
+        symbols = collections.defaultdict(lambda: 1)
+        inputs = drawn(graph, symbols, np.random.default_rng(1))
+        wanted, *found = (dict(self.outputs(engine, inputs)) for engine in engines)
+        whole, limited = (worst_error(outputs, wanted) for outputs in found)
+        us = [self.median_us(engine, shape_text(graph, symbols)) for engine in engines[1:]]
+        holds = limited <= OFF_F32 + OFF * whole
+        return f"off by {limited:.2e} ({whole:.2e} without a limit), {us[1]:.1f} us ({us[0]:.1f})", holds
 
     def line(self, name, model, flags, label):
         whole, _ = self.build(model, flags)
@@ -69,6 +81,9 @@ class Builds:
             below, still = self.build(model, flags, least - 1)
             holds = exact is not None and exact["device_bytes"] == least and below is None and still == least
             told = f"refuses below {least} ({least / peak:.3f})"
+        if self.args.execute and not any(flag.endswith("Shapes") for flag in flags):
+            said, is_right = self.executed(model, flags, least or int(peak * SHARE))
+            told, holds = f"{told}, {said}", holds and is_right
         fits = ratio <= MOST_RATIO
         self.wrong |= not (holds and fits)
         parts = " + ".join(f"{whole[key] / 1e6:.2f}" for key in ("weights_bytes", "arena_bytes", "workspace_bytes"))
@@ -85,6 +100,7 @@ def main():
     parser.add_argument("--arch", default="sm_90a")
     parser.add_argument("--precisions", default="f32,fp16")
     parser.add_argument("--only", default="")
+    parser.add_argument("--execute", action="store_true", help="also execute the engines of one shape")
     parser.add_argument("--ranges", action="store_true", help="only the engines for ranges")
     args = parser.parse_args()
     args.bin = args.bin.resolve()

@@ -37,6 +37,14 @@ def worst_error(outputs, wanted):
     return max(error(name) for name in wanted)
 
 
+class Failed(RuntimeError):
+    """A command that failed; `stderr` is all that it said."""
+
+    def __init__(self, arguments, stderr):
+        super().__init__(f"{arguments[:2]}: {stderr.strip()[-400:]}")
+        self.stderr = stderr
+
+
 class Commands:
     """Commands of the binary `args.bin` for `args.arch`, with files in the folder `args.work`."""
 
@@ -47,7 +55,7 @@ class Commands:
     def command(self, *arguments):
         done = subprocess.run([self.args.bin, *map(str, arguments)], capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"{arguments[:2]}: {done.stderr.strip()[-400:]}")
+            raise Failed(arguments, done.stderr)
         return done.stdout
 
     def compile(self, model, engine, *flags):
@@ -55,6 +63,10 @@ class Commands:
         started = time.time()
         self.command("compile", model, "--arch", self.args.arch, "--fp16", "-o", engine, *flags)
         return time.time() - started
+
+    def report(self, model, engine, *flags):
+        """What a build says of itself."""
+        return json.loads(self.command("compile", model, "--arch", self.args.arch, "-o", engine, "--json", *flags))
 
     def median_us(self, engine, shape):
         return json.loads(self.command("bench", engine, "--json", "--duration", "0.2", "--shapes", shape))["median_us"]

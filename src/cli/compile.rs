@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use super::args::CompileArgs;
 use super::build;
@@ -11,7 +10,7 @@ use super::failure::Failure;
 use super::out;
 use super::precision::{self, Decided};
 use super::progress::Progress;
-use crate::engine::{self, Engine, SecretKey};
+use crate::engine::{self, Engine};
 use crate::ir::Graph;
 use crate::kernel::Arch;
 use crate::pipeline::{self, Observer, Selection, Settings};
@@ -28,10 +27,10 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
     let output = args.output.clone().unwrap_or_else(|| engine_path(&args.model));
     // Building takes long; what can be known to fail is said first.
     io::check_writable(&output)?;
-    let signer = args.sign_key.as_deref().map(SecretKey::load).transpose()?;
+    let signer = args.signing.signer()?;
     build::check_rules(&settings)?;
     precision::check(&args.build)?;
-    let selection = selection(args);
+    let selection = selection(args)?;
     selection.check(&archs)?;
     let progress = Progress::new(false);
     progress.stage("import", 0);
@@ -101,20 +100,16 @@ fn cores(profiles: Vec<Shapes>, graph: &Graph, settings: &Settings) -> Result<Ve
     bound.collect()
 }
 
-fn selection(args: &CompileArgs) -> Selection {
-    if let Some(recorded) = args.timings.recorded(args.max_tactics) {
-        return recorded;
+fn selection(args: &CompileArgs) -> Result<Selection, Failure> {
+    if args.tuning.build_budget.is_some() && !args.tune {
+        return Err(Failure::usage(
+            "`--build-budget` ends what `--tune` begins: give both",
+        ));
     }
-    if !args.tune && !args.verify_kernels {
-        return Selection::Predicted;
-    }
-    Selection::OnDevice {
-        ordinal: 0,
-        max_variants: args.max_tactics,
-        time: args.tune,
-        database: args.timings.timing_cache_file.clone(),
-        until: args.build_budget.map(|budget| Instant::now() + budget),
-    }
+    let on_device = || args.tuning.on_device(0, args.tune);
+    let needs_device = args.tune || args.verify_kernels;
+    let chosen = args.tuning.recorded().or_else(|| needs_device.then(on_device));
+    Ok(chosen.unwrap_or_default())
 }
 
 /// The model's path with another extension.

@@ -4,7 +4,7 @@ use super::args::{BuildArgs, RefitArgs};
 use super::failure::Failure;
 use super::precision::{self, Decided};
 use super::{build, model, out};
-use crate::engine::{self, Header, Profile, SecretKey};
+use crate::engine::{self, Header, Profile};
 use crate::kernel::Arch;
 use crate::pipeline::{self, Settings, Silent};
 use crate::specialize::Shapes;
@@ -13,7 +13,7 @@ use crate::{io, onnx};
 pub fn run(args: &RefitArgs) -> Result<(), Failure> {
     check(&args.build)?;
     io::check_writable(&args.output)?;
-    let signer = args.sign_key.as_deref().map(SecretKey::load).transpose()?;
+    let signer = args.signing.signer()?;
     let engine = model::engine(&args.engine, &args.trust)?;
     let header = &engine.header;
     let archs: Vec<Arch> = build::archs(&header.archs().join(","))?;

@@ -1,7 +1,6 @@
 //! `tune`: other kernels for an engine, by the times of the device that it runs on.
 
 use std::path::Path;
-use std::time::Instant;
 
 use serde::Serialize;
 
@@ -11,7 +10,7 @@ use super::progress::Progress;
 use super::{model, out, shapes};
 use crate::engine::{self, Engine, SecretKey};
 use crate::io;
-use crate::pipeline::{self, Observer, Renewal, Selection};
+use crate::pipeline::{self, Observer, Renewal};
 
 #[derive(Serialize)]
 struct Report {
@@ -38,10 +37,11 @@ pub fn run(args: &TuneArgs) -> Result<(), Failure> {
     let engine = model::engine(&args.engine, &args.trust)?;
     pipeline::check_tunable(&engine)?;
     io::check_writable(output)?;
-    let signer = args.sign_key.as_deref().map(SecretKey::load).transpose()?;
+    let signer = args.signing.signer()?;
     check_signed(args, signer.as_ref())?;
     pipeline::check_nvrtc()?;
-    let selection = selection(args);
+    let recorded = args.tuning.recorded();
+    let selection = recorded.unwrap_or_else(|| args.tuning.on_device(args.device, true));
     // Programs for other devices stay as they are.
     selection.check(&[])?;
     let progress = Progress::new(args.json);
@@ -61,17 +61,6 @@ fn check_signed(args: &TuneArgs, signer: Option<&SecretKey>) -> Result<(), Failu
         "`{}` is signed, and would not be once it is tuned: give `--sign-key`, or another file with `-o`",
         args.engine.display()
     )))
-}
-
-fn selection(args: &TuneArgs) -> Selection {
-    let recorded = args.timings.recorded(args.max_tactics);
-    recorded.unwrap_or_else(|| Selection::OnDevice {
-        ordinal: args.device,
-        max_variants: args.max_tactics,
-        time: true,
-        database: args.timings.timing_cache_file.clone(),
-        until: args.build_budget.map(|budget| Instant::now() + budget),
-    })
 }
 
 fn report(args: &TuneArgs, tuned: &Engine, renewals: &[Renewal], output: &Path) -> Result<(), Failure> {

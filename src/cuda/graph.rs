@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use cudarc::driver::sys;
 
-use super::driver::{Context, Stream, warn_on_drop};
+use super::context::{Context, warn_on_drop};
 use super::error::{CudaError, check};
+use super::stream::Stream;
 
 /// An instantiated graph.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use cudarc::driver::sys;
 
-use super::driver::{Context, warn_on_drop};
+use super::context::{Context, warn_on_drop};
 use super::error::{CudaError, check, check_room};
 
 /// A block of device memory, at least 256-byte aligned. Its content starts undefined.

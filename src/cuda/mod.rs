@@ -2,7 +2,7 @@
 //!
 //! Two halves that do not know each other: the driver (`libcuda`, through cudarc's raw
 //! bindings) executes cubins, and NVRTC makes them. Neither has ever heard of a graph.
-//! Ask [`probe`] before anything else of the driver half: cudarc panics where the driver
+//! Ask [`probe()`] before anything else of the driver half: cudarc panics where the driver
 //! library is absent.
 //!
 //! Launching a kernel is a safe call here although device code can write anywhere in
@@ -12,7 +12,7 @@
 
 #![expect(unsafe_code, reason = "this is the module that calls C libraries")]
 
-pub mod driver;
+pub mod context;
 pub mod error;
 pub mod graph;
 pub mod memory;
@@ -22,9 +22,10 @@ pub mod nvrtc;
 #[cfg(feature = "builder")]
 pub mod nvrtc_locate;
 pub mod probe;
+pub mod stream;
 pub mod tensor_map;
 
-pub use driver::{Context, Event, Stream};
+pub use context::Context;
 pub use error::CudaError;
 pub use graph::GraphExec;
 pub use memory::{DeviceMemory, PinnedMemory};
@@ -34,4 +35,5 @@ pub use nvrtc::{Nvrtc, NvrtcFailure, NvrtcVersion};
 #[cfg(feature = "builder")]
 pub use nvrtc_locate::NvrtcMissing;
 pub use probe::{DeviceInfo, probe};
+pub use stream::{Event, Stream};
 pub use tensor_map::{PixelCorners, Strided, TensorMap};

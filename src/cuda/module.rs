@@ -7,8 +7,9 @@ use std::sync::Arc;
 use cudarc::driver::sys::{self, CUfunction_attribute as Attribute, CUlaunchAttributeID as LaunchAttribute};
 use smallvec::SmallVec;
 
-use super::driver::{Context, Stream, warn_on_drop};
+use super::context::{Context, warn_on_drop};
 use super::error::{CudaError, check};
+use super::stream::Stream;
 use super::tensor_map::TensorMap;
 
 /// A loaded cubin.

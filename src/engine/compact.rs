@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::format::completed_table;
+use super::blobs::completed_table;
 use super::{Blob, Content, Engine, Program};
 
 /// `engine` with the blobs that it uses alone, each once, in the order in which a compiler adds them: the
@@ -74,7 +74,7 @@ impl Blobs {
 
 #[cfg(test)]
 mod tests {
-    use super::super::format::blob_table;
+    use super::super::blob_table;
     use super::super::tests::example;
     use super::super::validate::validate;
     use super::*;

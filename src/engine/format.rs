@@ -1,4 +1,4 @@
-//! The engine file, format version 3; versions 1 and 2 are read too, see [`v1`] and [`v2`].
+//! The engine file, format version 3; versions 1 and 2 are read too, see `v1.rs` and `v2.rs`.
 //!
 //! | offset | bytes | content |
 //! |---|---|---|
@@ -11,7 +11,7 @@
 //! | 152 | n | header: [`Header`] as JSON, in declaration order |
 //! | | | blobs, each at the next multiple of 256, zero bytes between; the last one ends the file |
 //!
-//! Files of several programs say what launches compute in a table ([`told`]). The header lists every blob with offset, length and digest ([`pages`]), so the digest at offset 24
+//! Files of several programs say what launches compute in a table (`told.rs`). The header lists every blob with offset, length and digest (`pages.rs`), so the digest at offset 24
 //! pins the whole file, and so does the signature. Weights that were stripped are listed, and not in the
 //! file. Blobs are weights, cubins, PTX, sources, and the graphs of problems, which only `tune` reads.
 //! Nothing in the file is executed on the host. The reader checks the signature first, and every
@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 use super::pages::{Hash, digests, plain_digests};
 use super::signature::{self, PublicKey, SIGNATURE_BYTES, SecretKey};
 use super::source::Source;
-use super::{ALIGNMENT, Blob, Content, Engine, EngineError, Header, told, v1, v2, validate};
+use super::{ALIGNMENT, Content, Engine, EngineError, Header, blob_table, told, v1, v2, validate};
 use crate::aside;
 use crate::hex::hex;
 
@@ -38,39 +38,6 @@ const PREAMBLE_BYTES: usize = 56;
 /// Headers take 60 to 80 KB for each program of a large model; a larger one than this is an attack or an accident.
 const MAX_HEADER_BYTES: usize = 256 << 20;
 
-/// Length, offset from the first blob, and digest of each blob; [`write`] adds the header.
-pub fn blob_table(blobs: &[Content]) -> Vec<Blob> {
-    completed_table(blobs, vec![None; blobs.len()])
-}
-
-/// The same, where some entries are known, but for their offsets.
-pub(super) fn completed_table(blobs: &[Content], known: Vec<Option<Blob>>) -> Vec<Blob> {
-    let unknown = blobs.iter().zip(&known).filter(|(_, entry)| entry.is_none());
-    let slices: Vec<&[u8]> = unknown.map(|(blob, _)| &**blob).collect();
-    let mut computed = slices.iter().zip(digests(&slices)).map(|(blob, digest)| Blob {
-        offset: 0,
-        len: blob.len() as u64,
-        sha256: hex(&digest),
-    });
-    let entries = known.into_iter().map(|entry| entry.or_else(|| computed.next()));
-    let mut entries: Vec<Blob> = entries
-        .map(|entry| entry.expect("what was unknown is computed"))
-        .collect();
-    lay_out(&mut entries, |_| true);
-    entries
-}
-
-/// Places the blobs that are in the file one after the other; the others take no room.
-pub(super) fn lay_out(entries: &mut [Blob], is_stored: impl Fn(usize) -> bool) {
-    let mut offset = 0u64;
-    for (number, entry) in entries.iter_mut().enumerate() {
-        entry.offset = offset;
-        if is_stored(number) {
-            offset = (offset + entry.len).next_multiple_of(ALIGNMENT as u64);
-        }
-    }
-}
-
 /// Writes `engine` to `into`.
 ///
 /// # Errors
@@ -79,7 +46,7 @@ pub fn write(engine: &Engine, into: impl Write) -> std::io::Result<()> {
     write_signed(engine, None, into)
 }
 
-/// As [`write`], signed where there is a key.
+/// As [`write()`], signed where there is a key.
 ///
 /// # Errors
 /// As the writer's.

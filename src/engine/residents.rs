@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::{Arg, Binding, Launch, Memory, Place, Program};
-use crate::ir::host_tensor::checked_bytes;
+use crate::ir::types::checked_bytes;
 
 /// A tensor in the arena.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ impl Resident {
     /// Bytes in the arena.
     ///
     /// # Panics
-    /// If the tensor is larger than memory, which [`check`] excludes.
+    /// If the tensor is larger than memory, which `check` excludes.
     pub fn n_bytes(&self) -> usize {
         self.checked_len().expect("check() has seen the size")
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
-use super::format::{blob_table, lay_out};
+use super::blobs::{blob_table, lay_out};
 use super::{ALIGNMENT, Arg, Content, Engine, EngineError, Fingerprint, Header, Memory, Place};
 use crate::hex::hex;
 

@@ -9,7 +9,7 @@ use super::{
     Profile, Program, Task, arch_number, residents, streams, stripped,
 };
 use crate::ir::DType;
-use crate::ir::host_tensor::checked_bytes;
+use crate::ir::types::checked_bytes;
 
 /// Largest grid extents CUDA allows.
 const MAX_GRID: [u32; 3] = [i32::MAX as u32, 65_535, 65_535];

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 
-use super::placement::Placement;
-use super::types::{DType, TensorType};
+use super::types::{DType, TensorType, checked_bytes};
 
 /// A dense, row-major tensor on the host. Cloning shares the bytes.
 ///
@@ -113,22 +112,6 @@ impl HostTensor {
         bytemuck::cast_slice_mut(self.bytes_mut())
     }
 
-    /// The first elements along every axis.
-    ///
-    /// # Panics
-    /// If `dims` are more, or of another rank.
-    #[must_use]
-    pub fn first(&self, dims: &[usize]) -> Self {
-        if dims == self.dims {
-            return self.clone();
-        }
-        let start = Placement {
-            dims: self.dims.clone(),
-            starts: vec![0; dims.len()],
-        };
-        start.cut(self, dims)
-    }
-
     /// The same elements under other dims of the same count.
     pub fn reshaped(&self, dims: &[usize]) -> Self {
         assert_eq!(
@@ -142,13 +125,6 @@ impl HostTensor {
             storage: Arc::clone(&self.storage),
         }
     }
-}
-
-/// Bytes of a tensor, or `None` where the product overflows.
-pub fn checked_bytes(dtype: DType, dims: &[usize]) -> Option<usize> {
-    dims.iter()
-        .try_fold(dtype.size_bytes(), |bytes, &extent| bytes.checked_mul(extent))
-        .filter(|&bytes| isize::try_from(bytes).is_ok())
 }
 
 impl PartialEq for HostTensor {

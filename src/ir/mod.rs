@@ -15,4 +15,4 @@ pub use graph::{Attr, Attrs, BoundedAxis, CountLimit, Graph, Node, NodeId, Opera
 pub use host_tensor::HostTensor;
 pub use placement::Placement;
 pub use tiled_view::{PixelBox, TiledView};
-pub use types::{DType, Dim, Shape, TensorType};
+pub use types::{DType, Dim, MAX_TENSOR_BYTES, Shape, TensorType};

@@ -110,6 +110,24 @@ impl fmt::Display for Placement {
     }
 }
 
+impl HostTensor {
+    /// The first elements along every axis.
+    ///
+    /// # Panics
+    /// If `dims` are more, or of another rank.
+    #[must_use]
+    pub fn first(&self, dims: &[usize]) -> Self {
+        if dims == self.dims() {
+            return self.clone();
+        }
+        let start = Placement {
+            dims: self.dims().to_vec(),
+            starts: vec![0; dims.len()],
+        };
+        start.cut(self, dims)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -240,6 +240,17 @@ impl fmt::Display for Shape {
     }
 }
 
+/// The most that one tensor may take: more than a device has for one, and little enough that sizes, strides and
+/// numbers of blocks of every kernel are far from overflowing.
+pub const MAX_TENSOR_BYTES: usize = 128 << 30;
+
+/// Bytes of a tensor, or `None` where the product overflows.
+pub fn checked_bytes(dtype: DType, dims: &[usize]) -> Option<usize> {
+    dims.iter()
+        .try_fold(dtype.size_bytes(), |bytes, &extent| bytes.checked_mul(extent))
+        .filter(|&bytes| isize::try_from(bytes).is_ok())
+}
+
 /// Element kind and shape of a value; prints as `f32[batch,3,224,224]`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TensorType {
@@ -266,6 +277,15 @@ impl TensorType {
     /// If a dim is still a symbol; [`crate::specialize`] leaves none.
     pub fn dims(&self) -> Vec<usize> {
         self.shape.dims().expect("specialize() bound every symbolic dim")
+    }
+
+    /// Whether a tensor takes more than [`MAX_TENSOR_BYTES`], extents of zero counted as one so that strides are
+    /// limited, too; `false` where a dim is a symbol.
+    pub fn is_too_large(&self) -> bool {
+        self.shape.dims().is_some_and(|dims| {
+            let dims: Vec<usize> = dims.into_iter().map(|extent| extent.max(1)).collect();
+            checked_bytes(self.dtype, &dims).is_none_or(|bytes| bytes > MAX_TENSOR_BYTES)
+        })
     }
 
     /// Number of elements of a bound type.

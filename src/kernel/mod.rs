@@ -2,7 +2,7 @@
 //!
 //! A region becomes a [`KernelSpec`]; every template that accepts it offers [`Variant`]s,
 //! ranked by an analytic time; [`render`] makes the [`Source`] of one. The pieces in order:
-//! [`body`] turns a region's graph into tile expressions, [`print`] writes those as CUDA C++, and
+//! [`body`] turns a region's graph into tile expressions, [`mod@print`] writes those as CUDA C++, and
 //! [`templates`] place them in kernels. What the templates of one subject share is in [`gemm`],
 //! [`row`], [`attention`] and [`window`]. Start reading at [`templates::TEMPLATES`].
 

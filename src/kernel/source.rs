@@ -81,12 +81,10 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// `blocks` in a row, of `threads` in a row.
-    ///
-    /// # Panics
-    /// If a number has more than 32 bits, which no template asks for.
+    /// `blocks` in a row, of `threads` in a row. Numbers of more than 32 bits become the largest one, which
+    /// [`crate::engine::validate`] refuses as more than any device allows.
     pub fn in_a_row(blocks: usize, threads: usize, smem_bytes: usize) -> Self {
-        let small = |number: usize| u32::try_from(number).expect("launches are counted in 32 bits");
+        let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         Launch {
             grid: [small(blocks), 1, 1],
             block: [small(threads), 1, 1],

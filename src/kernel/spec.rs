@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use sha2::{Digest, Sha256};
 
 use crate::hex::hex;
-use crate::ir::host_tensor::checked_bytes;
+use crate::ir::types::checked_bytes;
 use crate::ir::verify::verify_typed;
 use crate::ir::{self, Attr, Graph, HostTensor, Operand, Placement, Source, TensorType, Value, ValueId};
 use crate::ops;

@@ -1,8 +1,8 @@
 //! `ModelProto` to [`Graph`].
 //!
 //! Bodies nest in two ways. A subgraph is a graph of its own and takes values of the graph
-//! around it as captures; it is a [`Level`]. An inlined function adds its nodes to the graph
-//! of its call and sees nothing but its inputs; it is a [`Scope`] of that level.
+//! around it as captures; it is a `Level`. An inlined function adds its nodes to the graph
+//! of its call and sees nothing but its inputs; it is a `Scope` of that level.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

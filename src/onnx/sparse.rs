@@ -3,7 +3,7 @@
 use super::external::ExternalFiles;
 use super::proto::SparseTensorProto;
 use super::tensor;
-use crate::ir::host_tensor::checked_bytes;
+use crate::ir::types::checked_bytes;
 use crate::ir::{DType, HostTensor};
 use crate::ops::OpError;
 

@@ -5,7 +5,7 @@
 use super::external::ExternalFiles;
 use super::proto::TensorProto;
 use super::types;
-use crate::ir::host_tensor::checked_bytes;
+use crate::ir::types::checked_bytes;
 use crate::ir::{DType, HostTensor};
 use crate::ops::OpError;
 

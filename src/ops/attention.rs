@@ -89,6 +89,7 @@ fn infer_attention(ctx: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {
     infer::same_dtype(ctx, 0, 2)?;
     infer::expect_kind(dtype, "a float kind", DType::is_float)?;
     let sizes = Sizes::new(&ctx.dims(0)?, &ctx.dims(1)?, &ctx.dims(2)?)?;
+    Settings::new(ctx.attrs)?;
     if let Some(bias) = ctx.optional(3) {
         // Halves may be masked by numbers that only a wider kind holds.
         if bias.dtype != DType::F32 || dtype.size_bytes() > 2 {
@@ -115,6 +116,9 @@ impl Settings {
     fn new(attrs: &Attrs) -> Result<Self, OpError> {
         let causal = infer::int(attrs, "causal")? != 0;
         let offset = infer::int(attrs, "causal_offset")?;
+        if i32::try_from(offset).is_err() {
+            return Err(OpError::invalid(format!("a causal offset of {offset}")));
+        }
         Ok(Settings {
             scale: infer::float(attrs, "scale")?,
             softcap: infer::float(attrs, "softcap")?,

@@ -208,7 +208,7 @@ fn takes(def: &OpDef, kind: DType) -> bool {
         attrs: &attrs,
         operands: &operands,
     };
-    (def.infer)(&ctx).is_ok()
+    def.result_types(&ctx).is_ok()
 }
 
 /// What limits the use of an operator.

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::conv::{ConvShape, group, transpose_dims};
+use super::conv_shape::{ConvShape, group, transpose_dims};
 use super::evaluate::{Number, from_values, one, to_vec};
 use super::lanes::permuted;
 use super::product::{Element, Matrix, Threads, product};

@@ -1,7 +1,7 @@
 //! What an op declares.
 
 use super::{BoundedForm, ExpandFn, OpError};
-use crate::ir::{Attrs, Graph, HostTensor, TensorType};
+use crate::ir::{Attrs, Graph, HostTensor, MAX_TENSOR_BYTES, TensorType};
 use crate::tile::{Expr, ExprId, TileCtx, TileFn};
 
 /// An operator.
@@ -27,6 +27,20 @@ pub struct OpDef {
 }
 
 impl OpDef {
+    /// Result types for operand types.
+    ///
+    /// # Errors
+    /// If operands or attributes do not fit the op, or a result is larger than [`MAX_TENSOR_BYTES`].
+    pub fn result_types(&self, ctx: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {
+        let types = (self.infer)(ctx)?;
+        match types.iter().find(|ty| ty.is_too_large()) {
+            Some(ty) => Err(OpError::unsupported(format!(
+                "a tensor `{ty}` of more than {MAX_TENSOR_BYTES} bytes"
+            ))),
+            None => Ok(types),
+        }
+    }
+
     /// The expression of one element of a result; `None` for ops that have none of their own.
     pub fn tile(&self, ctx: &mut TileCtx<'_, '_>) -> Option<ExprId> {
         match &self.lower {
@@ -232,7 +246,7 @@ pub struct InferCtx<'a> {
     pub operands: &'a [Option<TensorType>],
 }
 
-/// Reference meaning. ONNX forms use [`evaluate::BY_EXPANSION`]: they are evaluated by
+/// Reference meaning. ONNX forms use [`BY_EXPANSION`](super::evaluate::BY_EXPANSION): they are evaluated by
 /// expanding them with their operands as constants.
 pub type EvalFn = fn(&EvalCtx<'_>) -> Result<Vec<Datum>, OpError>;
 

@@ -137,7 +137,7 @@ pub fn emit(
         .iter()
         .map(|operand| operand.map(|value| graph.ty(value).clone()))
         .collect();
-    let results = (def.infer)(&InferCtx {
+    let results = def.result_types(&InferCtx {
         attrs: &attrs,
         operands: &types,
     })?;
@@ -197,7 +197,7 @@ pub fn types_of(node: &Node, operands: &[Option<TensorType>]) -> Result<Vec<Tens
         }
         Lowering::Host(reason) => return Err(format!("an op of the host is left: {reason}")),
     }
-    (def.infer)(&InferCtx {
+    def.result_types(&InferCtx {
         attrs: &node.attrs,
         operands,
     })

@@ -43,20 +43,21 @@ fn col2im(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     let (image, block) = (sizes_operand(ctx, 1)?, sizes_operand(ctx, 2)?);
     let window = Window::from_onnx(ctx.attrs, &block, &image)?;
     let blocks = window.output(&image, false)?;
-    let (n_cells, n_blocks): (usize, usize) = (block.iter().product(), blocks.iter().product());
+    let (n_cells, n_blocks) = (infer::table_entries(&block)?, infer::table_entries(&blocks)?);
     let dims = ctx.dims_of(x);
     let &[batch, rows, columns] = dims.as_slice() else {
         return Err(OpError::invalid(format!(
             "expected columns of blocks, found dims {dims:?}"
         )));
     };
-    if rows % n_cells != 0 || columns != n_blocks {
+    if n_cells == 0 || rows % n_cells != 0 || columns != n_blocks {
         return Err(OpError::invalid(format!(
             "{rows} rows and {columns} columns for {n_blocks} blocks of {n_cells} cells"
         )));
     }
     let channels = rows / n_cells;
-    let n_pixels: usize = image.iter().product();
+    let n_pixels = infer::table_entries(&image)?;
+    infer::table_entries(&[n_pixels, n_cells])?;
     let (mut sources, mut present) = (Vec::new(), Vec::new());
     for pixel in 0..n_pixels {
         for cell in 0..n_cells {
@@ -102,7 +103,7 @@ fn block_of(window: &Window, image: &[usize], blocks: &[usize], pixel: usize, ce
 fn max_unpool(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     let (x, index) = (ctx.value(0)?, ctx.value(1)?);
     let (dims, dtype) = (ctx.dims_of(x), ctx.dtype_of(x));
-    let kernel = infer::sizes(ctx.attrs, "kernel_shape")?;
+    let kernel = infer::window_sizes(ctx.attrs, "kernel_shape")?;
     if dims.len() != kernel.len() + 2 || ctx.dims_of(index) != dims {
         return Err(OpError::invalid(format!(
             "indices `{}` and a kernel of {kernel:?} for `{}`",
@@ -111,7 +112,8 @@ fn max_unpool(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
         )));
     }
     let pooled = pooled_dims(ctx, &dims, &kernel)?;
-    let count: usize = pooled.iter().product();
+    let count = infer::n_elements(&pooled)
+        .ok_or_else(|| OpError::invalid(format!("a pooled tensor of dims {pooled:?}")))?;
     let nothing = ctx.filled(dtype, &[1], 0.0);
     let nothing = ctx.expand(nothing, &[count])?;
     let (x, index) = (
@@ -131,7 +133,7 @@ fn max_unpool(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
 fn pooled_dims(ctx: &ExpandCtx<'_>, dims: &[usize], kernel: &[usize]) -> Result<Vec<usize>, OpError> {
     let rank = kernel.len();
     let list = |name: &str, default: usize, count: usize| match ctx.attrs.ints(name) {
-        Some(_) => infer::sizes(ctx.attrs, name),
+        Some(_) => infer::window_sizes(ctx.attrs, name),
         None => Ok(vec![default; count]),
     };
     let (strides, pads) = (list("strides", 1, rank)?, list("pads", 0, 2 * rank)?);
@@ -142,7 +144,8 @@ fn pooled_dims(ctx: &ExpandCtx<'_>, dims: &[usize], kernel: &[usize]) -> Result<
     }
     let mut pooled = dims[..2].to_vec();
     for axis in 0..rank {
-        let span = dims[2 + axis].saturating_sub(1) * strides[axis] + kernel[axis];
+        let steps = dims[2 + axis].saturating_sub(1);
+        let span = steps.saturating_mul(strides[axis]).saturating_add(kernel[axis]);
         pooled.push(span.saturating_sub(pads[axis] + pads[rank + axis]));
     }
     Ok(pooled)

@@ -242,7 +242,7 @@ fn affine_grid(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
         )));
     }
     let align_corners = infer::int(ctx.attrs, "align_corners")? != 0;
-    let points: usize = extents.iter().product();
+    let points = infer::table_entries(extents)?;
     let mut values = Vec::with_capacity(points * (rank + 1));
     for point in 0..points {
         let mut rest = point;

@@ -408,7 +408,7 @@ fn infer_tile(ctx: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {
     let dims: Vec<usize> = dims
         .iter()
         .zip(repeats)
-        .map(|(extent, times)| extent * times)
+        .map(|(extent, times)| extent.saturating_mul(times))
         .collect();
     Ok(vec![TensorType::new(ctx.dtype(0)?, &dims)])
 }

@@ -176,6 +176,29 @@ pub fn window_sizes(attrs: &Attrs, name: &str) -> Result<Vec<usize>, OpError> {
     )))
 }
 
+/// Product of dims that a model asks for; `None` where it overflows.
+pub fn n_elements(dims: &[usize]) -> Option<usize> {
+    dims.iter()
+        .try_fold(1, |product: usize, &extent| product.checked_mul(extent))
+}
+
+/// Most entries of a table that an op's expansion makes while compiling.
+const MAX_TABLE_ENTRIES: usize = 1 << 26;
+
+/// Entries of a constant of these dims, which a model asks for.
+///
+/// # Errors
+/// If they are more than an expansion writes down.
+pub fn table_entries(dims: &[usize]) -> Result<usize, OpError> {
+    n_elements(dims)
+        .filter(|&entries| entries <= MAX_TABLE_ENTRIES)
+        .ok_or_else(|| {
+            OpError::unsupported(format!(
+                "a table of dims {dims:?}, of more than {MAX_TABLE_ENTRIES} entries"
+            ))
+        })
+}
+
 /// Attribute `axis` as a position below `rank`.
 ///
 /// # Errors

@@ -28,6 +28,7 @@ pub mod control;
 pub mod conv;
 pub mod conv_eval;
 pub mod conv_forms;
+mod conv_shape;
 mod def;
 pub mod deform_forms;
 pub mod detection;

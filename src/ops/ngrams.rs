@@ -91,11 +91,13 @@ fn vectorizer(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     let x = ctx.cast(x, DType::I64)?;
     let x = ctx.reshape(x, &[rows, length])?;
     let skips = usize::try_from(infer::int(ctx.attrs, "max_skip_count")?).unwrap_or(0);
+    infer::table_entries(&[rows, width])?;
     let mut total = ctx.filled(DType::F32, &[rows, width], 0.0);
     for pool in &pools {
         // Single entries have nothing to skip between them.
         let skips = if pool.length == 1 { 0 } else { skips };
-        for distance in 1..=skips + 1 {
+        // Entries further apart than the sequence is long are in none.
+        for distance in 1..=skips.saturating_add(1).min(length) {
             if let Some(found) = counted(ctx, x, pool, distance, width)? {
                 total = ctx.binary("add", total, found)?;
             }

@@ -5,7 +5,7 @@
 //! this makes the state start at the sample's own end.
 
 use super::build::{FORM, int_attr, optional_attr, str_attr};
-use super::recurrent_cells::{Activation, activations, step};
+use super::recurrent_cells::{Kind, Weights, activations, step};
 use super::{AttrDef, AttrKind, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer};
 use crate::ir::{DType, HostTensor, ValueId};
 
@@ -78,56 +78,6 @@ pub static RNN: OpDef = OpDef {
 };
 
 pub static OPS: &[&OpDef] = &[&LSTM, &GRU, &RNN];
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Lstm,
-    Gru,
-    Rnn,
-}
-
-impl Kind {
-    fn n_gates(self) -> usize {
-        match self {
-            Kind::Lstm => 4,
-            Kind::Gru => 3,
-            Kind::Rnn => 1,
-        }
-    }
-
-    /// `h`, and for an LSTM `c`.
-    fn n_states(self) -> usize {
-        match self {
-            Kind::Lstm => 2,
-            Kind::Gru | Kind::Rnn => 1,
-        }
-    }
-
-    /// Names of the activation functions of one direction.
-    pub fn default_activations(self) -> &'static [&'static str] {
-        match self {
-            Kind::Lstm => &["Sigmoid", "Tanh", "Tanh"],
-            Kind::Gru => &["Sigmoid", "Tanh"],
-            Kind::Rnn => &["Tanh"],
-        }
-    }
-}
-
-/// One direction's weights, in the form the steps use.
-pub struct Weights {
-    pub kind: Kind,
-    pub hidden: usize,
-    /// `[hidden, gates * hidden]`.
-    pub recurrent: ValueId,
-    /// Recurrent bias `[gates * hidden]` of a GRU; the others' is added to the inputs.
-    pub recurrent_bias: Option<ValueId>,
-    /// `[3 * hidden]`, for the input, output and forget gates.
-    pub peepholes: Option<ValueId>,
-    pub activations: Vec<Activation>,
-    pub clip: Option<f64>,
-    pub linear_before_reset: bool,
-    pub input_forget: bool,
-}
 
 /// Sizes of a recurrent op, and its input with time first.
 struct Sequence {

@@ -1,8 +1,57 @@
 //! One step of an LSTM, a GRU or an RNN, and the activation functions they may use.
 
-use super::recurrent::{Kind, Weights};
 use super::{ExpandCtx, OpError};
 use crate::ir::{Attr, Attrs, ValueId};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Lstm,
+    Gru,
+    Rnn,
+}
+
+impl Kind {
+    pub fn n_gates(self) -> usize {
+        match self {
+            Kind::Lstm => 4,
+            Kind::Gru => 3,
+            Kind::Rnn => 1,
+        }
+    }
+
+    /// `h`, and for an LSTM `c`.
+    pub fn n_states(self) -> usize {
+        match self {
+            Kind::Lstm => 2,
+            Kind::Gru | Kind::Rnn => 1,
+        }
+    }
+
+    /// Names of the activation functions of one direction.
+    pub fn default_activations(self) -> &'static [&'static str] {
+        match self {
+            Kind::Lstm => &["Sigmoid", "Tanh", "Tanh"],
+            Kind::Gru => &["Sigmoid", "Tanh"],
+            Kind::Rnn => &["Tanh"],
+        }
+    }
+}
+
+/// One direction's weights, in the form the steps use.
+pub struct Weights {
+    pub kind: Kind,
+    pub hidden: usize,
+    /// `[hidden, gates * hidden]`.
+    pub recurrent: ValueId,
+    /// Recurrent bias `[gates * hidden]` of a GRU; the others' is added to the inputs.
+    pub recurrent_bias: Option<ValueId>,
+    /// `[3 * hidden]`, for the input, output and forget gates.
+    pub peepholes: Option<ValueId>,
+    pub activations: Vec<Activation>,
+    pub clip: Option<f64>,
+    pub linear_before_reset: bool,
+    pub input_forget: bool,
+}
 
 /// An activation function with its parameters.
 #[derive(Clone, Debug, PartialEq)]

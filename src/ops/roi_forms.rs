@@ -131,7 +131,8 @@ fn pooled(
     max: bool,
 ) -> Result<ValueId, OpError> {
     let n = ctx.dims_of(sides[0].start)[0];
-    let counts = [0, 1].map(|axis| sides[axis].n_parts * points[axis]);
+    let count = |axis: usize| infer::table_entries(&[sides[axis].n_parts, points[axis]]);
+    let counts = [count(0)?, count(1)?];
     let pixels = Pixels::new(ctx, images)?;
     let mut taps = Vec::new();
     for axis in 0..2 {
@@ -307,10 +308,10 @@ fn part_pixels(
     let length = ctx.with_number("add", length, 1.0)?;
     let length = ctx.with_number("max", length, 1.0)?;
     let part = ctx.with_number("div", length, last(n_parts) + 1.0)?;
-    let pixels = counted(ctx, kind, &[1, 1, extent], 0.0);
+    let pixels = counted(ctx, kind, &[1, 1, extent], 0.0)?;
     let (first, next) = (
-        counted(ctx, kind, &[1, n_parts, 1], 0.0),
-        counted(ctx, kind, &[1, n_parts, 1], 1.0),
+        counted(ctx, kind, &[1, n_parts, 1], 0.0)?,
+        counted(ctx, kind, &[1, n_parts, 1], 1.0)?,
     );
     let from = ctx.binary("mul", part, first)?;
     let from = ctx.plain("floor", &[from])?;
@@ -327,8 +328,8 @@ fn part_pixels(
 
 /// Numbers that count up from `first`.
 #[expect(clippy::cast_precision_loss, reason = "extents are far below 2^53")]
-fn counted(ctx: &mut ExpandCtx<'_>, kind: DType, dims: &[usize], first: f64) -> ValueId {
-    let count: usize = dims.iter().product();
+fn counted(ctx: &mut ExpandCtx<'_>, kind: DType, dims: &[usize], first: f64) -> Result<ValueId, OpError> {
+    let count = infer::table_entries(dims)?;
     let values: Vec<f64> = (0..count).map(|n| first + n as f64).collect();
-    ctx.numbers(kind, dims, &values)
+    Ok(ctx.numbers(kind, dims, &values))
 }

@@ -193,10 +193,9 @@ fn reshaped_dims(dims: &[usize], wanted: &[i64], keeps_zero: bool) -> Result<Vec
         });
     }
     if let Some(axis) = inferred {
-        let (total, rest): (usize, usize) = (dims.iter().product(), shape.iter().product());
-        if rest == 0 || total % rest != 0 {
-            return Err(refuse());
-        }
+        let total: usize = dims.iter().product();
+        let rest = infer::n_elements(&shape).filter(|&rest| rest > 0 && total.is_multiple_of(rest));
+        let rest = rest.ok_or_else(refuse)?;
         shape[axis] = total / rest;
     }
     Ok(shape)

@@ -82,7 +82,7 @@ fn infer_reshape(ctx: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {
     ctx.expect_operands(1..=1)?;
     let (dims, shape) = (ctx.dims(0)?, infer::sizes(ctx.attrs, "shape")?);
     let result = TensorType::new(ctx.dtype(0)?, &shape);
-    if shape.iter().product::<usize>() != dims.iter().product::<usize>() {
+    if infer::n_elements(&shape) != infer::n_elements(&dims) {
         return Err(OpError::invalid(format!(
             "a tensor of dims {dims:?} cannot take dims {shape:?}"
         )));
@@ -192,9 +192,9 @@ impl AxisSlice {
     /// How many elements are taken.
     pub fn count(self) -> usize {
         let span = if self.step > 0 {
-            self.end - self.start
+            self.end.saturating_sub(self.start)
         } else {
-            self.start - self.end
+            self.start.saturating_sub(self.end)
         };
         let count = (span.max(0).cast_unsigned()).div_ceil(self.step.unsigned_abs());
         usize::try_from(count).expect("counts are at most an extent")

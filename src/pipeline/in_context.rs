@@ -4,7 +4,8 @@
 //! those that make an execution faster are then put in together.
 
 use super::race::raced;
-use super::{Observer, PipelineError, Selection, machine_of, recorded_machine};
+use super::tactics::{machine_of, recorded_machine};
+use super::{Observer, PipelineError, Selection};
 use crate::compile::Cache;
 use crate::cuda::Context;
 use crate::engine::{self, Engine};

@@ -1,7 +1,7 @@
 //! Layouts by time: a graph is planned with channels last and as exported, and for each size of
 //! picture either way; the fastest plan is built.
 //!
-//! Rules tagged [`TURNS`] turn an op to channels last, others let the transposes sink. Plans differ by
+//! Rules tagged `turns` turn an op to channels last, others let the transposes sink. Plans differ by
 //! the picture sizes for which the first kind may fire. Without a GPU their times are predicted, so
 //! that every machine finds the same plan; where kernels are timed, the nearest plans are timed, too, and
 //! those whose kernels are about as fast are executed as a whole.

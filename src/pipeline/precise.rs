@@ -2,28 +2,29 @@
 
 #![expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Observer, OnDevice, PipelineError, Settings, Simulation, canonical, lower, ports, regions};
+mod outcome;
+mod predicted;
+mod statistics;
+
+use super::{Observer, PipelineError, Settings, Simulation, ports};
 use crate::io::samples::{Declared, Samples};
-use crate::ir::{DType, Graph, HostTensor, Node};
-use crate::kernel::{self, Arch};
-use crate::precision::calibrate::{self, Aside, CalibrateError};
+use crate::ir::{DType, Graph};
+use crate::kernel::Arch;
 use crate::precision::metric::{Outputs, relative_error};
-use crate::precision::report::{BudgetReport, LayerReport, PrecisionReport, WideReport};
+use crate::precision::report::PrecisionReport;
 use crate::precision::search::{self, Candidate, Outcome, Score};
 use crate::precision::{
     self, Budget, Cache, Kind, Layer, Method, Number, Plan, Quantised, Ranges, Statistics, layers, reconsider,
 };
-use crate::reference::{self, Constants};
-use crate::specialize::{self, Reason, Wide};
+use crate::specialize::Wide;
+use predicted::{kernel_times, times};
+pub use statistics::{statistics, statistics_by, statistics_on_device};
 
 /// Samples of an npz that are run together, where the model lets them.
 pub const ROWS: usize = 16;
-
-/// Batches that errors of single layers are measured on.
-const ERROR_BATCHES: usize = 2;
 
 /// Half of a half's range to the square root: products with their like still fit.
 const LARGE: f64 = 16384.0;
@@ -69,87 +70,6 @@ pub fn declared(graph: &Graph) -> Vec<Declared> {
         .zip(types)
         .map(|(port, ty)| Declared { port, ty })
         .collect()
-}
-
-/// Statistics of the tensors that quantising `model` would ask about.
-///
-/// # Errors
-/// If a sample cannot be read or run.
-pub fn statistics(
-    model: &Graph,
-    samples: &Samples,
-    aside: Option<&Aside>,
-    observer: &dyn Observer,
-) -> Result<Statistics, PipelineError> {
-    let graph = precision::prepare(model);
-    observer.stage("calibrate", samples.len());
-    let is_first = Cell::new(true);
-    let progress = |n_done, n_all| tell(observer, &is_first, n_done, n_all);
-    Ok(calibrate::gather(&graph, samples, aside, &progress)?)
-}
-
-/// As [`statistics`], where `execute` computes the outputs of a graph for a batch: it is given one whose outputs
-/// are all that the model's nodes compute. Batches that it fails on are left to the reference interpreter, as are
-/// all after them.
-///
-/// # Errors
-/// If a sample cannot be read, or the reference cannot run what `execute` could not.
-pub fn statistics_by(
-    model: &Graph,
-    samples: &Samples,
-    aside: Option<&Aside>,
-    observer: &dyn Observer,
-    execute: &mut dyn FnMut(&Graph, &[HostTensor]) -> Result<Vec<HostTensor>, PipelineError>,
-) -> Result<Statistics, PipelineError> {
-    let graph = precision::prepare(model);
-    let observed = precision::observed(&graph);
-    observer.stage("calibrate on the device", samples.len());
-    let is_first = Cell::new(true);
-    let progress = |n_done, n_all| tell(observer, &is_first, n_done, n_all);
-    let mut fits = true;
-    calibrate::gather_by(samples, aside, &progress, &mut |statistics, inputs| {
-        if fits {
-            match execute(&observed, inputs) {
-                Ok(outputs) => {
-                    statistics.add_outputs(&observed, inputs, &outputs);
-                    return Ok(());
-                }
-                Err(error) => {
-                    fits = false;
-                    observer.stage(&format!("calibrate on the CPU, since {error}"), samples.len());
-                }
-            }
-        }
-        let batch = statistics.n_batches;
-        let added = statistics.add_batch(&graph, inputs);
-        Ok(added.map_err(|source| CalibrateError::Reference { batch, source })?)
-    })
-}
-
-/// As [`statistics`], on device `ordinal`.
-///
-/// # Errors
-/// As [`statistics_by`].
-pub fn statistics_on_device(
-    model: &Graph,
-    samples: &Samples,
-    aside: Option<&Aside>,
-    ordinal: usize,
-    observer: &dyn Observer,
-) -> Result<Statistics, PipelineError> {
-    let settings = Settings::stored_in(DType::F32);
-    let mut device = OnDevice::new(ordinal, &settings);
-    statistics_by(model, samples, aside, observer, &mut |graph, inputs| {
-        device.run(graph, inputs)
-    })
-}
-
-/// Tells of batches, first of those that were done earlier.
-fn tell(observer: &dyn Observer, is_first: &Cell<bool>, n_done: usize, n_all: usize) {
-    if is_first.replace(false) && n_done > 0 {
-        observer.stage(&format!("going on after {n_done} batches"), n_all);
-    }
-    observer.step(n_done, n_all);
 }
 
 /// Decides and applies the precision of `model`.
@@ -472,134 +392,6 @@ impl Decision<'_> {
         }
         Ok(outcome)
     }
-
-    fn finish(
-        mut self,
-        model: &Graph,
-        outcome: &Outcome,
-        observer: &dyn Observer,
-    ) -> Result<Precise, PipelineError> {
-        let quantised = self.quantised(&outcome.plan);
-        let settings = self.settings_of(&outcome.plan);
-        for (layer, tensor) in &quantised.without_range {
-            let reason = format!("the range of `{tensor}` is not known");
-            self.reasons.insert(layer.clone(), reason);
-        }
-        for layer in &self.layers {
-            if let Kind::Int4Weights { group } = outcome.plan.kind(&layer.name)
-                && layer.groups(self.graph, usize::from(group)).is_none()
-            {
-                let reason = "its weight takes 8 bits: it has no groups of terms";
-                self.reasons.insert(layer.name.clone(), reason.to_owned());
-            }
-        }
-        observer.stage("compare layers", 0);
-        let errors = self.errors(&quantised)?;
-        let report = PrecisionReport {
-            budget: self.request.budget.as_ref().map(|budget| BudgetReport {
-                metric: budget.metric.name(),
-                limit: budget.limit,
-                value: outcome.score.value,
-                is_met: outcome.is_met,
-            }),
-            layers: self
-                .layers
-                .iter()
-                .map(|layer| self.layer(layer, outcome, &quantised, &errors))
-                .collect(),
-            wide: islands(&quantised.graph, &settings),
-            unknown_tensors: self.unknown_tensors(),
-            weight_bytes: weight_bytes(&quantised.graph, settings.precision),
-            weight_bytes_fp32: weight_bytes(model, DType::F32),
-        };
-        Ok(Precise {
-            graph: quantised.graph,
-            settings,
-            report,
-        })
-    }
-
-    fn layer(
-        &self,
-        layer: &Layer,
-        outcome: &Outcome,
-        quantised: &Quantised,
-        errors: &BTreeMap<String, f64>,
-    ) -> LayerReport {
-        let kind = outcome.plan.kind(&layer.name);
-        let left = quantised
-            .without_range
-            .iter()
-            .any(|(name, _)| *name == layer.name);
-        let kind = if left { Kind::Float } else { kind };
-        let input = self.graph.node(layer.node).operands[layer.computed[0]];
-        let input = input.map_or(String::new(), |value| self.graph.value(value).name.clone());
-        let is_stored = matches!(kind, Kind::Int8 | Kind::Fp8);
-        let tensor = quantised
-            .tensors
-            .iter()
-            .find(|tensor| tensor.name == input && is_stored);
-        let sensitivity = outcome.sensitivity.iter().find(|(name, _)| *name == layer.name);
-        LayerReport {
-            name: layer.name.clone(),
-            op: layer.op.to_owned(),
-            kind: kind.with_float(self.float_name()),
-            reason: self.reasons.get(&layer.name).cloned().unwrap_or_default(),
-            range: tensor.map(|tensor| tensor.range),
-            scale: tensor.map(|tensor| tensor.scaling.scale),
-            zero: tensor.map(|tensor| tensor.scaling.zero),
-            input,
-            relative_error: errors.get(&self.graph.value(layer.result).name).copied(),
-            sensitivity: sensitivity.map(|(_, error)| *error),
-            times_us: self
-                .times
-                .iter()
-                .filter_map(|(kind, times)| {
-                    Some((kind.with_float(self.float_name()), *times.get(&layer.name)?))
-                })
-                .collect(),
-        }
-    }
-
-    /// Relative error of every named tensor of the quantised graph, on a few samples.
-    fn errors(&self, quantised: &Quantised) -> Result<BTreeMap<String, f64>, PipelineError> {
-        let Some(held) = &self.request.held else {
-            return Ok(BTreeMap::new());
-        };
-        let names: BTreeSet<&str> = self
-            .layers
-            .iter()
-            .map(|layer| self.graph.value(layer.result).name.as_str())
-            .collect();
-        let mut kept: [BTreeMap<String, Vec<Outputs>>; 2] = Default::default();
-        for batch in 0..held.len().min(ERROR_BATCHES) {
-            let inputs = held.batch(batch)?;
-            for (graph, kept) in [self.graph, &quantised.graph].into_iter().zip(&mut kept) {
-                for (name, data) in named_results(graph, &inputs, &names)? {
-                    kept.entry(name).or_default().push(vec![data]);
-                }
-            }
-        }
-        let [wanted, found] = kept;
-        let error = |(name, wanted): (String, Vec<Outputs>)| {
-            let error = relative_error(&wanted, found.get(&name)?);
-            Some((name, error))
-        };
-        Ok(wanted.into_iter().filter_map(error).collect())
-    }
-
-    fn unknown_tensors(&self) -> Vec<String> {
-        let Calibration::Cache(cache) = &self.request.calibration else {
-            return Vec::new();
-        };
-        let known: BTreeSet<&String> = self.graph.values.iter().map(|value| &value.name).collect();
-        cache
-            .scales
-            .keys()
-            .filter(|name| !known.contains(name))
-            .cloned()
-            .collect()
-    }
 }
 
 /// Whether a kind is asked for because it is faster. Weights take four bits for the memory that this saves, which
@@ -609,22 +401,6 @@ fn is_for_speed(kind: Kind) -> bool {
         Kind::Int8Weights | Kind::Int8 | Kind::Fp8 => true,
         Kind::Fp32 | Kind::Float | Kind::Int4Weights { .. } => false,
     }
-}
-
-/// The results of nodes whose names are asked for.
-fn named_results(
-    graph: &Graph,
-    inputs: &[HostTensor],
-    names: &BTreeSet<&str>,
-) -> Result<Vec<(String, HostTensor)>, PipelineError> {
-    let found = RefCell::new(Vec::new());
-    reference::run_watched(graph, inputs, &|value, data| {
-        let name = &graph.value(value).name;
-        if names.contains(name.as_str()) {
-            found.borrow_mut().push((name.clone(), data.clone()));
-        }
-    })?;
-    Ok(found.into_inner())
 }
 
 fn run_all(graph: &Graph, settings: &Settings, batches: &[Outputs]) -> Result<Vec<Outputs>, PipelineError> {
@@ -637,104 +413,4 @@ fn plan_of(fixed: &Plan, candidates: &[Candidate]) -> Plan {
     candidates
         .iter()
         .fold(fixed.clone(), |plan, own| plan.with(&own.name, own.kinds[0]))
-}
-
-/// Predicted time of each layer: of the kernel of its product, and of kernels without a product that
-/// make or read what it reads, shared with other layers there.
-fn times(
-    graph: &Graph,
-    layers: &[Layer],
-    arch: Arch,
-    settings: &Settings,
-) -> Result<BTreeMap<String, f64>, PipelineError> {
-    let names: BTreeSet<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
-    let mut times: BTreeMap<String, f64> = BTreeMap::new();
-    for (body, us) in kernel_times(graph, arch, settings)? {
-        let own = layers_of(&body, &names);
-        for name in &own {
-            *times.entry((*name).to_owned()).or_default() += us / own.len() as f64;
-        }
-    }
-    Ok(times)
-}
-
-/// The body of every kernel and its predicted time in microseconds.
-fn kernel_times(graph: &Graph, arch: Arch, settings: &Settings) -> Result<Vec<(Graph, f64)>, PipelineError> {
-    let core = lower(graph, settings)?;
-    let fused = regions(&core, arch, settings)?;
-    let options = settings.kernel_options();
-    let us = |number: usize| {
-        let spec = kernel::spec(&fused, number, &options);
-        let variants = kernel::variants(&spec, arch);
-        let best = variants.first().map(|variant| variant.predicted_us);
-        best.unwrap_or(fused.regions[number].bound_us)
-    };
-    let times: Vec<f64> = (0..fused.regions.len()).map(us).collect();
-    Ok(fused
-        .regions
-        .into_iter()
-        .map(|region| region.body)
-        .zip(times)
-        .collect())
-}
-
-/// The layers whose products a body computes, or those that its nodes come from where it has none.
-fn layers_of<'a>(body: &'a Graph, names: &BTreeSet<&str>) -> BTreeSet<&'a str> {
-    // What a rule makes comes from the last leaf of its pattern first: from a layer's own weight.
-    let is_product = |node: &&Node| matches!(node.op, "matmul" | "conv" | "conv_nhwc" | "conv_transpose");
-    let products = body.nodes.iter().filter(is_product);
-    let own = |node: &'a Node| {
-        node.origin
-            .iter()
-            .map(String::as_str)
-            .find(|name| names.contains(name))
-    };
-    let found: BTreeSet<&str> = products.filter_map(own).collect();
-    if !found.is_empty() {
-        return found;
-    }
-    let origins = body.nodes.iter().flat_map(|node| &node.origin);
-    origins
-        .map(String::as_str)
-        .filter(|name| names.contains(name))
-        .collect()
-}
-
-/// What stays in f32 for a reason of its own; empty where all is f32, or a shape is not known.
-fn islands(graph: &Graph, settings: &Settings) -> Vec<WideReport> {
-    if settings.precision == DType::F32 {
-        return Vec::new();
-    }
-    let recognised = lower(graph, settings).and_then(|core| canonical(&core, &settings.in_f32()));
-    let Ok(core) = recognised else {
-        return Vec::new();
-    };
-    let (_, islands) =
-        specialize::lower_except(&core, settings.precision, &settings.wide, &Constants::default());
-    let mut seen = BTreeSet::new();
-    islands
-        .into_iter()
-        .filter(|island| !matches!(island.reason, Reason::Follows | Reason::Integers | Reason::Moves))
-        .filter(|island| seen.insert((island.origin.clone(), island.reason)))
-        .map(|island| WideReport {
-            op: island.op.to_owned(),
-            nodes: island.origin,
-            reason: island.reason.text().to_owned(),
-        })
-        .collect()
-}
-
-/// Bytes of all weights, where floats of 32 bits are stored in `float`.
-fn weight_bytes(graph: &Graph, float: DType) -> usize {
-    let weights = (0..graph.values.len()).filter_map(|n| {
-        let id = crate::ir::ValueId(u32::try_from(n).expect("graphs have under 2^32 values"));
-        graph.weight(id)
-    });
-    weights
-        .map(|data| match data.dtype() {
-            DType::F32 => data.n_elements() * float.size_bytes(),
-            DType::I4 | DType::U4 => data.n_elements().div_ceil(2),
-            _ => data.n_bytes(),
-        })
-        .sum()
 }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{PipelineError, nvrtc};
 use crate::compile::{CompileError, virtual_options};
-use crate::engine::{Content, Engine, arch_number, format::blob_table};
+use crate::engine::{Content, Engine, arch_number, blob_table};
 use crate::kernel::Arch;
 
 /// The newest of `archs` that later devices can execute code for; those with features of their own, such

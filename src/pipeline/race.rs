@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::{PipelineError, Selection, machine_of, recorded_machine};
+use super::tactics::{machine_of, recorded_machine};
+use super::{PipelineError, Selection};
 use crate::cuda::Context;
 use crate::engine::{Engine, Program};
 use crate::hex::hex;

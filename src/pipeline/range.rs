@@ -7,13 +7,12 @@ use sha2::{Digest, Sha256};
 
 use super::guided::{self, Ways};
 use super::layouts::{Guide, Search, Taken, Times, alike, layouts, serves};
-use super::shared::shared_tactics;
-use super::{Observer, PipelineError, Selection, Settings, Silent, planned, problems, within_memory};
+use super::programs::{Programs, planned};
+use super::{Observer, PipelineError, Selection, Settings, Silent};
 use crate::compile::arch_name;
 use crate::engine::Engine;
 use crate::ir::{Graph, HostTensor};
 use crate::kernel::Arch;
-use crate::plan::{self, Assembly, Freedom, Thrift};
 use crate::reference::Constants;
 use crate::rewrite::canonicalize::rewrite_model;
 use crate::rewrite::{FusedGraph, RuleSet, TensorSource, weight_orders};
@@ -34,7 +33,7 @@ pub fn compile_range(
 ) -> Result<Engine, PipelineError> {
     let mut range = Range::of(graph, settings)?;
     let (usual, others) = shapes.split_at(shapes.len().min(1));
-    let (mut own, mut guides) = (Vec::new(), Vec::new());
+    let (mut programs, mut guides) = (Programs::default(), Vec::new());
     for (shapes, &arch) in usual
         .iter()
         .flat_map(|shapes| archs.iter().map(move |arch| (shapes, arch)))
@@ -43,36 +42,21 @@ pub fn compile_range(
         let core = range.lowered(shapes)?;
         let layouts = layouts(&range.search(&core, arch))?;
         let (plan, guide) = planned(layouts, arch, settings, selection, observer)?;
-        own.push(plan);
+        programs.own.push(plan);
         guides.push(guide);
     }
     let mut pool = Pool::default();
-    for plan in &mut own {
+    for plan in &mut programs.own {
         pool.share(&mut plan.fused);
     }
-    if let Some(usual) = own.first() {
+    if let Some(usual) = programs.own.first() {
         range.rules.weight_orders = weight_orders(&usual.fused);
     }
-    let mut shared = Vec::new();
     for (&arch, guide) in archs.iter().zip(guides) {
-        shared.push((arch, range.fused(others, arch, guide, &mut pool, observer)?));
+        let graphs = range.fused(others, arch, guide, &mut pool, observer)?;
+        programs.shared.push((arch, graphs));
     }
-    let (engine, _) = within_memory(settings, |thrift| {
-        let mut assembly = super::assembled(&own, settings, thrift, selection, observer)?;
-        for (arch, graphs) in &shared {
-            add(
-                graphs,
-                *arch,
-                settings,
-                thrift,
-                selection,
-                observer,
-                &mut assembly,
-            )?;
-        }
-        super::finished(assembly, &graph.name, settings)
-    })?;
-    Ok(engine)
+    programs.build(&graph.name, settings, selection, observer)
 }
 
 /// The regions of each of `shapes`, the usual one first, as [`compile_range`] cuts them where nothing is timed; of the
@@ -101,35 +85,6 @@ pub fn regions_of_range(
         found.extend(range.fused(others, arch, guide, &mut pool, &Silent)?);
     }
     Ok(found)
-}
-
-/// Adds the programs of shapes that share kernels.
-fn add(
-    graphs: &[FusedGraph],
-    arch: Arch,
-    settings: &Settings,
-    thrift: Thrift,
-    selection: &Selection,
-    observer: &dyn Observer,
-    assembly: &mut Assembly,
-) -> Result<(), PipelineError> {
-    let posed: Vec<_> = graphs
-        .iter()
-        .map(|fused| problems(fused, settings, thrift))
-        .collect();
-    let tactics = shared_tactics(&posed, arch, selection, observer)?;
-    let freedom = Freedom {
-        thrift,
-        max_aux_streams: settings.max_aux_streams,
-        states_problems: false,
-    };
-    observer.stage("plan", graphs.len());
-    for (number, ((fused, problems), tactics)) in graphs.iter().zip(&posed).zip(&tactics).enumerate() {
-        let program = plan::plan(fused, problems, tactics, arch, freedom, assembly);
-        assembly.add(program);
-        observer.step(number + 1, graphs.len());
-    }
-    Ok(())
 }
 
 /// A model whose shapes are still to be bound.

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::in_context::settled;
 use super::race::{Entrant, arch_of, raced};
-use super::{Observer, PipelineError, Selection, nvrtc, ptx, recorded_machine, tactics};
+use super::tactics::{recorded_machine, tactics};
+use super::{Observer, PipelineError, Selection, nvrtc, ptx};
 use crate::cuda::Context;
 use crate::engine::{self, Engine, Program, compacted};
 use crate::plan;

@@ -1,6 +1,7 @@
 //! Scratch memory for some launches, where there is not enough for all.
 
-use super::{Observer, PipelineError, Selection, tactics};
+use super::tactics::tactics;
+use super::{Observer, PipelineError, Selection};
 use crate::engine::{self, Engine};
 use crate::kernel::Arch;
 use crate::plan;

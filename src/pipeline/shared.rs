@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 
-use super::{Observer, PipelineError, Selection, tactics};
+use super::tactics::tactics;
+use super::{Observer, PipelineError, Selection};
 use crate::compile::{self, Cache, Cubin, arch_name};
 use crate::cuda::Context;
 use crate::kernel::{

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sha2::{Digest, Sha256};
 
 use super::lifetimes::padded;
-use crate::engine::format::blob_table;
+use crate::engine::blob_table;
 use crate::engine::{Content, Engine, Header, Memory, Place, Profile, Program};
 use crate::ir::HostTensor;
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::kernels::{self, AddBlob};
 use crate::engine::{self, Content, Engine, EngineError, Kernel, Launch, Memory, Placed, Task, compacted};
-use crate::ir::host_tensor::checked_bytes;
+use crate::ir::types::checked_bytes;
 use crate::ir::{Placement, TensorType};
 use crate::kernel::{KernelOptions, KernelSpec};
 use crate::rewrite::RegionKind;

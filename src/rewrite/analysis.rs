@@ -160,11 +160,12 @@ fn infer(
     operands: &[Option<TensorType>],
 ) -> Option<Vec<TensorType>> {
     let n_results = meaning.interner.n_results(attrs);
-    let mut types = (def_of(op).infer)(&InferCtx {
-        attrs: meaning.interner.attrs_of(attrs),
-        operands,
-    })
-    .ok()?;
+    let mut types = def_of(op)
+        .result_types(&InferCtx {
+            attrs: meaning.interner.attrs_of(attrs),
+            operands,
+        })
+        .ok()?;
     types.truncate(n_results);
     (types.len() == n_results).then_some(types)
 }

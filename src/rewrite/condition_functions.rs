@@ -6,11 +6,10 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use super::conditions::{Value, equal};
-
 use super::facts::{Binding, Facts, Handle};
 use super::ranges;
-use super::sinking::{Sunk, perm_over_units, sink};
+use super::sinking::{Sunk, inverse, perm_over_units, permute, sink};
+use super::values::{Value, equal};
 use crate::ir::{Attr, DType};
 
 type Body = fn(&[Value], &dyn Facts) -> Option<Value>;
@@ -543,21 +542,6 @@ fn cut(list: &[i64], at: &Value) -> Option<usize> {
     let (at, len) = (at.as_int()?, i64::try_from(list.len()).ok()?);
     let position = usize::try_from(if at < 0 { at + len } else { at }).ok()?;
     (position <= list.len()).then_some(position)
-}
-
-/// `list[p[i]]` for each `i`.
-pub(super) fn permute(list: &[i64], perm: &[i64]) -> Option<Vec<i64>> {
-    perm.iter()
-        .map(|&from| list.get(usize::try_from(from).ok()?).copied())
-        .collect()
-}
-
-pub(super) fn inverse(perm: &[i64]) -> Option<Vec<i64>> {
-    let mut inverse = vec![0; perm.len()];
-    for (to, &from) in (0i64..).zip(perm) {
-        *inverse.get_mut(usize::try_from(from).ok()?)? = to;
-    }
-    Some(inverse)
 }
 
 fn broadcast(left: &[i64], right: &[i64]) -> Option<Vec<i64>> {

@@ -1,8 +1,9 @@
 //! Builds the right side of a rule in a graph.
 
-use super::conditions::{Value, evaluate};
+use super::conditions::evaluate;
 use super::facts::{Binding, Bindings};
 use super::rule_ast::{AttrItem, Expr, Head, OpTerm, Term};
+use super::values::Value;
 use super::work_graph::{WorkGraph, handle, value_of};
 use crate::ir::{Attr, Attrs, DType, Operand, ValueId};
 use crate::ops::{AttrKind, OpDef, lookup};

@@ -3,13 +3,14 @@
 use egg::Id;
 use smallvec::SmallVec;
 
-use super::conditions::{self, Value};
+use super::conditions;
 use super::ematch::is_variable;
 use super::facts::{Binding, Bindings, Handle};
 use super::language::{Enode, Head as TermHead, kind_of};
 use super::rule_ast::{AttrItem, ExprKind, Head, OpTerm, Term};
 use super::term_facts::{TermFacts, class, handle};
 use super::term_graph::{Made, TermGraph};
+use super::values::Value;
 use crate::ir::{Attrs, DType, TensorType};
 use crate::ops::evaluate::scalar;
 use crate::ops::{InferCtx, OpDef, lookup, with_defaults};
@@ -187,7 +188,7 @@ impl Builder<'_> {
     fn use_op(&mut self, def: &'static OpDef, attrs: Attrs, children: Vec<Id>) -> Option<Id> {
         let attrs = with_defaults(def, attrs).ok()?;
         let operands: Vec<Option<TensorType>> = children.iter().map(|&child| self.ty(child)).collect();
-        let fits = (def.infer)(&InferCtx {
+        let fits = def.result_types(&InferCtx {
             attrs: &attrs,
             operands: &operands,
         });

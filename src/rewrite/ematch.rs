@@ -8,11 +8,12 @@ use egg::Id;
 use smallvec::SmallVec;
 
 use super::analysis::Terms;
-use super::conditions::{self, Value};
+use super::conditions;
 use super::facts::{Binding, Bindings};
 use super::language::{Enode, Head as TermHead, kind_names, kind_of};
 use super::rule_ast::{AttrItem, ExprKind, Head, Name, OpTerm, Term};
 use super::term_facts::{TermFacts, handle};
+use super::values::{Value, equal};
 use crate::ir::{Attr, Attrs};
 use crate::ops::lookup;
 
@@ -190,7 +191,7 @@ impl Matcher<'_> {
                 }
                 let wanted = conditions::evaluate(value, names, &self.facts);
                 let own = Value::Bound(Binding::Attr(attr.clone()));
-                wanted.is_some_and(|wanted| conditions::equal(&wanted, &own))
+                wanted.is_some_and(|wanted| equal(&wanted, &own))
             }
         })
     }
@@ -255,7 +256,7 @@ impl Matcher<'_> {
 fn attr_variable(variable: &str, attr: &Attr, names: &mut Bindings) -> bool {
     let binding = Binding::Attr(attr.clone());
     match names.get(variable) {
-        Some(known) => conditions::equal(&Value::Bound(known.clone()), &Value::Bound(binding)),
+        Some(known) => equal(&Value::Bound(known.clone()), &Value::Bound(binding)),
         None => names.bind(variable, binding),
     }
 }

@@ -4,12 +4,38 @@ use std::collections::BTreeMap;
 
 use super::cones::Candidate;
 use super::cost::{DeviceRates, work_of};
-use super::extract::Names;
-use super::net::Net;
-use super::regions::{Explanation, Rejected};
+use super::net::{Net, NetExpr};
+use super::regions::{Explanation, Rejected, RuleUse};
+use crate::ir::Graph;
 
 /// Candidates told of per kernel.
 const MAX_REJECTED: usize = 3;
+
+/// What regions are named and explained with.
+pub struct Names<'a> {
+    /// The imported graph: names of inputs, outputs and nodes.
+    pub graph: &'a Graph,
+    /// Rules of the e-graph, by number.
+    pub rules: &'a [RuleUse],
+    /// Rules that ran before the e-graph, by name.
+    pub places: &'a BTreeMap<String, String>,
+}
+
+impl Names<'_> {
+    /// Names of the ONNX nodes that an expression stands for.
+    pub fn origin_of(&self, expr: &NetExpr) -> Vec<String> {
+        let nodes = expr.nodes.iter().map(|&node| &self.graph.nodes[node]);
+        once(nodes.flat_map(|node| node.origin.iter().cloned()))
+    }
+
+    /// Names of the rules that made an expression, those before the e-graph first.
+    pub fn rules_of(&self, expr: &NetExpr) -> Vec<String> {
+        let nodes = expr.nodes.iter().map(|&node| &self.graph.nodes[node]);
+        let before = nodes.flat_map(|node| node.rules.iter().cloned());
+        let here = expr.rules.iter().map(|&rule| self.rules[rule].name.clone());
+        once(before.chain(here))
+    }
+}
 
 /// A candidate of the plan, and the others with their losses, by rising loss.
 pub struct Choice<'a> {

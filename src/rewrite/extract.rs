@@ -5,37 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::cones::Candidate;
 use super::cost::DeviceRates;
 use super::error::RewriteError;
-use super::explain::{Choice, explained, once};
+use super::explain::{Choice, Names, explained};
 use super::fold::Folder;
 use super::net::{Net, NetExpr, NetSource};
 use super::regions::{Explanation, FusedGraph, Region, RegionKind, RuleUse, Tensor, TensorId, TensorSource};
 use crate::ir::{Attr, Attrs, Graph, HostTensor, Operand, ValueId};
-
-/// What regions are named and explained with.
-pub struct Names<'a> {
-    /// The imported graph: names of inputs, outputs and nodes.
-    pub graph: &'a Graph,
-    /// Rules of the e-graph, by number.
-    pub rules: &'a [RuleUse],
-    /// Rules that ran before the e-graph, by name.
-    pub places: &'a BTreeMap<String, String>,
-}
-
-impl Names<'_> {
-    /// Names of the ONNX nodes that an expression stands for.
-    pub fn origin_of(&self, expr: &NetExpr) -> Vec<String> {
-        let nodes = expr.nodes.iter().map(|&node| &self.graph.nodes[node]);
-        once(nodes.flat_map(|node| node.origin.iter().cloned()))
-    }
-
-    /// Names of the rules that made an expression, those before the e-graph first.
-    pub fn rules_of(&self, expr: &NetExpr) -> Vec<String> {
-        let nodes = expr.nodes.iter().map(|&node| &self.graph.nodes[node]);
-        let before = nodes.flat_map(|node| node.rules.iter().cloned());
-        let here = expr.rules.iter().map(|&rule| self.rules[rule].name.clone());
-        once(before.chain(here))
-    }
-}
 
 /// Builds the fused graph of the chosen candidates, which are in an order they can run in.
 ///

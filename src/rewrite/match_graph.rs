@@ -5,11 +5,12 @@
 //! condition may decide between orders. [`near_miss`] does the same and remembers how far it
 //! came.
 
-use super::conditions::{Value, admit, equal, evaluate};
+use super::conditions::{admit, evaluate};
 use super::facts::{Binding, Bindings, Facts};
 use super::rule_ast::{AttrItem, Expr, ExprKind, Head, OpTerm, Rule, Term};
 use super::rule_set::RuleSet;
 use super::unmet::Speaker;
+use super::values::{Value, equal};
 use super::work_graph::{WorkGraph, handle, kind_name};
 use crate::ir::{Attr, DType, Node, NodeId, Operand, ValueId};
 use crate::ops::lookup;

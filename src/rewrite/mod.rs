@@ -48,7 +48,9 @@ pub mod soundness;
 pub mod tabulate;
 pub mod term_facts;
 pub mod term_graph;
+mod unite;
 pub mod unmet;
+pub mod values;
 pub mod work_graph;
 
 pub use cost::DeviceRates;

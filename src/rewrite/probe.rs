@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use egg::Id;
 
 use super::canonicalize::{Watch, canonicalize_watched, rewrite_model_watched};
-use super::conditions::{Value, evaluate, holds};
+use super::conditions::{evaluate, holds};
 use super::ematch::{self, Match};
 use super::error::RewriteError;
 use super::explain::once;
@@ -22,6 +22,7 @@ use super::siblings;
 use super::term_facts::{TermFacts, handle};
 use super::term_graph::TermGraph;
 use super::unmet::Speaker;
+use super::values::Value;
 use super::work_graph::WorkGraph;
 use crate::ir::{Graph, NodeId};
 

@@ -170,3 +170,9 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 }
+
+/// Line of byte `at`, from 1.
+pub fn line_of(text: &str, at: u32) -> usize {
+    let before = &text.as_bytes()[..at as usize];
+    before.split(|&byte| byte == b'\n').count()
+}

@@ -8,8 +8,7 @@ use super::rule_ast::{
     Ruleset, Span, Term, TestEntry, TestValue,
 };
 use super::rule_error::{RuleError, closest};
-use super::rule_lexer::{Token, tokens};
-use super::rule_set::line_of;
+use super::rule_lexer::{Token, line_of, tokens};
 use crate::ir::{DType, TensorType};
 
 /// The blocks of one file, in order.

@@ -13,6 +13,7 @@ use include_dir::{Dir, include_dir};
 use super::prepack::WeightOrders;
 use super::rule_ast::{FileId, Header, Horizontal, Item, Kernel, Numerics, Rule, Span};
 use super::rule_error::{PlacedError, RuleError, RuleErrors, closest};
+use super::rule_lexer::line_of;
 use super::{rule_check, rule_parser};
 
 static EMBEDDED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/rules");
@@ -219,12 +220,6 @@ impl RuleSet {
     pub fn rule(&self, name: &str) -> Option<&Rule> {
         self.rules.iter().find(|rule| rule.header.name.text == name)
     }
-}
-
-/// Line of byte `at`, from 1.
-pub fn line_of(text: &str, at: u32) -> usize {
-    let before = &text.as_bytes()[..at as usize];
-    before.split(|&byte| byte == b'\n').count()
 }
 
 fn is_named(header: &Header, name: &str) -> bool {

@@ -12,13 +12,13 @@ use super::conditions;
 use super::ebuild::Builder;
 use super::ematch::{self, Match};
 use super::error::RewriteError;
-use super::facts::Facts;
 use super::language::Head as TermHead;
 use super::rule_ast::{Arrow, Expr, Header, Let, Phase, Rule, Term};
 use super::rule_set::RuleSet;
 use super::siblings;
-use super::term_facts::{TermFacts, handle};
+use super::term_facts::TermFacts;
 use super::term_graph::TermGraph;
+use super::unite::unite;
 
 /// How far a phase may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,29 +175,6 @@ fn apply(graph: &mut TermGraph, rule: &Directed<'_>, found: Match) -> Result<boo
     }
     let merged = unite(graph, found.root, right, rule.header)?;
     Ok(merged || graph.n_made() > n_made)
-}
-
-/// Merges two classes for a rule.
-///
-/// # Errors
-/// If their types differ.
-pub fn unite(
-    graph: &mut TermGraph,
-    left: egg::Id,
-    right: egg::Id,
-    header: &Header,
-) -> Result<bool, RewriteError> {
-    let facts = TermFacts { terms: &graph.terms };
-    let (left_ty, right_ty) = (facts.ty(handle(left)), facts.ty(handle(right)));
-    if left_ty != right_ty {
-        let name = |ty: Option<crate::ir::TensorType>| ty.map_or("no type".to_owned(), |ty| ty.to_string());
-        return Err(RewriteError::TypeChanged {
-            rule: header.name.text.clone(),
-            left: name(left_ty),
-            right: name(right_ty),
-        });
-    }
-    Ok(graph.terms.union_trusted(left, right, header.name.text.as_str()))
 }
 
 /// Groups of all rules are found before any is merged, so that a rule does not join what

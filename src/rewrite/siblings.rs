@@ -8,15 +8,16 @@ use std::collections::BTreeMap;
 
 use egg::Id;
 
-use super::conditions::{self, Value};
+use super::conditions;
 use super::ebuild::Builder;
 use super::ematch::{self, Match};
 use super::error::RewriteError;
 use super::facts::{Binding, Bindings, Handle};
 use super::rule_ast::{Expr, ExprKind, Head, Horizontal, OpTerm, Term};
-use super::saturate::unite;
 use super::term_facts::{TermFacts, handle};
 use super::term_graph::TermGraph;
+use super::unite::unite;
+use super::values::Value;
 use crate::ir::Attr;
 
 /// Functions over all siblings; see `condition_functions::SIBLING_FUNCTIONS`.

@@ -4,8 +4,6 @@
 //! of axes after it. A group whose axes were neighbours, in the same order, before the
 //! transpose can be reshaped there, and the transpose then moves whole groups.
 
-use super::condition_functions::{inverse, permute};
-
 /// A reshape, and the transpose behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sunk {
@@ -109,6 +107,21 @@ pub fn perm_over_units(dims: &[i64], shape: &[i64], perm: &[i64]) -> Option<Vec<
         None => i64::try_from(units.next()?).ok(),
     };
     perm.iter().map(&mut axis_of).collect()
+}
+
+/// `list[p[i]]` for each `i`.
+pub(super) fn permute(list: &[i64], perm: &[i64]) -> Option<Vec<i64>> {
+    perm.iter()
+        .map(|&from| list.get(usize::try_from(from).ok()?).copied())
+        .collect()
+}
+
+pub(super) fn inverse(perm: &[i64]) -> Option<Vec<i64>> {
+    let mut inverse = vec![0; perm.len()];
+    for (to, &from) in (0i64..).zip(perm) {
+        *inverse.get_mut(usize::try_from(from).ok()?)? = to;
+    }
+    Some(inverse)
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Why a match does not hold, for people: the first let or condition in the way, with values.
 
-use super::conditions::{Value, evaluate, holds};
+use super::conditions::{evaluate, holds};
 use super::facts::{Binding, Bindings, Facts, Handle};
 use super::rule_ast::{BinaryOp, Expr, ExprKind, Let};
 use super::rule_set::RuleSet;
+use super::values::Value;
 use crate::ir::Attr;
 
 /// What is needed to write about a match.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::ir::{DType, Dim, Graph, HostTensor, TensorType, ValueId};
+use crate::ir::{DType, Dim, Graph, HostTensor, MAX_TENSOR_BYTES, TensorType, ValueId};
 
 /// Bound types of every input of one graph, in input order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub enum BindError {
         second_input: String,
         second: usize,
     },
+    #[error("input `{input}` would be `{found}`: a tensor takes {MAX_TENSOR_BYTES} bytes at most")]
+    TooLarge { input: String, found: TensorType },
     #[error("input `{input}` must be of kind `{expected}`, found `{found}`")]
     Kind {
         input: String,
@@ -58,7 +60,7 @@ pub enum BindError {
 impl BindError {
     /// Whether the request is right and only this program cannot do it.
     pub fn is_unsupported(&self) -> bool {
-        matches!(self, BindError::Untyped { .. })
+        matches!(self, BindError::Untyped { .. } | BindError::TooLarge { .. })
     }
 }
 
@@ -217,7 +219,12 @@ impl<'a> Binder<'a> {
         let types = inputs.map(|(&input, dims)| {
             let ty = self.ty(input)?;
             let dims = dims.map_or_else(|| self.extents(ty), <[usize]>::to_vec);
-            Ok(TensorType::new(ty.dtype, &dims))
+            let found = TensorType::new(ty.dtype, &dims);
+            if found.is_too_large() {
+                let input = self.graph.value(input).name.clone();
+                return Err(BindError::TooLarge { input, found });
+            }
+            Ok(found)
         });
         Ok(Bindings {
             types: types.collect::<Result<_, BindError>>()?,

@@ -63,6 +63,11 @@ impl Whole {
         if random.below(4) == 0 {
             return self.other_bytes(random);
         }
+        self.other_parts(random)
+    }
+
+    /// That of a model with other parts.
+    pub fn other_parts(&self, random: &mut Random) -> Vec<u8> {
         let mut model = self.model.clone();
         let graph = model.graph.as_mut().unwrap();
         for _ in 0..=random.below(3) {

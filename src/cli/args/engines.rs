@@ -1,12 +1,12 @@
 //! Arguments of the commands that make engines.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::build::{BuildArgs, TrustArgs};
-use crate::engine::MAX_CONTEXTS;
+use crate::engine::{EngineError, MAX_CONTEXTS, SecretKey};
 use crate::pipeline::Selection;
 
 #[derive(Debug, Args)]
@@ -31,14 +31,7 @@ pub struct CompileArgs {
     #[arg(long)]
     pub tune: bool,
     #[command(flatten)]
-    pub timings: TimingCacheArgs,
-    /// When tuning ends, from the start of the build: `90`, `90s` or `5m`. Every kernel is a right one
-    /// even then; what takes longest in an execution is tuned first.
-    #[arg(long, visible_alias = "buildBudget", value_name = "TIME", requires = "tune", value_parser = duration)]
-    pub build_budget: Option<Duration>,
-    /// Variants tried per kernel when tuning.
-    #[arg(long = "maxTactics", value_name = "N", default_value_t = crate::tune::TRIED)]
-    pub max_tactics: usize,
+    pub tuning: TuningArgs,
     /// Streams that will execute at the same time, each with a context of its own. For several, kernels are chosen by
     /// what they leave of the device for the others, at the cost of a single execution's time.
     #[arg(long = "infStreams", visible_alias = "streams", value_name = "N", default_value_t = 1, value_parser = n_contexts)]
@@ -59,9 +52,8 @@ pub struct CompileArgs {
     /// Leave the weights out; `refit` gives them back.
     #[arg(long = "strip-weights", visible_alias = "stripWeights")]
     pub strip_weights: bool,
-    /// Sign the engine with this ed25519 key: PEM or DER (PKCS#8), or a seed of 32 bytes.
-    #[arg(long = "sign-key", value_name = "FILE")]
-    pub sign_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub signing: SigningArgs,
     /// Machine-readable report on stdout.
     #[arg(long)]
     pub json: bool,
@@ -80,19 +72,12 @@ pub struct TuneArgs {
     )]
     pub output: Option<PathBuf>,
     #[command(flatten)]
-    pub timings: TimingCacheArgs,
-    /// When tuning ends: `90`, `90s` or `5m`. What takes longest in an execution is tuned first.
-    #[arg(long, visible_alias = "buildBudget", value_name = "TIME", value_parser = duration)]
-    pub build_budget: Option<Duration>,
-    /// Variants tried per kernel, the present one among them.
-    #[arg(long = "maxTactics", value_name = "N", default_value_t = crate::tune::TRIED)]
-    pub max_tactics: usize,
+    pub tuning: TuningArgs,
     /// GPU to use.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub device: usize,
-    /// Sign the result with this ed25519 key: PEM or DER (PKCS#8), or a seed of 32 bytes.
-    #[arg(long = "sign-key", value_name = "FILE")]
-    pub sign_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub signing: SigningArgs,
     #[command(flatten)]
     pub trust: TrustArgs,
     /// Machine-readable report on stdout.
@@ -114,9 +99,8 @@ pub struct RefitArgs {
         value_name = "FILE"
     )]
     pub output: PathBuf,
-    /// Sign the result with this ed25519 key: PEM or DER (PKCS#8), or a seed of 32 bytes.
-    #[arg(long = "sign-key", value_name = "FILE")]
-    pub sign_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub signing: SigningArgs,
     #[command(flatten)]
     pub trust: TrustArgs,
     /// Settings that it was compiled with; shapes, and halves of activations, are those of the engine.
@@ -124,9 +108,9 @@ pub struct RefitArgs {
     pub build: BuildArgs,
 }
 
-/// Timings of earlier builds, and of this one.
+/// How the fastest kernels are looked for, and what is known of them.
 #[derive(Debug, Args)]
-pub struct TimingCacheArgs {
+pub struct TuningArgs {
     /// File that keeps every timing and is reused by the next build.
     #[arg(long = "timingCacheFile", value_name = "FILE")]
     pub timing_cache_file: Option<PathBuf>,
@@ -137,19 +121,52 @@ pub struct TimingCacheArgs {
         conflicts_with = "build_budget"
     )]
     pub error_on_timing_cache_miss: bool,
+    /// When tuning ends, from the start of the command: `90`, `90s` or `5m`. Every kernel is a right one
+    /// even then; what takes longest in an execution is tuned first.
+    #[arg(long, visible_alias = "buildBudget", value_name = "TIME", value_parser = duration)]
+    pub build_budget: Option<Duration>,
+    /// Variants tried per kernel when tuning, the present one of an engine among them.
+    #[arg(long = "maxTactics", value_name = "N", default_value_t = crate::tune::TRIED)]
+    pub max_tactics: usize,
 }
 
-impl TimingCacheArgs {
+impl TuningArgs {
     /// Selection by the cache alone, where that is asked for.
-    pub fn recorded(&self, max_variants: usize) -> Option<Selection> {
+    pub fn recorded(&self) -> Option<Selection> {
         let database = self
             .timing_cache_file
             .clone()
             .filter(|_| self.error_on_timing_cache_miss)?;
         Some(Selection::Recorded {
-            max_variants,
+            max_variants: self.max_tactics,
             database,
         })
+    }
+
+    /// Selection on GPU `ordinal`, of the fastest variants or the first right ones; its time begins now.
+    pub fn on_device(&self, ordinal: usize, time: bool) -> Selection {
+        Selection::OnDevice {
+            ordinal,
+            max_variants: self.max_tactics,
+            time,
+            database: self.timing_cache_file.clone(),
+            until: self.build_budget.map(|budget| Instant::now() + budget),
+        }
+    }
+}
+
+/// Who vouches for the file.
+#[derive(Debug, Args)]
+pub struct SigningArgs {
+    /// Sign the engine with this ed25519 key: PEM or DER (PKCS#8), or a seed of 32 bytes.
+    #[arg(long = "sign-key", value_name = "FILE")]
+    pub sign_key: Option<PathBuf>,
+}
+
+impl SigningArgs {
+    /// The key, if there is to be a signature.
+    pub fn signer(&self) -> Result<Option<SecretKey>, EngineError> {
+        self.sign_key.as_deref().map(SecretKey::load).transpose()
     }
 }
 

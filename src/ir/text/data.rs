@@ -1,6 +1,6 @@
 //! Parses what stands beside the structure of a graph: attributes, types, constants.
 
-use super::super::host_tensor::checked_bytes;
+use super::super::types::checked_bytes;
 use super::super::{Attr, Attrs, DType, Dim, HostTensor, Shape, TensorType};
 use super::cursor::Parser;
 use super::error::TextError;

@@ -16,7 +16,7 @@
 //! `graph body(i: i64[], x) captures (x = "outer") { .. }`.
 //!
 //! `parse(print(g)) == g` for every graph that [`super::verify`] accepts. Start reading at
-//! [`print`] and [`parse`].
+//! [`print()`] and [`parse`].
 
 mod cursor;
 mod data;

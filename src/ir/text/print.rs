@@ -11,7 +11,7 @@ pub fn print(graph: &Graph) -> String {
     print_at(graph, 0, false)
 }
 
-/// Like [`print`], for people alone: the data of large weights is left out.
+/// Like [`print()`], for people alone: the data of large weights is left out.
 pub fn print_brief(graph: &Graph) -> String {
     print_at(graph, 0, true)
 }

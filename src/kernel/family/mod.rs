@@ -3,8 +3,8 @@
 //! What the numbers of a text mean plays no part. Texts with the same tokens but for integers are members
 //! of one family; where their integers differ, the family takes an argument, and each member passes the
 //! very number that its own text had. So a family computes what its members compute, and a template knows
-//! nothing of it. Places that need constants ([`constants`]) are not replaced: texts that differ there are
-//! of different families. Constants that are computed to one number in all members ([`value`]) stay constants, so
+//! nothing of it. Places that need constants (`constants.rs`) are not replaced: texts that differ there are
+//! of different families. Constants that are computed to one number in all members (`value.rs`) stay constants, so
 //! that a loop which has one turn in all of them is none.
 
 mod constants;

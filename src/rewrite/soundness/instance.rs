@@ -5,10 +5,11 @@ use crate::ops::evaluate::{filled, from_values, to_vec};
 use crate::ops::lookup;
 use crate::ops::samples::Draw;
 use crate::rewrite::canonicalize::{Once, apply_once};
-use crate::rewrite::conditions::{self, evaluate};
+use crate::rewrite::conditions::evaluate;
 use crate::rewrite::construct::{Marks, as_attr, construct};
 use crate::rewrite::facts::{Binding, Bindings, Handle};
 use crate::rewrite::rule_ast::{AttrItem, Expr, Header, Name, Numbers, Rule, Term, TestEntry, TestValue};
+use crate::rewrite::values::Value;
 use crate::rewrite::work_graph::{WorkGraph, handle};
 
 /// How values are drawn.
@@ -152,10 +153,8 @@ impl Maker {
     fn attr(&self, value: &Expr) -> Result<Binding, String> {
         let work = WorkGraph::new(Graph::new("nothing"));
         match evaluate(value, &self.bindings, &work) {
-            Some(conditions::Value::Bound(binding)) => Ok(binding),
-            Some(conditions::Value::Bool(_)) | None => {
-                Err("an attribute value cannot be computed".to_owned())
-            }
+            Some(Value::Bound(binding)) => Ok(binding),
+            Some(Value::Bool(_)) | None => Err("an attribute value cannot be computed".to_owned()),
         }
     }
 
@@ -163,7 +162,7 @@ impl Maker {
         let Binding::Attr(attr) = self.attr(value)? else {
             return Err("a constant must be a number or a list".to_owned());
         };
-        let value = conditions::Value::Bound(Binding::Attr(attr));
+        let value = Value::Bound(Binding::Attr(attr));
         if let Some(number) = value.as_float() {
             return Ok(filled(ty.dtype, &ty.dims(), number));
         }
@@ -181,7 +180,7 @@ impl Maker {
             let declared = def.attrs.iter().find(|attr| attr.name == name.text);
             let declared =
                 declared.ok_or_else(|| format!("`{}` has no attribute `{}`", def.name, name.text))?;
-            let value = conditions::Value::Bound(self.attr(value)?);
+            let value = Value::Bound(self.attr(value)?);
             let value = as_attr(&value, declared.kind);
             attrs.0.insert(
                 name.text.clone(),

@@ -67,7 +67,7 @@ impl Narrowing<'_> {
             .iter()
             .map(|operand| operand.map(|value| self.target.ty(value).clone()))
             .collect();
-        let inferred = (def.infer)(&InferCtx {
+        let inferred = def.result_types(&InferCtx {
             attrs: &attrs,
             operands: &types,
         });

@@ -1,0 +1,25 @@
+//! What is given up where device memory is bounded.
+
+use super::{PipelineError, Settings};
+use crate::engine::Engine;
+use crate::plan::Thrift;
+
+/// What `build` makes, giving up as little as the memory that `settings` allow takes, and what that is.
+pub(super) fn within_memory(
+    settings: &Settings,
+    build: impl Fn(Thrift) -> Result<Engine, PipelineError>,
+) -> Result<(Engine, Thrift), PipelineError> {
+    let Some(most) = settings.max_memory else {
+        return Ok((build(Thrift::None)?, Thrift::None));
+    };
+    let mut least = usize::MAX;
+    for thrift in [Thrift::None, Thrift::Order, Thrift::Workspace] {
+        let engine = build(thrift)?;
+        let bytes = engine.device_bytes();
+        if bytes <= most {
+            return Ok((engine, thrift));
+        }
+        least = least.min(bytes);
+    }
+    Err(PipelineError::Memory { most, least })
+}
