@@ -31,6 +31,7 @@ mod selection;
 mod shared;
 mod simulate;
 mod staged;
+mod strips;
 mod tactics;
 
 pub use error::PipelineError;
@@ -43,6 +44,7 @@ pub use retune::{Renewal, Untunable, check_tunable, retune};
 pub use selection::Selection;
 pub use simulate::Simulation;
 pub use staged::{OnDevice, run_on_device};
+use strips::Outline;
 pub use tactics::rank;
 
 /// Streams beside its own that an execution may use unless said otherwise: networks have few branches.
@@ -209,7 +211,7 @@ pub fn compile(
     let selection = &selection;
     let rules = RuleSet::load(&settings.rules)?;
     let (times, constants) = (Times::default(), Constants::default());
-    let mut programs = Programs::default();
+    let (mut programs, mut outlines) = (Programs::default(), Vec::new());
     for core in cores {
         for &arch in archs {
             observer.stage(&format!("fuse for {}", arch_name(arch)), 0);
@@ -223,10 +225,11 @@ pub fn compile(
             };
             let (plan, _) = planned(layouts(&search)?, arch, settings, selection, observer)?;
             programs.own.push(plan);
+            outlines.push(Outline::new(search));
         }
     }
     let model = cores.first().map_or("", |core| &core.name);
-    programs.build(model, settings, selection, observer)
+    strips::build(programs, outlines, model, settings, selection, observer)
 }
 
 /// The graph that the e-graph starts from.

@@ -52,8 +52,16 @@ pub enum PipelineError {
     #[diagnostic(code(engine::file))]
     Engine(#[from] EngineError),
     #[error("the engine takes {least} bytes of device memory at least; `--max-memory` allows {most}")]
-    #[diagnostic(code(plan::memory), help("allow {least}, or use `--fp16`, or smaller shapes"))]
-    Memory { most: usize, least: usize },
+    #[diagnostic(
+        code(plan::memory),
+        help("allow {least}, or use `--fp16`, or smaller shapes; {kept} are weights, inputs and outputs")
+    )]
+    Memory {
+        most: usize,
+        least: usize,
+        /// Of these, weights, inputs and outputs, which every plan keeps.
+        kept: usize,
+    },
     #[error("{0}")]
     #[diagnostic(code(tune::engine), help("{}", .0.help()))]
     Untunable(Untunable),

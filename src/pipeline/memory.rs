@@ -12,7 +12,7 @@ pub(super) fn within_memory(
     let Some(most) = settings.max_memory else {
         return Ok((build(Thrift::None)?, Thrift::None));
     };
-    let mut least = usize::MAX;
+    let (mut least, mut kept) = (usize::MAX, 0);
     for thrift in [Thrift::None, Thrift::Order, Thrift::Workspace] {
         let engine = build(thrift)?;
         let bytes = engine.device_bytes();
@@ -20,6 +20,14 @@ pub(super) fn within_memory(
             return Ok((engine, thrift));
         }
         least = least.min(bytes);
+        kept = kept_bytes(&engine);
     }
-    Err(PipelineError::Memory { most, least })
+    Err(PipelineError::Memory { most, least, kept })
+}
+
+/// Weights, and inputs and outputs, which are all there after the last launch.
+fn kept_bytes(engine: &Engine) -> usize {
+    let programs = engine.header.programs.iter();
+    let ends = programs.filter_map(|program| program.live_bytes()?.last().copied());
+    engine.header.weights_bytes() + ends.max().unwrap_or(0)
 }

@@ -82,6 +82,15 @@ impl Programs {
 }
 
 impl Planned {
+    /// A graph whose kernels are still to be chosen.
+    pub fn predicted(arch: Arch, fused: FusedGraph) -> Self {
+        Planned {
+            arch,
+            fused,
+            tactics: None,
+        }
+    }
+
     fn add(
         &self,
         settings: &Settings,

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::layouts::{Search, Times, layouts};
 use super::range::regions_of_range;
-use super::{PipelineError, Settings, lower};
+use super::{PipelineError, Settings, lower, strips};
 use crate::engine::{self, Engine, EngineError, stripped};
 use crate::ir::Graph;
 use crate::kernel::Arch;
@@ -46,6 +46,15 @@ pub fn refit(
     if found.len() < wanted.len() {
         search(graph, shapes, archs, settings, &wanted, &mut found)?;
     }
+    if found.len() < wanted.len() && engine.header.max_memory.is_some() {
+        // Values in strips may have made strips of weights.
+        each_search(graph, shapes, archs, settings, |search| {
+            for fused in strips::regions(search)? {
+                collect(&fused, &wanted, &mut found);
+            }
+            Ok(found.len() < wanted.len())
+        })?;
+    }
     Ok(engine::stripped::refit(engine, &found)?)
 }
 
@@ -57,6 +66,23 @@ fn search(
     settings: &Settings,
     wanted: &HashSet<&str>,
     found: &mut BTreeMap<String, Vec<u8>>,
+) -> Result<(), PipelineError> {
+    each_search(graph, shapes, archs, settings, |search| {
+        // An engine that was tuned may have another layout than the one predicted to be best.
+        for plan in layouts(&search)?.all() {
+            collect(&plan.fused, wanted, found);
+        }
+        Ok(found.len() < wanted.len())
+    })
+}
+
+/// Calls `look` for every program, as long as it says that there is more to look for.
+fn each_search(
+    graph: &Graph,
+    shapes: &[Shapes],
+    archs: &[Arch],
+    settings: &Settings,
+    mut look: impl FnMut(Search<'_>) -> Result<bool, PipelineError>,
 ) -> Result<(), PipelineError> {
     let rules = RuleSet::load(&settings.rules)?;
     let (times, constants) = (Times::default(), Constants::default());
@@ -75,11 +101,7 @@ fn search(
                 times: &times,
                 constants: &constants,
             };
-            // An engine that was tuned may have another layout than the one predicted to be best.
-            for plan in layouts(&search)?.all() {
-                collect(&plan.fused, wanted, found);
-            }
-            if found.len() == wanted.len() {
+            if !look(search)? {
                 return Ok(());
             }
         }

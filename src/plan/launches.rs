@@ -111,7 +111,7 @@ pub fn plan(
 }
 
 /// The launches, in the order in which less memory is alive where that is worth something.
-fn storage(fused: &FusedGraph, thrift: Thrift) -> Storage {
+pub(super) fn storage(fused: &FusedGraph, thrift: Thrift) -> Storage {
     let given = Storage::of(fused);
     if thrift == Thrift::None {
         return given;

@@ -14,10 +14,12 @@ mod kernels;
 mod launches;
 pub mod lifetimes;
 pub mod order;
+mod peak;
 mod rebranch;
 mod tasks;
 
 pub use assembly::{Assembly, Identity};
 pub use launches::{Freedom, Thrift, plan};
+pub use peak::{Computed, Peak, peak, weights_bytes};
 pub use rebranch::rebranched;
 pub use tasks::{posed, renewed};

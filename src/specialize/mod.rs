@@ -9,6 +9,7 @@
 pub mod bindings;
 mod bounded;
 mod control;
+mod element;
 mod error;
 mod fold;
 mod pack;
@@ -16,6 +17,7 @@ pub mod precision;
 mod ranges;
 mod scope;
 pub mod stages;
+mod strips;
 mod tidy;
 mod unroll;
 mod walk;
@@ -27,6 +29,7 @@ pub use pack::pack_weights;
 pub use precision::{Island, Reason, Wide, lower_except, lower_precision};
 pub use ranges::{RangeError, ShapeRange, Shapes, every_shape};
 pub use stages::{StagesError, run_in_stages};
+pub use strips::in_strips;
 
 use crate::ir::{Graph, TensorType};
 use crate::reference::Constants;

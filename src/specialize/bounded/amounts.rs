@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::super::element::expression;
 use super::eval::Eval;
 use super::intervals;
 use crate::ir::{DType, Graph, HostTensor, Node, Source, TensorType, ValueId};
 use crate::ops::bounded::{Amount, Analysis, Linear};
 use crate::ops::evaluate::to_vec;
-use crate::ops::{self};
-use crate::tile::{Body, Expr, ExprId, Extent, Index, TileCtx};
+use crate::tile::{Body, ExprId, Extent, Index};
 
 /// Tensors of so many elements at most are looked at element by element.
 const SMALL: usize = 64;
@@ -213,29 +213,11 @@ pub(super) fn tile(
     at: &[Index],
     body: &mut Body,
 ) -> Option<ExprId> {
-    let def = ops::lookup(node.op)?;
     let types: Vec<Option<TensorType>> = (node.operands.iter())
         .map(|operand| operand.map(|value| graph.ty(value).clone()))
         .collect();
-    let mut read = |body: &mut Body, n: usize, at: &[Index]| {
-        let ty = types[n]
-            .as_ref()
-            .expect("tile functions read operands that are present");
-        body.add(Expr::Load {
-            input: u32::try_from(n).expect("nodes have few operands"),
-            index: at.to_vec(),
-            dtype: ty.dtype,
-        })
-    };
-    def.tile(&mut TileCtx {
-        attrs: &node.attrs,
-        operands: &types,
-        result: graph.ty(node.results[number]),
-        result_index: number,
-        at,
-        body,
-        read: &mut read,
-    })
+    let result = (graph.ty(node.results[number]), number);
+    expression((node.op, &node.attrs), &types, result, at, body)
 }
 
 fn constants(data: &HostTensor) -> Vec<Amount> {
