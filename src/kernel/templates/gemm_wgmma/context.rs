@@ -117,6 +117,10 @@ struct FinishContext {
     /// Neighbouring columns of a vector that are read out of shared memory at once.
     piece: usize,
     epilogue: String,
+    /// Whether results pass through shared memory instead of sums, their type there, and what stores a vector of them.
+    narrow: bool,
+    result: &'static str,
+    copied: String,
 }
 
 impl Plan<'_> {
@@ -142,8 +146,23 @@ impl Plan<'_> {
                 slabs_at: self.shape.slabs_at(),
                 width: self.width,
                 piece: self.width.min(PIECE),
-                epilogue: epilogue.text(self.spec, ahead.early(), 5)?,
+                epilogue: epilogue.text(self.spec, ahead.early(), 5 + usize::from(self.shape.narrow))?,
+                ..self.copied()?
             },
+        })
+    }
+
+    /// How results that have passed through shared memory are stored.
+    fn copied(&self) -> Result<FinishContext, KernelError> {
+        if !self.shape.narrow {
+            return Ok(FinishContext::default());
+        }
+        let (result, copied) = self.epilogue().copied(self.spec, 5)?;
+        Ok(FinishContext {
+            narrow: true,
+            result,
+            copied,
+            ..FinishContext::default()
         })
     }
 

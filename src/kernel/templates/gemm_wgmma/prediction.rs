@@ -6,7 +6,7 @@ use super::shape::{BLOCK_ROWS, DEPTH_BYTES, LANES, Shape};
 use crate::ir::tiled_view::TILE_ROW_BYTES;
 use crate::kernel::gemm::cost::Tiling;
 use crate::kernel::gemm::operand::Along;
-use crate::kernel::gemm::parts::{epilogue_work, register_limit};
+use crate::kernel::gemm::parts::{epilogue_work, register_limit, special_functions};
 use crate::kernel::gemm::row_sums;
 
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
@@ -53,10 +53,7 @@ pub fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         step_bytes: fetched_bytes(problem, shape) / JOINT_COPIES,
         copy_clk: cut_rows_clk(problem, shape),
         fetch_work: row_sums::work(&problem.contraction, shape.m * k) + added,
-        epilogue_work: (shape.m * shape.n) as f64
-            * (epilogue_work(&problem.contraction) + 12.0 / problem.vectors(shape).width as f64)
-            * epilogue_share(problem, shape)
-            * direct_share,
+        epilogue_work: (shape.m * shape.n) as f64 * finishing_work(problem, shape) * direct_share,
         epilogue_clk: rows_clk(problem, shape),
         result_bytes: (shape.m * shape.n * problem.result_bytes) as f64,
         turns: shape.turns,
@@ -133,6 +130,25 @@ fn rows_clk(problem: &Problem, shape: Shape) -> f64 {
         return 0.0;
     }
     (shape.rounds(width) * shape.slab_rows * shape.columns(width)) as f64 / (16.0 * 32.0) * ROWS_CLK
+}
+
+/// Steps in which a sum is finished. Where results pass through shared memory instead of sums, what is left beside
+/// special functions is little, the more so if the products of another tile are computed meanwhile.
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+fn finishing_work(problem: &Problem, shape: Shape) -> f64 {
+    const NARROW_SHARE: f64 = 0.37;
+    const IN_TURN_SHARE: f64 = 0.15;
+    const SPECIAL_STEPS: f64 = 6.0;
+    let steps = epilogue_work(&problem.contraction) + 12.0 / problem.vectors(shape).width as f64;
+    if !shape.narrow {
+        return steps * epilogue_share(problem, shape);
+    }
+    let share = if shape.turns > 1 {
+        IN_TURN_SHARE
+    } else {
+        NARROW_SHARE
+    };
+    steps * share + SPECIAL_STEPS * special_functions(&problem.contraction) as f64
 }
 
 /// Share of an epilogue's steps that its time was measured to be: half of them where nothing is read row by row, whose
