@@ -138,7 +138,7 @@ fn rows_clk(problem: &Problem, shape: Shape) -> f64 {
 fn finishing_work(problem: &Problem, shape: Shape) -> f64 {
     const NARROW_SHARE: f64 = 0.37;
     const IN_TURN_SHARE: f64 = 0.15;
-    const SPECIAL_STEPS: f64 = 6.0;
+    const SPECIAL_STEPS: f64 = 5.0;
     let steps = epilogue_work(&problem.contraction) + 12.0 / problem.vectors(shape).width as f64;
     if !shape.narrow {
         return steps * epilogue_share(problem, shape);
