@@ -141,7 +141,7 @@ impl Plan<'_> {
             rows: ahead.rows(self, epilogue)?,
             columns: ahead.columns(self, epilogue)?,
             finish: FinishContext {
-                slab_rows: self.shape.slab_rows,
+                slab_rows: self.shape.rows_at_once(),
                 slab: self.shape.slab,
                 slabs_at: self.shape.slabs_at(),
                 width: self.width,

@@ -132,23 +132,19 @@ fn rows_clk(problem: &Problem, shape: Shape) -> f64 {
     (shape.rounds(width) * shape.slab_rows * shape.columns(width)) as f64 / (16.0 * 32.0) * ROWS_CLK
 }
 
-/// Steps in which a sum is finished. Where results pass through shared memory instead of sums, what is left beside
-/// special functions is little, the more so if the products of another tile are computed meanwhile.
+/// Steps in which a sum is finished. Where results pass through shared memory instead of sums, little is left of them
+/// beside the products of another tile, but for special functions.
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
 fn finishing_work(problem: &Problem, shape: Shape) -> f64 {
-    const NARROW_SHARE: f64 = 0.37;
     const IN_TURN_SHARE: f64 = 0.15;
     const SPECIAL_STEPS: f64 = 5.0;
     let steps = epilogue_work(&problem.contraction) + 12.0 / problem.vectors(shape).width as f64;
+    let share = epilogue_share(problem, shape);
     if !shape.narrow {
-        return steps * epilogue_share(problem, shape);
+        return steps * share;
     }
-    let share = if shape.turns > 1 {
-        IN_TURN_SHARE
-    } else {
-        NARROW_SHARE
-    };
-    steps * share + SPECIAL_STEPS * special_functions(&problem.contraction) as f64
+    let special = SPECIAL_STEPS * special_functions(&problem.contraction) as f64;
+    special + steps * if shape.turns > 1 { IN_TURN_SHARE } else { share }
 }
 
 /// Share of an epilogue's steps that its time was measured to be: half of them where nothing is read row by row, whose

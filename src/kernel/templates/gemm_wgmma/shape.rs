@@ -205,11 +205,12 @@ impl Shape {
     /// The same tile, whose sums are finished where instructions leave them: all rows of a warp pass through shared
     /// memory at a time.
     pub const fn narrow(self) -> Shape {
-        Shape {
-            slab_rows: WARP_ROWS,
-            narrow: true,
-            ..self
-        }
+        Shape { narrow: true, ..self }
+    }
+
+    /// Rows of a warp that pass through shared memory at a time.
+    pub const fn rows_at_once(self) -> usize {
+        if self.narrow { WARP_ROWS } else { self.slab_rows }
     }
 
     pub const fn is_direct(self) -> bool {
@@ -224,7 +225,9 @@ impl Shape {
 
     /// Rounds in which a warp finishes its sums of a tile.
     pub fn rounds(self, width: usize) -> usize {
-        self.m / BLOCK_ROWS / self.consumers * (WARP_ROWS / self.slab_rows) * (self.n / self.columns(width))
+        self.m / BLOCK_ROWS / self.consumers
+            * (WARP_ROWS / self.rows_at_once())
+            * (self.n / self.columns(width))
     }
 
     /// Whether an SM holds as many blocks as it should where each has `bytes` of shared memory.
@@ -250,7 +253,7 @@ impl Shape {
             0
         } else {
             let element_bytes = if self.narrow { 2 } else { 4 };
-            self.multiplying() * 4 * self.slab_rows * (self.slab + 8) * element_bytes
+            self.multiplying() * 4 * self.rows_at_once() * (self.slab + 8) * element_bytes
         };
         (self.slabs_at() + slabs).next_multiple_of(SWIZZLE_BYTES)
     }
