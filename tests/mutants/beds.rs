@@ -227,9 +227,9 @@ pub const BEDS: &[Bed] = &[
         arch: SM_90,
         knobs: &[
             ("narrow", 1, 1),
+            ("turns", 2, 2),
             ("tile_m", 128, 128),
             ("tile_n", 128, 128),
-            ("splits", 1, 1),
         ],
         problem: || {
             let plain = Layout::Plain;

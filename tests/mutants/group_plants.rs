@@ -193,8 +193,8 @@ pub const MUTANTS: &[Mutant] = &[
     plant(
         "wgmma narrow",
         "results that are read before all lanes have left theirs",
-        "        __syncwarp();\n#pragma unroll\n        for (int k = 0; k < kItems",
-        "#pragma unroll\n        for (int k = 0; k < kItems",
+        "        __syncwarp();\n#pragma unroll 4\n        for (int k = 0; k < kItems",
+        "#pragma unroll 4\n        for (int k = 0; k < kItems",
     ),
     plant(
         "wgmma narrow",

@@ -12,6 +12,7 @@ use crate::kernel::gemm::contraction::{Side, Sizes};
 use crate::kernel::gemm::element::{self, TypesContext};
 use crate::kernel::gemm::epilogue::Epilogue;
 use crate::kernel::gemm::row_sums::RowSumsContext;
+use crate::kernel::print::store::Stores;
 
 /// Columns of sums that a thread reads out of shared memory at once: 16 bytes.
 const PIECE: usize = 4;
@@ -121,6 +122,8 @@ struct FinishContext {
     narrow: bool,
     result: &'static str,
     copied: String,
+    /// Vectors of results that a thread reads before it stores them.
+    copies: usize,
 }
 
 impl Plan<'_> {
@@ -157,11 +160,17 @@ impl Plan<'_> {
         if !self.shape.narrow {
             return Ok(FinishContext::default());
         }
-        let (result, copied) = self.epilogue().copied(self.spec, 5)?;
+        let epilogue = self.epilogue();
+        let (result, copied) = epilogue.copied(self.spec, 5)?;
         Ok(FinishContext {
             narrow: true,
             result,
             copied,
+            // Streaming stores keep their order, so that addresses of many take registers.
+            copies: match epilogue.stores {
+                Stores::Cached => 4,
+                Stores::Streamed => 2,
+            },
             ..FinishContext::default()
         })
     }
