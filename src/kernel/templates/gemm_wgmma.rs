@@ -127,7 +127,12 @@ fn offered(problem: &Problem, spec: &KernelSpec, shape: Shape, arch: Arch) -> Op
         && shape.may_cluster(problem.vectors(shape).width, n_tiles, device);
     let shape = problem.finished_early(Shape { clustered, ..shape });
     let padded = padded(problem, shape);
-    let us = predicted_us(padded, &tiling(problem, shape), memory_us(spec, arch), device)?;
+    let us = predicted_us(
+        padded,
+        &tiling(problem, shape, is_alone),
+        memory_us(spec, arch),
+        device,
+    )?;
     let shape = if is_alone {
         let steps = problem.reading.steps(blocking, sizes);
         shape.with_stages_for(steps.div_ceil(shape.splits))
