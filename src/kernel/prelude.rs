@@ -69,6 +69,11 @@ pub const STREAM: Section = Section {
     name: "stream",
     text: include_str!("../../templates/device/stream.cuh"),
 };
+/// Matrices of results from registers to shared memory.
+pub const MATRIX_STORE: Section = Section {
+    name: "matrix_store",
+    text: include_str!("../../templates/device/matrix_store.cuh"),
+};
 /// Matrix instructions of groups of warps.
 pub const WGMMA: Section = Section {
     name: "wgmma",

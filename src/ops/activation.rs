@@ -15,6 +15,7 @@ const FLOAT_UNARY: OpDef = OpDef {
     lower: Lowering::Map(""),
     samples: samples::any_float,
     tolerance: Tolerance::Close,
+    halves: None,
 };
 
 /// `max(x, 0)`. NaN stays NaN, as ONNX requires. Integers are allowed since opset 14.
@@ -164,6 +165,7 @@ pub static GELU: OpDef = OpDef {
     },
     eval: gelu,
     lower: Lowering::Map("rt_gelu_{approximate}({0})"),
+    halves: Some("rt_gelu_{approximate}_of_halves({0})"),
     ..FLOAT_UNARY
 };
 

@@ -21,6 +21,7 @@ pub const FORM: OpDef = OpDef {
     lower: Lowering::Host(""),
     samples: samples::NONE,
     tolerance: Tolerance::Exact,
+    halves: None,
 };
 
 const OPSET6_ATTRS: &[AttrDef] = &[

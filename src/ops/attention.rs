@@ -33,6 +33,7 @@ pub static ATTENTION: OpDef = OpDef {
     lower: Lowering::Tile(TileKind::Other, tile_attention),
     samples: draw,
     tolerance: Tolerance::Accumulated,
+    halves: None,
 };
 
 pub static OPS: &[&OpDef] = &[&ATTENTION];

@@ -63,6 +63,7 @@ pub const FORM: OpDef = OpDef {
     lower: Lowering::Host("an op that only expands"),
     samples: samples::NONE,
     tolerance: Tolerance::Close,
+    halves: None,
 };
 
 impl ExpandCtx<'_> {

@@ -36,6 +36,7 @@ pub static CAST: OpDef = OpDef {
         samples::sample(vec![x], Attrs::new().with("to", Attr::DType(to)))
     },
     tolerance: Tolerance::Exact,
+    halves: None,
 };
 
 /// Conversion to a narrow float with ONNX's other choices: values too large become infinity
@@ -54,6 +55,7 @@ pub static CAST_NARROW: OpDef = OpDef {
     lower: Lowering::Host("casts to narrow floats that do not saturate, or round in a special way"),
     samples: samples::NONE,
     tolerance: Tolerance::Exact,
+    halves: None,
 };
 
 /// ONNX's `Cast`: `cast`, or `cast_narrow` where its special attributes matter.
@@ -100,6 +102,7 @@ pub static BIT_CAST: OpDef = OpDef {
     lower: Lowering::Map("rt_{to}_of_bits(rt_bits_of_{from}({0}))"),
     samples: sample_bit_cast,
     tolerance: Tolerance::Exact,
+    halves: None,
 };
 
 /// ONNX's `BitCast`; nothing where it stays the kind it is.

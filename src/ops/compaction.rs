@@ -26,6 +26,7 @@ pub static FIRST_ABOVE: OpDef = OpDef {
     lower: Lowering::Tile(TileKind::Index, tile_first_above),
     samples: sample_first_above,
     tolerance: Tolerance::Exact,
+    halves: None,
 };
 
 pub static OPS: &[&OpDef] = &[&FIRST_ABOVE];

@@ -19,6 +19,7 @@ const COMPARISON: OpDef = OpDef {
     lower: Lowering::Map(""),
     samples: close_numbers,
     tolerance: Tolerance::Exact,
+    halves: None,
 };
 
 /// What logic of two truth values has in common.

@@ -33,6 +33,7 @@ pub static CONV: OpDef = OpDef {
     lower: Lowering::Tile(TileKind::Window, tile_conv),
     samples: |seed| draw_conv(seed, false),
     tolerance: Tolerance::Accumulated,
+    halves: None,
 };
 
 /// Convolution of `x[n, h, w, c]` with `w[k, r, s, c / group]`, plus `bias[k]`.
@@ -46,6 +47,7 @@ pub static CONV_NHWC: OpDef = OpDef {
     lower: Lowering::Tile(TileKind::Window, tile_conv_nhwc),
     samples: |seed| draw_conv(seed, true),
     tolerance: Tolerance::Accumulated,
+    halves: None,
 };
 
 /// Transposed convolution of `x[n, c, ..]` with `w[c, k / group, ..]`, plus `bias[k]`.
@@ -66,6 +68,7 @@ pub static CONV_TRANSPOSE: OpDef = OpDef {
     lower: Lowering::Tile(TileKind::Window, tile_transpose),
     samples: draw_transpose,
     tolerance: Tolerance::Accumulated,
+    halves: None,
 };
 
 pub static OPS: &[&OpDef] = &[&CONV, &CONV_NHWC, &CONV_TRANSPOSE];

@@ -20,6 +20,9 @@ pub struct OpDef {
     pub eval: EvalFn,
     /// How generated code is obtained.
     pub lower: Lowering,
+    /// What stands for the text of a `Lowering::Map` where all that follows is rounding to 16 bits: less work, and an error
+    /// that the rounding hides.
+    pub halves: Option<&'static str>,
     /// How tests draw valid operands and attributes.
     pub samples: SamplesFn,
     /// How closely generated code must follow `eval`.

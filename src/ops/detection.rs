@@ -49,6 +49,7 @@ pub static BEST_BOXES: OpDef = OpDef {
     lower: Lowering::Loop,
     samples: sample_best,
     tolerance: Tolerance::Exact,
+    halves: None,
 };
 
 /// Most boxes of an image: a block of the kernel keeps track of all.

@@ -17,6 +17,7 @@ const BINARY: OpDef = OpDef {
     lower: Lowering::Map(""),
     samples: samples::two_numbers,
     tolerance: Tolerance::Exact,
+    halves: None,
 };
 
 /// What functions of one float have in common.

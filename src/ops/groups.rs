@@ -30,6 +30,7 @@ pub static NIBBLE: OpDef = OpDef {
     lower: Lowering::Map("rt_nibble({0}, {1})"),
     samples: sample_nibble,
     tolerance: Tolerance::Exact,
+    halves: None,
 };
 
 /// Numbers of four bits along the last axis of `x`, each times the scale of its group. Groups are

@@ -23,6 +23,7 @@ const GATHER_BASE: OpDef = OpDef {
     lower: Lowering::Tile(TileKind::Index, tile_gather),
     samples: samples::NONE,
     tolerance: Tolerance::Exact,
+    halves: None,
 };
 
 /// The operands one after another along `axis`.

@@ -24,6 +24,7 @@ pub static MATMUL: OpDef = OpDef {
     lower: Lowering::Tile(TileKind::Dot, tile_matmul),
     samples: draw,
     tolerance: Tolerance::Accumulated,
+    halves: None,
 };
 
 pub static OPS: &[&OpDef] = &[&MATMUL];

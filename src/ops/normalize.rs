@@ -25,6 +25,7 @@ pub static STANDARDIZE: OpDef = OpDef {
     lower: Lowering::Tile(TileKind::Reduce, tile_standardize),
     samples: draw_over_axes,
     tolerance: Tolerance::Accumulated,
+    halves: None,
 };
 
 /// `x / sqrt(mean(x * x) + epsilon)` over `axes`.
@@ -38,6 +39,7 @@ pub static RMS_STANDARDIZE: OpDef = OpDef {
     lower: Lowering::Tile(TileKind::Reduce, tile_rms_standardize),
     samples: draw_over_axes,
     tolerance: Tolerance::Accumulated,
+    halves: None,
 };
 
 /// `1 / sqrt(variance + epsilon)` over `axes`: the factor of [`STANDARDIZE`]. Unlike that one it
@@ -70,6 +72,7 @@ pub static BATCH_NORM: OpDef = OpDef {
     lower: Lowering::Tile(TileKind::Map, tile_batch_norm),
     samples: draw_batch_norm,
     tolerance: Tolerance::Close,
+    halves: None,
 };
 
 pub static OPS: &[&OpDef] = &[

@@ -45,6 +45,7 @@ pub static MAX_POOL: OpDef = OpDef {
     lower: Lowering::Tile(TileKind::Window, |ctx| tile_max(ctx, false)),
     samples: |seed| draw(seed, false, false),
     tolerance: Tolerance::Exact,
+    halves: None,
 };
 
 /// The largest cell of each window of `x[n, h, w, c]`.
@@ -58,6 +59,7 @@ pub static MAX_POOL_NHWC: OpDef = OpDef {
     lower: Lowering::Tile(TileKind::Window, |ctx| tile_max(ctx, true)),
     samples: |seed| draw(seed, true, false),
     tolerance: Tolerance::Exact,
+    halves: None,
 };
 
 /// The mean of each window of `x[n, c, ..]`.
@@ -71,6 +73,7 @@ pub static AVG_POOL: OpDef = OpDef {
     lower: Lowering::Tile(TileKind::Window, |ctx| tile_average(ctx, false)),
     samples: |seed| draw(seed, false, true),
     tolerance: Tolerance::Accumulated,
+    halves: None,
 };
 
 /// The mean of each window of `x[n, h, w, c]`.
@@ -84,6 +87,7 @@ pub static AVG_POOL_NHWC: OpDef = OpDef {
     lower: Lowering::Tile(TileKind::Window, |ctx| tile_average(ctx, true)),
     samples: |seed| draw(seed, true, true),
     tolerance: Tolerance::Accumulated,
+    halves: None,
 };
 
 pub static OPS: &[&OpDef] = &[&MAX_POOL, &MAX_POOL_NHWC, &AVG_POOL, &AVG_POOL_NHWC];

@@ -127,6 +127,7 @@ pub static MAX_POOL_INDICES: OpDef = OpDef {
     lower: Lowering::Host("positions of the largest cells of a pooling"),
     samples: samples::NONE,
     tolerance: Tolerance::Exact,
+    halves: None,
 };
 
 pub static OPS: &[&OpDef] = &[

@@ -24,6 +24,7 @@ const REDUCTION: OpDef = OpDef {
     lower: Lowering::Host(""),
     samples: draw_reduction,
     tolerance: Tolerance::Accumulated,
+    halves: None,
 };
 
 /// The sum over `axes`; zero over nothing.

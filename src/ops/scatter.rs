@@ -29,6 +29,7 @@ const SCATTER: OpDef = OpDef {
     lower: Lowering::Tile(TileKind::Other, tile_elements),
     samples: sample_elements,
     tolerance: Tolerance::Accumulated,
+    halves: None,
 };
 
 /// `x` with `updates` written at their own coordinates, but for `axis`, which `index` gives.

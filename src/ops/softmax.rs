@@ -30,6 +30,7 @@ pub static SOFTMAX: OpDef = OpDef {
     lower: Lowering::Tile(TileKind::Reduce, tile_softmax),
     samples: draw,
     tolerance: Tolerance::Close,
+    halves: None,
 };
 
 /// `x - max - log(sum(exp(x - max)))` along `axis`.
@@ -46,6 +47,7 @@ pub static LOG_SOFTMAX: OpDef = OpDef {
     lower: Lowering::Tile(TileKind::Reduce, tile_log_softmax),
     samples: draw,
     tolerance: Tolerance::Close,
+    halves: None,
 };
 
 pub static OPS: &[&OpDef] = &[&SOFTMAX, &LOG_SOFTMAX];

@@ -31,6 +31,7 @@ pub static SORT_POSITION: OpDef = OpDef {
     lower: Lowering::Tile(TileKind::Reduce, tile_position),
     samples: sample_position,
     tolerance: Tolerance::Exact,
+    halves: None,
 };
 
 /// `TopK`: values and indices, always sorted. `k` is an attribute before opset 10.

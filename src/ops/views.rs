@@ -26,6 +26,7 @@ const VIEW: OpDef = OpDef {
     lower: Lowering::Tile(TileKind::View, tile_reshape),
     samples: samples::NONE,
     tolerance: Tolerance::Exact,
+    halves: None,
 };
 
 /// The same elements in row-major order under dims `shape`.

@@ -62,6 +62,13 @@ RT_DEV float rt_fast_reciprocal(float x) {
   return reciprocal;
 }
 
+// The hyperbolic tangent within 2^-11 of itself, in one instruction.
+RT_DEV float rt_fast_tanh(float x) {
+  float tangent;
+  asm("tanh.approx.f32 %0, %1;" : "=f"(tangent) : "f"(x));
+  return tangent;
+}
+
 // The greater and the lesser of two, NaN where either is NaN: one instruction from sm_80 on.
 RT_DEV float rt_max_or_nan(float a, float b) {
 #if __CUDA_ARCH__ >= 800

@@ -17,10 +17,9 @@ fn products_by_groups_of_warps() {
 #[test]
 fn products_by_groups_of_warps_in_every_tile() {
     let [a, b] = [products::Layout::Plain, products::Layout::Turned];
-    let all = [(a, a), (b, b)].map(|(a, b)| {
-        let epilogue = products::Epilogue::BiasResidualRelu;
-        products::matmul(DType::F16, (&[264, 200], a), (&[200, 312], b), epilogue)
-    });
+    let (read, narrow) = (products::Epilogue::BiasResidualRelu, products::Epilogue::BiasGelu);
+    let all = [(a, a, read), (b, b, read), (a, b, narrow)]
+        .map(|(a, b, epilogue)| products::matmul(DType::F16, (&[264, 200], a), (&[200, 312], b), epilogue));
     check_template(&all, "gemm_wgmma", SM_90, usize::MAX);
     let deep = products::matmul(
         DType::F16,

@@ -33,6 +33,8 @@ pub enum Epilogue {
     None,
     /// A bias per column and a residual of the whole size, then relu.
     BiasResidualRelu,
+    /// A bias per column, then the exact form of gelu.
+    BiasGelu,
     /// `x * sigmoid(x)`: the sum is used twice.
     Silu,
     /// A scale per row, in `f32`, and a cast back.
@@ -43,9 +45,10 @@ pub enum Epilogue {
     Transposed,
 }
 
-pub const EPILOGUES: [Epilogue; 6] = [
+pub const EPILOGUES: [Epilogue; 7] = [
     Epilogue::None,
     Epilogue::BiasResidualRelu,
+    Epilogue::BiasGelu,
     Epilogue::Silu,
     Epilogue::RowScale,
     Epilogue::Heads,
@@ -70,6 +73,11 @@ pub fn finish(b: &mut Build, sum: ValueId, epilogue: Epilogue) -> ValueId {
             let biased = b.op("add", &[sum, bias]);
             let added = b.op("add", &[residual, biased]);
             b.op("relu", &[added])
+        }
+        Epilogue::BiasGelu => {
+            let bias = b.input(dtype, &[last]);
+            let biased = b.op("add", &[sum, bias]);
+            b.op("gelu", &[biased])
         }
         Epilogue::Silu => {
             let gate = b.op("sigmoid", &[sum]);
@@ -152,7 +160,7 @@ pub fn matmul(
     let mut problem = b.done(&label, RegionKind::Dot, &[z]);
     if b_dims.len() == 2 {
         problem.spec.weights = [1].into();
-        if matches!(epilogue, Epilogue::BiasResidualRelu) {
+        if matches!(epilogue, Epilogue::BiasResidualRelu | Epilogue::BiasGelu) {
             problem.spec.weights.insert(2);
         }
     }

@@ -221,6 +221,28 @@ pub const BEDS: &[Bed] = &[
         most_blocks: u32::MAX,
         slack: 8.0,
     },
+    Bed {
+        name: "wgmma narrow",
+        template: "gemm_wgmma",
+        arch: SM_90,
+        knobs: &[
+            ("narrow", 1, 1),
+            ("turns", 2, 2),
+            ("tile_m", 128, 128),
+            ("tile_n", 128, 128),
+        ],
+        problem: || {
+            let plain = Layout::Plain;
+            products::matmul(
+                DType::F16,
+                (&[264, 72], plain),
+                (&[72, 776], plain),
+                Epilogue::BiasGelu,
+            )
+        },
+        most_blocks: 2,
+        slack: 8.0,
+    },
     // More blocks than are resident at once, which are no clusters.
     Bed {
         name: "wgmma split",

@@ -191,6 +191,42 @@ pub const MUTANTS: &[Mutant] = &[
         "    if (n + 8 < kN) rt_store<8>(columns0 + n, own);",
     ),
     plant(
+        "wgmma narrow",
+        "results that are read before all lanes have left theirs",
+        "        __syncwarp();\n#pragma unroll 4\n        for (int k = 0; k < kItems",
+        "#pragma unroll 4\n        for (int k = 0; k < kItems",
+    ),
+    plant(
+        "wgmma narrow",
+        "results that are overwritten before all lanes have read theirs",
+        "        __syncwarp();\n#pragma unroll\n        for (int j = 0; j < kSlab / 8; j += 2)",
+        "#pragma unroll\n        for (int j = 0; j < kSlab / 8; j += 2)",
+    ),
+    plant(
+        "wgmma narrow",
+        "matrices whose halves are exchanged",
+        "lane % 16 * kPitch + lane / 16 * 8",
+        "lane % 16 * kPitch + (1 - lane / 16) * 8",
+    ),
+    plant(
+        "wgmma narrow",
+        "columns of the first eight for all",
+        "pair_of(place, eight)",
+        "pair_of(place, 0)",
+    ),
+    plant(
+        "wgmma narrow",
+        "sums of the other row of a lane",
+        "acc[i][eight * 4 + p % 2 * 2])",
+        "acc[i][eight * 4 + 2 - p % 2 * 2])",
+    ),
+    plant(
+        "wgmma narrow",
+        "matrices on top of each other",
+        "rt_stmatrix(slab_at + j * 16, words)",
+        "rt_stmatrix(slab_at, words)",
+    ),
+    plant(
         "wgmma direct",
         "columns of one lane whose pairs are not neighbours",
         "acc[i][(column / 8 + j / 2) * 4 + first_sum + j % 2]",

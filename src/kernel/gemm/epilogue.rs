@@ -32,6 +32,8 @@ pub struct Epilogue {
     strips: Option<Strips>,
     n_columns: usize,
     pub stores: Stores,
+    /// Whether the two results of a lane become word `p` of the array `words`, instead of being stored.
+    pub in_words: bool,
 }
 
 impl Epilogue {
@@ -74,6 +76,7 @@ impl Epilogue {
             strips,
             n_columns: contraction.sizes.n,
             stores: Stores::default(),
+            in_words: false,
         }
     }
 
@@ -256,7 +259,7 @@ impl Epilogue {
         if self.lane.width == 1 {
             printer.bind_accumulator(self.sum_slot, "sum[0]");
             for ((output, &root), place) in outputs.iter().zip(&self.outputs).zip(&self.places) {
-                let value = printer.value(root);
+                let value = printer.result(root);
                 self.stores.one(&mut printer, output, place, &value);
             }
             return printer.finish();
@@ -265,6 +268,11 @@ impl Epilogue {
         let stored = outputs.iter().zip(&self.outputs).zip(&self.places).zip(arrays);
         for (((output, &root), place), array) in stored {
             if let Some(array) = array {
+                if self.in_words {
+                    let ty = storage_type(output.dtype);
+                    printer.line(&format!("words[p] = rt_word_of<{ty}>({array});"));
+                    continue;
+                }
                 let place = without(&place.recombined(&self.body.vars), self.lane.var);
                 let position = printer.index(&place);
                 let (name, width) = (&output.name, self.lane.width);
@@ -278,6 +286,44 @@ impl Epilogue {
         }
         self.store_strips(&mut printer, &results);
         printer.finish()
+    }
+
+    /// The type of the one result, and the statement that stores `vector` of it, which is finished, for row `m` and
+    /// vector `n` of columns of `batch`.
+    ///
+    /// # Errors
+    /// If an op's text could not be filled in.
+    pub fn copied(&self, spec: &KernelSpec, depth: usize) -> Result<(&'static str, String), KernelError> {
+        let (all, results) = (tensors(spec), results(spec));
+        let output = &results[self.numbers[0]];
+        let mut printer = Printer::new(&self.body, &all);
+        printer.set_depth(depth);
+        for (var, name) in self.vars.into_iter().zip(["batch", "m", "n"]) {
+            printer.bind(var, name);
+        }
+        let place = without(&self.places[0].recombined(&self.body.vars), self.lane.var);
+        let position = printer.index(&place);
+        let (ty, name) = (storage_type(output.dtype), &output.name);
+        let to = format!(
+            "reinterpret_cast<RtPack<{ty}, {}>*>({name} + ({position}))",
+            self.lane.width
+        );
+        printer.line(&match self.stores {
+            Stores::Cached => format!("*{to} = vector;"),
+            Stores::Streamed => format!("rt_stream({to}, vector);"),
+        });
+        Ok((ty, printer.finish()?))
+    }
+
+    /// Whether anything is read for every element.
+    fn reads_elements(&self) -> bool {
+        let free = FreeVars::of(&self.body);
+        let [_, row, vector] = self.vars;
+        let is_read = |(id, expr): (ExprId, &Expr)| {
+            let of_column = free.has(id, vector) || free.has(id, self.lane.var);
+            matches!(expr, Expr::Load { .. }) && free.has(id, row) && of_column
+        };
+        self.body.exprs().any(is_read)
     }
 
     /// Statements that fold what the lanes of a strip have summed; the first of them stores it.
@@ -419,7 +465,7 @@ impl Epilogue {
                 Some(_) => printer.rounded_bits(root),
                 None => None,
             };
-            let value = value.unwrap_or_else(|| printer.value(root));
+            let value = value.unwrap_or_else(|| printer.result(root));
             match array {
                 Some(array) => printer.line(&format!("{array}[{counter}] = {value};")),
                 None => self.stores.one(printer, output, place, &value),
@@ -487,6 +533,12 @@ pub fn has_whole_strips(contraction: &Contraction, width: usize, columns: usize)
 pub fn result_width(contraction: &Contraction, spec: &KernelSpec) -> Option<usize> {
     let least = spec.output_types().iter().map(|ty| ty.dtype.size_bytes()).min()?;
     Some(best_width(contraction, (16 / least).clamp(4, 8)))
+}
+
+/// Whether what happens to the sums reads tensors of as many elements.
+pub fn reads_elements(contraction: &Contraction) -> bool {
+    let (m, n) = (contraction.sizes.m.max(1), contraction.sizes.n.max(1));
+    Epilogue::new(contraction, 1, m, n).reads_elements()
 }
 
 /// Bytes that a vector of `width` results takes of tensors that no other row reads, whatever the tiles; none where

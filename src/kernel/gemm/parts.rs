@@ -9,6 +9,7 @@ use crate::kernel::print::expr::Operand;
 use crate::kernel::source::{Arch, Launch, Param, Variant};
 use crate::kernel::spec::KernelSpec;
 use crate::kernel::templates::indexed::work;
+use crate::ops::{self, Tolerance};
 use crate::tile::{Body, Expr};
 
 /// Extents of a block's share, and how many blocks share a tile.
@@ -131,6 +132,21 @@ pub fn epilogue_work(contraction: &Contraction) -> f64 {
         return (steps - per_row - conversions(&contraction.body)).max(0.0) + 4.0;
     }
     (steps - per_row).max(0.0) * 1.5 + 4.0
+}
+
+/// How many functions that hardware approximates happen to a sum.
+pub fn special_functions(contraction: &Contraction) -> usize {
+    let is_special = |expr: &Expr| match expr {
+        Expr::Map { op, dtype, .. } => {
+            dtype.is_float() && ops::lookup(op).is_some_and(|def| matches!(def.tolerance, Tolerance::Close))
+        }
+        _ => false,
+    };
+    contraction
+        .body
+        .exprs()
+        .filter(|(_, expr)| is_special(expr))
+        .count()
 }
 
 /// Steps of a quantised network's epilogue that are part of others: casts change no bits but where bytes

@@ -208,27 +208,20 @@ impl<'a> Printer<'a> {
                 let element = self.element(*input, index);
                 self.define("x", id, &format!("rt_get({element})"))
             }
-            Expr::Map {
-                op,
-                attrs,
-                args,
-                dtype,
-            } => {
+            Expr::Map { op, .. } => {
                 if let Some(text) = self.rounded(id) {
                     let name = self.define(op, id, &text);
                     self.remember(id, name.clone());
                     return name;
                 }
-                let values: Vec<String> = args.iter().map(|&arg| self.value(arg)).collect();
-                let kind = args.first().map_or(*dtype, |&arg| body.dtype(arg));
-                let text = fill(op, &values, &|name| {
-                    attr_text(body.attrs(*attrs).get(name)?, kind)
-                });
-                let text = text.unwrap_or_else(|error| {
-                    self.error.get_or_insert(error);
-                    "0".to_owned()
-                });
-                self.define(op, id, &text)
+                match ops::lookup(op).map(|def| &def.lower) {
+                    Some(Lowering::Map(template)) => self.map(id, template),
+                    _ => {
+                        let error = KernelError::UnknownOp { op: (*op).to_owned() };
+                        self.error.get_or_insert(error);
+                        "0".to_owned()
+                    }
+                }
             }
             Expr::IndexValue(index) => {
                 let text = format!("int64_t({})", self.index(index));
@@ -247,6 +240,47 @@ impl<'a> Printer<'a> {
                 ..
             } => self.reduce(*op, vars, *body, *dtype),
         };
+        self.remember(id, name.clone());
+        name
+    }
+
+    /// As [`Printer::value`], of what is stored next: where it is rounded to 16 bits and nothing else depends on it, an op
+    /// may be computed with less work.
+    pub fn result(&mut self, id: ExprId) -> String {
+        let Expr::Map { op, dtype, .. } = self.body.expr(id) else {
+            return self.value(id);
+        };
+        let is_half = matches!(dtype, DType::F16 | DType::BF16);
+        let template = ops::lookup(op).and_then(|def| def.halves).filter(|_| is_half);
+        let is_used = || self.body.exprs().any(|(_, expr)| operands(expr).contains(&id));
+        match template {
+            Some(template) if self.known(id).is_none() && !is_used() => self.map(id, template),
+            _ => self.value(id),
+        }
+    }
+
+    /// Evaluates the map `id` by a text of its op.
+    fn map(&mut self, id: ExprId, template: &str) -> String {
+        let body = self.body;
+        let Expr::Map {
+            op,
+            attrs,
+            args,
+            dtype,
+        } = body.expr(id)
+        else {
+            unreachable!("only maps have such texts");
+        };
+        let values: Vec<String> = args.iter().map(|&arg| self.value(arg)).collect();
+        let kind = args.first().map_or(*dtype, |&arg| body.dtype(arg));
+        let text = fill((op, template), &values, &|name| {
+            attr_text(body.attrs(*attrs).get(name)?, kind)
+        });
+        let text = text.unwrap_or_else(|error| {
+            self.error.get_or_insert(error);
+            "0".to_owned()
+        });
+        let name = self.define(op, id, &text);
         self.remember(id, name.clone());
         name
     }
@@ -581,15 +615,12 @@ pub fn identity(op: ReduceOp, dtype: DType) -> String {
 
 /// The scalar text of op `op` with operands and attributes filled in.
 fn fill(
-    op: &'static str,
+    (op, template): (&'static str, &str),
     values: &[String],
     attr: &dyn Fn(&str) -> Option<String>,
 ) -> Result<String, KernelError> {
-    let Some(Lowering::Map(template)) = ops::lookup(op).map(|def| &def.lower) else {
-        return Err(KernelError::UnknownOp { op: op.to_owned() });
-    };
     let mut text = String::new();
-    let mut rest = *template;
+    let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
         let (hole, after) = after.split_once('}').unwrap_or((after, ""));
         let filled = match hole.parse::<usize>() {

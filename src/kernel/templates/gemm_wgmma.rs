@@ -27,7 +27,8 @@ use crate::kernel::gemm::contraction::Sizes;
 use crate::kernel::gemm::cost::{predicted_us, split_choices};
 use crate::kernel::gemm::parts::{Blocking, is_oversized, memory_us, parameters, ranked};
 use crate::kernel::prelude::{
-    CLUSTER, COMMON, MBARRIER, SPLIT, STREAM, Section, TENSOR_COPY, TILE, WGMMA, translation_unit,
+    CLUSTER, COMMON, MATRIX_STORE, MBARRIER, SPLIT, STREAM, Section, TENSOR_COPY, TILE, WGMMA,
+    translation_unit,
 };
 use crate::kernel::print::store::Stores;
 use crate::kernel::source::{Arch, Param, Source, Variant};
@@ -63,6 +64,7 @@ pub const PIECES: &[(&str, &str)] = &[
     piece!("over_workspace"),
     piece!("rounds"),
     piece!("through_slabs"),
+    piece!("through_narrow_slabs"),
     piece!("in_registers"),
 ];
 
@@ -123,9 +125,14 @@ fn offered(problem: &Problem, spec: &KernelSpec, shape: Shape, arch: Arch) -> Op
     // Sums of rows lie with the warp that has the rows, which is not the one that finishes them in a cluster.
     let clustered = problem.contraction.row_sums.is_empty()
         && shape.may_cluster(problem.vectors(shape).width, n_tiles, device);
-    let shape = Shape { clustered, ..shape };
+    let shape = problem.finished_early(Shape { clustered, ..shape });
     let padded = padded(problem, shape);
-    let us = predicted_us(padded, &tiling(problem, shape), memory_us(spec, arch), device)?;
+    let us = predicted_us(
+        padded,
+        &tiling(problem, shape, is_alone),
+        memory_us(spec, arch),
+        device,
+    )?;
     let shape = if is_alone {
         let steps = problem.reading.steps(blocking, sizes);
         shape.with_stages_for(steps.div_ceil(shape.splits))
@@ -143,7 +150,7 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
     })?;
     let shape = Shape::of(variant)?;
     let plan = Plan::new(spec, &problem, shape, arch);
-    let epilogue = plan.epilogue();
+    let epilogue = plan.finishing();
     let ahead = Ahead::of(&plan, &epilogue);
     let blocking = shape.blocking(problem.element);
     let launch = shape.launch(blocking, problem.contraction.sizes, ahead.smem_bytes, arch);
@@ -174,10 +181,12 @@ fn render(spec: &KernelSpec, variant: &Variant, arch: Arch) -> Result<Source, Ke
 fn sections(shape: Shape, stores: Stores) -> Vec<Section> {
     let exchange = if shape.clustered { CLUSTER } else { SPLIT };
     let own: &[Section] = &[TILE, exchange, MBARRIER, TENSOR_COPY, WGMMA];
-    match stores {
-        Stores::Cached => [COMMON, own].concat(),
-        Stores::Streamed => [COMMON, &[STREAM], own].concat(),
-    }
+    let streams: &[Section] = match stores {
+        Stores::Cached => &[],
+        Stores::Streamed => &[STREAM],
+    };
+    let matrices: &[Section] = if shape.narrow { &[MATRIX_STORE] } else { &[] };
+    [COMMON, streams, own, matrices].concat()
 }
 
 /// The region's signature, and both operands as tiles of them are copied.
@@ -199,8 +208,9 @@ fn tile_name(shape: Shape, blocking: Blocking) -> String {
         (1, turns) => format!("{tile}_t{turns}"),
         _ => format!("{tile}_s{splits}"),
     };
-    if shape.is_direct() {
-        return format!("{tile}_d");
+    match (shape.is_direct(), shape.narrow) {
+        (true, _) => format!("{tile}_d"),
+        (_, true) => format!("{tile}_h"),
+        _ => tile,
     }
-    tile
 }

@@ -121,6 +121,25 @@ void ldmatrix(uint32_t* to, uint32_t row, bool transposed, Site site) {
   wait_for_warp(Wait::kLdmatrix, site);
 }
 
+void stmatrix(uint32_t row, const uint32_t* from, Site site) {
+  if (row % 16 != 0) fail("stmatrix row at %u", row);
+  own_warp()[lane()].address = row;
+  wait_for_warp(Wait::kStmatrix, site);
+  const Lane* all = own_warp();
+  const int l = lane();
+  for (int matrix = 0; matrix < 4; matrix++) {
+    write_matrix_word(all[matrix * 8 + l / 4].address + l % 4 * 4, from[matrix]);
+  }
+  if (l == 0) {
+    for (int matrix = 0; matrix < 4; matrix++) {
+      uint32_t rows[8];
+      for (int r = 0; r < 8; r++) rows[r] = all[matrix * 8 + r].address;
+      count_conflicts(conflicts.store, rows, 8, 16);
+    }
+  }
+  wait_for_warp(Wait::kStmatrix, site);
+}
+
 void mma(void* sums, const uint32_t* a, const uint32_t* b, Element element, Site site) {
   const int in_word = host::in_word(element);
   auto* const sum = (uint32_t*)sums;

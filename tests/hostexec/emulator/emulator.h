@@ -16,7 +16,7 @@ extern int n_threads;
 inline int warp() { return current->linear / 32; }
 inline int warp_size() { return n_threads - warp() * 32 < 32 ? n_threads - warp() * 32 : 32; }
 
-enum class Wait { kBlock, kWarp, kShuffle, kLdmatrix, kMma, kWgmma, kPhase, kRegisters, kCluster };
+enum class Wait { kBlock, kWarp, kShuffle, kLdmatrix, kStmatrix, kMma, kWgmma, kPhase, kRegisters, kCluster };
 void wait_for_warp(Wait what, Site site);
 // Until the counter has another value; others run meanwhile.
 void wait_for_change(const unsigned& counter, Wait what, Site site);
@@ -31,6 +31,7 @@ void start_memory(const Launch& launch);
 void start_block_memory(const Launch& launch);
 void end_block_memory();
 void read_matrix_row(uint32_t address);
+void write_matrix_word(uint32_t address, uint32_t word);
 uint16_t read_matrix_half(uint32_t address);
 uint8_t read_matrix_byte(uint32_t address);
 // Bytes of a copy to shared memory: on their way, and there for threads that have seen that

@@ -114,6 +114,7 @@ const char* name(Wait what) {
     case Wait::kWarp: return "barrier of the warp";
     case Wait::kShuffle: return "shuffle";
     case Wait::kLdmatrix: return "ldmatrix";
+    case Wait::kStmatrix: return "stmatrix";
     case Wait::kMma: return "mma";
     case Wait::kWgmma: return "wgmma";
     case Wait::kPhase: return "phase of a barrier";

@@ -33,6 +33,7 @@ void wait_warp(Site site);
 void exchange(void* value, size_t bytes, int source, Site site);
 enum class Element { kF16, kBf16, kTf32, kS8, kE4m3 };
 void ldmatrix(uint32_t* to, uint32_t row, bool transposed, Site site);
+void stmatrix(uint32_t row, const uint32_t* from, Site site);
 // Sums are int32_t for kS8 and float for all others.
 void mma(void* sum, const uint32_t* a, const uint32_t* b, Element element, Site site);
 unsigned atomic_add(unsigned* to, unsigned value);

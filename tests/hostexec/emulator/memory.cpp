@@ -268,6 +268,11 @@ void end_block_memory() {
 // its own row or column.
 void read_matrix_row(uint32_t address) { access(dynamic_region, address, 16, false, true); }
 
+void write_matrix_word(uint32_t address, uint32_t word) {
+  access(dynamic_region, address, 4, true);
+  memcpy(dynamic_shared + address, &word, 4);
+}
+
 uint16_t read_matrix_half(uint32_t address) {
   access(dynamic_region, address, 2, false);
   uint16_t half;

@@ -98,6 +98,7 @@ RT_DEV uint16_t rt_f16_bits_of_f32(float x) {
 }
 RT_DEV float rt_fast_exp2(float x) { return exp2f(x); }
 RT_DEV float rt_fast_reciprocal(float x) { return 1.0f / x; }
+RT_DEV float rt_fast_tanh(float x) { return tanhf(x); }
 RT_DEV uint16_t rt_bf16_bits_of_f32(float x) {
   const uint32_t bits = rt_bits_of_f32(x);
   if (x != x) return 0x7fff;

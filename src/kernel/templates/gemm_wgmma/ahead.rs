@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::plan::Plan;
+use super::shape::FRAGMENT_COLUMNS;
 use crate::kernel::error::KernelError;
 use crate::kernel::gemm::epilogue::{Early, Epilogue, Held};
 use crate::tile::ExprId;
@@ -100,10 +101,10 @@ impl Ahead {
             columns,
             arrays,
             held: held_columns(plan, epilogue),
-            slot: if plan.shape.clustered {
-                ""
-            } else {
-                "[round % kAcross]"
+            slot: match (plan.shape.clustered, plan.shape.narrow) {
+                (true, _) => "",
+                (_, true) => "[eight]",
+                _ => "[round % kAcross]",
             },
             smem_bytes,
         }
@@ -147,7 +148,11 @@ impl Ahead {
             columns: self.arrays.clone(),
             same_columns: plan.shape.has_same_columns(plan.width),
             column_arrays: epilogue.column_arrays(&self.columns, 2),
-            column_vectors: epilogue.column_vectors(&self.columns, plan.shape.is_direct(), 4),
+            column_vectors: epilogue.column_vectors(
+                &self.columns,
+                plan.shape.is_direct(),
+                4 + 2 * usize::from(plan.shape.narrow),
+            ),
             held: epilogue.asked_types(&self.held),
             holding: epilogue.holding(plan.spec, self.early().held, 2)?,
         })
@@ -159,10 +164,10 @@ impl Ahead {
 fn held_columns(plan: &Plan<'_>, epilogue: &Epilogue) -> Vec<ExprId> {
     let (shape, width) = (plan.shape, plan.width);
     let loads = epilogue.weight_columns(plan.spec);
-    let vectors = if shape.clustered {
-        1
-    } else {
-        shape.n / shape.columns(width)
+    let vectors = match (shape.clustered, shape.narrow) {
+        (true, _) => 1,
+        (_, true) => shape.n / FRAGMENT_COLUMNS,
+        _ => shape.n / shape.columns(width),
     };
     let bytes = epilogue.asked_bytes(&loads) * vectors;
     let has_one_tile = plan.n_tiles * shape.splits <= plan.n_slots();
@@ -180,15 +185,21 @@ fn arrays(plan: &Plan<'_>, epilogue: &Epilogue, loads: &[ExprId]) -> (Vec<Column
     let mut end = plan.problem.smem_bytes(plan.shape);
     let mut found = Vec::new();
     for &load in loads {
-        let (kind, size) = epilogue.held(load, is_direct);
         let (value, from) = epilogue.source(plan.spec, load);
         let at = end.next_multiple_of(16);
         // Of four vectors, the last ones may be missing.
         let n = plan.problem.contraction.sizes.n.next_multiple_of(4 * plan.width);
-        let bytes = at + n * size;
-        if !plan.shape.fits(bytes, plan.device) {
+        // Lanes that read those of their own sums would each convert them anew.
+        let computed = (is_direct || plan.shape.narrow).then(|| epilogue.held(load, true));
+        let stored = (!is_direct).then(|| epilogue.held(load, false));
+        let fitting = [computed, stored]
+            .into_iter()
+            .flatten()
+            .find(|&(_, size)| plan.shape.fits(at + n * size, plan.device));
+        let Some((kind, size)) = fitting else {
             break;
-        }
+        };
+        let bytes = at + n * size;
         found.push(ColumnContext {
             kind,
             value,

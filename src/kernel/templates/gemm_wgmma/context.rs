@@ -12,6 +12,7 @@ use crate::kernel::gemm::contraction::{Side, Sizes};
 use crate::kernel::gemm::element::{self, TypesContext};
 use crate::kernel::gemm::epilogue::Epilogue;
 use crate::kernel::gemm::row_sums::RowSumsContext;
+use crate::kernel::print::store::Stores;
 
 /// Columns of sums that a thread reads out of shared memory at once: 16 bytes.
 const PIECE: usize = 4;
@@ -117,6 +118,12 @@ struct FinishContext {
     /// Neighbouring columns of a vector that are read out of shared memory at once.
     piece: usize,
     epilogue: String,
+    /// Whether results pass through shared memory instead of sums, their type there, and what stores a vector of them.
+    narrow: bool,
+    result: &'static str,
+    copied: String,
+    /// Vectors of results that a thread reads before it stores them.
+    copies: usize,
 }
 
 impl Plan<'_> {
@@ -137,13 +144,34 @@ impl Plan<'_> {
             rows: ahead.rows(self, epilogue)?,
             columns: ahead.columns(self, epilogue)?,
             finish: FinishContext {
-                slab_rows: self.shape.slab_rows,
+                slab_rows: self.shape.rows_at_once(),
                 slab: self.shape.slab,
                 slabs_at: self.shape.slabs_at(),
                 width: self.width,
                 piece: self.width.min(PIECE),
-                epilogue: epilogue.text(self.spec, ahead.early(), 5)?,
+                epilogue: epilogue.text(self.spec, ahead.early(), 5 + usize::from(self.shape.narrow))?,
+                ..self.copied()?
             },
+        })
+    }
+
+    /// How results that have passed through shared memory are stored.
+    fn copied(&self) -> Result<FinishContext, KernelError> {
+        if !self.shape.narrow {
+            return Ok(FinishContext::default());
+        }
+        let epilogue = self.epilogue();
+        let (result, copied) = epilogue.copied(self.spec, 5)?;
+        Ok(FinishContext {
+            narrow: true,
+            result,
+            copied,
+            // Streaming stores keep their order, so that addresses of many take registers.
+            copies: match epilogue.stores {
+                Stores::Cached => 4,
+                Stores::Streamed => 2,
+            },
+            ..FinishContext::default()
         })
     }
 

@@ -46,9 +46,25 @@ impl<'a> Plan<'a> {
         self.device.n_sms as usize * self.shape.resident
     }
 
+    /// What stores vectors of results.
     pub fn epilogue(&self) -> Epilogue {
+        self.epilogue_of(self.width)
+    }
+
+    /// What finishes sums: vectors of neighbours, or the two of an instruction.
+    pub fn finishing(&self) -> Epilogue {
+        const SUMS: usize = 2;
+        if !self.shape.narrow {
+            return self.epilogue();
+        }
+        let mut pairs = self.epilogue_of(SUMS);
+        pairs.in_words = true;
+        pairs
+    }
+
+    fn epilogue_of(&self, width: usize) -> Epilogue {
         let (rows, columns) = (self.tiles_m * self.shape.m, self.tiles_n * self.shape.n);
-        let mut epilogue = Epilogue::new(&self.problem.contraction, self.width, rows, columns);
+        let mut epilogue = Epilogue::new(&self.problem.contraction, width, rows, columns);
         epilogue.stores = self.stores();
         epilogue
     }

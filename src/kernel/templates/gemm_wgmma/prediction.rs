@@ -6,11 +6,12 @@ use super::shape::{BLOCK_ROWS, DEPTH_BYTES, LANES, Shape};
 use crate::ir::tiled_view::TILE_ROW_BYTES;
 use crate::kernel::gemm::cost::Tiling;
 use crate::kernel::gemm::operand::Along;
-use crate::kernel::gemm::parts::{epilogue_work, register_limit};
+use crate::kernel::gemm::parts::{epilogue_work, register_limit, special_functions};
 use crate::kernel::gemm::row_sums;
 
+/// `is_alone` says that no block has a second tile, whose products would be computed beside the first one's end.
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
-pub fn tiling(problem: &Problem, shape: Shape) -> Tiling {
+pub fn tiling(problem: &Problem, shape: Shape, is_alone: bool) -> Tiling {
     /// Floating-point operations per clock and SM that power allows for.
     const SUSTAINED: f64 = 4096.0 * 0.865;
     /// Share of the bytes written to shared memory that reads are held up by.
@@ -53,10 +54,7 @@ pub fn tiling(problem: &Problem, shape: Shape) -> Tiling {
         step_bytes: fetched_bytes(problem, shape) / JOINT_COPIES,
         copy_clk: cut_rows_clk(problem, shape),
         fetch_work: row_sums::work(&problem.contraction, shape.m * k) + added,
-        epilogue_work: (shape.m * shape.n) as f64
-            * (epilogue_work(&problem.contraction) + 12.0 / problem.vectors(shape).width as f64)
-            * epilogue_share(problem, shape)
-            * direct_share,
+        epilogue_work: (shape.m * shape.n) as f64 * finishing_work(problem, shape, is_alone) * direct_share,
         epilogue_clk: rows_clk(problem, shape),
         result_bytes: (shape.m * shape.n * problem.result_bytes) as f64,
         turns: shape.turns,
@@ -133,6 +131,27 @@ fn rows_clk(problem: &Problem, shape: Shape) -> f64 {
         return 0.0;
     }
     (shape.rounds(width) * shape.slab_rows * shape.columns(width)) as f64 / (16.0 * 32.0) * ROWS_CLK
+}
+
+/// Steps in which a sum is finished. Where results pass through shared memory instead of sums, little is left of them
+/// beside the products of another tile, but for special functions.
+#[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
+fn finishing_work(problem: &Problem, shape: Shape, is_alone: bool) -> f64 {
+    const IN_TURN_SHARE: f64 = 0.15;
+    const SPECIAL_STEPS: f64 = 5.0;
+    let steps = epilogue_work(&problem.contraction) + 12.0 / problem.vectors(shape).width as f64;
+    let share = epilogue_share(problem, shape);
+    if !shape.narrow {
+        return steps * share;
+    }
+    let special = SPECIAL_STEPS * special_functions(&problem.contraction) as f64;
+    special
+        + steps
+            * if shape.turns > 1 && !is_alone {
+                IN_TURN_SHARE
+            } else {
+                share
+            }
 }
 
 /// Share of an epilogue's steps that its time was measured to be: half of them where nothing is read row by row, whose

@@ -5,7 +5,7 @@ use super::shape::{SHAPES, Shape};
 use crate::ir::{DType, TiledView};
 use crate::kernel::gemm::contraction::{Contraction, Side, Sizes};
 use crate::kernel::gemm::element;
-use crate::kernel::gemm::epilogue::{best_width, has_whole_strips, result_width, row_bytes};
+use crate::kernel::gemm::epilogue::{best_width, has_whole_strips, reads_elements, result_width, row_bytes};
 use crate::kernel::gemm::row_sums;
 use crate::kernel::source::Arch;
 use crate::kernel::spec::KernelSpec;
@@ -18,6 +18,8 @@ pub struct Problem {
     /// What a thread finishes at once where sums pass through shared memory, and where they stay in registers.
     slabs: Vectors,
     direct: Option<Vectors>,
+    /// Whether sums may become results of 16 bits before they pass through shared memory.
+    is_narrow: bool,
     /// Bytes of an element's results.
     pub result_bytes: usize,
 }
@@ -55,6 +57,7 @@ impl Problem {
         Some(Problem {
             slabs: vectors(result_width(&contraction, spec)?),
             direct: direct_width(&contraction, element, &reading, spec).map(vectors),
+            is_narrow: is_narrow(&contraction, spec),
             result_bytes: results.iter().sum(),
             contraction,
             element,
@@ -103,6 +106,15 @@ impl Problem {
         SHAPES.iter().copied().chain(direct.map(|shape| shape.direct()))
     }
 
+    /// The same shape, in which sums are finished where instructions leave them if they may be.
+    pub fn finished_early(&self, shape: Shape) -> Shape {
+        if self.is_narrow && !shape.clustered && !shape.is_direct() {
+            shape.narrow()
+        } else {
+            shape
+        }
+    }
+
     /// The side that is constant data, whose tiles need not wait for earlier kernels.
     pub fn weight(&self, spec: &KernelSpec, shape: Shape) -> Option<Side> {
         let [a, b] = self
@@ -138,6 +150,21 @@ fn reading(spec: &KernelSpec, contraction: &Contraction, element: DType) -> Opti
         .iter()
         .all(is_legal)
         .then_some(reading)
+}
+
+/// Whether a lane may finish two columns of a row at a time, eight apart: of one result of 16 bits that is stored as
+/// vectors of 16 bytes, where nothing else is read or summed of a row, which would be read in pieces.
+fn is_narrow(contraction: &Contraction, spec: &KernelSpec) -> bool {
+    const WIDTH: usize = 8;
+    let [result] = &spec.output_types()[..] else {
+        return false;
+    };
+    let is_half = matches!(result.dtype, DType::F16 | DType::BF16);
+    is_half
+        && contraction.strips.is_none()
+        && contraction.row_sums.is_empty()
+        && result_width(contraction, spec) == Some(WIDTH)
+        && !reads_elements(contraction)
 }
 
 /// Neighbouring columns that a thread finishes at once where copies can bring columns in an order in which these are its

@@ -24,6 +24,8 @@ pub struct Shape {
     /// an order in which a thread has the sums of neighbours, see `columns_view`.
     pub slab_rows: usize,
     pub slab: usize,
+    /// Whether what passes through shared memory are results of 16 bits, instead of sums.
+    pub narrow: bool,
     /// Blocks per SM.
     pub resident: usize,
     /// Blocks per tile.
@@ -48,6 +50,7 @@ const fn shape(
         stages,
         slab_rows,
         slab,
+        narrow: false,
         resident,
         splits: 1,
         clustered: false,
@@ -108,6 +111,8 @@ pub const BLOCK_ROWS: usize = 64;
 pub const LANES: usize = 32;
 /// Rows of an instruction that one warp has the sums of.
 const WARP_ROWS: usize = 16;
+/// Columns in which an instruction leaves two sums of a row to each of four lanes.
+pub const FRAGMENT_COLUMNS: usize = 8;
 /// Bytes along `k` of one instruction.
 pub const DEPTH_BYTES: usize = 32;
 /// What tiles in shared memory are aligned to.
@@ -197,6 +202,17 @@ impl Shape {
         }
     }
 
+    /// The same tile, whose sums are finished where instructions leave them: all rows of a warp pass through shared
+    /// memory at a time.
+    pub const fn narrow(self) -> Shape {
+        Shape { narrow: true, ..self }
+    }
+
+    /// Rows of a warp that pass through shared memory at a time.
+    pub const fn rows_at_once(self) -> usize {
+        if self.narrow { WARP_ROWS } else { self.slab_rows }
+    }
+
     pub const fn is_direct(self) -> bool {
         self.slab == 0
     }
@@ -209,7 +225,9 @@ impl Shape {
 
     /// Rounds in which a warp finishes its sums of a tile.
     pub fn rounds(self, width: usize) -> usize {
-        self.m / BLOCK_ROWS / self.consumers * (WARP_ROWS / self.slab_rows) * (self.n / self.columns(width))
+        self.m / BLOCK_ROWS / self.consumers
+            * (WARP_ROWS / self.rows_at_once())
+            * (self.n / self.columns(width))
     }
 
     /// Whether an SM holds as many blocks as it should where each has `bytes` of shared memory.
@@ -234,7 +252,8 @@ impl Shape {
         } else if self.is_direct() {
             0
         } else {
-            self.multiplying() * 4 * self.slab_rows * (self.slab + 8) * 4
+            let element_bytes = if self.narrow { 2 } else { 4 };
+            self.multiplying() * 4 * self.rows_at_once() * (self.slab + 8) * element_bytes
         };
         (self.slabs_at() + slabs).next_multiple_of(SWIZZLE_BYTES)
     }
@@ -325,7 +344,7 @@ impl Shape {
         self.tickets_bytes(n_tiles) + n_tiles * self.splits * self.m * self.n * 4
     }
 
-    pub fn knobs(self) -> [(&'static str, usize); 10] {
+    pub fn knobs(self) -> [(&'static str, usize); 11] {
         [
             ("tile_m", self.m),
             ("tile_n", self.n),
@@ -334,6 +353,7 @@ impl Shape {
             ("stages", self.stages),
             ("slab_rows", self.slab_rows),
             ("slab", self.slab),
+            ("narrow", usize::from(self.narrow)),
             ("resident", self.resident),
             ("splits", self.splits),
             ("clustered", usize::from(self.clustered)),
@@ -352,8 +372,9 @@ impl Shape {
             slab: knob("slab")?,
             resident: knob("resident")?,
             splits: knob("splits")?,
-            // Variants from before there were clusters do not say.
+            // Variants from before there were clusters and narrow slabs do not say.
             clustered: knob("clustered").is_ok_and(|is| is > 0),
+            narrow: knob("narrow").is_ok_and(|is| is > 0),
         })
     }
 }
