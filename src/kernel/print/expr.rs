@@ -214,14 +214,12 @@ impl<'a> Printer<'a> {
                     self.remember(id, name.clone());
                     return name;
                 }
-                match ops::lookup(op).map(|def| &def.lower) {
-                    Some(Lowering::Map(template)) => self.map(id, template),
-                    _ => {
-                        let error = KernelError::UnknownOp { op: (*op).to_owned() };
-                        self.error.get_or_insert(error);
-                        "0".to_owned()
-                    }
+                if let Some(Lowering::Map(template)) = ops::lookup(op).map(|def| &def.lower) {
+                    return self.map(id, template);
                 }
+                let error = KernelError::UnknownOp { op: (*op).to_owned() };
+                self.error.get_or_insert(error);
+                "0".to_owned()
             }
             Expr::IndexValue(index) => {
                 let text = format!("int64_t({})", self.index(index));
