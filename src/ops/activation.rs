@@ -40,6 +40,7 @@ pub static LEAKY_RELU: OpDef = OpDef {
         float1(ctx, |x| if x < 0.0 { alpha * x } else { x })
     },
     lower: Lowering::Map("rt_leaky_relu({0}, {alpha})"),
+    tolerance: Tolerance::Rounded,
     ..FLOAT_UNARY
 };
 
@@ -142,6 +143,7 @@ pub static HARD_SIGMOID: OpDef = OpDef {
         float1(ctx, |x| (alpha * x + beta).clamp(0.0, 1.0))
     },
     lower: Lowering::Map("rt_hard_sigmoid({0}, {alpha}, {beta})"),
+    tolerance: Tolerance::Rounded,
     ..FLOAT_UNARY
 };
 
@@ -151,6 +153,7 @@ pub static HARD_SWISH: OpDef = OpDef {
     onnx: &[OnnxOp::new("HardSwish")],
     eval: |ctx| float1(ctx, |x| x * (x / 6.0 + 0.5).clamp(0.0, 1.0)),
     lower: Lowering::Map("rt_hard_swish({0})"),
+    tolerance: Tolerance::Rounded,
     ..FLOAT_UNARY
 };
 

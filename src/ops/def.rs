@@ -299,7 +299,9 @@ pub struct Sample {
 pub enum Tolerance {
     /// The same bits, but for the sign of zero and the payload of NaN.
     Exact,
-    /// A few units in the last place: transcendental functions.
+    /// A few roundings of sums and products.
+    Rounded,
+    /// A few units in the last place: transcendental functions, which hardware approximates.
     Close,
     /// Sums of as many products as the reduced extent says.
     Accumulated,

@@ -17,7 +17,7 @@ pub fn flops_per_element(op: &'static str) -> f64 {
         TileKind::Index => 1.0,
         TileKind::Map => match def_of(op).tolerance {
             Tolerance::Exact => 1.0,
-            Tolerance::Close | Tolerance::Accumulated => 8.0,
+            Tolerance::Rounded | Tolerance::Close | Tolerance::Accumulated => 8.0,
         },
         TileKind::Reduce | TileKind::Dot | TileKind::Window | TileKind::Other => 4.0,
     }

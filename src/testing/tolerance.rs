@@ -28,7 +28,7 @@ impl Bounds {
         match tolerance {
             Tolerance::Exact => Bounds::EXACT,
             // Device functions are within 4 ulp of f32; results round once more when stored.
-            Tolerance::Close => Bounds {
+            Tolerance::Rounded | Tolerance::Close => Bounds {
                 relative: 8.0 * ulp,
                 absolute: 8.0 * ulp * SMALLEST,
             },

@@ -15,7 +15,7 @@ pub fn tiling(problem: &Problem, shape: Shape, is_alone: bool) -> Tiling {
     /// Floating-point operations per clock and SM that power allows for.
     const SUSTAINED: f64 = 4096.0 * 0.865;
     /// Share of the bytes written to shared memory that reads are held up by.
-    const WRITES: f64 = 0.9;
+    const WRITES: f64 = 0.95;
     /// Several SMs that ask for a tile at nearly the same time are answered together.
     const JOINT_COPIES: f64 = 1.8;
     /// Share of an epilogue that is left where sums stay in registers, and clocks that a column takes longer to be
@@ -134,24 +134,24 @@ fn rows_clk(problem: &Problem, shape: Shape) -> f64 {
 }
 
 /// Steps in which a sum is finished. Where results pass through shared memory instead of sums, little is left of them
-/// beside the products of another tile, but for special functions.
+/// beside the products of another tile, as far as these last, but for special functions.
 #[expect(clippy::cast_precision_loss, reason = "a prediction needs no exact count")]
 fn finishing_work(problem: &Problem, shape: Shape, is_alone: bool) -> f64 {
     const IN_TURN_SHARE: f64 = 0.15;
     const SPECIAL_STEPS: f64 = 5.0;
+    /// Products of so many terms last as long as the end of a tile.
+    const TERMS: f64 = 512.0;
     let steps = epilogue_work(&problem.contraction) + 12.0 / problem.vectors(shape).width as f64;
     let share = epilogue_share(problem, shape);
     if !shape.narrow {
         return steps * share;
     }
     let special = SPECIAL_STEPS * special_functions(&problem.contraction) as f64;
-    special
-        + steps
-            * if shape.turns > 1 && !is_alone {
-                IN_TURN_SHARE
-            } else {
-                share
-            }
+    if shape.turns == 1 || is_alone {
+        return special + steps * share;
+    }
+    let beside = (problem.contraction.sizes.k as f64 / TERMS).min(1.0);
+    special + steps * (IN_TURN_SHARE * beside + share * (1.0 - beside))
 }
 
 /// Share of an epilogue's steps that its time was measured to be: half of them where nothing is read row by row, whose
