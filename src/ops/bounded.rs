@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 
-use super::compaction::signed;
+use super::build::signed;
 use super::evaluate::index_list;
 use super::{ExpandCtx, OpError};
 use crate::ir::{DType, Graph, HostTensor, Source, ValueId};

@@ -7,6 +7,16 @@ use super::{
 };
 use crate::ir::{Attr, Attrs, DType, HostTensor, ValueId};
 
+/// An extent as ONNX's integers.
+pub fn signed(extent: usize) -> i64 {
+    i64::try_from(extent).expect("extents fit in i64")
+}
+
+/// An `axis` attribute.
+pub fn axis_attr(axis: usize) -> Attrs {
+    Attrs::new().with("axis", Attr::Int(i64::try_from(axis).expect("ranks are small")))
+}
+
 /// An attribute list entry with an integer default.
 pub const fn int_attr(name: &'static str, default: i64) -> AttrDef {
     AttrDef {

@@ -4,7 +4,7 @@
 //! Generated code has no writes to other places. Flags are summed up along their axis, and each
 //! place of the result looks for the element at which the sum passes its number.
 
-use super::build::required_attr;
+use super::build::{axis_attr, required_attr, signed};
 use super::evaluate::{one, to_vec};
 use super::samples::{self, Draw};
 use super::{
@@ -87,7 +87,7 @@ impl ExpandCtx<'_> {
     pub fn running_sums(&mut self, x: ValueId) -> Result<ValueId, OpError> {
         let count = self.dims_of(x)[0];
         if count <= 2 * BLOCK {
-            return self.emit("cum_sum", &[x], super::index_forms::axis_attr(0));
+            return self.emit("cum_sum", &[x], axis_attr(0));
         }
         let n_blocks = count.div_ceil(BLOCK);
         let attrs = Attrs::new()
@@ -99,7 +99,7 @@ impl ExpandCtx<'_> {
             self.emit("pad", &[x], attrs)?
         };
         let blocks = self.reshape(padded, &[n_blocks, BLOCK])?;
-        let within = self.emit("cum_sum", &[blocks], super::index_forms::axis_attr(1))?;
+        let within = self.emit("cum_sum", &[blocks], axis_attr(1))?;
         let totals = self.part(within, 1, BLOCK - 1..BLOCK)?;
         let totals = self.reshape(totals, &[n_blocks])?;
         let through = self.running_sums(totals)?;
@@ -109,11 +109,6 @@ impl ExpandCtx<'_> {
         let sums = self.binary("add", within, before)?;
         self.reshape(sums, &[n_blocks * BLOCK])
     }
-}
-
-/// An extent as ONNX's integers.
-pub fn signed(extent: usize) -> i64 {
-    i64::try_from(extent).expect("extents fit in i64")
 }
 
 fn infer_first_above(ctx: &InferCtx<'_>) -> Result<Vec<TensorType>, OpError> {

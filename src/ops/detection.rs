@@ -1,8 +1,8 @@
 //! `NonMaxSuppression`: the boxes of each class that overlap no better one.
 
 use super::bounded::{BoundedCtx, BoundedResults, Counted};
-use super::build::{float_attr, int_attr, optional_attr, required_attr};
-use super::compaction::{Kept, signed};
+use super::build::{float_attr, int_attr, optional_attr, required_attr, signed};
+use super::compaction::Kept;
 use super::evaluate::{Number, one, scalar, to_vec};
 use super::samples::{self, Draw};
 use super::shape::data_dependent;

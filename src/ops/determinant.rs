@@ -59,7 +59,7 @@ fn eliminated(ctx: &mut ExpandCtx<'_>, x: ValueId, rows: usize) -> Result<(Value
     let kind = ctx.dtype_of(x);
     let column = ctx.part(x, 2, 0..1)?;
     let size = ctx.plain("abs", &[column])?;
-    let attrs = super::index_forms::axis_attr(1);
+    let attrs = super::build::axis_attr(1);
     let chosen = ctx.emit("arg_max", &[size], attrs)?;
     let numbers: Vec<i64> = (0..).take(rows).collect();
     let numbers = ctx.integers(&[rows, 1], &numbers);

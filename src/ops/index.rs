@@ -1,7 +1,7 @@
 //! Elements selected by position or by data: joining, padding, repeating, gathering. ONNX's
 //! forms of these ops are in [`super::index_forms`], writing by index in [`super::scatter`].
 
-use super::build::{int_attr, required_attr, str_attr};
+use super::build::{axis_attr, int_attr, required_attr, str_attr};
 use super::evaluate::{one, to_vec};
 use super::moves::{self, strides};
 use super::samples::{self, Draw, ints_attr};
@@ -620,10 +620,6 @@ fn sample_concat(seed: u64) -> Option<Sample> {
         })
         .collect();
     samples::sample(operands, axis_attr(axis))
-}
-
-fn axis_attr(axis: usize) -> Attrs {
-    Attrs::new().with("axis", Attr::Int(i64::try_from(axis).expect("ranks are small")))
 }
 
 fn sample_pad(seed: u64) -> Option<Sample> {

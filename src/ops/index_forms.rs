@@ -2,7 +2,7 @@
 
 use super::arithmetic_forms::FORM;
 use super::bounded::{BoundedCtx, BoundedResults, Counted};
-use super::build::{float_attr, int_attr, optional_attr, str_attr};
+use super::build::{axis_attr, float_attr, int_attr, optional_attr, str_attr};
 use super::compaction::Kept;
 use super::evaluate::{index_list, scalar, to_vec};
 use super::samples::ints_attr;
@@ -110,11 +110,6 @@ pub static CENTER_CROP_PAD: OpDef = OpDef {
     lower: Lowering::Expand(expand_center_crop_pad),
     ..FORM
 };
-
-/// An `axis` attribute.
-pub fn axis_attr(axis: usize) -> Attrs {
-    Attrs::new().with("axis", Attr::Int(i64::try_from(axis).expect("ranks are small")))
-}
 
 fn expand_concat(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     let axis = infer::axis(ctx.attrs, ctx.ty(0)?.rank())?;

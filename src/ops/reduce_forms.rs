@@ -1,10 +1,10 @@
 //! ONNX's reductions, arg-extremes, cumulative sum and softmaxes.
 
 use super::bounded::{BoundedCtx, BoundedResults};
-use super::build::{FORM, int_attr, optional_attr};
+use super::build::{FORM, axis_attr, int_attr, optional_attr};
 use super::evaluate::{index_list, scalar};
 use super::{AttrDef, AttrKind, BoundedForm, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer};
-use crate::ir::{Attr, Attrs, DType, HostTensor, ValueId};
+use crate::ir::{Attr, DType, HostTensor, ValueId};
 
 const REDUCE_ATTRS: &[AttrDef] = &[
     optional_attr("axes", AttrKind::Ints),
@@ -263,10 +263,6 @@ fn log_sum_exp(ctx: &mut ExpandCtx<'_>, x: ValueId, axes: &[usize]) -> Result<Va
 
 fn along(ctx: &mut ExpandCtx<'_>, op: &'static str, x: ValueId, axis: usize) -> Result<ValueId, OpError> {
     ctx.emit(op, &[x], axis_attr(axis))
-}
-
-fn axis_attr(axis: usize) -> Attrs {
-    Attrs::new().with("axis", Attr::Int(i64::try_from(axis).expect("ranks are small")))
 }
 
 fn arg(ctx: &mut ExpandCtx<'_>, op: &'static str) -> Result<Vec<ValueId>, OpError> {

@@ -1,7 +1,7 @@
 //! `Reshape` where data decides extents: which axes of the operand and of the result have the same elements.
 
 use super::bounded::{BoundedCtx, BoundedResults, Linear, Size};
-use super::compaction::signed;
+use super::build::signed;
 use super::{OpError, infer};
 
 /// An extent as a product: a factor, and numbers that data decides.

@@ -7,9 +7,8 @@
 //! and weights.
 
 use super::arithmetic_forms::FORM;
-use super::build::{float_attr, int_attr, optional_attr, str_attr};
+use super::build::{axis_attr, float_attr, int_attr, optional_attr, str_attr};
 use super::evaluate::{from_values, to_vec};
-use super::index_forms::axis_attr;
 use super::resize_taps::{AxisTaps, Filter, Resampling, Transform};
 use super::view_forms::{sizes_operand, sliced, whole};
 use super::views::AxisSlice;

@@ -1,9 +1,7 @@
 //! ONNX's forms of writing by index.
 
 use super::bounded::{BoundedCtx, BoundedResults};
-use super::build::{FORM, int_attr};
-use super::compaction::signed;
-use super::index_forms::axis_attr;
+use super::build::{FORM, axis_attr, int_attr, signed};
 use super::scatter::REDUCTION;
 use super::{BoundedForm, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer, sized_forms};
 use crate::ir::{Attrs, DType, HostTensor, ValueId};

@@ -2,8 +2,8 @@
 
 use super::arithmetic_forms::FORM;
 use super::bounded::{BoundedCtx, BoundedResults, Counted};
-use super::build::{int_attr, optional_attr};
-use super::compaction::{Kept, signed};
+use super::build::{int_attr, optional_attr, signed};
+use super::compaction::Kept;
 use super::evaluate::{from_values, one, scalar, to_vec};
 use super::view_forms::sizes_operand;
 use super::{
@@ -250,7 +250,7 @@ impl ExpandCtx<'_> {
 /// Element `position` of a list, as a scalar.
 fn element(ctx: &mut ExpandCtx<'_>, list: ValueId, position: i64) -> Result<ValueId, OpError> {
     let index = ctx.scalar_int(position);
-    ctx.emit("gather", &[list, index], super::index_forms::axis_attr(0))
+    ctx.emit("gather", &[list, index], super::build::axis_attr(0))
 }
 
 fn expand_trilu(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {

@@ -4,7 +4,7 @@
 //! device is picked by indices that are computed there.
 
 use super::bounded::{BoundedCtx, BoundedResults, Counted, Size};
-use super::compaction::signed;
+use super::build::signed;
 use super::evaluate::{scalar, to_vec};
 use super::views::AxisSlice;
 use super::{OpError, infer};

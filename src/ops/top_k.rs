@@ -95,7 +95,7 @@ pub fn sorted(
 /// # Errors
 /// If the kind has no order.
 pub fn position(ctx: &mut ExpandCtx<'_>, x: ValueId, axis: usize, largest: bool) -> Result<ValueId, OpError> {
-    let attrs = super::index_forms::axis_attr(axis).with("largest", Attr::Int(i64::from(largest)));
+    let attrs = super::build::axis_attr(axis).with("largest", Attr::Int(i64::from(largest)));
     ctx.emit("sort_position", &[x], attrs)
 }
 

@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 
 use super::bounded::{BoundedCtx, BoundedResults, Counted};
-use super::build::{FORM, int_attr, optional_attr};
-use super::compaction::{Kept, signed};
+use super::build::{FORM, int_attr, optional_attr, signed};
+use super::compaction::Kept;
 use super::evaluate::to_vec;
 use super::shape::data_dependent;
 use super::top_k::{inverse, position};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Count, Span};
 use crate::ir::{Attrs, BoundedAxis, CountLimit, HostTensor, Operand, Source, ValueId};
 use crate::ops::bounded::{Amount, Analysis, Counted, Linear};
-use crate::ops::compaction::signed;
+use crate::ops::build::signed;
 use crate::ops::evaluate::from_values;
 use crate::ops::{self, NEWEST_OPSET, OpError};
 use crate::specialize::walk::Walk;

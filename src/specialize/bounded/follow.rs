@@ -133,8 +133,8 @@ impl Bounds {
             own == larger
                 || self.counts.iter().zip(&self.larger).any(|(count, &more)| {
                     let (bound, more) = (
-                        crate::ops::compaction::signed(count.bound),
-                        crate::ops::compaction::signed(more),
+                        crate::ops::build::signed(count.bound),
+                        crate::ops::build::signed(more),
                     );
                     bound != 0 && own % bound == 0 && own / bound * more == larger
                 })

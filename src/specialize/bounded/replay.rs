@@ -4,7 +4,7 @@
 use super::masks::Mask;
 use super::{Lane, Span};
 use crate::ir::{Attr, Attrs, DType, HostTensor, Operand, Source, ValueId};
-use crate::ops::compaction::signed;
+use crate::ops::build::signed;
 use crate::ops::evaluate::{from_values, scalar};
 use crate::ops::reduce::extreme;
 use crate::ops::{self, NEWEST_OPSET, OpError};

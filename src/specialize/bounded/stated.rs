@@ -3,7 +3,7 @@
 use super::{Count, Lane, Limit, Span};
 use crate::ir::{Attr, Attrs, ValueId};
 use crate::ops::bounded::Analysis;
-use crate::ops::compaction::signed;
+use crate::ops::build::signed;
 use crate::ops::{self, NEWEST_OPSET, OpError};
 use crate::specialize::error::Problem;
 use crate::specialize::scope::Known;
