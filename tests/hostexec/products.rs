@@ -48,11 +48,11 @@ pub enum Epilogue {
 pub const EPILOGUES: [Epilogue; 7] = [
     Epilogue::None,
     Epilogue::BiasResidualRelu,
-    Epilogue::BiasGelu,
     Epilogue::Silu,
     Epilogue::RowScale,
     Epilogue::Heads,
     Epilogue::Transposed,
+    Epilogue::BiasGelu,
 ];
 
 pub fn signed(values: &[usize]) -> Vec<i64> {
