@@ -109,11 +109,7 @@ impl Planned {
             Some(known) if thrift < Thrift::Workspace => known.clone(),
             _ => tactics(&problems, *arch, selection, observer)?,
         };
-        let predicted = Freedom {
-            thrift,
-            max_aux_streams: settings.max_aux_streams,
-            states_problems: true,
-        };
+        let predicted = predicted_freedom(settings, thrift, true);
         let freedom = freedom(fused, &problems, &chosen, *arch, predicted, selection)?;
         let program = plan::plan(fused, &problems, &chosen, *arch, freedom, assembly);
         assembly.add(program);
@@ -137,11 +133,7 @@ pub(super) fn planned(
         return Ok(plan(layouts.predicted(), None));
     }
     let posed = |fused: &FusedGraph| problems(fused, settings, Thrift::None);
-    let freedom = Freedom {
-        thrift: Thrift::None,
-        max_aux_streams: settings.max_aux_streams,
-        states_problems: true,
-    };
+    let freedom = predicted_freedom(settings, Thrift::None, true);
     let (taken, own) = layouts.timed(
         selection.until(),
         |fused| tactics(&posed(fused), arch, selection, observer),
@@ -157,7 +149,7 @@ pub(super) fn planned(
 }
 
 /// An engine of one program.
-pub(super) fn alone(
+fn alone(
     fused: &FusedGraph,
     problems: &[Problem],
     tactics: &[Tactic],
@@ -173,9 +165,18 @@ pub(super) fn alone(
     })
 }
 
+/// What a plan may do by predictions alone.
+fn predicted_freedom(settings: &Settings, thrift: Thrift, states_problems: bool) -> Freedom {
+    Freedom {
+        thrift,
+        max_aux_streams: settings.max_aux_streams,
+        states_problems,
+    }
+}
+
 /// What a plan may do: branches that were predicted to pay go to streams of their own unless an execution
 /// without is faster.
-pub(super) fn freedom(
+fn freedom(
     fused: &FusedGraph,
     problems: &[Problem],
     tactics: &[Tactic],
@@ -202,11 +203,7 @@ pub(super) fn freedom(
 }
 
 /// The engine of all programs, proven.
-pub(super) fn finished(
-    assembly: Assembly,
-    model: &str,
-    settings: &Settings,
-) -> Result<Engine, PipelineError> {
+fn finished(assembly: Assembly, model: &str, settings: &Settings) -> Result<Engine, PipelineError> {
     let engine = assembly.finish(Identity {
         model: model.to_owned(),
         precision: settings.precision.name().to_owned(),
@@ -234,11 +231,7 @@ fn add_shared(
         .map(|fused| problems(fused, settings, thrift))
         .collect();
     let tactics = shared_tactics(&posed, arch, selection, observer)?;
-    let freedom = Freedom {
-        thrift,
-        max_aux_streams: settings.max_aux_streams,
-        states_problems: false,
-    };
+    let freedom = predicted_freedom(settings, thrift, false);
     observer.stage("plan", graphs.len());
     for (number, ((fused, problems), tactics)) in graphs.iter().zip(&posed).zip(&tactics).enumerate() {
         let program = plan::plan(fused, problems, tactics, arch, freedom, assembly);

@@ -157,11 +157,13 @@ pub(super) fn build(
         return refusal;
     };
     observer.stage("less memory by strips", 0);
-    let mut is_built = true;
+    let (mut is_built, mut taken) = (true, bytes(&programs));
     loop {
-        let is_lower = is_worth_it(&programs, kept) && lower(&mut programs, &mut outlines)?;
-        is_built &= !is_lower;
-        if !is_built && (!is_lower || bytes(&programs) <= most) {
+        let is_lower = is_worth_it(taken, kept) && lower(&mut programs, &mut outlines)?;
+        if is_lower {
+            (is_built, taken) = (false, bytes(&programs));
+        }
+        if !is_built && (!is_lower || taken <= most) {
             match programs.build(model, settings, selection, observer) {
                 Err(PipelineError::Memory { least: own, .. }) => least = least.min(own),
                 built => return built,
@@ -202,11 +204,10 @@ fn lower(programs: &mut Programs, outlines: &mut [Outline<'_>]) -> Result<bool, 
     Ok(true)
 }
 
-/// Whether much is left beside the `kept` bytes that every plan takes.
+/// Whether much of what a plan takes is left beside the `kept` bytes that every plan takes.
 #[expect(clippy::cast_precision_loss, reason = "a share of them needs no exact count")]
-fn is_worth_it(programs: &Programs, kept: usize) -> bool {
-    let bytes = bytes(programs);
-    bytes.saturating_sub(kept) as f64 > WORTH * bytes as f64
+fn is_worth_it(taken: usize, kept: usize) -> bool {
+    taken.saturating_sub(kept) as f64 > WORTH * taken as f64
 }
 
 /// Weights and the largest arena: what the programs take at least.
