@@ -291,6 +291,27 @@ fn tensors_that_are_too_large() {
     ] {
         Place::with_model(&filled(extents)).expect(name, REFUSED, &compile(&[]));
     }
+    let number = |name: &str, value: i64| TensorProto {
+        name: name.to_owned(),
+        data_type: 7,
+        int64_data: vec![value],
+        ..TensorProto::default()
+    };
+    let range = |limit: &str, numbers: Vec<TensorProto>| {
+        model(
+            vec![node("Range", "range", &["zero", limit, "one"], "y")],
+            numbers,
+        )
+    };
+    let known = range(
+        "many",
+        vec![number("zero", 0), number("many", 1 << 32), number("one", 1)],
+    );
+    Place::with_model(&known).expect("range_too_large", REFUSED, &compile(&[]));
+    let mut computed = range("n", vec![number("zero", 0), number("one", 1)]);
+    computed.graph.as_mut().unwrap().input = vec![value_of("n", 7, &[])];
+    let bound = compile(&["--bound", "n=2000000000"]);
+    Place::with_model(&computed).expect("range_of_data_too_large", REFUSED, &bound);
     let input = ["--shapes", "x:99999999999x3"];
     Place::with_model(&sum(weight())).expect("input_too_large", REFUSED, &compile(&input));
 }

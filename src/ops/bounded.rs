@@ -109,7 +109,7 @@ impl Amount {
 
     /// The most it can be, as an extent; `None` where no limit is known.
     pub fn most(&self) -> Option<usize> {
-        /// More elements than a tensor may have.
+        /// A limit of more elements than this says nothing.
         const LARGEST: f64 = 2_147_483_648.0;
         #[expect(
             clippy::cast_possible_truncation,
@@ -326,21 +326,6 @@ impl BoundedCtx<'_, '_> {
                 "nothing limits {what}, which data decides; {bounds} does"
             ))
         })
-    }
-
-    /// 0, 1, .., `extent - 1`.
-    pub fn positions(&mut self, extent: usize) -> ValueId {
-        let positions: Vec<i64> = (0..signed(extent)).collect();
-        self.integers(&[extent], &positions)
-    }
-
-    /// Which elements of an axis of `extent` are there, where `count` are.
-    ///
-    /// # Errors
-    /// If `count` is no `i64`.
-    pub fn present(&mut self, extent: usize, count: ValueId) -> Result<ValueId, OpError> {
-        let positions = self.positions(extent);
-        self.binary("less", positions, count)
     }
 
     /// `value`, which has the axes of operand `n`, with `otherwise` where elements of that are not there.

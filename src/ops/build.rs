@@ -214,12 +214,20 @@ impl ExpandCtx<'_> {
         if range == (0..ends[axis]) {
             return Ok(value);
         }
-        let (mut starts, steps) = (vec![0; ends.len()], vec![1; ends.len()]);
+        let mut starts = vec![0; ends.len()];
         (starts[axis], ends[axis]) = (range.start, range.end);
+        self.slice(value, &starts, &ends)
+    }
+
+    /// The elements from `starts` up to `ends`, a value of its own even where these are all.
+    ///
+    /// # Errors
+    /// If they leave an axis.
+    pub fn slice(&mut self, value: ValueId, starts: &[usize], ends: &[usize]) -> Result<ValueId, OpError> {
         let attrs = Attrs::new()
-            .with("starts", samples::ints_attr(&starts))
-            .with("ends", samples::ints_attr(&ends))
-            .with("steps", samples::ints_attr(&steps));
+            .with("starts", samples::ints_attr(starts))
+            .with("ends", samples::ints_attr(ends))
+            .with("steps", samples::ints_attr(&vec![1; starts.len()]));
         self.emit("slice", &[value], attrs)
     }
 
@@ -231,8 +239,7 @@ impl ExpandCtx<'_> {
         if let [only] = values {
             return Ok(*only);
         }
-        let axis = i64::try_from(axis).expect("ranks are small");
-        self.emit("concat", values, Attrs::new().with("axis", Attr::Int(axis)))
+        self.emit("concat", values, axis_attr(axis))
     }
 
     /// `value` limited to `low..=high`.
@@ -285,6 +292,25 @@ impl ExpandCtx<'_> {
     /// An integer constant.
     pub fn integers(&mut self, dims: &[usize], values: &[i64]) -> ValueId {
         self.weight(HostTensor::from_i64(dims, values))
+    }
+
+    /// The integers `first`, `first + step`, .. as a constant.
+    ///
+    /// # Errors
+    /// If they are too many for a table.
+    pub fn counted_up(&mut self, first: i64, step: i64, dims: &[usize]) -> Result<ValueId, OpError> {
+        let count = signed(infer::table_entries(dims)?);
+        let values: Vec<i64> = (0..count).map(|n| first + n * step).collect();
+        Ok(self.integers(dims, &values))
+    }
+
+    /// Which elements of an axis of `extent` are there, where `count` are.
+    ///
+    /// # Errors
+    /// If `count` is no `i64`, or the axis too long for a table.
+    pub fn present(&mut self, extent: usize, count: ValueId) -> Result<ValueId, OpError> {
+        let positions = self.counted_up(0, 1, &[extent])?;
+        self.binary("less", positions, count)
     }
 
     /// A constant of kind `dtype`, from values computed in `f64`.

@@ -126,6 +126,7 @@ fn sampled(
     let (taps, places, rank) = (shapes.taps(), shapes.places(), shapes.kernel.len());
     let groups = shapes.batch * shapes.offset_groups;
     let offset = ctx.reshape(offset, &[groups, taps, rank, places])?;
+    infer::table_entries(&[taps, places])?;
     let mut axes = Vec::new();
     for axis in 0..rank {
         let own = ctx.part(offset, 2, axis..axis + 1)?;

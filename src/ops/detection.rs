@@ -249,7 +249,8 @@ fn present_scores(ctx: &mut BoundedCtx<'_, '_>, scores: ValueId) -> Result<Value
     let Some(count) = ctx.count_along(0, 1) else {
         return Ok(scores);
     };
-    let present = ctx.present(ctx.dims_of(scores)[2], count)?;
+    let n_boxes = ctx.dims_of(scores)[2];
+    let present = ctx.present(n_boxes, count)?;
     let lowest = ctx.weight(lowest);
     ctx.select(present, scores, lowest)
 }

@@ -61,8 +61,7 @@ fn eliminated(ctx: &mut ExpandCtx<'_>, x: ValueId, rows: usize) -> Result<(Value
     let size = ctx.plain("abs", &[column])?;
     let attrs = super::build::axis_attr(1);
     let chosen = ctx.emit("arg_max", &[size], attrs)?;
-    let numbers: Vec<i64> = (0..).take(rows).collect();
-    let numbers = ctx.integers(&[rows, 1], &numbers);
+    let numbers = ctx.counted_up(0, 1, &[rows, 1])?;
     let here = ctx.binary("equal", numbers, chosen)?;
     let zero = ctx.scalar(kind, 0.0);
     let only = ctx.select(here, x, zero)?;

@@ -1,5 +1,7 @@
 //! Ops that become others, and nodes of typed graphs.
 
+use std::collections::BTreeMap;
+
 use super::bounded::{Analysis, BoundedCtx, BoundedResults, Counted};
 use super::{AttrDefault, InferCtx, Lowering, OpDef, OpError, lookup};
 use crate::ir::{Attr, Attrs, Graph, HostTensor, Node, Operand, TensorType, ValueId};
@@ -28,6 +30,22 @@ pub struct ExpandCtx<'a> {
     pub opset: i64,
     pub n_results: usize,
     pub origin: &'a [String],
+}
+
+static NO_ATTRS: Attrs = Attrs(BTreeMap::new());
+
+impl<'a> ExpandCtx<'a> {
+    /// For nodes that stand for no use of an op: they come from the ONNX nodes `origin`.
+    pub fn on(graph: &'a mut Graph, origin: &'a [String]) -> Self {
+        ExpandCtx {
+            graph,
+            operands: &[],
+            attrs: &NO_ATTRS,
+            opset: NEWEST_OPSET,
+            n_results: 1,
+            origin,
+        }
+    }
 }
 
 impl ExpandCtx<'_> {

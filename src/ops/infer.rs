@@ -183,7 +183,7 @@ pub fn n_elements(dims: &[usize]) -> Option<usize> {
 }
 
 /// Most entries of a table that an op's expansion makes while compiling.
-const MAX_TABLE_ENTRIES: usize = 1 << 26;
+pub const MAX_TABLE_ENTRIES: usize = 1 << 26;
 
 /// Entries of a constant of these dims, which a model asks for.
 ///

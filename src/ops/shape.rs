@@ -182,17 +182,15 @@ fn expand_range(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
 
 /// A count as a size. Ranges are constants, so absurd ones are refused before they are made.
 fn range_count(count: f64) -> Result<usize, OpError> {
-    const LARGEST: f64 = 4_294_967_296.0;
-    if count.is_nan() || count > LARGEST {
+    if count.is_nan() {
         return Err(OpError::unsupported(format!("a range of {count} elements")));
     }
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "it is between zero and the limit"
+        reason = "what is larger than a size is too large for a table"
     )]
-    let count = count.max(0.0) as usize;
-    Ok(count)
+    infer::table_entries(&[count.max(0.0) as usize])
 }
 
 fn expand_eye_like(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
@@ -203,15 +201,19 @@ fn expand_eye_like(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     };
     let k = infer::int(ctx.attrs, "k")?;
     let dtype = ctx.attrs.dtype("dtype").unwrap_or(ty.dtype);
-    let values: Vec<i64> = diagonals(rows, columns)
+    let values: Vec<i64> = diagonals(rows, columns)?
         .map(|diagonal| i64::from(diagonal == k))
         .collect();
     Ok(vec![ctx.weight(from_values(dtype, &dims, &values))])
 }
 
 /// Column minus row of every element of a matrix, row by row.
-fn diagonals(rows: usize, columns: usize) -> impl Iterator<Item = i64> {
-    (0..signed(rows)).flat_map(move |row| (0..signed(columns)).map(move |column| column - row))
+///
+/// # Errors
+/// If they are too many for a table.
+fn diagonals(rows: usize, columns: usize) -> Result<impl Iterator<Item = i64>, OpError> {
+    infer::table_entries(&[rows, columns])?;
+    Ok((0..signed(rows)).flat_map(move |row| (0..signed(columns)).map(move |column| column - row)))
 }
 
 fn expand_one_hot(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
@@ -261,7 +263,7 @@ fn expand_trilu(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
             "expected matrices, found dims {dims:?}"
         )));
     };
-    let distance: Vec<i64> = diagonals(rows, columns).collect();
+    let distance: Vec<i64> = diagonals(rows, columns)?.collect();
     let distance = ctx.weight(HostTensor::from_i64(&[rows, columns], &distance));
     let k = match ctx.optional(1) {
         Some(k) => ctx.reshape(k, &[])?,

@@ -4,11 +4,9 @@ use std::f64::consts::PI;
 
 use super::build::{FORM, int_attr, optional_attr};
 use super::evaluate::to_vec;
+use super::infer::MAX_TABLE_ENTRIES;
 use super::{AttrDef, AttrKind, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer};
 use crate::ir::{DType, ValueId};
-
-/// Most elements of a transform's matrix; longer transforms are refused.
-const MAX_MATRIX: usize = 1 << 26;
 
 /// The discrete Fourier transform along one axis. The last axis holds real and imaginary part.
 pub static DFT: OpDef = OpDef {
@@ -141,9 +139,9 @@ impl Transform {
             self.n_inputs * Self::parts(self.complex_input),
             self.n_outputs * Self::parts(self.complex_output),
         );
-        if rows.saturating_mul(columns) > MAX_MATRIX {
+        if rows.saturating_mul(columns) > MAX_TABLE_ENTRIES {
             return Err(OpError::unsupported(format!(
-                "a Fourier transform of length {}: its matrix has more than {MAX_MATRIX} elements",
+                "a Fourier transform of length {}: its matrix has more than {MAX_TABLE_ENTRIES} elements",
                 self.length
             )));
         }
@@ -291,7 +289,7 @@ fn stft(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
         )));
     }
     let n_frames = 1 + (dims[1] - length) / step;
-    let positions: Vec<i64> = (0..n_frames * length)
+    let positions: Vec<i64> = (0..infer::table_entries(&[n_frames, length])?)
         .map(|n| i64::try_from(n / length * step + n % length).expect("extents fit in i64"))
         .collect();
     let positions = ctx.integers(&[n_frames, length], &positions);
@@ -310,7 +308,7 @@ fn cosine_window(ctx: &mut ExpandCtx<'_>, factors: &[f64]) -> Result<Vec<ValueId
     let size = ctx
         .constant_int(0)?
         .and_then(|size| usize::try_from(size).ok())
-        .filter(|&size| size <= MAX_MATRIX)
+        .filter(|&size| size <= MAX_TABLE_ENTRIES)
         .ok_or_else(|| OpError::invalid("the size of a window must be a number that is not negative"))?;
     let periodic = infer::int(ctx.attrs, "periodic")? != 0;
     let turn = if periodic { size } else { size.saturating_sub(1) };
@@ -353,7 +351,7 @@ fn mel_weight_matrix(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     let (n_bins, length, rate) = (n_bins?, length?, rate?);
     let (low, high) = (hertz_to_mel(low?), hertz_to_mel(high?));
     let (columns, rows) = (n_bins.max(0.0) as usize, (length.max(0.0) / 2.0) as usize + 1);
-    if rows.saturating_mul(columns) > MAX_MATRIX || rate <= 0.0 {
+    if rows.saturating_mul(columns) > MAX_TABLE_ENTRIES || rate <= 0.0 {
         return Err(OpError::invalid(format!(
             "mel weights of {rows} frequencies and {columns} bins at a rate of {rate}"
         )));

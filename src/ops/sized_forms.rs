@@ -10,19 +10,13 @@ use super::views::AxisSlice;
 use super::{OpError, infer};
 use crate::ir::{DType, ValueId};
 
-/// Most elements of a constant that is made for a size.
+/// Most elements of what is as large as it may become.
 const LARGEST: usize = 1 << 31;
 
-fn no_larger_than_memory(dims: &[usize]) -> Result<(), OpError> {
-    let total = dims
-        .iter()
-        .try_fold(1usize, |total, &extent| total.checked_mul(extent));
-    match total {
-        Some(total) if total <= LARGEST => Ok(()),
-        _ => Err(OpError::HostOnly(format!(
-            "its result may have the dims {dims:?}; `--bound TENSOR=N` limits the tensor that its size is computed from"
-        ))),
-    }
+fn without_limit(dims: &[usize]) -> OpError {
+    OpError::HostOnly(format!(
+        "its result may have the dims {dims:?}; `--bound TENSOR=N` limits the tensor that its size is computed from"
+    ))
 }
 
 /// `Shape`: counts among constants.
@@ -136,8 +130,7 @@ impl BoundedCtx<'_, '_> {
         {
             return self.part(x, axis, start..start + most);
         }
-        let steps: Vec<i64> = (0..signed(most)).map(|step| step * cut.step).collect();
-        let steps = self.integers(&[most], &steps);
+        let steps = self.counted_up(0, cut.step, &[most])?;
         let index = self.binary("add", steps, cut.start.value)?;
         let index = self.within(index, extent)?;
         self.gathered("gather", x, index, axis)
@@ -210,7 +203,7 @@ pub fn range(ctx: &mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError> {
     let start = start?;
     let count = steps_between(ctx, start, limit?, delta)?;
     let most = ctx.most(&count, "the range")?;
-    no_larger_than_memory(&[most])?;
+    infer::table_entries(&[most]).map_err(|_| without_limit(&[most]))?;
     #[expect(clippy::cast_precision_loss, reason = "counts are below 2^53")]
     let offsets = |first: f64| -> Vec<f64> { (0..most).map(|n| first + n as f64 * delta).collect() };
     let values = match ctx.graph.weight(start).map(|start| to_vec::<f64>(start)[0]) {
@@ -278,8 +271,10 @@ impl BoundedCtx<'_, '_> {
             dims.push(self.most(size, what)?);
             counted.extend(self.axis_of(axis, size));
         }
-        no_larger_than_memory(&dims)?;
-        Ok((dims, counted))
+        match infer::n_elements(&dims) {
+            Some(total) if total <= LARGEST => Ok((dims, counted)),
+            _ => Err(without_limit(&dims)),
+        }
     }
 }
 
@@ -347,7 +342,7 @@ pub fn concat(ctx: &mut BoundedCtx<'_, '_>) -> Result<BoundedResults, OpError> {
     let others = same_counts(ctx, axis)?;
     let joined = ctx.joined(&operands, axis)?;
     let total = ctx.dims_of(joined)[axis];
-    let positions = ctx.positions(total);
+    let positions = ctx.counted_up(0, 1, &[total])?;
     let mut index = positions;
     let (mut count, mut offset) = (ctx.known_size(0), 0);
     for (n, &operand) in operands.iter().enumerate() {

@@ -183,11 +183,9 @@ pub fn inverse(
     let position = ctx.reshape(position, &dims)?;
     let mut own = vec![1; dims.len() - axis];
     own[0] = extent;
-    let elements: Vec<i64> = (0..).take(extent).collect();
-    let elements = ctx.integers(&own, &elements);
-    let wanted: Vec<i64> = (0..).take(count).collect();
+    let elements = ctx.counted_up(0, 1, &own)?;
     own[0] = count;
-    let wanted = ctx.integers(&own[..own.len() - 1], &wanted);
+    let wanted = ctx.counted_up(0, 1, &own[..own.len() - 1])?;
     let found = ctx.binary("equal", position, wanted)?;
     let nothing = ctx.integers(&[], &[0]);
     let index = ctx.select(found, elements, nothing)?;

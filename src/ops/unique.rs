@@ -134,7 +134,7 @@ impl Groups {
     fn in_order_of_arrival(self, ctx: &mut BoundedCtx<'_, '_>, n: usize) -> Result<Kinds, OpError> {
         let begins = ctx.gathered("gather", self.order, self.starts.positions, 0)?;
         let first_of_own = ctx.gathered("gather", begins, self.group, 0)?;
-        let positions = ctx.positions(n);
+        let positions = ctx.counted_up(0, 1, &[n])?;
         let is_first = ctx.binary("equal", first_of_own, positions)?;
         let Kept { positions, count } = ctx.kept(is_first, n)?;
         let number = numbers(ctx, is_first)?;
@@ -159,8 +159,7 @@ fn numbers(ctx: &mut ExpandCtx<'_>, flags: ValueId) -> Result<ValueId, OpError> 
 
 /// From each start to the next one, or to the end.
 fn lengths(ctx: &mut ExpandCtx<'_>, starts: &Kept, n: usize) -> Result<ValueId, OpError> {
-    let numbers: Vec<i64> = (1..=signed(n)).collect();
-    let numbers = ctx.integers(&[n], &numbers);
+    let numbers = ctx.counted_up(1, 1, &[n])?;
     let is_last = ctx.binary("greater_equal", numbers, starts.count)?;
     let end = ctx.integers(&[1], &[signed(n)]);
     let next = ctx.part(starts.positions, 0, 1..n)?;

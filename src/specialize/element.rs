@@ -1,12 +1,13 @@
 //! One element of a node's result, as its op's tile function says.
 
-use crate::ir::{Attrs, TensorType};
+use crate::ir::{Attrs, Graph, Node, TensorType};
 use crate::ops;
 use crate::tile::{Body, Expr, ExprId, Extent, Index, TileCtx, VarId};
 
 /// The expression of an element, and what it reads.
 pub(super) struct Element {
     pub body: Body,
+    pub root: ExprId,
     /// Its position along each axis of the result.
     pub vars: Vec<VarId>,
 }
@@ -32,8 +33,14 @@ impl Element {
             _ => Index::var(var),
         };
         let at: Vec<Index> = vars.iter().zip(&extents).map(position).collect();
-        expression((op, attrs), operands, (result, number), &at, &mut body)?;
-        Some(Element { body, vars })
+        let root = expression((op, attrs), operands, (result, number), &at, &mut body)?;
+        Some(Element { body, root, vars })
+    }
+
+    /// Of result number `number` of a node.
+    pub fn of_node(graph: &Graph, node: &Node, number: usize) -> Option<Self> {
+        let result = graph.ty(node.results[number]);
+        Self::of(node.op, &node.attrs, &operand_types(graph, node), result, number)
     }
 
     /// What it reads: numbers of operands, with a position along each of their axes.
@@ -44,6 +51,13 @@ impl Element {
         });
         loads.collect()
     }
+}
+
+pub(super) fn operand_types(graph: &Graph, node: &Node) -> Vec<Option<TensorType>> {
+    let types = node.operands.iter();
+    types
+        .map(|operand| operand.map(|value| graph.ty(value).clone()))
+        .collect()
 }
 
 /// The expression of the element at `at` of a result, its type and number given. None for ops that have no tile function.

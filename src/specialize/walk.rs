@@ -257,13 +257,18 @@ impl Walk<'_> {
         match self.built(build) {
             Ok(results) => Ok(results.into_iter().map(Known::Tensor).collect()),
             Err(error) => {
-                self.target.nodes.truncate(n_nodes);
-                self.target.values.truncate(n_values);
-                if let Some(bounds) = &mut self.bounds {
-                    bounds.forget(n_values);
-                }
+                self.take_back(n_nodes, n_values);
                 Err(error)
             }
+        }
+    }
+
+    /// Removes the nodes and values from these numbers on.
+    pub(super) fn take_back(&mut self, n_nodes: usize, n_values: usize) {
+        self.target.nodes.truncate(n_nodes);
+        self.target.values.truncate(n_values);
+        if let Some(bounds) = &mut self.bounds {
+            bounds.forget(n_values);
         }
     }
 

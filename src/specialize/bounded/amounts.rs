@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::super::element::expression;
+use super::super::element::{expression, operand_types};
 use super::eval::Eval;
 use super::intervals;
 use crate::ir::{DType, Graph, HostTensor, Node, Source, TensorType, ValueId};
 use crate::ops::bounded::{Amount, Analysis, Linear};
 use crate::ops::evaluate::to_vec;
-use crate::tile::{Body, ExprId, Extent, Index};
+use crate::tile::{Body, Extent, Index};
 
 /// Tensors of so many elements at most are looked at element by element.
 const SMALL: usize = 64;
@@ -156,12 +156,14 @@ impl Amounts {
 
     /// Result `number` of `node` at `at`.
     fn element(&mut self, graph: &Graph, node: &Node, number: usize, at: &[Index], mut body: Body) -> Amount {
-        let dtype = graph.ty(node.results[number]).dtype;
+        let result = graph.ty(node.results[number]);
         if self.depth > DEPTH {
-            return intervals::any(dtype);
+            return intervals::any(result.dtype);
         }
-        let Some(root) = tile(graph, node, number, at, &mut body) else {
-            return intervals::any(dtype);
+        let operands = operand_types(graph, node);
+        let root = expression((node.op, &node.attrs), &operands, (result, number), at, &mut body);
+        let Some(root) = root else {
+            return intervals::any(result.dtype);
         };
         self.depth += 1;
         let amount = Eval::new(self, graph, &node.operands, &body).of(root);
@@ -203,21 +205,6 @@ impl Amounts {
             None => plain,
         }
     }
-}
-
-/// The expression of result `number` of `node` at `at`.
-pub(super) fn tile(
-    graph: &Graph,
-    node: &Node,
-    number: usize,
-    at: &[Index],
-    body: &mut Body,
-) -> Option<ExprId> {
-    let types: Vec<Option<TensorType>> = (node.operands.iter())
-        .map(|operand| operand.map(|value| graph.ty(value).clone()))
-        .collect();
-    let result = (graph.ty(node.results[number]), number);
-    expression((node.op, &node.attrs), &types, result, at, body)
 }
 
 fn constants(data: &HostTensor) -> Vec<Amount> {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::amounts::{Amounts, tile};
+use super::super::element::Element;
+use super::amounts::Amounts;
 use super::eval::Eval;
 use super::masks::{self, Mask};
 use super::{Lane, Span};
@@ -97,25 +98,8 @@ pub(super) fn constants(graph: &Graph, amounts: &mut Amounts, node: &Node, numbe
 impl<'a> Formula<'a> {
     /// `None` for what has no expression.
     fn of(graph: &'a Graph, node: &'a Node, number: usize) -> Option<Self> {
-        let mut body = Body::new();
-        let extents = graph.ty(node.results[number]).dims();
-        let vars: Vec<VarId> = extents
-            .iter()
-            .map(|&extent| body.vars.fresh(Extent::from(extent)))
-            .collect();
         // An axis of one element is no lane: data decides of larger ones here.
-        let at: Vec<Index> = vars
-            .iter()
-            .zip(&extents)
-            .map(|(&var, &extent)| {
-                if extent == 1 {
-                    Index::zero()
-                } else {
-                    Index::var(var)
-                }
-            })
-            .collect();
-        let root = tile(graph, node, number, &at, &mut body)?;
+        let Element { body, root, vars } = Element::of_node(graph, node, number)?;
         Some(Formula {
             graph,
             node,

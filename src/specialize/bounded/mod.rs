@@ -209,10 +209,7 @@ impl Walk<'_> {
                 Ok(results.into_iter().map(super::scope::Known::Tensor).collect())
             }
             Err(error) => {
-                self.target.nodes.truncate(n_nodes);
-                self.target.values.truncate(n_values);
-                let bounds = self.bounds.as_mut().expect("the caller looked");
-                bounds.forget(n_values);
+                self.take_back(n_nodes, n_values);
                 Err(match error {
                     // Data that is known may have what it takes.
                     OpError::Unsupported(reason) => OpError::HostOnly(reason),

@@ -1,13 +1,12 @@
 //! Nodes once more, with operands that reductions pass over where they are not there, and values of their own for
 //! what is shortened.
 
+use super::Lane;
 use super::masks::Mask;
-use super::{Lane, Span};
-use crate::ir::{Attr, Attrs, DType, HostTensor, Operand, Source, ValueId};
-use crate::ops::build::signed;
+use crate::ir::{DType, HostTensor, Operand, Source, ValueId};
 use crate::ops::evaluate::{from_values, scalar};
 use crate::ops::reduce::extreme;
-use crate::ops::{self, NEWEST_OPSET, OpError};
+use crate::ops::{ExpandCtx, OpError};
 use crate::specialize::walk::Walk;
 
 impl Walk<'_> {
@@ -65,12 +64,7 @@ impl Walk<'_> {
     /// `value` by another name.
     fn whole(&mut self, value: ValueId, origin: &[String]) -> Result<ValueId, OpError> {
         let ends = self.target.ty(value).dims();
-        let list = |numbers: Vec<usize>| Attr::Ints(numbers.into_iter().map(signed).collect());
-        let attrs = Attrs::new()
-            .with("starts", list(vec![0; ends.len()]))
-            .with("steps", list(vec![1; ends.len()]))
-            .with("ends", list(ends));
-        self.emitted("slice", &[value], attrs, origin)
+        ExpandCtx::on(&mut self.target, origin).slice(value, &vec![0; ends.len()], &ends)
     }
 
     /// Takes the nodes and values from these numbers on back and adds them again, where `masks` says with
@@ -121,42 +115,12 @@ impl Walk<'_> {
 
     /// `value` with a number of its own where elements along an axis are not there.
     fn masked(&mut self, value: ValueId, mask: Mask, origin: &[String]) -> Result<ValueId, OpError> {
-        let ty = self.target.ty(value).clone();
-        let present = self.present(ty.dims()[mask.axis], mask.span, ty.rank() - mask.axis, origin)?;
-        let pad = self.target.add_weight("", pad(ty.dtype, mask.pad));
-        self.emitted("where", &[present, value, pad], Attrs::new(), origin)
-    }
-
-    /// Which elements along the first of `rank` axes are there.
-    fn present(
-        &mut self,
-        extent: usize,
-        span: Span,
-        rank: usize,
-        origin: &[String],
-    ) -> Result<ValueId, OpError> {
-        let count = self.count_of(span)?;
-        let mut dims = vec![1; rank];
-        dims[0] = extent;
-        let positions: Vec<i64> = (0..signed(extent)).collect();
-        let positions = self
-            .target
-            .add_weight("", HostTensor::from_i64(&[extent], &positions));
-        let present = self.emitted("less", &[positions, count], Attrs::new(), origin)?;
-        let shape = Attr::Ints(dims.into_iter().map(signed).collect());
-        self.emitted("reshape", &[present], Attrs::new().with("shape", shape), origin)
-    }
-
-    fn emitted(
-        &mut self,
-        op: &'static str,
-        operands: &[ValueId],
-        attrs: Attrs,
-        origin: &[String],
-    ) -> Result<ValueId, OpError> {
-        let operands = operands.iter().copied().map(Some).collect();
-        let made = ops::emit(&mut self.target, op, operands, attrs, 1, NEWEST_OPSET, origin)?;
-        Ok(made[0])
+        let (ty, count) = (self.target.ty(value).clone(), self.count_of(mask.span)?);
+        let mut ctx = ExpandCtx::on(&mut self.target, origin);
+        let present = ctx.present(ty.dims()[mask.axis], count)?;
+        let present = ctx.along_axis(present, mask.axis, ty.rank())?;
+        let pad = ctx.weight(pad(ty.dtype, mask.pad));
+        ctx.select(present, value, pad)
     }
 }
 
