@@ -9,7 +9,6 @@ MODELS as in models.py. Needs numpy, onnx and onnxruntime. Engines are f16, erro
 """
 from __future__ import annotations
 
-import argparse
 import pathlib
 import signal
 import subprocess
@@ -21,7 +20,7 @@ import onnx
 import onnxruntime
 
 from models import HALF_BOUND, prepare
-from symbolic import Commands, at_shapes, drawn, shape_text, worst_error
+from symbolic import Commands, at_shapes, drawn, parser_of, shape_text, worst_error
 
 # The first of each is the shape that a static engine is made for, too.
 SHAPES = {
@@ -101,17 +100,10 @@ class Deployer(Commands):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", type=pathlib.Path, required=True)
-    parser.add_argument("--models", type=pathlib.Path, required=True)
+    parser = parser_of(__doc__, ",".join(SHAPES))
     parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("/tmp/rtrt-models"))
     parser.add_argument("--runner", type=pathlib.Path)
-    parser.add_argument("--arch", default="sm_90a")
-    parser.add_argument("--only", default=",".join(SHAPES))
     args = parser.parse_args()
-    args.bin = args.bin.resolve()
-    args.work.mkdir(parents=True, exist_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
     deployer = Deployer(args)
     for name in args.only.split(","):

@@ -12,9 +12,7 @@ what is not so, or an engine under a limit is further off than `OFF` times the o
 """
 from __future__ import annotations
 
-import argparse
 import collections
-import pathlib
 import re
 import sys
 
@@ -22,7 +20,7 @@ import numpy as np
 import onnx
 
 from models import prepare
-from symbolic import Commands, Failed, drawn, shape_text, worst_error
+from symbolic import Commands, Failed, drawn, parser_of, shape_text, worst_error
 
 MOST_RATIO = 1.05
 SHARE = 0.7
@@ -93,18 +91,11 @@ class Builds(Commands):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", type=pathlib.Path, required=True)
-    parser.add_argument("--models", type=pathlib.Path, required=True)
-    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("/tmp/rtrt-models"))
-    parser.add_argument("--arch", default="sm_90a")
+    parser = parser_of(__doc__, "")
     parser.add_argument("--precisions", default="f32,fp16")
-    parser.add_argument("--only", default="")
     parser.add_argument("--execute", action="store_true", help="also execute the engines of one shape")
     parser.add_argument("--ranges", action="store_true", help="only the engines for ranges")
     args = parser.parse_args()
-    args.bin = args.bin.resolve()
-    args.work.mkdir(parents=True, exist_ok=True)
     builds = Builds(args)
     folders = sorted(path.parent for path in args.models.glob("*/model.onnx"))
     wanted = set(filter(None, args.only.split(",")))

@@ -9,15 +9,13 @@ difference is that of the outputs of both engines, relative in the 2-norm. Exit 
 """
 from __future__ import annotations
 
-import argparse
-import pathlib
 import sys
 
 import numpy as np
 import onnx
 
 from models import HALF_BOUND, prepare
-from symbolic import Commands, at_shapes, drawn, shape_text, worst_error
+from symbolic import Commands, at_shapes, drawn, parser_of, shape_text, worst_error
 
 # The range, and some shapes of it; the first one is the usual one.
 CASES = {
@@ -52,15 +50,8 @@ class Comparison(Commands):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", type=pathlib.Path, required=True)
-    parser.add_argument("--models", type=pathlib.Path, required=True)
-    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("/tmp/rtrt-models"))
-    parser.add_argument("--arch", default="sm_90a")
-    parser.add_argument("--only", default=",".join(CASES))
+    parser = parser_of(__doc__, ",".join(CASES))
     args = parser.parse_args()
-    args.bin = args.bin.resolve()
-    args.work.mkdir(parents=True, exist_ok=True)
     comparison = Comparison(args)
     for name in args.only.split(","):
         comparison.model(name)

@@ -1,7 +1,9 @@
 """Models with symbolic dims on the GPU of this machine: drawn inputs for a choice of the dims, engines, their outputs and times."""
 from __future__ import annotations
 
+import argparse
 import json
+import pathlib
 import subprocess
 import time
 
@@ -37,6 +39,17 @@ def worst_error(outputs, wanted):
     return max(error(name) for name in wanted)
 
 
+def parser_of(description, only):
+    """What every script that uses `Commands` is told; `only` are the models that it takes unless told otherwise."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bin", type=lambda path: pathlib.Path(path).resolve(), required=True)
+    parser.add_argument("--models", type=pathlib.Path, required=True)
+    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("/tmp/rtrt-models"))
+    parser.add_argument("--arch", default="sm_90a")
+    parser.add_argument("--only", default=only)
+    return parser
+
+
 class Failed(RuntimeError):
     """A command that failed; `stderr` is all that it said."""
 
@@ -51,6 +64,7 @@ class Commands:
     def __init__(self, args):
         self.args = args
         self.wrong = False
+        args.work.mkdir(parents=True, exist_ok=True)
 
     def command(self, *arguments):
         done = subprocess.run([self.args.bin, *map(str, arguments)], capture_output=True, text=True)
