@@ -46,14 +46,14 @@ pub(super) fn expect_storable(def: &OpDef, attrs: &Attrs, operands: &[Option<Dat
 
 /// Those of a core op with known dims; none of other ops, whose parts are looked at one by one.
 fn result_types(def: &OpDef, attrs: &Attrs, operands: &[Option<Datum>]) -> Result<Vec<TensorType>, OpError> {
+    if !def.lower.has_code() {
+        return Ok(Vec::new());
+    }
     let types: Vec<Option<TensorType>> = tensors(operands).map(|data| data.map(HostTensor::ty)).collect();
     let ctx = InferCtx {
         attrs,
         operands: &types,
     };
-    if !def.lower.has_code() {
-        return Ok(Vec::new());
-    }
     let mut results = def.result_types(&ctx)?;
     results.retain(|ty| ty.shape.dims().is_some());
     Ok(results)
