@@ -190,8 +190,13 @@ fn settings(precision: DType) -> Settings {
 }
 
 fn built(graph: &Graph, precision: DType, selection: &Selection) -> Result<engine::Engine, Failed> {
+    built_for(std::slice::from_ref(graph), precision, selection)
+}
+
+/// An engine for several graphs of one model.
+fn built_for(graphs: &[Graph], precision: DType, selection: &Selection) -> Result<engine::Engine, Failed> {
     Ok(pipeline::compile(
-        std::slice::from_ref(graph),
+        graphs,
         &[arch()?],
         &settings(precision),
         selection,

@@ -8,13 +8,13 @@ use rtrt_codegen::cuda::{DeviceMemory, Stream};
 use rtrt_codegen::engine::{self, Engine};
 use rtrt_codegen::ir::{DType, HostTensor};
 use rtrt_codegen::ops::random::drawn;
-use rtrt_codegen::pipeline::{self, Selection, Silent};
+use rtrt_codegen::pipeline::{self, Selection};
 use rtrt_codegen::reference;
 use rtrt_codegen::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
 use rtrt_codegen::testing::graphs;
 use rtrt_codegen::tune;
 
-use super::{arch, built, check_outputs, context, inputs_of, rows, settings};
+use super::{built, built_for, check_outputs, context, inputs_of, rows};
 
 /// Two contexts on two threads, with different inputs.
 pub fn contexts() -> Result<(), Failed> {
@@ -59,13 +59,7 @@ pub fn contexts() -> Result<(), Failed> {
 pub fn profiles() -> Result<(), Failed> {
     let sizes = [1, 7, 64, 130, 2, 33, 256, 16, 5, 128];
     let graphs = sizes.map(rows);
-    let engine = pipeline::compile(
-        &graphs,
-        &[arch()?],
-        &settings(DType::F16),
-        &Selection::Predicted,
-        &Silent,
-    )?;
+    let engine = built_for(&graphs, DType::F16, &Selection::Predicted)?;
     let mut context = pipeline::execution(&engine, 0)?;
     for round in 0..3 {
         for (graph, size) in graphs.iter().zip(sizes) {
@@ -130,13 +124,7 @@ fn threads_agree_on(engine: &Engine, n_rounds: usize) -> Result<(), Failed> {
 /// Executions on buffers and a stream of the caller, queued one after the other without waiting.
 pub fn enqueued() -> Result<(), Failed> {
     let graphs = [7, 64].map(rows);
-    let engine = pipeline::compile(
-        &graphs,
-        &[arch()?],
-        &settings(DType::F16),
-        &Selection::Predicted,
-        &Silent,
-    )?;
+    let engine = built_for(&graphs, DType::F16, &Selection::Predicted)?;
     let cuda = context()?;
     let loaded = DeviceEngine::load(&engine, &cuda)?;
     let (own, uploads) = (Stream::new(&cuda)?, Stream::new(&cuda)?);
