@@ -139,6 +139,9 @@ fn rows_clk(problem: &Problem, shape: Shape) -> f64 {
 fn finishing_work(problem: &Problem, shape: Shape, is_alone: bool) -> f64 {
     const IN_TURN_SHARE: f64 = 0.15;
     const SPECIAL_STEPS: f64 = 5.0;
+    /// Groups of one tile drift apart over several tiles, and blocks of one SM do: one's special functions are computed
+    /// beside the other's products.
+    const DRIFTING_SPECIAL_STEPS: f64 = 1.2;
     /// Products of so many terms last as long as the end of a tile.
     const TERMS: f64 = 512.0;
     let steps = epilogue_work(&problem.contraction) + 12.0 / problem.vectors(shape).width as f64;
@@ -146,8 +149,15 @@ fn finishing_work(problem: &Problem, shape: Shape, is_alone: bool) -> f64 {
     if !shape.narrow {
         return steps * share;
     }
-    let special = SPECIAL_STEPS * special_functions(&problem.contraction) as f64;
-    if shape.turns == 1 || is_alone {
+    let nothing_beside = is_alone || shape.multiplying() * shape.resident == 1;
+    let takes_turns = shape.turns > 1;
+    let special_steps = if nothing_beside || takes_turns {
+        SPECIAL_STEPS
+    } else {
+        DRIFTING_SPECIAL_STEPS
+    };
+    let special = special_steps * special_functions(&problem.contraction) as f64;
+    if nothing_beside || !takes_turns {
         return special + steps * share;
     }
     let beside = (problem.contraction.sizes.k as f64 / TERMS).min(1.0);
