@@ -216,7 +216,7 @@ fn a_newer_device_takes_ptx_and_nobody_takes_stripped_weights() {
     assert!(output.status.success(), "{}", message(&output));
     let older = run(&[&portable], &[("FAKE_CUDA_SM", "75")]);
     assert!(message(&older).contains("no program for"), "{}", message(&older));
-    let bare = save(&engine::stripped::strip(&plain), "bare.engine");
+    let bare = save(&engine::stripped::strip(&plain).unwrap(), "bare.engine");
     let output = run(&[&bare], &[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(

@@ -342,7 +342,7 @@ fn changed_engine(engine: &[u8], random: &mut Random) -> Vec<u8> {
 
 /// Engines of every format, with their weights and without.
 fn engines() -> Vec<Vec<u8>> {
-    let stripped = engine::stripped::strip(&engine::read(ENGINES[2]).unwrap());
+    let stripped = engine::stripped::strip(&engine::read(ENGINES[2]).unwrap()).unwrap();
     let mut files = ENGINES.map(<[u8]>::to_vec).to_vec();
     files.push(Vec::new());
     engine::write(&stripped, files.last_mut().unwrap()).unwrap();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rtrt_codegen::cuda::Context;
-use rtrt_codegen::engine::{self, Binding, Engine, EngineError, Profile, PublicKey};
+use rtrt_codegen::engine::{self, Binding, Engine, EngineError, Header, Profile, PublicKey, Shared};
 use rtrt_codegen::ir::HostTensor;
 use rtrt_codegen::runtime::{DeviceEngine, ExecutionContext};
 
@@ -114,9 +114,12 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         return Ok(());
     }
     let read_ms = started.elapsed().as_secs_f64() * 1e3;
-    let n_profiles = engine.header.profiles.len();
-    let profile = engine.header.profiles.get(arguments.profile).cloned();
-    let profile = profile.ok_or_else(|| format!("the engine has {n_profiles} profiles"))?;
+    let n_profiles = engine.header.n_profiles();
+    if arguments.profile >= n_profiles {
+        return Err(format!("the engine has {n_profiles} profiles"));
+    }
+    let profile = engine.header.profile(arguments.profile);
+    let profile = profile.map_err(|error| error.to_string())?;
     let inputs = read_inputs(arguments, &profile)?;
     check_names(&arguments.outputs, &profile.outputs)?;
     let (mut context, outputs, first_ms) = execute(&engine, arguments.device, &inputs)?;
@@ -219,5 +222,31 @@ fn print_info(engine: &Engine) {
                 profile.shown_output(position)
             );
         }
+    }
+    if let Some(shared) = &header.shared {
+        print_range(header, shared);
+    }
+}
+
+/// Of the shapes of a range what they have in common.
+fn print_range(header: &Header, shared: &Shared) {
+    let profiles = format!(
+        "profiles {} to {}",
+        header.profiles.len(),
+        header.n_profiles() - 1
+    );
+    for own in &shared.archs {
+        println!(
+            "{} {profiles}: {} bytes of activations at most",
+            own.arch, own.needs.arena_bytes
+        );
+    }
+    let inputs = header.profiles.first().map_or(&[][..], |usual| &usual.inputs);
+    for (position, binding) in inputs.iter().enumerate() {
+        println!(
+            "{profiles} input {}: {}",
+            binding.name,
+            header.spanned_input(position)
+        );
     }
 }

@@ -10,16 +10,20 @@
 pub mod arena;
 mod assembly;
 mod branches;
+mod columns;
+mod formulas;
 mod kernels;
 mod launches;
 pub mod lifetimes;
 pub mod order;
 mod peak;
 mod rebranch;
+mod shared;
 mod tasks;
 
 pub use assembly::{Assembly, Identity};
 pub use launches::{Freedom, Thrift, plan};
 pub use peak::{Computed, Peak, peak, weights_bytes};
 pub use rebranch::rebranched;
+pub use shared::Sharing;
 pub use tasks::{posed, renewed};
