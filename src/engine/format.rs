@@ -338,6 +338,24 @@ mod tests {
     }
 
     #[test]
+    fn files_of_this_version_stay_readable() {
+        let engine = read(include_bytes!("../../tests/engines/v4_range.engine")).unwrap();
+        let header = &engine.header;
+        assert_eq!(header.archs(), ["sm_80", "sm_90a"]);
+        assert_eq!((header.n_profiles(), header.n_programs()), (36, 72));
+        assert_eq!(header.profile(35).unwrap().inputs[0].dims, [3, 12, 32]);
+        for program in header.every_program() {
+            let program = program.unwrap();
+            assert!(
+                program
+                    .launches
+                    .iter()
+                    .all(|launch| !launch.nodes.is_empty() || !launch.rules.is_empty())
+            );
+        }
+    }
+
+    #[test]
     fn every_truncation_is_an_error() {
         let bytes = bytes_of(&example(&["sm_87"]));
         for len in 0..bytes.len() {

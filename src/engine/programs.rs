@@ -151,9 +151,11 @@ impl Engine {
     pub fn device_bytes(&self) -> usize {
         let own = |arch: &str| {
             let needs = self.header.needs(Some(arch));
-            needs.arena_bytes + needs.workspace_bytes
+            needs.arena_bytes.saturating_add(needs.workspace_bytes)
         };
         let archs = self.header.archs().into_iter().map(own);
-        self.header.weights_bytes() + archs.max().unwrap_or(0)
+        self.header
+            .weights_bytes()
+            .saturating_add(archs.max().unwrap_or(0))
     }
 }

@@ -228,15 +228,13 @@ impl Making<'_> {
         arch: Arch,
         assembly: &mut Assembly,
     ) -> Result<(), PipelineError> {
-        let posed: Vec<_> = graphs
-            .iter()
-            .map(|fused| problems(fused, self.settings, self.thrift))
-            .collect();
-        let tactics = shared_tactics(&posed, arch, self.selection, self.observer)?;
+        let posed = |number: usize| problems(&graphs[number], self.settings, self.thrift);
+        let tactics = shared_tactics(graphs.len(), &posed, arch, self.selection, self.observer)?;
         let freedom = predicted_freedom(self.settings, self.thrift, false);
         self.observer.stage("plan", graphs.len());
-        for (number, ((fused, problems), tactics)) in graphs.iter().zip(&posed).zip(&tactics).enumerate() {
-            let (profile, program) = plan::plan(fused, problems, tactics, arch, freedom, assembly);
+        for (number, fused) in graphs.iter().enumerate() {
+            let (problems, tactics) = (posed(number), tactics.of_shape(number));
+            let (profile, program) = plan::plan(fused, &problems, &tactics, arch, freedom, assembly);
             assembly.share(profile, program);
             self.observer.step(number + 1, graphs.len());
         }

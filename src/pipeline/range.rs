@@ -161,7 +161,13 @@ impl<'a> Range<'a> {
             &ways,
             shapes.len(),
             usual,
-            &mut |fused| pool.share(fused),
+            &mut |fused| {
+                pool.share(fused);
+                // Programs that share kernels say nothing of choices that lost, and there are many graphs.
+                for region in &mut fused.regions {
+                    region.explanation.rejected = Vec::new();
+                }
+            },
             observer,
         )
     }

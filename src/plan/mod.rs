@@ -5,7 +5,8 @@
 //! blobs into one [`Engine`](crate::engine::Engine). Weights and cubins that several programs
 //! use are stored once. The order is that of the regions; [`arena`] packs the lifetimes that
 //! [`lifetimes`] finds. Branches that need nothing of each other go to streams of their own where
-//! that is predicted to pay.
+//! that is predicted to pay. Programs of a range that share kernels go to [`Sharing`], which keeps what differs between
+//! them as columns (`columns.rs`) and finds formulas for these (`formulas.rs`).
 
 pub mod arena;
 mod assembly;

@@ -76,8 +76,7 @@ impl ExecutionContext {
             loaded: engine.loaded(0)?,
         };
         let n_profiles = engine.n_profiles();
-        let is_few = n_profiles <= MAX_GRAPHS && n_profiles == engine.n_listed();
-        for profile in (0..n_profiles).filter(|&profile| profile == 0 || is_few) {
+        for profile in (0..n_profiles).filter(|&profile| profile == 0 || n_profiles <= MAX_GRAPHS) {
             own.record(profile)?;
         }
         own.stream.synchronize()?;

@@ -124,11 +124,6 @@ impl DeviceEngine {
         self.needs
     }
 
-    /// Profiles whose programs are ready; others are computed and proven when they are used.
-    pub(super) fn n_listed(&self) -> usize {
-        self.listed.len()
-    }
-
     /// The program of a profile with its kernels.
     ///
     /// # Errors

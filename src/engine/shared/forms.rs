@@ -43,9 +43,10 @@ impl Form {
             let own: usize = piece.iter().map(String::len).sum();
             n_leaves = n_leaves.saturating_add(piece.len() - 1);
             n_bytes = n_bytes.saturating_add(own + (piece.len() - 1) * NUMBER_BYTES);
-        }
-        if n_bytes > MAX_TEXT_BYTES {
-            return Err(format!("it takes {n_bytes} bytes, {MAX_TEXT_BYTES} at most"));
+            // At once: the rest may be long.
+            if n_bytes > MAX_TEXT_BYTES {
+                return Err(format!("its text takes more than {MAX_TEXT_BYTES} bytes"));
+            }
         }
         if n_leaves != self.leaves.len() {
             return Err(format!("{} numbers for {n_leaves} places", self.leaves.len()));

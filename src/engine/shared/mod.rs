@@ -109,6 +109,9 @@ impl Shared {
             own.programs
                 .check(n_extents, n_shapes)
                 .map_err(|reason| format!("{}: {reason}", own.arch))?;
+            if own.largest >= n_shapes {
+                return Err(format!("shape {} of {n_shapes} is the largest", own.largest));
+            }
         }
         Ok(())
     }
@@ -160,8 +163,10 @@ impl Shared {
 impl SharedPrograms {
     /// Checks that what was made for all programs serves this one, whose kernels have these numbers.
     fn check(&self, kernels: &[usize], program: &Program) -> Result<(), String> {
-        if program.arch != self.arch || program.kernels.len() != kernels.len() {
-            return Err(format!("it is of {}, or has kernels of its own", program.arch));
+        if program.arch != self.arch || program.kernels.len() != kernels.len() || !program.problems.is_empty()
+        {
+            let arch = &program.arch;
+            return Err(format!("it is of {arch}, or has kernels or problems of its own"));
         }
         if self.needs.and(Needs::of(program)) != self.needs {
             return Err("it needs more memory than the engine states".to_owned());
@@ -177,7 +182,7 @@ impl SharedPrograms {
         Ok(())
     }
 
-    /// The architecture, and whether all kernels have PTX.
+    /// Whether all kernels have PTX.
     pub fn has_ptx(&self) -> bool {
         self.kernels.iter().all(|shared| shared.kernel.ptx.is_some())
     }
