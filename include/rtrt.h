@@ -35,8 +35,12 @@ void rtrt_engine_free(RtrtEngine *engine);
 /* A profile is one binding of the model's dynamic dims. Any of the pointers may be NULL. */
 int rtrt_engine_counts(const RtrtEngine *engine, size_t *n_profiles, size_t *n_inputs, size_t *n_outputs);
 int rtrt_engine_tensor(const RtrtEngine *engine, size_t profile, int is_output, size_t position, RtrtTensor *tensor);
+/* The number of the profile whose inputs have these dims: dims[i] are those of input i, as many as it has axes in every
+ * profile. Engines for ranges have a profile for each shape; this is how to find one without trying all. */
+int rtrt_engine_profile_for(const RtrtEngine *engine, const size_t *const *dims, size_t *profile);
 
-/* Everything is allocated here, nothing in rtrt_context_run. */
+/* Everything is allocated here, nothing in rtrt_context_run. What the first execution of a shape of a range needs of the
+ * host's memory is taken then. */
 RtrtContext *rtrt_context_new(const RtrtEngine *engine);
 /* The same, but everything is queued on a stream that stays yours: a CUstream or cudaStream_t of the
  * engine's device, or NULL for the default stream. It must outlive the context. */

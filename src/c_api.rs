@@ -7,14 +7,15 @@
 #![expect(unsafe_code, reason = "pointers come from C")]
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::Path;
 use std::slice;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cuda::{Context, DeviceMemory, Stream};
 use crate::engine::{self, Binding, Profile, PublicKey};
-use crate::ir::HostTensor;
+use crate::ir::{HostTensor, TensorType};
 use crate::runtime::{DeviceEngine, ExecutionContext, RuntimeError};
 
 thread_local! {
@@ -26,6 +27,20 @@ pub struct RtrtEngine {
     engine: Arc<DeviceEngine>,
     /// Names of inputs and of outputs, for C.
     names: [Vec<CString>; 2],
+    /// Profiles that were asked for: C was given pointers into them.
+    profiles: Mutex<BTreeMap<usize, Arc<Profile>>>,
+}
+
+impl RtrtEngine {
+    fn profile(&self, number: usize) -> Result<Arc<Profile>, RuntimeError> {
+        let mut known = self.profiles.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(profile) = known.get(&number) {
+            return Ok(Arc::clone(profile));
+        }
+        let profile = Arc::new(self.engine.profile(number)?);
+        known.insert(number, Arc::clone(&profile));
+        Ok(profile)
+    }
 }
 
 /// An execution context.
@@ -117,9 +132,13 @@ fn loaded(path: &CStr, signer: Option<&CStr>, device: c_int) -> Result<RtrtEngin
     let context = Context::new(device).map_err(|error| error.to_string())?;
     let engine = DeviceEngine::load(&file, &context).map_err(|error| error.to_string())?;
     let text = |binding: &Binding| CString::new(binding.name.replace('\0', " ")).unwrap_or_default();
-    let first = &engine.profiles()[0];
+    let first = engine.profile(0).map_err(|error| error.to_string())?;
     let names = [&first.inputs, &first.outputs].map(|bindings| bindings.iter().map(text).collect());
-    Ok(RtrtEngine { engine, names })
+    Ok(RtrtEngine {
+        engine,
+        names,
+        profiles: Mutex::default(),
+    })
 }
 
 fn utf8_path(path: &CStr) -> Result<&Path, String> {
@@ -154,11 +173,7 @@ pub unsafe extern "C" fn rtrt_engine_counts(
     let Some(own) = (unsafe { engine.as_ref() }) else {
         return fail("the engine is null");
     };
-    let counts = [
-        own.engine.profiles().len(),
-        own.names[0].len(),
-        own.names[1].len(),
-    ];
+    let counts = [own.engine.n_profiles(), own.names[0].len(), own.names[1].len()];
     for (count, into) in counts.into_iter().zip([n_profiles, n_inputs, n_outputs]) {
         // SAFETY: null or a number.
         if let Some(into) = unsafe { into.as_mut() } {
@@ -185,15 +200,12 @@ pub unsafe extern "C" fn rtrt_engine_tensor(
         return fail("the engine or the tensor is null");
     };
     let side = usize::from(is_output != 0);
-    let bindings = own
-        .engine
-        .profiles()
-        .get(profile)
-        .map(|profile| sides(profile)[side]);
-    let (Some(binding), Some(name)) = (
-        bindings.and_then(|bindings| bindings.get(position)),
-        own.names[side].get(position),
-    ) else {
+    let bound = match own.profile(profile) {
+        Ok(bound) => bound,
+        Err(error) => return fail(&error.to_string()),
+    };
+    let (Some(binding), Some(name)) = (sides(&bound)[side].get(position), own.names[side].get(position))
+    else {
         return fail(&format!("there is no tensor {position} in profile {profile}"));
     };
     *into = RtrtTensor {
@@ -206,17 +218,57 @@ pub unsafe extern "C" fn rtrt_engine_tensor(
     OK
 }
 
+/// Tells the number of the profile whose inputs have these dims.
+///
+/// # Safety
+/// `engine` is null or alive; `dims` is null or has a pointer for each input, each null or to as many numbers as the
+/// input has axes in the first profile; `profile` is null or points to a number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rtrt_engine_profile_for(
+    engine: *const RtrtEngine,
+    dims: *const *const usize,
+    profile: *mut usize,
+) -> c_int {
+    // SAFETY: null or alive.
+    let (Some(own), Some(into)) = (unsafe { engine.as_ref() }, unsafe { profile.as_mut() }) else {
+        return fail("the engine or the profile is null");
+    };
+    if dims.is_null() {
+        return fail("the dims are null");
+    }
+    let inputs = &own.engine.header().profiles[0].inputs;
+    // SAFETY: as many pointers as inputs, as the caller promised.
+    let dims = unsafe { slice::from_raw_parts(dims, inputs.len()) };
+    let mut types = Vec::with_capacity(inputs.len());
+    for (input, &own) in inputs.iter().zip(dims) {
+        if own.is_null() && !input.dims.is_empty() {
+            return fail(&format!("the dims of `{}` are null", input.name));
+        }
+        let own = match input.dims.len() {
+            0 => &[],
+            // SAFETY: as many numbers as axes, as the caller promised.
+            rank => unsafe { slice::from_raw_parts(own, rank) },
+        };
+        types.push(TensorType::new(input.dtype, own));
+    }
+    match own.engine.profile_for(&types) {
+        Ok(found) => {
+            *into = found;
+            OK
+        }
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
 fn sides(profile: &Profile) -> [&Vec<Binding>; 2] {
     [&profile.inputs, &profile.outputs]
 }
 
 /// The name of the element kind for C: names are made once and kept.
 fn kind_name(binding: &Binding) -> &'static CStr {
-    use std::collections::BTreeMap;
-    use std::sync::Mutex;
     static NAMES: Mutex<BTreeMap<&'static str, &'static CStr>> = Mutex::new(BTreeMap::new());
     let name = binding.dtype.name();
-    let mut names = NAMES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     names
         .entry(name)
         .or_insert_with(|| Box::leak(CString::new(name).unwrap_or_default().into_boxed_c_str()))
@@ -299,9 +351,10 @@ impl Call<'_> {
         let Some(own) = (unsafe { context.as_mut() }) else {
             return Err("the context is null".to_owned());
         };
-        let Some(bound) = own.context.engine().profiles().get(profile).cloned() else {
-            return Err(format!("there is no profile {profile}"));
-        };
+        let bound = own
+            .context
+            .profile_of(profile)
+            .map_err(|error| error.to_string())?;
         if inputs.is_null() || outputs.is_null() {
             return Err("the inputs or outputs are null".to_owned());
         }
@@ -471,6 +524,10 @@ mod tests {
                 FAILED
             );
             assert_eq!(rtrt_engine_tensor(std::ptr::null(), 0, 0, 0, null()), FAILED);
+            assert_eq!(
+                rtrt_engine_profile_for(std::ptr::null(), std::ptr::null(), null()),
+                FAILED
+            );
             assert_eq!(
                 rtrt_context_run(null(), 0, std::ptr::null(), std::ptr::null()),
                 FAILED

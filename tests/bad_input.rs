@@ -406,7 +406,11 @@ fn engines_that_cannot_be_tuned() {
     let whole = include_bytes!("engines/v3.engine");
     place.write("older.engine", whole);
     let older = engine::read(whole).unwrap();
-    engine::save(&engine::stripped::strip(&older), &place.path("bare.engine")).unwrap();
+    engine::save(
+        &engine::stripped::strip(&older).unwrap(),
+        &place.path("bare.engine"),
+    )
+    .unwrap();
     place.expect("tune_an_older_engine", REFUSED, &["tune", "older.engine"]);
     place.expect("tune_without_weights", REFUSED, &["tune", "bare.engine"]);
     place.expect("tune_nothing", FAILED, &["tune", "nowhere.engine"]);

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use rtrt_codegen::engine::{self, Binding, Bound, Place, SecretKey};
-use rtrt_codegen::ir::DType;
+use rtrt_codegen::ir::{DType, TensorType};
 use rtrt_codegen::runtime::MAX_GRAPHS;
 
 const ENGINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/engines/v1.engine");
@@ -154,6 +154,81 @@ fn contexts_keep_few_graphs() {
     assert_eq!(n_graphs(MAX_GRAPHS + 1), 1);
 }
 
+/// An engine for attention over 1 to 3 sequences of 1 to 12 rows, usually 2 of 6; all but that one share kernels.
+const RANGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/engines/v4_range.engine");
+
+#[test]
+fn every_shape_of_a_range_runs_as_its_inputs_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("calls");
+    let engine = engine::load(Path::new(RANGE)).unwrap();
+    for dims in [[2, 6], [1, 1], [2, 5], [2, 7], [3, 12]] {
+        let shape = format!("x={}x{}x32", dims[0], dims[1]);
+        let output = run(
+            &[RANGE, "--shape", &shape, "--times", "20"],
+            &[("FAKE_CUDA_LOG", log.to_str().unwrap())],
+        );
+        assert!(output.status.success(), "{}", message(&output));
+        let calls = fs::read_to_string(&log).unwrap();
+        fs::remove_file(&log).unwrap();
+        // What is allocated serves all shapes.
+        let calls: Vec<&str> = calls.lines().collect();
+        let first = calls
+            .iter()
+            .position(|&call| call == "cuGraphInstantiateWithFlags");
+        let first = first.unwrap_or_else(|| panic!("no graph in {calls:?}"));
+        assert!(calls[first..].iter().all(|call| !call.contains("Alloc")));
+        let types = [TensorType::new(DType::F16, &[dims[0], dims[1], 32])];
+        let number = engine.header.profile_for(&types).unwrap().unwrap();
+        let by_number = run(&[RANGE, "--profile", &number.to_string()], &[]);
+        assert!(by_number.status.success(), "{}", message(&by_number));
+    }
+    for (flag, value, words) in [
+        (
+            "--shape",
+            "x=3x13x32",
+            "no such profile: `x` is f16[1 to 3,1 to 12,32]",
+        ),
+        ("--shape", "z=3x12x32", "has no `z`"),
+        ("--profile", "36", "has 36 profiles"),
+    ] {
+        let output = run(&[RANGE, flag, value], &[]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(message(&output).contains(words), "{}", message(&output));
+    }
+}
+
+#[test]
+fn what_a_range_lies_about_is_noticed_before_the_device_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lies.engine");
+    let refused = |change: fn(&mut engine::SharedPrograms), words: &str| {
+        let mut engine = engine::load(Path::new(RANGE)).unwrap();
+        for own in &mut engine.header.shared.as_mut().unwrap().archs {
+            change(own);
+        }
+        engine::save(&engine, &path).unwrap();
+        let shape = |shape: &str| run(&[path.to_str().unwrap(), "--shape", shape], &[]);
+        let output = shape("x=3x12x32");
+        assert_eq!(output.status.code(), Some(1), "{words}");
+        assert!(message(&output).contains(words), "{}", message(&output));
+        let usual = shape("x=2x6x32");
+        assert!(usual.status.success(), "{}", message(&usual));
+    };
+    refused(
+        |own| own.needs.arena_bytes = 64,
+        "more memory than the engine states",
+    );
+    refused(
+        |own| {
+            let constants = own.programs.forms.iter_mut().flat_map(|form| &mut form.constants);
+            constants.for_each(|constant| *constant = i64::MAX);
+        },
+        "the program of profile 35",
+    );
+    refused(|own| own.kernels.clear(), "kernel");
+}
+
 /// The key of [`signed_engine`]'s signer; any 32 bytes are one.
 const SEED: [u8; 32] = [7; 32];
 
@@ -216,7 +291,7 @@ fn a_newer_device_takes_ptx_and_nobody_takes_stripped_weights() {
     assert!(output.status.success(), "{}", message(&output));
     let older = run(&[&portable], &[("FAKE_CUDA_SM", "75")]);
     assert!(message(&older).contains("no program for"), "{}", message(&older));
-    let bare = save(&engine::stripped::strip(&plain), "bare.engine");
+    let bare = save(&engine::stripped::strip(&plain).unwrap(), "bare.engine");
     let output = run(&[&bare], &[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(

@@ -35,11 +35,12 @@ use sha2::{Digest, Sha256};
 
 use crate::models::Whole;
 
-const ENGINES: [&[u8]; 4] = [
+const ENGINES: [&[u8]; 5] = [
     include_bytes!("engines/v1.engine"),
     include_bytes!("engines/v2.engine"),
     include_bytes!("engines/v3.engine"),
     include_bytes!("engines/v3_problems.engine"),
+    include_bytes!("engines/v4_range.engine"),
 ];
 const MODELS: [&[u8]; 3] = [
     include_bytes!("models/digits/model.onnx"),
@@ -342,7 +343,7 @@ fn changed_engine(engine: &[u8], random: &mut Random) -> Vec<u8> {
 
 /// Engines of every format, with their weights and without.
 fn engines() -> Vec<Vec<u8>> {
-    let stripped = engine::stripped::strip(&engine::read(ENGINES[2]).unwrap());
+    let stripped = engine::stripped::strip(&engine::read(ENGINES[2]).unwrap()).unwrap();
     let mut files = ENGINES.map(<[u8]>::to_vec).to_vec();
     files.push(Vec::new());
     engine::write(&stripped, files.last_mut().unwrap()).unwrap();
@@ -379,6 +380,54 @@ fn engines_that_lie_are_errors_or_valid() {
     expect_calm("engines that lie", draw, |_, bytes| {
         if let Ok(engine) = engine::read(bytes) {
             engine::validate::validate(&engine).expect("what is read was validated");
+            uses_shapes(&engine);
+        }
+    });
+}
+
+/// Computes programs as a context does when their shapes are used: each is proven or refused.
+fn uses_shapes(engine: &Engine) {
+    let header = &engine.header;
+    let n_profiles = header.n_profiles();
+    let some = [0, n_profiles / 2, n_profiles.saturating_sub(1), n_profiles];
+    for number in some {
+        if let Ok(profile) = header.profile(number) {
+            let types: Vec<_> = profile.inputs.iter().map(engine::Binding::ty).collect();
+            let _ = header.profile_for(&types);
+        }
+        if let Ok(program) = header.program(number) {
+            let profile = header
+                .profile(program.profile)
+                .expect("it was proven with the program");
+            engine::validate::program(header, &program, &profile).expect("what is computed was proven");
+        }
+    }
+    let n_inputs = header.profiles.first().map_or(0, |first| first.inputs.len());
+    for position in 0..n_inputs {
+        let _ = header.spanned_input(position);
+    }
+}
+
+/// A range whose forms, formulas or tables say something else.
+#[test]
+fn ranges_that_lie_are_errors_or_valid() {
+    let whole = engine::read(ENGINES[4]).unwrap();
+    let shared = serde_json::to_value(whole.header.shared.as_ref().unwrap()).unwrap();
+    let draw = |random: &mut Random| {
+        let mut shared = shared.clone();
+        for _ in 0..=random.below(3) {
+            change(&mut shared, random);
+        }
+        serde_json::to_vec(&shared).unwrap()
+    };
+    expect_calm("ranges that lie", draw, |_, bytes| {
+        let Ok(shared) = serde_json::from_slice(bytes) else {
+            return;
+        };
+        let mut engine = whole.clone();
+        engine.header.shared = Some(shared);
+        if engine::validate::validate(&engine).is_ok() {
+            uses_shapes(&engine);
         }
     });
 }

@@ -9,18 +9,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rtrt_codegen::cuda::Context;
-use rtrt_codegen::engine::{self, Binding, Engine, EngineError, Profile, PublicKey};
-use rtrt_codegen::ir::HostTensor;
+use rtrt_codegen::engine::{self, Binding, Engine, EngineError, Header, Profile, PublicKey, Shared};
+use rtrt_codegen::ir::{HostTensor, TensorType};
 use rtrt_codegen::runtime::{DeviceEngine, ExecutionContext};
 
 const USAGE: &str = "\
 Executes an engine on a GPU.
 
-Usage: rtrt-run ENGINE [--input NAME=FILE].. [--output NAME=FILE].. [--profile N] [--device N] [--times N]
-                [--require-signature PUBKEY]
+Usage: rtrt-run ENGINE [--input NAME=FILE].. [--output NAME=FILE].. [--profile N | --shape NAME=2x128 ..]
+                [--device N] [--times N] [--require-signature PUBKEY]
        rtrt-run ENGINE --info [--require-signature PUBKEY]
 
-Files are raw: elements one after the other, little-endian. Inputs without a file are zero. `--times N`
+Files are raw: elements one after the other, little-endian. Inputs without a file are zero. `--shape` gives
+the dims of inputs that are other than in profile 0. `--times N`
 executes N times more and prints microseconds. The type of an output is printed where data decides its
 extents. With `--require-signature` an engine is used only if it is
 signed by the owner of that ed25519 public key (PEM, DER or 32 bytes). Exit codes: 0 done, 1 failed, 2 usage.";
@@ -33,6 +34,8 @@ struct Arguments {
     inputs: Vec<(String, String)>,
     outputs: Vec<(String, String)>,
     profile: usize,
+    /// Dims of inputs, which tell the profile.
+    shapes: Vec<(String, Vec<usize>)>,
     device: usize,
     times: usize,
     info: bool,
@@ -67,6 +70,7 @@ fn parse(mut given: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
         inputs: Vec::new(),
         outputs: Vec::new(),
         profile: 0,
+        shapes: Vec::new(),
         device: 0,
         times: 0,
         info: false,
@@ -80,6 +84,7 @@ fn parse(mut given: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--input" => arguments.inputs.push(named(&value()?)?),
             "--output" => arguments.outputs.push(named(&value()?)?),
             "--profile" => arguments.profile = number(&flag, &value()?)?,
+            "--shape" => arguments.shapes.push(shape(&flag, &value()?)?),
             "--device" => arguments.device = number(&flag, &value()?)?,
             "--require-signature" => arguments.signer = Some(value()?),
             "--times" => arguments.times = number(&flag, &value()?)?,
@@ -101,6 +106,13 @@ fn named(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), file.to_owned()))
 }
 
+/// `NAME=2x128`.
+fn shape(flag: &str, text: &str) -> Result<(String, Vec<usize>), String> {
+    let (name, dims) = named(text)?;
+    let dims = dims.split('x').map(|dim| number(flag, dim));
+    Ok((name, dims.collect::<Result<_, _>>()?))
+}
+
 fn number(flag: &str, text: &str) -> Result<usize, String> {
     text.parse()
         .map_err(|_| format!("`{flag} {text}`: expected a number"))
@@ -114,9 +126,8 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         return Ok(());
     }
     let read_ms = started.elapsed().as_secs_f64() * 1e3;
-    let n_profiles = engine.header.profiles.len();
-    let profile = engine.header.profiles.get(arguments.profile).cloned();
-    let profile = profile.ok_or_else(|| format!("the engine has {n_profiles} profiles"))?;
+    let profile = engine.header.profile(profile_number(arguments, &engine.header)?);
+    let profile = profile.map_err(|error| error.to_string())?;
     let inputs = read_inputs(arguments, &profile)?;
     check_names(&arguments.outputs, &profile.outputs)?;
     let (mut context, outputs, first_ms) = execute(&engine, arguments.device, &inputs)?;
@@ -142,6 +153,40 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         );
     }
     Ok(())
+}
+
+/// The profile that is asked for by its number, or by shapes.
+fn profile_number(arguments: &Arguments, header: &Header) -> Result<usize, String> {
+    let n_profiles = header.n_profiles();
+    let usual = header.profiles.first().map_or(&[][..], |usual| &usual.inputs);
+    if arguments.shapes.is_empty() {
+        let number = arguments.profile;
+        return if number < n_profiles {
+            Ok(number)
+        } else {
+            Err(format!("the engine has {n_profiles} profiles"))
+        };
+    }
+    let names = arguments
+        .shapes
+        .iter()
+        .map(|(name, _)| (name.clone(), String::new()));
+    check_names(&names.collect::<Vec<_>>(), usual)?;
+    let ty = |input: &Binding| {
+        let own = arguments.shapes.iter().find(|(name, _)| *name == input.name);
+        TensorType::new(input.dtype, own.map_or(&input.dims, |(_, dims)| dims))
+    };
+    let types: Vec<TensorType> = usual.iter().map(ty).collect();
+    let found = header.profile_for(&types).map_err(|error| error.to_string())?;
+    found.ok_or_else(|| {
+        let inputs = usual.iter().enumerate();
+        let known =
+            inputs.map(|(position, input)| format!("`{}` is {}", input.name, header.spanned_input(position)));
+        format!(
+            "the engine has no such profile: {}",
+            known.collect::<Vec<_>>().join(", ")
+        )
+    })
 }
 
 /// The engine, of the signer that is required.
@@ -219,5 +264,31 @@ fn print_info(engine: &Engine) {
                 profile.shown_output(position)
             );
         }
+    }
+    if let Some(shared) = &header.shared {
+        print_range(header, shared);
+    }
+}
+
+/// Of the shapes of a range what they have in common.
+fn print_range(header: &Header, shared: &Shared) {
+    let profiles = format!(
+        "profiles {} to {}",
+        header.profiles.len(),
+        header.n_profiles() - 1
+    );
+    for own in &shared.archs {
+        println!(
+            "{} {profiles}: {} bytes of activations at most",
+            own.arch, own.needs.arena_bytes
+        );
+    }
+    let inputs = header.profiles.first().map_or(&[][..], |usual| &usual.inputs);
+    for (position, binding) in inputs.iter().enumerate() {
+        println!(
+            "{profiles} input {}: {}",
+            binding.name,
+            header.spanned_input(position)
+        );
     }
 }

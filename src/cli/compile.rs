@@ -60,7 +60,7 @@ pub fn run(args: &CompileArgs) -> Result<(), Failure> {
         pipeline::ptx::embed(&mut engine, arch)?;
     }
     if args.strip_weights {
-        engine = engine::stripped::strip(&engine);
+        engine = engine::stripped::strip(&engine)?;
     }
     if let Some(folder) = &args.dump_kernels {
         dump_kernels(&engine, folder)?;
@@ -117,15 +117,17 @@ fn engine_path(model: &Path) -> PathBuf {
     model.with_extension("engine")
 }
 
-/// One file per kernel and architecture, in the order of the launches. Kernel names are made
-/// of letters, digits and underscores, so they are safe in paths.
+/// One file per kernel and architecture, in the order of the launches; those that shapes of a range share last.
+/// Kernel names are made of letters, digits and underscores, so they are safe in paths.
 fn dump_kernels(engine: &Engine, folder: &Path) -> Result<(), Failure> {
-    for program in &engine.header.programs {
-        let own = folder.join(&program.arch);
+    let n_listed = engine.header.programs.len();
+    for (position, (arch, kernels)) in engine.header.kernels().enumerate() {
+        let own = folder.join(arch);
         let failed = |error| Failure::failed(format!("cannot write `{}`: {error}", own.display()));
         fs::create_dir_all(&own).map_err(failed)?;
-        for (number, kernel) in program.kernels.iter().enumerate() {
-            let path = own.join(format!("{number:03}_{}.cu", kernel.name));
+        let prefix = if position < n_listed { "" } else { "shared_" };
+        for (number, kernel) in kernels.iter().enumerate() {
+            let path = own.join(format!("{prefix}{number:03}_{}.cu", kernel.name));
             fs::write(path, &*engine.blobs[kernel.source]).map_err(failed)?;
         }
     }
@@ -133,7 +135,7 @@ fn dump_kernels(engine: &Engine, folder: &Path) -> Result<(), Failure> {
 }
 
 fn report(args: &CompileArgs, engine: &Engine, output: &Path) -> Result<(), Failure> {
-    let report = EngineReport::of(engine);
+    let report = EngineReport::of(engine)?;
     if args.json {
         return out::json(&report);
     }

@@ -1,5 +1,6 @@
 //! What is in an engine, for `inspect`, `compile --explain` and `compile --json`.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use serde::Serialize;
@@ -7,7 +8,9 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::memory_report::{self, MemoryReport};
 use super::{out, shapes};
-use crate::engine::{self, Binding, Engine, Explanation, Launch, Profile, Program, Rejected};
+use crate::engine::{
+    self, Binding, Engine, EngineError, Explanation, Header, Launch, Profile, Program, Rejected,
+};
 
 /// Most profiles that something is printed of each.
 const MAX_SHOWN: usize = 16;
@@ -28,7 +31,10 @@ pub struct EngineReport {
     pub profiles: Vec<Profile>,
     /// Compiled kernels, which programs may share.
     pub n_kernels: usize,
-    /// Every launch of every profile and architecture, in execution order.
+    /// Programs of a range that differ in more than numbers.
+    pub n_forms: usize,
+    /// Every launch of every profile and architecture, in execution order; of a range, of the usual shape and the one
+    /// that needs most memory.
     pub kernels: Vec<KernelReport>,
     /// The largest of the architectures.
     pub arena_bytes: usize,
@@ -38,7 +44,7 @@ pub struct EngineReport {
     pub workspace_bytes: usize,
     /// Device memory of one execution: weights, and the largest arena and scratch memory of any architecture.
     pub device_bytes: usize,
-    /// What each program's arena holds when; empty for engines of versions that do not say.
+    /// What the arenas of these programs hold when; empty for engines of versions that do not say.
     pub memory: Vec<MemoryReport>,
 }
 
@@ -70,34 +76,39 @@ pub struct KernelReport {
 }
 
 impl EngineReport {
-    pub fn of(engine: &Engine) -> Self {
+    pub fn of(engine: &Engine) -> Result<Self, EngineError> {
         let header = &engine.header;
-        let largest = |of: fn(&Program) -> usize| header.programs.iter().map(of).max().unwrap_or(0);
-        EngineReport {
+        let needs = header.needs(None);
+        let profiles = (0..header.n_profiles()).map(|number| Ok(header.profile(number)?.into_owned()));
+        let profiles: Vec<Profile> = profiles.collect::<Result<_, EngineError>>()?;
+        let programs = told_of(header)?;
+        Ok(EngineReport {
             model: header.model.clone(),
             producer: header.producer.clone(),
             precision: header.precision.clone(),
             nvrtc: header.nvrtc.clone(),
             archs: header.archs().into_iter().map(str::to_owned).collect(),
             n_contexts: header.n_contexts(),
-            inputs: header
-                .profiles
+            inputs: profiles
                 .first()
                 .map_or_else(Vec::new, |first| first.inputs.clone()),
-            outputs: header
-                .profiles
+            outputs: profiles
                 .first()
                 .map_or_else(Vec::new, |first| first.outputs.clone()),
-            profiles: header.profiles.clone(),
-            n_kernels: n_kernels(&header.programs),
-            kernels: header.programs.iter().flat_map(kernels).collect(),
-            arena_bytes: largest(|program| program.arena_bytes),
-            arena_lower_bound_bytes: largest(|program| program.arena_lower_bound_bytes),
+            profiles,
+            n_kernels: n_kernels(header),
+            n_forms: n_forms(header),
+            kernels: programs.iter().flat_map(|program| kernels(program)).collect(),
+            arena_bytes: needs.arena_bytes,
+            arena_lower_bound_bytes: needs.arena_lower_bound_bytes,
             weights_bytes: header.weights_bytes(),
-            workspace_bytes: largest(|program| program.workspace_bytes),
+            workspace_bytes: needs.workspace_bytes,
             device_bytes: engine.device_bytes(),
-            memory: header.programs.iter().filter_map(MemoryReport::of).collect(),
-        }
+            memory: programs
+                .iter()
+                .filter_map(|program| MemoryReport::of(program))
+                .collect(),
+        })
     }
 
     /// A few lines for people.
@@ -127,8 +138,12 @@ impl EngineReport {
             out::line(&format!("streams   {} at the same time", self.n_contexts))?;
         }
         if self.is_wide() {
+            let forms = match self.n_forms {
+                0 => String::new(),
+                n_forms => format!(", launched in {n_forms} forms"),
+            };
             out::line(&format!(
-                "kernels   {} for {} shapes",
+                "kernels   {} for {} shapes{forms}",
                 self.n_kernels,
                 self.profiles.len()
             ))?;
@@ -228,9 +243,7 @@ impl EngineReport {
         }
         if self.is_wide() {
             let others = self.profiles.len() - 1;
-            out::line(&format!(
-                "\n{others} more shapes; `--json` tells of their launches, too"
-            ))?;
+            out::line(&format!("\n{others} more shapes"))?;
         }
         Ok(())
     }
@@ -304,12 +317,28 @@ fn difference(other: &Rejected) -> String {
     }
 }
 
-fn n_kernels(programs: &[Program]) -> usize {
-    let kernels = programs.iter().flat_map(|program| &program.kernels);
+/// The programs of which a report tells: those that are listed, and of a range those that need most memory.
+fn told_of(header: &Header) -> Result<Vec<Cow<'_, Program>>, EngineError> {
+    let mut programs: Vec<Cow<'_, Program>> = header.programs.iter().map(Cow::Borrowed).collect();
+    let shared = header.shared.iter().flat_map(|shared| &shared.archs);
+    for (arch, own) in shared.enumerate() {
+        let (_, program) = header.shared_program(arch, header.profiles.len() + own.largest)?;
+        programs.push(Cow::Owned(program));
+    }
+    Ok(programs)
+}
+
+fn n_kernels(header: &Header) -> usize {
+    let kernels = header.kernels().flat_map(|(_, kernels)| kernels);
     kernels
         .map(|kernel| kernel.cubin)
         .collect::<BTreeSet<usize>>()
         .len()
+}
+
+fn n_forms(header: &Header) -> usize {
+    let archs = header.shared.iter().flat_map(|shared| &shared.archs);
+    archs.map(|own| own.programs.forms.len()).sum()
 }
 
 fn kernels(program: &Program) -> impl Iterator<Item = KernelReport> {

@@ -86,7 +86,7 @@ pub fn is_engine(path: &Path) -> Result<bool, Failure> {
 }
 
 fn inspect_engine(args: &InspectArgs) -> Result<(), Failure> {
-    let report = EngineReport::of(&model::engine(&args.file, &args.trust)?);
+    let report = EngineReport::of(&model::engine(&args.file, &args.trust)?)?;
     if let Some(path) = &args.report {
         let page = report.memory_page();
         aside::write_aside(path, |into| into.write_all(page.as_bytes()))

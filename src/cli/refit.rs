@@ -4,7 +4,7 @@ use super::args::{BuildArgs, RefitArgs};
 use super::failure::Failure;
 use super::precision::{self, Decided};
 use super::{build, model, out};
-use crate::engine::{self, Header, Profile};
+use crate::engine::{self, EngineError, Header, Profile};
 use crate::kernel::Arch;
 use crate::pipeline::{self, Settings, Silent};
 use crate::specialize::Shapes;
@@ -17,7 +17,9 @@ pub fn run(args: &RefitArgs) -> Result<(), Failure> {
     let engine = model::engine(&args.engine, &args.trust)?;
     let header = &engine.header;
     let archs: Vec<Arch> = build::archs(&header.archs().join(","))?;
-    let shapes: Vec<Shapes> = header.profiles.iter().map(shapes).collect();
+    let profiles = (0..header.n_profiles()).map(|number| header.profile(number));
+    let shapes = profiles.map(|profile| Ok(shapes(&*profile?)));
+    let shapes: Vec<Shapes> = shapes.collect::<Result<_, EngineError>>()?;
     let build = stored_as(&args.build, header);
     let settings = Settings {
         shapes: shapes.first().cloned().unwrap_or_default(),

@@ -1,7 +1,7 @@
 //! Reads `--shapes` in trtexec's and polygraphy's spelling.
 
 use super::failure::Failure;
-use crate::engine::{self, Binding, Profile};
+use crate::engine::{Binding, Header, Profile};
 
 /// Splits `image:1x3x224x224,mask:[1,128]` into names and dims. `name:scalar` has no dims.
 ///
@@ -11,24 +11,25 @@ pub fn parse(text: &str) -> Result<Vec<(String, Vec<usize>)>, String> {
 }
 
 /// The profile whose dims are those of `shapes`, by input names; the first one where none are named.
-pub fn profile(profiles: &[Profile], shapes: &[(String, Vec<usize>)]) -> Result<usize, Failure> {
+pub fn profile(header: &Header, shapes: &[(String, Vec<usize>)]) -> Result<usize, Failure> {
     let fits = |profile: &Profile| {
         shapes.iter().all(|(name, dims)| {
             let mut inputs = profile.inputs.iter();
             inputs.any(|binding| binding.name == *name && binding.dims == *dims)
         })
     };
-    profiles.iter().position(fits).ok_or_else(|| {
-        let first = profiles.first().map_or(&[][..], |first| &first.inputs);
-        let own = first.iter().enumerate().map(|(position, input)| {
-            let types = engine::spanned(profiles.iter().map(|profile| &profile.inputs[position]));
-            format!("`{}` is {types}", input.name)
-        });
-        Failure::usage(format!(
-            "`--shapes`: the engine has no such profile: {}",
-            own.collect::<Vec<_>>().join(", ")
-        ))
-    })
+    for number in 0..header.n_profiles() {
+        if fits(&*header.profile(number)?) {
+            return Ok(number);
+        }
+    }
+    let first = header.profiles.first().map_or(&[][..], |first| &first.inputs);
+    let own = first.iter().enumerate();
+    let own = own.map(|(position, input)| format!("`{}` is {}", input.name, header.spanned_input(position)));
+    Err(Failure::usage(format!(
+        "`--shapes`: the engine has no such profile: {}",
+        own.collect::<Vec<_>>().join(", ")
+    )))
 }
 
 /// The inputs of a profile in the spelling of `--shapes`.

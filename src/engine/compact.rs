@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::blobs::completed_table;
-use super::{Blob, Content, Engine, Program};
+use super::{Blob, Content, Engine, Header, Kernel, Problem};
 
 /// `engine` with the blobs that it uses alone, each once, in the order in which a compiler adds them: the
 /// weights, what programs are made of one after the other, and PTX.
@@ -17,14 +17,14 @@ pub fn compacted(mut engine: Engine) -> Engine {
     };
     blobs.push(engine.header.weights);
     engine.header.weights = 0;
-    for program in &mut engine.header.programs {
-        blobs.renumber(program);
+    let Header { programs, shared, .. } = &mut engine.header;
+    for program in programs {
+        blobs.renumber(&mut program.kernels, &mut program.problems);
     }
-    let kernels = engine
-        .header
-        .programs
-        .iter_mut()
-        .flat_map(|program| &mut program.kernels);
+    for own in shared.iter_mut().flat_map(|shared| &mut shared.archs) {
+        blobs.renumber(own.kernels.iter_mut().map(|shared| &mut shared.kernel), &mut []);
+    }
+    let kernels = engine.header.kernels_mut().flat_map(|(_, kernels)| kernels);
     for ptx in kernels.filter_map(|kernel| kernel.ptx.as_mut()) {
         *ptx = blobs.take(*ptx);
     }
@@ -44,12 +44,12 @@ struct Blobs {
 }
 
 impl Blobs {
-    fn renumber(&mut self, program: &mut Program) {
-        for kernel in &mut program.kernels {
+    fn renumber<'a>(&mut self, kernels: impl IntoIterator<Item = &'a mut Kernel>, problems: &mut [Problem]) {
+        for kernel in kernels {
             kernel.cubin = self.take(kernel.cubin);
             kernel.source = self.take(kernel.source);
         }
-        for problem in &mut program.problems {
+        for problem in problems {
             problem.graph = self.take(problem.graph);
         }
     }

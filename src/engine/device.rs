@@ -3,43 +3,53 @@
 use super::{Engine, Program};
 
 impl Engine {
-    /// The program of a profile for a device of compute capability `sm` (times ten), and which code of its
+    /// The listed program of a profile for a device of compute capability `sm` (times ten), and which code of its
     /// kernels: as [`Engine::program_for`], else the newest older one that has PTX.
     pub fn code_for(&self, sm: u32, profile: usize) -> Option<(&Program, Code)> {
-        if let Some(program) = self.program_for(sm, profile) {
-            return Some((program, Code::Cubin));
-        }
-        let own = self
-            .header
-            .programs
-            .iter()
-            .filter(|program| program.profile == profile);
-        let older = own.filter_map(|program| {
-            let (arch, specific) = arch_number(&program.arch)?;
-            let has_ptx = program.kernels.iter().all(|kernel| kernel.ptx.is_some());
-            (has_ptx && !specific && arch <= sm).then_some((arch, program))
-        });
-        let newest = older.max_by_key(|(arch, _)| *arch)?;
-        Some((newest.1, Code::Ptx))
+        let has_ptx = |program: &Program| program.kernels.iter().all(|kernel| kernel.ptx.is_some());
+        best(sm, self.listed(profile), |program| {
+            (program.arch.as_str(), has_ptx(program))
+        })
     }
 
-    /// The program of a profile for a device of compute capability `sm` (times ten): the exact
+    /// The number of the architecture whose programs of a range such a device executes, and which code of their kernels.
+    pub fn shared_code_for(&self, sm: u32) -> Option<(usize, Code)> {
+        let archs = &self.header.shared.as_ref()?.archs;
+        best(sm, 0..archs.len(), |&number| {
+            (archs[number].arch.as_str(), archs[number].has_ptx())
+        })
+    }
+
+    /// The listed program of a profile for a device of compute capability `sm` (times ten): the exact
     /// architecture, its `a` form first, else the newest older one of the same major
     /// version, whose cubins the device still executes. Tegra devices share binaries with none.
     pub fn program_for(&self, sm: u32, profile: usize) -> Option<&Program> {
-        let own = self
-            .header
-            .programs
-            .iter()
-            .filter(|program| program.profile == profile);
-        let candidates = own.filter_map(|program| {
-            let arch = arch_number(&program.arch)?;
-            executes(sm, arch).then_some((arch, program))
-        });
-        candidates
-            .max_by_key(|(rank, _)| *rank)
-            .map(|(_, program)| program)
+        let found = best(sm, self.listed(profile), |program| (program.arch.as_str(), false));
+        found.map(|(program, _)| program)
     }
+
+    fn listed(&self, profile: usize) -> impl Iterator<Item = &Program> {
+        let programs = self.header.programs.iter();
+        programs.filter(move |program| program.profile == profile)
+    }
+}
+
+/// Of several for the same work, by architecture and whether they have PTX, the one for a device.
+fn best<'a, T>(
+    sm: u32,
+    all: impl Iterator<Item = T>,
+    of: impl Fn(&T) -> (&'a str, bool),
+) -> Option<(T, Code)> {
+    let ranked = all.filter_map(|own| {
+        let (name, has_ptx) = of(&own);
+        let arch = arch_number(name)?;
+        if executes(sm, arch) {
+            return Some(((true, arch), own));
+        }
+        (has_ptx && !arch.1 && arch.0 <= sm).then_some(((false, arch), own))
+    });
+    let ((has_cubin, _), own) = ranked.max_by_key(|(rank, _)| *rank)?;
+    Some((own, if has_cubin { Code::Cubin } else { Code::Ptx }))
 }
 
 /// What the driver is given of a program's kernels.

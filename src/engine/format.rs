@@ -1,4 +1,4 @@
-//! The engine file, format version 3; versions 1 and 2 are read too, see `v1.rs` and `v2.rs`.
+//! The engine file, format version 4; versions 1 to 3 are read too, see `v1.rs`, `v2.rs` and `v3.rs`.
 //!
 //! | offset | bytes | content |
 //! |---|---|---|
@@ -11,8 +11,9 @@
 //! | 152 | n | header: [`Header`] as JSON, in declaration order |
 //! | | | blobs, each at the next multiple of 256, zero bytes between; the last one ends the file |
 //!
-//! Files of several programs say what launches compute in a table (`told.rs`). The header lists every blob with offset, length and digest (`pages.rs`), so the digest at offset 24
-//! pins the whole file, and so does the signature. Weights that were stripped are listed, and not in the
+//! Files of several programs say what launches compute in a table (`told.rs`). Programs of a range are formulas of
+//! its extents ([`shared`](super::shared)). The header lists every blob with offset, length and digest (`pages.rs`),
+//! so the digest at offset 24 pins the whole file, and so does the signature. Weights that were stripped are listed, and not in the
 //! file. Blobs are weights, cubins, PTX, sources, and the graphs of problems, which only `tune` reads.
 //! Nothing in the file is executed on the host. The reader checks the signature first, and every
 //! length before it uses it; then [`validate`] proves the launch table.
@@ -27,12 +28,12 @@ use sha2::{Digest, Sha256};
 use super::pages::{Hash, digests, plain_digests};
 use super::signature::{self, PublicKey, SIGNATURE_BYTES, SecretKey};
 use super::source::Source;
-use super::{ALIGNMENT, Content, Engine, EngineError, Header, blob_table, told, v1, v2, validate};
+use super::{ALIGNMENT, Content, Engine, EngineError, Header, blob_table, told, v1, v2, v3, validate};
 use crate::aside;
 use crate::hex::hex;
 
 const MAGIC: [u8; 8] = *b"RTRTENG\n";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// What all versions begin with.
 const PREAMBLE_BYTES: usize = 56;
 /// Headers take 60 to 80 KB for each program of a large model; a larger one than this is an attack or an accident.
@@ -132,7 +133,7 @@ pub fn is_signed(path: &Path) -> Result<bool, EngineError> {
     let head = source.read(0..source.len().min(PREAMBLE_BYTES + SIGNATURE_BYTES))?;
     // Older versions have no room for a signature.
     let version = Preamble::read(&source, None)?.version;
-    Ok(version >= VERSION && head[PREAMBLE_BYTES..].iter().any(|&byte| byte != 0))
+    Ok(version >= v3::VERSION && head[PREAMBLE_BYTES..].iter().any(|&byte| byte != 0))
 }
 
 /// Whether `bytes` begin like an engine file.
@@ -161,7 +162,7 @@ fn read_from(source: &Source, signer: Option<&PublicKey>) -> Result<Engine, Engi
     let preamble = Preamble::read(source, signer)?;
     let mut header = preamble.header(source)?;
     let blobs = read_blobs(source, &header, &preamble)?;
-    if preamble.version < VERSION {
+    if preamble.version < v3::VERSION {
         header.blobs = blob_table(&blobs);
     }
     let engine = Engine { header, blobs };
@@ -192,7 +193,7 @@ impl Preamble {
                 signature::unsigned(signer)?;
                 PREAMBLE_BYTES
             }
-            VERSION => {
+            v3::VERSION | VERSION => {
                 let signature = head.get(PREAMBLE_BYTES..PREAMBLE_BYTES + SIGNATURE_BYTES);
                 let signature = signature.ok_or_else(|| damaged("it ends within the signature"))?;
                 signature::check(bytes, &array(signature), signer)?;
@@ -228,6 +229,7 @@ impl Preamble {
         let header = match self.version {
             v1::VERSION => v1::header(&text),
             v2::VERSION => v2::header(&text),
+            v3::VERSION => v3::header(&text),
             _ => serde_json::from_slice(&text),
         };
         let unreadable = |error: String| EngineError::Invalid(format!("the header cannot be read: {error}"));
@@ -337,27 +339,20 @@ mod tests {
 
     #[test]
     fn files_of_this_version_stay_readable() {
-        let engine = read(include_bytes!("../../tests/engines/v3.engine")).unwrap();
-        assert_eq!(engine.header.archs(), ["sm_80", "sm_90a"]);
-        assert_eq!(
-            engine.code_for(120, 1).map(|found| found.1),
-            Some(super::super::Code::Ptx)
-        );
-        assert!(
-            engine
-                .header
-                .programs
-                .iter()
-                .all(|program| program.tensors.is_some())
-        );
-    }
-
-    #[test]
-    fn files_that_state_problems_stay_readable() {
-        let engine = read(include_bytes!("../../tests/engines/v3_problems.engine")).unwrap();
-        let program = &engine.header.programs[0];
-        assert!(!program.problems.is_empty());
-        assert!(program.launches.iter().all(|launch| launch.task.is_some()));
+        let engine = read(include_bytes!("../../tests/engines/v4_range.engine")).unwrap();
+        let header = &engine.header;
+        assert_eq!(header.archs(), ["sm_80", "sm_90a"]);
+        assert_eq!((header.n_profiles(), header.n_programs()), (36, 72));
+        assert_eq!(header.profile(35).unwrap().inputs[0].dims, [3, 12, 32]);
+        for program in header.every_program() {
+            let program = program.unwrap();
+            assert!(
+                program
+                    .launches
+                    .iter()
+                    .all(|launch| !launch.nodes.is_empty() || !launch.rules.is_empty())
+            );
+        }
     }
 
     #[test]

@@ -14,7 +14,9 @@ pub mod format;
 mod launch;
 mod pages;
 mod profile;
+mod programs;
 mod residents;
+pub mod shared;
 pub mod signature;
 mod source;
 mod span;
@@ -23,6 +25,7 @@ pub mod stripped;
 mod told;
 mod v1;
 mod v2;
+mod v3;
 pub mod validate;
 
 use serde::{Deserialize, Serialize};
@@ -36,9 +39,10 @@ pub use format::{is_signed, load, load_signed, read, read_signed, save, save_sig
 pub use launch::{Arg, Explanation, Launch, Memory, Pixels, Place, Rejected, Task, TensorMap};
 pub use profile::{Binding, Bound, Limit, Profile};
 pub use residents::Resident;
+pub use shared::{Needs, Shared, SharedKernel, SharedPrograms};
 pub use signature::{PublicKey, SecretKey};
 pub use span::spanned;
-pub use told::Told;
+pub use told::{Telling, Told};
 
 /// Alignment of weights and scratch memory, and of every blob in the file.
 pub const ALIGNMENT: usize = 256;
@@ -67,11 +71,11 @@ pub struct Header {
     pub precision: String,
     /// Version of NVRTC that made the cubins.
     pub nvrtc: String,
-    /// What the engine takes and gives, once for each binding of the model's dynamic dims.
+    /// What the engine takes and gives, once for each binding of the model's dynamic dims that is listed.
     pub profiles: Vec<Profile>,
     /// Blob of all weights; [`Memory::Weights`] is its content.
     pub weights: usize,
-    /// One per architecture and profile.
+    /// One per architecture and listed profile.
     pub programs: Vec<Program>,
     pub blobs: Vec<Blob>,
     /// Most bytes of device memory that an execution may take, where the build was bounded.
@@ -89,6 +93,9 @@ pub struct Header {
     /// In files of several programs, what their launches refer to; in memory they say it themselves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<Told>,
+    /// Profiles and programs of a range, which are computed when they are used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Shared>,
 }
 
 /// A piece of weights that are not in the file.
@@ -234,22 +241,6 @@ impl Engine {
     pub fn weights(&self) -> &[u8] {
         &self.blobs[self.header.weights]
     }
-
-    /// Device memory of one execution: weights, and the largest arena and scratch memory of any
-    /// architecture.
-    pub fn device_bytes(&self) -> usize {
-        let own = |arch: &str| {
-            let programs = || self.header.programs.iter().filter(|program| program.arch == arch);
-            let arena = programs().map(|program| program.arena_bytes).max().unwrap_or(0);
-            let workspace = programs()
-                .map(|program| program.workspace_bytes)
-                .max()
-                .unwrap_or(0);
-            arena + workspace
-        };
-        let archs = self.header.archs().into_iter().map(own);
-        self.header.weights_bytes() + archs.max().unwrap_or(0)
-    }
 }
 
 #[cfg(test)]
@@ -370,6 +361,7 @@ pub(crate) mod tests {
                 n_contexts: None,
                 stripped: None,
                 told: Vec::new(),
+                shared: None,
             },
             blobs,
         }

@@ -44,6 +44,12 @@ pub struct Bound {
 }
 
 impl Profile {
+    /// Whether it takes inputs of these types.
+    pub fn takes(&self, inputs: &[TensorType]) -> bool {
+        let mut pairs = self.inputs.iter().zip(inputs);
+        self.inputs.len() == inputs.len() && pairs.all(|(binding, ty)| binding.ty() == *ty)
+    }
+
     /// Output number `output` as people read its type: with `<=` where data decides an extent.
     pub fn shown_output(&self, output: usize) -> String {
         let binding = &self.outputs[output];

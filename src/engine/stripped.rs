@@ -17,9 +17,12 @@ pub fn fingerprint(bytes: &[u8]) -> String {
 }
 
 /// `engine` without its weights.
-pub fn strip(engine: &Engine) -> Engine {
+///
+/// # Errors
+/// If a program of a range cannot be computed.
+pub fn strip(engine: &Engine) -> Result<Engine, EngineError> {
     let weights = engine.weights();
-    let pieces = weight_places(&engine.header)
+    let pieces = weight_places(&engine.header)?
         .into_iter()
         .map(|(offset, len)| Fingerprint {
             offset,
@@ -31,24 +34,25 @@ pub fn strip(engine: &Engine) -> Engine {
     engine.header.stripped = stripped;
     engine.blobs[engine.header.weights] = Content::from(Vec::new());
     relist(&mut engine.header);
-    engine
+    Ok(engine)
 }
 
 /// Offset and length of every tensor among the weights, each once.
-fn weight_places(header: &Header) -> BTreeSet<(usize, usize)> {
-    let launches = header.programs.iter().flat_map(|program| &program.launches);
-    let read = launches
-        .flat_map(|launch| &launch.args)
-        .filter_map(|arg| match arg {
+fn weight_places(header: &Header) -> Result<BTreeSet<(usize, usize)>, EngineError> {
+    let mut found = BTreeSet::new();
+    for program in header.every_program() {
+        let program = program?;
+        let args = program.launches.iter().flat_map(|launch| &launch.args);
+        let read = args.filter_map(|arg| match arg {
             Arg::Reads(place) | Arg::Writes(place) => Some(place),
             Arg::TensorMap(map) => Some(&map.place),
             Arg::I32(_) => None,
         });
-    let outputs = header.programs.iter().flat_map(|program| &program.outputs);
-    let weights = read
-        .chain(outputs)
-        .filter(|place| place.memory == Memory::Weights);
-    weights.map(|&Place { offset, len, .. }| (offset, len)).collect()
+        let places = read.chain(&program.outputs);
+        let weights = places.filter(|place| place.memory == Memory::Weights);
+        found.extend(weights.map(|&Place { offset, len, .. }| (offset, len)));
+    }
+    Ok(found)
 }
 
 /// Offsets of the blobs that are in the file.
@@ -146,7 +150,7 @@ mod tests {
     #[test]
     fn what_is_refitted_is_what_was_stripped() {
         let engine = example(&["sm_87"]);
-        let stripped = strip(&engine);
+        let stripped = strip(&engine).unwrap();
         let mut bytes = Vec::new();
         write(&stripped, &mut bytes).unwrap();
         let read = read(&bytes).unwrap();
@@ -159,7 +163,9 @@ mod tests {
     #[test]
     fn other_weights_are_refused() {
         let engine = example(&["sm_87"]);
-        let error = refit(&strip(&engine), &known(&[8; 16])).unwrap_err().to_string();
+        let error = refit(&strip(&engine).unwrap(), &known(&[8; 16]))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("1 of its 1 weights"), "{error}");
         let error = refit(&engine, &known(&[7; 16])).unwrap_err().to_string();
         assert!(error.contains("it has its weights"), "{error}");
@@ -168,7 +174,7 @@ mod tests {
     #[test]
     fn fingerprints_cover_the_weights() {
         let refuses = |change: fn(&mut Fingerprint), words: &str| {
-            let mut header = strip(&example(&["sm_87"])).header;
+            let mut header = strip(&example(&["sm_87"])).unwrap().header;
             change(&mut header.stripped.as_mut().unwrap()[0]);
             let error = check(&header).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
@@ -176,7 +182,7 @@ mod tests {
         refuses(|piece| piece.len = 17, "leaves the weights");
         refuses(|piece| piece.len = usize::MAX, "leaves the weights");
         refuses(|piece| piece.offset = 256, "is not where");
-        let mut header = strip(&example(&["sm_87"])).header;
+        let mut header = strip(&example(&["sm_87"])).unwrap().header;
         header.blobs[0].len = 1 << 60;
         assert!(
             check(&header)

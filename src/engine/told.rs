@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Header;
+use super::{Header, Program};
 
 /// Where a launch is from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,28 +18,45 @@ pub struct Told {
     pub rules: Vec<String>,
 }
 
+/// A table that grows with the programs that refer to it.
+#[derive(Clone, Debug, Default)]
+pub struct Telling {
+    table: Vec<Told>,
+    numbers: HashMap<Told, usize>,
+}
+
+impl Telling {
+    /// Has the launches of a program refer to the table.
+    pub fn fold(&mut self, program: &mut Program) {
+        for launch in &mut program.launches {
+            let told = Told {
+                nodes: std::mem::take(&mut launch.nodes),
+                rules: std::mem::take(&mut launch.rules),
+            };
+            let number = *self.numbers.entry(told).or_insert_with_key(|told| {
+                self.table.push(told.clone());
+                self.table.len() - 1
+            });
+            launch.told = Some(number);
+        }
+    }
+
+    pub fn into_table(self) -> Vec<Told> {
+        self.table
+    }
+}
+
 /// The header as files have it.
 pub(super) fn folded(header: &Header) -> Cow<'_, Header> {
     if header.programs.len() < 2 {
         return Cow::Borrowed(header);
     }
     let mut header = header.clone();
-    let mut numbers: HashMap<Told, usize> = HashMap::new();
-    for launch in header
-        .programs
-        .iter_mut()
-        .flat_map(|program| &mut program.launches)
-    {
-        let told = Told {
-            nodes: std::mem::take(&mut launch.nodes),
-            rules: std::mem::take(&mut launch.rules),
-        };
-        let number = *numbers.entry(told).or_insert_with_key(|told| {
-            header.told.push(told.clone());
-            header.told.len() - 1
-        });
-        launch.told = Some(number);
+    let mut telling = Telling::default();
+    for program in &mut header.programs {
+        telling.fold(program);
     }
+    header.told = telling.into_table();
     Cow::Owned(header)
 }
 
@@ -49,11 +66,18 @@ pub(super) fn folded(header: &Header) -> Cow<'_, Header> {
 /// If a launch refers to what is not there.
 pub(super) fn unfolded(mut header: Header) -> Result<Header, String> {
     let table = std::mem::take(&mut header.told);
-    for launch in header
-        .programs
-        .iter_mut()
-        .flat_map(|program| &mut program.launches)
-    {
+    for program in &mut header.programs {
+        unfold(program, &table)?;
+    }
+    Ok(header)
+}
+
+/// Has the launches of a program say what `table` says of them.
+///
+/// # Errors
+/// If a launch refers to what is not there.
+pub(super) fn unfold(program: &mut Program, table: &[Told]) -> Result<(), String> {
+    for launch in &mut program.launches {
         let Some(number) = launch.told.take() else {
             continue;
         };
@@ -63,7 +87,7 @@ pub(super) fn unfolded(mut header: Header) -> Result<Header, String> {
         launch.nodes.clone_from(&told.nodes);
         launch.rules.clone_from(&told.rules);
     }
-    Ok(header)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 //!
 //! Every index is in range, every span lies within its memory, every launch fits the
 //! limits that all supported architectures share, inputs and outputs are as large as
-//! their types say, and nothing in the arena is overwritten while it is used. Cubins themselves are code for the GPU and cannot be proved.
+//! their types say, and nothing in the arena is overwritten while it is used. Of a range, what is not of single
+//! shapes is checked here, and each program when it is computed. Cubins themselves are code for the GPU and cannot be proved.
 
 use super::{
-    ALIGNMENT, ARENA_ALIGNMENT, Arg, Binding, Engine, EngineError, Launch, MAX_CONTEXTS, Memory, Place,
-    Profile, Program, Task, arch_number, residents, streams, stripped,
+    ALIGNMENT, ARENA_ALIGNMENT, Arg, Binding, Engine, EngineError, Header, Kernel, Launch, MAX_CONTEXTS,
+    Memory, Place, Profile, Program, Shared, Task, arch_number, residents, streams, stripped,
 };
 use crate::ir::DType;
 use crate::ir::types::checked_bytes;
@@ -33,13 +34,62 @@ pub fn validate(engine: &Engine) -> Result<(), EngineError> {
     if !(1..=MAX_CONTEXTS).contains(&header.n_contexts()) {
         return invalid(format!("kernels for {} contexts", header.n_contexts()));
     }
-    for profile in &header.profiles {
-        check_profile(profile, &header.profiles[0])?;
+    for own in &header.profiles {
+        profile(own, &header.profiles[0])?;
     }
-    for program in &header.programs {
-        Checker { engine, program }
-            .check()
-            .map_err(|reason| EngineError::Invalid(format!("program {}: {reason}", program.arch)))?;
+    for own in &header.programs {
+        let Some(profile) = header.profiles.get(own.profile) else {
+            return invalid(format!(
+                "program {}: profile {} is not there",
+                own.arch, own.profile
+            ));
+        };
+        program(header, own, profile)?;
+    }
+    header
+        .shared
+        .as_ref()
+        .map_or(Ok(()), |shared| check_shared(header, shared))
+}
+
+/// Checks what is not of single shapes: [`program`] proves them when they are computed.
+fn check_shared(header: &Header, shared: &Shared) -> Result<(), EngineError> {
+    let failed = |reason: String| EngineError::Invalid(format!("the range: {reason}"));
+    let Some(first) = header.profiles.first() else {
+        return invalid("the range: its usual shape is not listed");
+    };
+    shared.check(first).map_err(failed)?;
+    for own in &shared.archs {
+        let kernels = own.kernels.iter().map(|shared| &shared.kernel);
+        check_kernels(header, kernels).map_err(failed)?;
+        if own
+            .kernels
+            .iter()
+            .any(|shared| shared.smem_bytes > MAX_SMEM_BYTES)
+        {
+            return invalid("the range: shared memory exceeds what any device allows");
+        }
+    }
+    Ok(())
+}
+
+/// Checks one program, which is of `profile`, against what the header says of the rest.
+///
+/// # Errors
+/// The first thing that does not hold.
+pub fn program(header: &Header, program: &Program, profile: &Profile) -> Result<(), EngineError> {
+    let checker = Checker { header, program };
+    checker
+        .check(profile)
+        .map_err(|reason| EngineError::Invalid(format!("program {}: {reason}", program.arch)))
+}
+
+fn check_kernels<'a>(header: &Header, kernels: impl Iterator<Item = &'a Kernel>) -> Result<(), String> {
+    for (number, kernel) in kernels.enumerate() {
+        let last = kernel.cubin.max(kernel.source).max(kernel.ptx.unwrap_or(0));
+        if last >= header.blobs.len() {
+            return Err(format!("kernel {number} names a blob that is not there"));
+        }
     }
     Ok(())
 }
@@ -55,8 +105,11 @@ fn binding_bytes(binding: &Binding) -> Result<usize, EngineError> {
     }
 }
 
-/// Every profile binds the dims of the same inputs and outputs.
-fn check_profile(profile: &Profile, first: &Profile) -> Result<(), EngineError> {
+/// Checks a profile: all of them bind the dims of the same inputs and outputs.
+///
+/// # Errors
+/// The first thing that does not hold.
+pub fn profile(profile: &Profile, first: &Profile) -> Result<(), EngineError> {
     for binding in profile.inputs.iter().chain(&profile.outputs) {
         binding_bytes(binding)?;
     }
@@ -99,12 +152,12 @@ fn check_profile(profile: &Profile, first: &Profile) -> Result<(), EngineError> 
 }
 
 struct Checker<'a> {
-    engine: &'a Engine,
+    header: &'a Header,
     program: &'a Program,
 }
 
 impl Checker<'_> {
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, profile: &Profile) -> Result<(), String> {
         match arch_number(&self.program.arch) {
             None => return Err("the architecture has no number".to_owned()),
             Some((sm, _)) if sm < 90 && self.program.kernels_wait => {
@@ -112,14 +165,9 @@ impl Checker<'_> {
             }
             Some(_) => {}
         }
-        for (number, kernel) in self.program.kernels.iter().enumerate() {
-            let last = kernel.cubin.max(kernel.source).max(kernel.ptx.unwrap_or(0));
-            if last >= self.engine.blobs.len() {
-                return Err(format!("kernel {number} names a blob that is not there"));
-            }
-        }
+        check_kernels(self.header, self.program.kernels.iter())?;
         for (number, problem) in self.program.problems.iter().enumerate() {
-            if problem.graph >= self.engine.blobs.len() {
+            if problem.graph >= self.header.blobs.len() {
                 return Err(format!("problem {number} names a blob that is not there"));
             }
         }
@@ -127,10 +175,6 @@ impl Checker<'_> {
             self.check_launch(launch)
                 .map_err(|reason| format!("launch {number}: {reason}"))?;
         }
-        let profiles = &self.engine.header.profiles;
-        let Some(profile) = profiles.get(self.program.profile) else {
-            return Err(format!("profile {} is not there", self.program.profile));
-        };
         self.check_bindings("input", &profile.inputs, &self.program.inputs, true)?;
         let outputs = [profile.outputs.as_slice(), &profile.counts].concat();
         self.check_bindings("output", &outputs, &self.program.outputs, false)?;
@@ -235,7 +279,7 @@ impl Checker<'_> {
     fn check_place(&self, place: &Place) -> Result<(), String> {
         let (size, alignment) = match place.memory {
             Memory::Arena => (self.program.arena_bytes, ARENA_ALIGNMENT),
-            Memory::Weights => (self.engine.header.weights_bytes(), ALIGNMENT),
+            Memory::Weights => (self.header.weights_bytes(), ALIGNMENT),
             Memory::Workspace => (self.program.workspace_bytes, ALIGNMENT),
         };
         let fits = place.offset.checked_add(place.len).is_some_and(|end| end <= size);

@@ -20,14 +20,17 @@ pub(super) fn within_memory(
             return Ok((engine, thrift));
         }
         least = least.min(bytes);
-        kept = kept_bytes(&engine);
+        kept = kept_bytes(&engine)?;
     }
     Err(PipelineError::Memory { most, least, kept })
 }
 
 /// Weights, and inputs and outputs, which are all there after the last launch.
-fn kept_bytes(engine: &Engine) -> usize {
-    let programs = engine.header.programs.iter();
-    let ends = programs.filter_map(|program| program.live_bytes()?.last().copied());
-    engine.header.weights_bytes() + ends.max().unwrap_or(0)
+fn kept_bytes(engine: &Engine) -> Result<usize, PipelineError> {
+    let mut most = 0;
+    for program in engine.header.every_program() {
+        let ends = program?.live_bytes().and_then(|live| live.last().copied());
+        most = most.max(ends.unwrap_or(0));
+    }
+    Ok(engine.header.weights_bytes() + most)
 }

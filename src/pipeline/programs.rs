@@ -8,6 +8,7 @@ use super::scratch::with_scratch;
 use super::shared::shared_tactics;
 use super::tactics::{n_contexts, problems, tactics};
 use super::{Observer, PipelineError, Selection, Settings, nvrtc};
+use crate::engine::shared::extents::Extents;
 use crate::engine::{self, Engine};
 use crate::kernel::Arch;
 use crate::plan::{self, Assembly, Freedom, Identity, Thrift};
@@ -28,6 +29,17 @@ pub(super) struct Programs {
     pub own: Vec<Planned>,
     /// Graphs of other shapes, which share kernels.
     pub shared: Vec<(Arch, Vec<FusedGraph>)>,
+    /// The range of these shapes, if they are all of one: their programs are formulas of its extents.
+    pub extents: Option<Extents>,
+}
+
+/// How programs are made.
+struct Making<'a> {
+    settings: &'a Settings,
+    /// What is given up for less memory.
+    thrift: Thrift,
+    selection: &'a Selection,
+    observer: &'a dyn Observer,
 }
 
 impl Programs {
@@ -40,8 +52,13 @@ impl Programs {
         observer: &dyn Observer,
     ) -> Result<Engine, PipelineError> {
         let (mut engine, thrift) = within_memory(settings, |thrift| {
-            let assembly = self.assembled(settings, thrift, selection, observer)?;
-            finished(assembly, model, settings)
+            let making = Making {
+                settings,
+                thrift,
+                selection,
+                observer,
+            };
+            finished(self.assembled(&making)?, model, settings)
         })?;
         if let (Thrift::Workspace, Some(most)) = (thrift, settings.max_memory) {
             for (number, plan) in self.own.iter().enumerate() {
@@ -54,28 +71,16 @@ impl Programs {
         Ok(engine)
     }
 
-    /// All programs, where so much is given up for less memory.
-    fn assembled(
-        &self,
-        settings: &Settings,
-        thrift: Thrift,
-        selection: &Selection,
-        observer: &dyn Observer,
-    ) -> Result<Assembly, PipelineError> {
+    fn assembled(&self, making: &Making<'_>) -> Result<Assembly, PipelineError> {
         let mut assembly = Assembly::new();
         for plan in &self.own {
-            plan.add(settings, thrift, selection, observer, &mut assembly)?;
+            plan.add(making, &mut assembly)?;
+        }
+        if let Some(extents) = &self.extents {
+            assembly.share_in(extents.clone());
         }
         for (arch, graphs) in &self.shared {
-            add_shared(
-                graphs,
-                *arch,
-                settings,
-                thrift,
-                selection,
-                observer,
-                &mut assembly,
-            )?;
+            making.add_shared(graphs, *arch, &mut assembly)?;
         }
         Ok(assembly)
     }
@@ -91,19 +96,18 @@ impl Planned {
         }
     }
 
-    fn add(
-        &self,
-        settings: &Settings,
-        thrift: Thrift,
-        selection: &Selection,
-        observer: &dyn Observer,
-        assembly: &mut Assembly,
-    ) -> Result<(), PipelineError> {
+    fn add(&self, making: &Making<'_>, assembly: &mut Assembly) -> Result<(), PipelineError> {
         let Planned {
             arch,
             fused,
             tactics: known,
         } = self;
+        let &Making {
+            settings,
+            thrift,
+            selection,
+            observer,
+        } = making;
         let problems = problems(fused, settings, thrift);
         let chosen = match known {
             Some(known) if thrift < Thrift::Workspace => known.clone(),
@@ -111,8 +115,8 @@ impl Planned {
         };
         let predicted = predicted_freedom(settings, thrift, true);
         let freedom = freedom(fused, &problems, &chosen, *arch, predicted, selection)?;
-        let program = plan::plan(fused, &problems, &chosen, *arch, freedom, assembly);
-        assembly.add(program);
+        let (profile, program) = plan::plan(fused, &problems, &chosen, *arch, freedom, assembly);
+        assembly.add(profile, program);
         Ok(())
     }
 }
@@ -157,8 +161,8 @@ fn alone(
     freedom: Freedom,
 ) -> Engine {
     let mut assembly = Assembly::new();
-    let program = plan::plan(fused, problems, tactics, arch, freedom, &mut assembly);
-    assembly.add(program);
+    let (profile, program) = plan::plan(fused, problems, tactics, arch, freedom, &mut assembly);
+    assembly.add(profile, program);
     assembly.finish(Identity {
         n_contexts: n_contexts(problems),
         ..Identity::default()
@@ -216,27 +220,24 @@ fn finished(assembly: Assembly, model: &str, settings: &Settings) -> Result<Engi
     Ok(engine)
 }
 
-/// Adds the programs of shapes that share kernels.
-fn add_shared(
-    graphs: &[FusedGraph],
-    arch: Arch,
-    settings: &Settings,
-    thrift: Thrift,
-    selection: &Selection,
-    observer: &dyn Observer,
-    assembly: &mut Assembly,
-) -> Result<(), PipelineError> {
-    let posed: Vec<_> = graphs
-        .iter()
-        .map(|fused| problems(fused, settings, thrift))
-        .collect();
-    let tactics = shared_tactics(&posed, arch, selection, observer)?;
-    let freedom = predicted_freedom(settings, thrift, false);
-    observer.stage("plan", graphs.len());
-    for (number, ((fused, problems), tactics)) in graphs.iter().zip(&posed).zip(&tactics).enumerate() {
-        let program = plan::plan(fused, problems, tactics, arch, freedom, assembly);
-        assembly.add(program);
-        observer.step(number + 1, graphs.len());
+impl Making<'_> {
+    /// Adds the programs of shapes that share kernels.
+    fn add_shared(
+        &self,
+        graphs: &[FusedGraph],
+        arch: Arch,
+        assembly: &mut Assembly,
+    ) -> Result<(), PipelineError> {
+        let posed = |number: usize| problems(&graphs[number], self.settings, self.thrift);
+        let tactics = shared_tactics(graphs.len(), &posed, arch, self.selection, self.observer)?;
+        let freedom = predicted_freedom(self.settings, self.thrift, false);
+        self.observer.stage("plan", graphs.len());
+        for (number, fused) in graphs.iter().enumerate() {
+            let (problems, tactics) = (posed(number), tactics.of_shape(number));
+            let (profile, program) = plan::plan(fused, &problems, &tactics, arch, freedom, assembly);
+            assembly.share(profile, program);
+            self.observer.step(number + 1, graphs.len());
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -24,12 +24,8 @@ pub fn embed(engine: &mut Engine, arch: Arch) -> Result<(), PipelineError> {
     let nvrtc = nvrtc()?;
     let options = virtual_options(arch);
     let is_own = |name: &str| arch_number(name) == Some((arch.sm, arch.specific));
-    let programs = engine
-        .header
-        .programs
-        .iter()
-        .filter(|program| is_own(&program.arch));
-    let kernels = programs.flat_map(|program| &program.kernels);
+    let own = engine.header.kernels().filter(|(name, _)| is_own(name));
+    let kernels = own.flat_map(|(_, kernels)| kernels);
     let mut names: HashMap<usize, String> = HashMap::new();
     for kernel in kernels {
         names.entry(kernel.source).or_insert_with(|| kernel.name.clone());
@@ -54,15 +50,9 @@ pub fn embed(engine: &mut Engine, arch: Arch) -> Result<(), PipelineError> {
         numbers.insert(source, engine.blobs.len());
         engine.blobs.push(Content::from(ptx));
     }
-    for program in engine
-        .header
-        .programs
-        .iter_mut()
-        .filter(|program| is_own(&program.arch))
-    {
-        for kernel in &mut program.kernels {
-            kernel.ptx = numbers.get(&kernel.source).copied();
-        }
+    let own = engine.header.kernels_mut().filter(|(name, _)| is_own(name));
+    for kernel in own.flat_map(|(_, kernels)| kernels) {
+        kernel.ptx = numbers.get(&kernel.source).copied();
     }
     engine.header.blobs = blob_table(&engine.blobs);
     Ok(())

@@ -54,6 +54,7 @@ impl Entrant<'_> {
         engine.header.profiles = vec![engine.header.profiles[program.profile].clone()];
         program.profile = 0;
         engine.header.programs = vec![program];
+        engine.header.shared = None;
         engine
     }
 

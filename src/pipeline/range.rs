@@ -11,7 +11,8 @@ use super::programs::{Programs, planned};
 use super::{Observer, PipelineError, Selection, Settings, Silent};
 use crate::compile::arch_name;
 use crate::engine::Engine;
-use crate::ir::{Graph, HostTensor};
+use crate::engine::shared::extents::Extents;
+use crate::ir::{Graph, HostTensor, TensorType};
 use crate::kernel::Arch;
 use crate::reference::Constants;
 use crate::rewrite::canonicalize::rewrite_model;
@@ -56,6 +57,7 @@ pub fn compile_range(
         let graphs = range.fused(others, arch, guide, &mut pool, observer)?;
         programs.shared.push((arch, graphs));
     }
+    programs.extents = range.extents(shapes)?;
     programs.build(&graph.name, settings, selection, observer)
 }
 
@@ -118,6 +120,16 @@ impl<'a> Range<'a> {
         )?)
     }
 
+    /// The range that `shapes` are all of, if there is one.
+    fn extents(&self, shapes: &[Shapes]) -> Result<Option<Extents>, PipelineError> {
+        let dims = |shapes: &Shapes| {
+            let bindings = specialize::bind(&self.graph, shapes)?;
+            Ok::<_, PipelineError>(bindings.types().iter().map(TensorType::dims).collect())
+        };
+        let all: Vec<Vec<Vec<usize>>> = shapes.iter().map(dims).collect::<Result<_, _>>()?;
+        Ok(Extents::of(&all))
+    }
+
     fn search<'s>(&'s self, core: &'s Graph, arch: Arch) -> Search<'s> {
         Search {
             core,
@@ -149,7 +161,13 @@ impl<'a> Range<'a> {
             &ways,
             shapes.len(),
             usual,
-            &mut |fused| pool.share(fused),
+            &mut |fused| {
+                pool.share(fused);
+                // Programs that share kernels say nothing of choices that lost, and there are many graphs.
+                for region in &mut fused.regions {
+                    region.explanation.rejected = Vec::new();
+                }
+            },
             observer,
         )
     }

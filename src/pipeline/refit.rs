@@ -33,11 +33,8 @@ pub fn refit(
     let wanted: HashSet<&str> = pieces.iter().map(|piece| piece.sha256.as_str()).collect();
     let mut found = BTreeMap::new();
     // Programs that share kernels state no problems.
-    let is_range = engine
-        .header
-        .programs
-        .iter()
-        .any(|program| program.problems.is_empty());
+    let mut listed = engine.header.programs.iter();
+    let is_range = engine.header.shared.is_some() || listed.any(|program| program.problems.is_empty());
     for &arch in archs.iter().filter(|_| is_range) {
         for fused in regions_of_range(graph, shapes, arch, settings)? {
             collect(&fused, &wanted, &mut found);

@@ -276,7 +276,8 @@ fn changes(before: &Engine, after: &Engine, number: usize) -> usize {
 /// Versions of NVRTC that made the kernels, once the programs `changed` have others.
 fn versions(engine: &Engine, changed: &[usize]) -> Result<String, PipelineError> {
     let (before, own) = (&engine.header.nvrtc, nvrtc()?.version().to_string());
-    if changed.len() == engine.header.programs.len() || before.split(", ").any(|known| *known == own) {
+    let is_all = changed.len() == engine.header.n_programs();
+    if is_all || before.split(", ").any(|known| *known == own) {
         return Ok(own);
     }
     Ok(format!("{before}, {own}"))

@@ -14,32 +14,54 @@ use crate::kernel::{
 };
 use crate::tune::{self, Bucket, Incumbent, Problem, Tactic, TuneError, buckets, form};
 
-/// Tactics for the problems of many shapes, one list for each; `posed[i]` are those of shape `i`. Each bucket's
-/// variant is chosen as `selection` says, on its longest problem. Problems whose kernels are in no family
-/// have kernels of their own.
+/// Shapes whose problems are looked at together.
+const AT_ONCE: usize = 64;
+
+/// Tactics for the problems of many shapes, each once.
+pub struct SharedTactics {
+    solved: Vec<Tactic>,
+    /// For each shape which of them are its own.
+    places: Vec<Vec<usize>>,
+}
+
+impl SharedTactics {
+    /// One for each problem of a shape.
+    pub fn of_shape(&self, shape: usize) -> Vec<Tactic> {
+        let places = self.places[shape].iter();
+        places.map(|&number| self.solved[number].clone()).collect()
+    }
+}
+
+/// Tactics for the problems of `n_shapes` shapes; `posed` gives those of one, which are many more than there are different
+/// ones. Each bucket's variant is chosen as `selection` says, on its longest problem. Problems whose kernels are in no
+/// family have kernels of their own.
 ///
 /// # Errors
 /// If no kernel can be made for a problem.
 pub fn shared_tactics(
-    posed: &[Vec<Problem>],
+    n_shapes: usize,
+    posed: &(dyn Fn(usize) -> Vec<Problem> + Sync),
     arch: Arch,
     selection: &Selection,
     observer: &dyn Observer,
-) -> Result<Vec<Vec<Tactic>>, PipelineError> {
-    let (distinct, places) = distinct(posed);
+) -> Result<SharedTactics, PipelineError> {
+    let (distinct, places) = distinct(n_shapes, posed);
+    let distinct: Vec<&Problem> = distinct.iter().collect();
     let buckets = buckets(&distinct, arch);
     let cache = Cache::of_user();
     let led = led(&distinct, &buckets, arch, selection, observer)?;
     let chosen = chosen(&led, &buckets, arch)?;
     let forms: Vec<String> = distinct.iter().map(|problem| form(problem)).collect();
-    let mut solved = HashMap::new();
+    let mut solved: Vec<Option<Tactic>> = vec![None; distinct.len()];
     for family in in_families(&chosen, &forms, arch, &cache, observer)? {
         if is_right(&family, &led, selection)? {
-            solved.extend(family);
+            for (number, tactic) in family {
+                solved[number] = Some(tactic);
+            }
         }
     }
     let open: Vec<usize> = (0..distinct.len())
-        .filter(|number| !solved.contains_key(number))
+        .filter(|&number| solved[number].is_none())
         .collect();
     let problems: Vec<Problem> = open.iter().map(|&number| led[number].clone()).collect();
     let stage = format!("kernels of single shapes for {}", arch_name(arch));
@@ -47,28 +69,39 @@ pub fn shared_tactics(
     let own = tune::predict(&problems, arch, &cache, &|n_done, n_steps| {
         observer.step(n_done, n_steps);
     })?;
-    solved.extend(open.into_iter().zip(own));
-    let of_shape = |places: &Vec<usize>| places.iter().map(|number| solved[number].clone()).collect();
-    Ok(places.iter().map(of_shape).collect())
+    for (number, tactic) in open.into_iter().zip(own) {
+        solved[number] = Some(tactic);
+    }
+    Ok(SharedTactics {
+        solved: solved.into_iter().flatten().collect(),
+        places,
+    })
 }
 
 /// Every problem once, and for each shape which of them are its own.
-fn distinct(posed: &[Vec<Problem>]) -> (Vec<&Problem>, Vec<Vec<usize>>) {
-    let keys: Vec<Vec<String>> = posed
-        .par_iter()
-        .map(|own| own.iter().map(|problem| problem.spec.key()).collect())
-        .collect();
+fn distinct(
+    n_shapes: usize,
+    posed: &(dyn Fn(usize) -> Vec<Problem> + Sync),
+) -> (Vec<Problem>, Vec<Vec<usize>>) {
+    let keyed = |shape: usize| -> Vec<(String, Problem)> {
+        let own = posed(shape).into_iter();
+        own.map(|problem| (problem.spec.key(), problem)).collect()
+    };
     let mut known: HashMap<String, usize> = HashMap::new();
     let mut distinct = Vec::new();
-    let mut places = Vec::with_capacity(posed.len());
-    for (own, keys) in posed.iter().zip(keys) {
-        let numbers = own.iter().zip(keys).map(|(problem, key)| {
-            *known.entry(key).or_insert_with(|| {
-                distinct.push(problem);
-                distinct.len() - 1
-            })
-        });
-        places.push(numbers.collect());
+    let mut places = Vec::with_capacity(n_shapes);
+    for first in (0..n_shapes).step_by(AT_ONCE) {
+        let shapes = first..n_shapes.min(first + AT_ONCE);
+        let chunk: Vec<Vec<(String, Problem)>> = shapes.into_par_iter().map(keyed).collect();
+        for own in chunk {
+            let numbers = own.into_iter().map(|(key, problem)| {
+                *known.entry(key).or_insert_with(|| {
+                    distinct.push(problem);
+                    distinct.len() - 1
+                })
+            });
+            places.push(numbers.collect());
+        }
     }
     (distinct, places)
 }

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
+use super::Sharing;
 use super::lifetimes::padded;
 use crate::engine::blob_table;
+use crate::engine::shared::extents::Extents;
 use crate::engine::{Content, Engine, Header, Memory, Place, Profile, Program};
 use crate::ir::HostTensor;
 
@@ -36,6 +38,8 @@ pub struct Assembly {
     numbers: HashMap<[u8; 32], usize>,
     profiles: Vec<Profile>,
     programs: Vec<Program>,
+    /// Programs that are not listed.
+    sharing: Option<Sharing>,
 }
 
 /// Number of the blob of all weights.
@@ -84,22 +88,32 @@ impl Assembly {
         })
     }
 
-    /// Number of the profile with these dims.
-    pub fn profile(&mut self, profile: Profile) -> usize {
-        let known = self.profiles.iter().position(|own| *own == profile);
-        known.unwrap_or_else(|| {
-            self.profiles.push(profile);
-            self.profiles.len() - 1
-        })
-    }
-
     /// Bytes of all weights so far.
     pub fn weights_bytes(&self) -> usize {
         self.weights.len()
     }
 
-    pub fn add(&mut self, program: Program) {
-        self.programs.push(program);
+    /// Lists a program, and its profile where that is not listed yet.
+    pub fn add(&mut self, profile: Profile, program: Program) {
+        let known = self.profiles.iter().position(|own| *own == profile);
+        let profile = known.unwrap_or_else(|| {
+            self.profiles.push(profile);
+            self.profiles.len() - 1
+        });
+        self.programs.push(Program { profile, ..program });
+    }
+
+    /// Has programs that are [`shared`](Assembly::share) be those of a range.
+    pub fn share_in(&mut self, extents: Extents) {
+        self.sharing = Some(Sharing::of(extents));
+    }
+
+    /// Adds a program whose kernels others use, too: of a range, the one of its next shape; else it is listed.
+    pub fn share(&mut self, profile: Profile, program: Program) {
+        match &mut self.sharing {
+            Some(sharing) => sharing.add(&profile, program),
+            None => self.add(profile, program),
+        }
     }
 
     /// The whole engine.
@@ -121,6 +135,7 @@ impl Assembly {
                 n_contexts: Some(identity.n_contexts).filter(|&n| n > 1),
                 stripped: None,
                 told: Vec::new(),
+                shared: self.sharing.map(Sharing::finish),
             },
             blobs,
         }

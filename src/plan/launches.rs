@@ -43,7 +43,8 @@ pub struct Freedom {
     pub states_problems: bool,
 }
 
-/// Orders the launches of `fused`, places its tensors, and adds what they need to `assembly`.
+/// Orders the launches of `fused`, places its tensors, and adds what they need to `assembly`. Gives what it takes and
+/// gives, and the program.
 /// `problems[i]` is what region `i` poses, and `tactics[i]` solves it.
 pub fn plan(
     fused: &FusedGraph,
@@ -52,7 +53,7 @@ pub fn plan(
     arch: Arch,
     freedom: Freedom,
     assembly: &mut Assembly,
-) -> Program {
+) -> (Profile, Program) {
     let storage = storage(fused, freedom.thrift);
     let branches = match freedom.thrift {
         Thrift::None => Branches::choose(fused, &storage, tactics, arch, freedom.max_aux_streams),
@@ -93,10 +94,9 @@ pub fn plan(
         }
         Vec::new()
     };
-    let profile = planner.assembly.profile(profile(fused));
-    Program {
+    let program = Program {
         arch: arch_name(arch),
-        profile,
+        profile: 0,
         kernels,
         problems,
         launches,
@@ -107,7 +107,8 @@ pub fn plan(
         tensors: Some(tensors),
         workspace_bytes,
         kernels_wait: arch.sm >= WAITING_SM,
-    }
+    };
+    (profile(fused), program)
 }
 
 /// The launches, in the order in which less memory is alive where that is worth something.

@@ -210,8 +210,8 @@ mod tests {
             states_problems: true,
         };
         let mut assembly = Assembly::new();
-        let program = plan(fused, &problems, &tactics, ARCH, freedom, &mut assembly);
-        assembly.add(program);
+        let (profile, program) = plan(fused, &problems, &tactics, ARCH, freedom, &mut assembly);
+        assembly.add(profile, program);
         assembly.finish(Identity::default())
     }
 

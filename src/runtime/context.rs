@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::branches::Branches;
-use super::device_engine::DeviceEngine;
+use super::device_engine::{DeviceEngine, LoadedProgram};
 use super::error::RuntimeError;
 use super::recent::Recent;
 use crate::cuda::{
@@ -28,12 +28,19 @@ pub struct ExecutionContext {
     /// Staging for all inputs, one after the other, and for all outputs.
     staged_inputs: PinnedMemory,
     staged_outputs: PinnedMemory,
-    /// All launches of a profile; copies of inputs and outputs are not part of it.
-    graphs: Recent<GraphExec>,
+    graphs: Recent<Recorded>,
     /// Graphs are recorded on it, since work on the default stream cannot be.
     recorder: Stream,
-    /// The profile of the inputs that were written last.
+    /// The profile of the inputs that were written last, and its program.
     profile: usize,
+    loaded: Arc<LoadedProgram>,
+}
+
+/// All launches of a profile; copies of inputs and outputs are not part of it.
+#[derive(Debug)]
+struct Recorded {
+    graph: GraphExec,
+    loaded: Arc<LoadedProgram>,
 }
 
 impl ExecutionContext {
@@ -51,17 +58,14 @@ impl ExecutionContext {
     /// If the device is out of memory.
     pub fn on(engine: &Arc<DeviceEngine>, stream: Stream) -> Result<Self, RuntimeError> {
         let context = &engine.context;
-        let largest = |bytes: fn(&Program) -> usize| {
-            let all = engine.programs.iter().map(|loaded| bytes(&loaded.program));
-            all.max().unwrap_or(0)
-        };
-        let arena = DeviceMemory::new(context, largest(|program| program.arena_bytes))?;
-        let workspace = DeviceMemory::new(context, largest(|program| program.workspace_bytes))?;
+        let needs = engine.needs();
+        let arena = DeviceMemory::new(context, needs.arena_bytes)?;
+        let workspace = DeviceMemory::new(context, needs.workspace_bytes)?;
         stream.fill(&workspace, 0, workspace.len(), 0)?;
         stream.synchronize()?;
         let mut own = ExecutionContext {
-            staged_inputs: PinnedMemory::new(context, largest(|program| staged_bytes(&program.inputs)))?,
-            staged_outputs: PinnedMemory::new(context, largest(|program| staged_bytes(&program.outputs)))?,
+            staged_inputs: PinnedMemory::new(context, needs.input_bytes)?,
+            staged_outputs: PinnedMemory::new(context, needs.output_bytes)?,
             engine: Arc::clone(engine),
             stream,
             arena,
@@ -69,8 +73,9 @@ impl ExecutionContext {
             graphs: Recent::new(MAX_GRAPHS),
             recorder: Stream::new(context)?,
             profile: 0,
+            loaded: engine.loaded(0)?,
         };
-        let n_profiles = engine.programs.len();
+        let n_profiles = engine.n_profiles();
         for profile in (0..n_profiles).filter(|&profile| profile == 0 || n_profiles <= MAX_GRAPHS) {
             own.record(profile)?;
         }
@@ -79,23 +84,23 @@ impl ExecutionContext {
     }
 
     /// Records the launches of a profile where its graph is not kept; then its graph is the last one used.
-    fn record(&mut self, profile: usize) -> Result<(), RuntimeError> {
-        let memories = Memories {
-            engine: &self.engine,
-            profile,
-            arena: &self.arena,
-            workspace: &self.workspace,
-        };
+    fn record(&mut self, profile: usize) -> Result<&Recorded, RuntimeError> {
+        let (engine, arena, workspace) = (&self.engine, &self.arena, &self.workspace);
         let (stream, recorder) = (&self.stream, &self.recorder);
         let record = || {
-            let launches = &memories.engine.programs[profile].program.launches;
-            let branches = Branches::of(&memories.engine.context, launches)?;
+            let loaded = engine.loaded(profile)?;
+            let memories = Memories {
+                engine,
+                loaded: &loaded,
+                arena,
+                workspace,
+            };
+            let branches = Branches::of(&engine.context, &loaded.program.launches)?;
             let graph = GraphExec::record(recorder, |stream| memories.launch_branches(stream, &branches))?;
             graph.upload(stream)?;
-            Ok::<_, CudaError>(graph)
+            Ok::<_, RuntimeError>(Recorded { graph, loaded })
         };
-        self.graphs.get_or_make(profile, record)?;
-        Ok(())
+        self.graphs.get_or_make(profile, record)
     }
 
     pub fn engine(&self) -> &DeviceEngine {
@@ -104,32 +109,36 @@ impl ExecutionContext {
 
     /// Inputs and outputs as they are bound now.
     pub fn profile(&self) -> &Profile {
-        &self.engine.profiles()[self.profile]
+        &self.loaded.profile
+    }
+
+    /// Inputs and outputs as profile number `profile` binds them.
+    ///
+    /// # Errors
+    /// If there is no such profile, or the engine is damaged.
+    pub fn profile_of(&self, profile: usize) -> Result<Profile, RuntimeError> {
+        if profile == self.profile {
+            return Ok(self.loaded.profile.clone());
+        }
+        self.engine.profile(profile)
     }
 
     /// The launches of the profile.
     pub fn program(&self) -> &Program {
-        self.engine.program(self.profile)
+        &self.loaded.program
     }
 
     /// Binds the dims as profile number `profile` does; inputs that were written are lost. Launches that were
-    /// dropped for those of other profiles are recorded again.
+    /// dropped for those of other profiles are recorded again. Programs of a range are computed then, and proven.
     ///
     /// # Errors
-    /// If the device refuses.
-    ///
-    /// # Panics
-    /// If there is no such profile.
+    /// If there is no such profile, the engine is damaged, or the device refuses.
     pub fn use_profile(&mut self, profile: usize) -> Result<(), RuntimeError> {
-        assert!(
-            profile < self.engine.programs.len(),
-            "profile {profile} is not in the engine"
-        );
         if profile != self.profile {
+            self.loaded = Arc::clone(&self.record(profile)?.loaded);
+            self.profile = profile;
             // Kernels leave their counters in it zero, but those of another profile lie elsewhere.
             self.stream.fill(&self.workspace, 0, self.workspace.len(), 0)?;
-            self.record(profile)?;
-            self.profile = profile;
         }
         Ok(())
     }
@@ -158,14 +167,12 @@ impl ExecutionContext {
         inputs: &[&DeviceMemory],
         outputs: &[&DeviceMemory],
     ) -> Result<(), RuntimeError> {
-        let n_profiles = self.engine.programs.len();
-        let bound = self.engine.profiles().get(profile);
-        let bound = bound.ok_or(RuntimeError::Profile { profile, n_profiles })?;
+        let bound = self.profile_of(profile)?;
         check_buffers(&bound.inputs, inputs)?;
         check_buffers(&bound.outputs, outputs)?;
         self.use_profile(profile)?;
-        let engine = Arc::clone(&self.engine);
-        let program = engine.program(profile);
+        let loaded = Arc::clone(&self.loaded);
+        let program = &loaded.program;
         for (place, input) in program.inputs.iter().zip(inputs) {
             self.stream.copy(&self.arena, place.offset, input, 0, place.len)?;
         }
@@ -191,7 +198,7 @@ impl ExecutionContext {
     /// Dims of the outputs by the counts in staging memory.
     fn staged_dims(&self) -> Result<Vec<Vec<usize>>, RuntimeError> {
         let (profile, staged) = (self.profile(), self.staged_outputs.bytes());
-        let places = &self.engine.program(self.profile).outputs;
+        let places = &self.program().outputs;
         let counts = spans(places).skip(profile.outputs.len());
         let counts: Vec<i64> = counts
             .map(|span| {
@@ -228,11 +235,13 @@ impl ExecutionContext {
     /// If inputs are of no profile.
     pub fn write_inputs(&mut self, inputs: &[HostTensor]) -> Result<(), RuntimeError> {
         let types: Vec<TensorType> = inputs.iter().map(HostTensor::ty).collect();
-        self.use_profile(self.engine.profile_for(&types)?)?;
+        if !self.profile().takes(&types) {
+            self.use_profile(self.engine.profile_for(&types)?)?;
+        }
         // The last copies out of the staging memory may still be queued.
         self.stream.synchronize()?;
         let staged = self.staged_inputs.bytes_mut();
-        let places = &self.engine.program(self.profile).inputs;
+        let places = &self.loaded.program.inputs;
         for (span, tensor) in spans(places).zip(inputs) {
             staged[span..span + tensor.n_bytes()].copy_from_slice(tensor.bytes());
         }
@@ -241,7 +250,7 @@ impl ExecutionContext {
 
     /// Queues copies of the staged inputs to the device.
     pub(super) fn queue_uploads(&self) -> Result<(), RuntimeError> {
-        let places = &self.engine.program(self.profile).inputs;
+        let places = &self.loaded.program.inputs;
         for (span, place) in spans(places).zip(places) {
             self.stream
                 .upload(&self.arena, place.offset, &self.staged_inputs, span, place.len)?;
@@ -256,11 +265,11 @@ impl ExecutionContext {
 
     /// As [`Self::queue_downloads`], of outputs and counts from number `first` on.
     fn queue_downloads_from(&mut self, first: usize) -> Result<(), RuntimeError> {
-        let places = &self.engine.program(self.profile).outputs;
+        let places = &self.loaded.program.outputs;
         for (span, place) in spans(places).zip(places).skip(first) {
             let memories = Memories {
                 engine: &self.engine,
-                profile: self.profile,
+                loaded: &self.loaded,
                 arena: &self.arena,
                 workspace: &self.workspace,
             };
@@ -277,8 +286,8 @@ impl ExecutionContext {
     /// If the device refuses.
     pub fn launch(&mut self) -> Result<(), RuntimeError> {
         self.record(self.profile)?;
-        let graph = self.graphs.last().expect("record() made it the last one");
-        Ok(graph.launch(&self.stream)?)
+        let recorded = self.graphs.last().expect("record() made it the last one");
+        Ok(recorded.graph.launch(&self.stream)?)
     }
 
     /// As [`ExecutionContext::launch`], kernel by kernel instead of as a recorded graph.
@@ -292,7 +301,7 @@ impl ExecutionContext {
     fn memories(&self) -> Memories<'_> {
         Memories {
             engine: &self.engine,
-            profile: self.profile,
+            loaded: &self.loaded,
             arena: &self.arena,
             workspace: &self.workspace,
         }
@@ -318,7 +327,7 @@ impl ExecutionContext {
         self.queue_downloads()?;
         self.stream.synchronize()?;
         let staged = self.staged_outputs.bytes();
-        let places = &self.engine.program(self.profile).outputs;
+        let places = &self.loaded.program.outputs;
         let dims = self.staged_dims()?;
         let outputs = spans(places)
             .zip(places)
@@ -380,7 +389,7 @@ impl ExecutionContext {
 /// Where launches find their operands.
 struct Memories<'a> {
     engine: &'a DeviceEngine,
-    profile: usize,
+    loaded: &'a LoadedProgram,
     arena: &'a DeviceMemory,
     workspace: &'a DeviceMemory,
 }
@@ -396,14 +405,14 @@ impl<'a> Memories<'a> {
 
     /// All launches one after the other.
     fn launch_all(&self, stream: &Stream) -> Result<(), CudaError> {
-        let mut launches = self.engine.program(self.profile).launches.iter();
+        let mut launches = self.loaded.program.launches.iter();
         launches.try_for_each(|launch| self.launch(stream, launch, self.begin()))
     }
 
     /// Every launch on its own stream; all of them begin and end with `stream`.
     fn launch_branches(&self, stream: &Stream, branches: &Branches) -> Result<(), CudaError> {
         branches.part(stream)?;
-        for (number, launch) in self.engine.program(self.profile).launches.iter().enumerate() {
+        for (number, launch) in self.loaded.program.launches.iter().enumerate() {
             let begin = branches.begin(number, stream)?.unwrap_or_else(|| self.begin());
             self.launch(branches.stream(number, stream), launch, begin)?;
             branches.end(number, stream)?;
@@ -413,7 +422,7 @@ impl<'a> Memories<'a> {
 
     /// When a launch may begin that needs nothing of other streams.
     fn begin(&self) -> Begin {
-        if self.engine.program(self.profile).kernels_wait {
+        if self.loaded.program.kernels_wait {
             Begin::WhenAllowed
         } else {
             Begin::AfterPredecessors
@@ -437,8 +446,7 @@ impl<'a> Memories<'a> {
             block: launch.block,
             smem_bytes: launch.smem_bytes,
         };
-        let functions = &self.engine.programs[self.profile].functions;
-        functions[launch.kernel].launch(stream, &geometry, begin, &args)
+        self.loaded.functions[launch.kernel].launch(stream, &geometry, begin, &args)
     }
 
     fn tensor_map(&self, map: &engine::TensorMap) -> Result<TensorMap, CudaError> {
@@ -487,11 +495,4 @@ fn spans(places: &[Place]) -> impl Iterator<Item = usize> {
         *next += place.len.next_multiple_of(ALIGNMENT);
         Some(span)
     })
-}
-
-fn staged_bytes(places: &[Place]) -> usize {
-    places
-        .iter()
-        .map(|place| place.len.next_multiple_of(ALIGNMENT))
-        .sum()
 }

@@ -1,6 +1,7 @@
 //! Why an engine does not run.
 
 use crate::cuda::CudaError;
+use crate::engine::EngineError;
 use crate::ir::TensorType;
 
 /// What can go wrong between an engine and its results.
@@ -58,6 +59,9 @@ pub enum RuntimeError {
         help("where `--bound` stated the limit, compile the model with a higher one")
     )]
     Limit { name: String, most: i64, found: i64 },
+    #[error(transparent)]
+    #[diagnostic(code(runtime::engine))]
+    Engine(#[from] EngineError),
     #[error(transparent)]
     #[diagnostic(transparent)]
     Cuda(#[from] CudaError),

@@ -97,7 +97,7 @@ pub fn threads_on_file(path: &Path) -> Result<(), Failed> {
 
 fn threads_agree_on(engine: &Engine, n_rounds: usize) -> Result<(), Failed> {
     let loaded = DeviceEngine::load(engine, &context()?)?;
-    let bindings = &loaded.profiles()[0].inputs;
+    let bindings = &loaded.header().profiles[0].inputs;
     let inputs: Vec<HostTensor> = bindings
         .iter()
         .zip(1..)

@@ -57,7 +57,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     build::check_rules(&settings)?;
     let shapes = settings.shapes.clone();
     let engine = loaded(args, &path, settings)?;
-    let number = super::shapes::profile(engine.profiles(), &shapes)?;
+    let number = super::shapes::profile(engine.header(), &shapes)?;
     let mut contexts = contexts(args, &engine, number)?;
     let replays = replays(&mut contexts[0])?;
     let traces = traces(&engine, &mut contexts, &args.timing)?;
@@ -70,7 +70,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
     let warm_up_ms = args.timing.warm_up as f64;
     let summary = Summary::of(&traces, warm_up_ms, &reports.percentile);
-    let program = engine.program(number);
+    let program = contexts[0].program();
     let report = BenchReport {
         engine: path.display().to_string(),
         arch: program.arch.clone(),
@@ -98,7 +98,7 @@ fn contexts(
     engine: &Arc<DeviceEngine>,
     profile: usize,
 ) -> Result<Vec<ExecutionContext>, Failure> {
-    let inputs = inputs(&engine.profiles()[profile].inputs, args.load_inputs.as_deref())?;
+    let inputs = inputs(&engine.profile(profile)?.inputs, args.load_inputs.as_deref())?;
     let context = |_| {
         let mut context = ExecutionContext::new(engine)?;
         context.write_inputs(&inputs)?;

@@ -186,9 +186,9 @@ fn inputs(
     }
     let types = match engine {
         Some(engine) => {
-            let profile = super::shapes::profile(&engine.header.profiles, &settings.shapes)?;
-            let inputs = &engine.header.profiles[profile].inputs;
-            inputs.iter().map(Binding::ty).collect()
+            let profile = super::shapes::profile(&engine.header, &settings.shapes)?;
+            let profile = engine.header.profile(profile)?;
+            profile.inputs.iter().map(Binding::ty).collect()
         }
         None => specialize::bind(graph, &settings.shapes)?.types().to_vec(),
     };

@@ -6,7 +6,7 @@ use super::super::build;
 use super::super::failure::Failure;
 use crate::compile;
 use crate::cuda::Nvrtc;
-use crate::engine::{Engine, Kernel, Program};
+use crate::engine::{Engine, Kernel};
 use crate::pipeline;
 
 /// What compiling the sources again gave.
@@ -18,7 +18,7 @@ pub struct Rebuilt {
     pub versions: Option<(String, String)>,
 }
 
-/// Compiles every kernel of every program from the source in the engine and compares the bytes, of PTX too.
+/// Compiles every kernel of every program, and those that programs of a range share, from the source in the engine and compares the bytes, of PTX too.
 ///
 /// # Errors
 /// Without NVRTC.
@@ -31,10 +31,10 @@ pub fn rebuild(engine: &Engine) -> Result<Rebuilt, Failure> {
         different: Vec::new(),
         versions: (own != engine.header.nvrtc).then(|| (engine.header.nvrtc.clone(), own)),
     };
-    for program in &engine.header.programs {
-        let arch = build::archs(&program.arch)?[0];
+    for (name, kernels) in engine.header.kernels() {
+        let arch = build::archs(name)?[0];
         let (options, virtual_options) = (compile::options(arch), compile::virtual_options(arch));
-        for (cubin, kernel) in distinct(program) {
+        for (cubin, kernel) in distinct(&kernels) {
             rebuilt.n_kernels += 1;
             let source = String::from_utf8_lossy(&engine.blobs[kernel.source]);
             let file = format!("{}.cu", kernel.name);
@@ -52,17 +52,13 @@ pub fn rebuild(engine: &Engine) -> Result<Rebuilt, Failure> {
             };
             rebuilt
                 .different
-                .push(format!("{} of {}: {reason}", kernel.name, program.arch));
+                .push(format!("{} of {name}: {reason}", kernel.name));
         }
     }
     Ok(rebuilt)
 }
 
-/// Each cubin of a program once.
-fn distinct(program: &Program) -> BTreeMap<usize, &Kernel> {
-    program
-        .kernels
-        .iter()
-        .map(|kernel| (kernel.cubin, kernel))
-        .collect()
+/// Each cubin once.
+fn distinct<'a>(kernels: &[&'a Kernel]) -> BTreeMap<usize, &'a Kernel> {
+    kernels.iter().map(|kernel| (kernel.cubin, *kernel)).collect()
 }
