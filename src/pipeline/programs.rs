@@ -1,5 +1,6 @@
 //! From the plans of graphs to the programs of an engine: the plan that is fastest, its kernels and its streams.
 
+use super::held::Held;
 use super::in_context::settled;
 use super::layouts::{Guide, Layouts, Taken};
 use super::memory::within_memory;
@@ -27,7 +28,7 @@ pub(super) struct Programs {
     /// Graphs with kernels of their own.
     pub own: Vec<Planned>,
     /// Graphs of other shapes, which share kernels.
-    pub shared: Vec<(Arch, Vec<FusedGraph>)>,
+    pub shared: Vec<(Arch, Vec<Held>)>,
 }
 
 impl Programs {
@@ -218,7 +219,7 @@ fn finished(assembly: Assembly, model: &str, settings: &Settings) -> Result<Engi
 
 /// Adds the programs of shapes that share kernels.
 fn add_shared(
-    graphs: &[FusedGraph],
+    graphs: &[Held],
     arch: Arch,
     settings: &Settings,
     thrift: Thrift,
@@ -228,13 +229,13 @@ fn add_shared(
 ) -> Result<(), PipelineError> {
     let posed: Vec<_> = graphs
         .iter()
-        .map(|fused| problems(fused, settings, thrift))
+        .map(|held| problems(&held.fused(), settings, thrift))
         .collect();
     let tactics = shared_tactics(&posed, arch, selection, observer)?;
     let freedom = predicted_freedom(settings, thrift, false);
     observer.stage("plan", graphs.len());
-    for (number, ((fused, problems), tactics)) in graphs.iter().zip(&posed).zip(&tactics).enumerate() {
-        let program = plan::plan(fused, problems, tactics, arch, freedom, assembly);
+    for (number, ((held, problems), tactics)) in graphs.iter().zip(&posed).zip(&tactics).enumerate() {
+        let program = plan::plan(&held.fused(), problems, tactics, arch, freedom, assembly);
         assembly.add(program);
         observer.step(number + 1, graphs.len());
     }

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::guided::{self, Ways};
+use super::held::{Held, Holder};
 use super::layouts::{Guide, Search, Taken, Times, alike, layouts, serves};
 use super::programs::{Programs, planned};
 use super::{Observer, PipelineError, Selection, Settings, Silent};
@@ -15,7 +16,7 @@ use crate::ir::{Graph, HostTensor};
 use crate::kernel::Arch;
 use crate::reference::Constants;
 use crate::rewrite::canonicalize::rewrite_model;
-use crate::rewrite::{FusedGraph, RuleSet, TensorSource, weight_orders};
+use crate::rewrite::{Derivations, FusedGraph, RuleSet, TensorSource, weight_orders};
 use crate::specialize::{self, Shapes};
 
 /// Compiles a model for each of `shapes`, the usual one first, as [`specialize::every_shape`] lists them, and for
@@ -82,7 +83,8 @@ pub fn regions_of_range(
         range.rules.weight_orders = weight_orders(&fused);
         pool.share(&mut fused);
         found.push(fused);
-        found.extend(range.fused(others, arch, guide, &mut pool, &Silent)?);
+        let others = range.fused(others, arch, guide, &mut pool, &Silent)?;
+        found.extend(others.iter().map(Held::fused));
     }
     Ok(found)
 }
@@ -93,6 +95,7 @@ struct Range<'a> {
     rules: RuleSet,
     times: Times,
     constants: Constants,
+    derivations: Derivations,
     settings: &'a Settings,
 }
 
@@ -105,6 +108,7 @@ impl<'a> Range<'a> {
             graph,
             rules,
             times: Times::default(),
+            derivations: Derivations::default(),
             settings,
         })
     }
@@ -126,6 +130,7 @@ impl<'a> Range<'a> {
             rules: &self.rules,
             times: &self.times,
             constants: &self.constants,
+            derivations: Some(&self.derivations),
         }
     }
 
@@ -137,7 +142,7 @@ impl<'a> Range<'a> {
         usual: Guide,
         pool: &mut Pool,
         observer: &dyn Observer,
-    ) -> Result<Vec<FusedGraph>, PipelineError> {
+    ) -> Result<Vec<Held>, PipelineError> {
         let stage = format!("fuse {} shapes for {}", shapes.len(), arch_name(arch));
         observer.stage(&stage, shapes.len());
         let ways = OfRange {
@@ -145,13 +150,12 @@ impl<'a> Range<'a> {
             shapes,
             arch,
         };
-        guided::all_regions(
-            &ways,
-            shapes.len(),
-            usual,
-            &mut |fused| pool.share(fused),
-            observer,
-        )
+        let mut holder = Holder::default();
+        let mut keep = |mut fused: FusedGraph| {
+            pool.share(&mut fused);
+            holder.hold(fused)
+        };
+        guided::all_regions(&ways, shapes.len(), usual, &mut keep, observer)
     }
 }
 
