@@ -580,7 +580,7 @@ mod tests {
             source: Source {
                 name: String::new(),
                 header: String::new(),
-                text: String::new(),
+                text: "".into(),
                 template: "",
                 launch: Launch::in_a_row(1, 1, 0),
                 params: Vec::new(),
