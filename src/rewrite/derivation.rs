@@ -248,19 +248,19 @@ impl<'a> Writer<'a> {
     fn events(&mut self, record: Record) -> Option<Vec<Event>> {
         let mut events = Vec::new();
         for event in record.events {
-            events.extend(self.event(event)?);
+            self.event(event, &mut events)?;
         }
         Some(events)
     }
 
-    /// `Some(None)` for what need not be asked again.
-    fn event(&mut self, event: Event) -> Option<Option<Event>> {
-        Some(Some(match event {
+    /// Adds to `events` what is to be asked again.
+    fn event(&mut self, event: Event, events: &mut Vec<Event>) -> Option<()> {
+        events.push(match event {
             Event::Copied(copies) => {
                 for (to, from) in copies {
                     self.copy(&to, &from)?;
                 }
-                return Some(None);
+                return Some(());
             }
             Event::Tried {
                 rule,
@@ -273,7 +273,7 @@ impl<'a> Writer<'a> {
                 let work = self.work(work)?;
                 let told = format!("{rule} {is_forward} {holds} {site:?}");
                 if !self.known.insert(told) {
-                    return Some(None);
+                    return Some(());
                 }
                 Event::Tried {
                     rule,
@@ -295,7 +295,8 @@ impl<'a> Writer<'a> {
                 members,
                 work: self.work(work)?,
             },
-        }))
+        });
+        Some(())
     }
 
     fn copy(&mut self, to: &Enode, from: &Enode) -> Option<()> {
@@ -398,5 +399,168 @@ impl<'a> Writer<'a> {
             }
         }
         alike.into_values().filter(|groups| groups.len() > 1).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::text;
+    use crate::ops;
+    use crate::rewrite::record::are_structural;
+    use crate::rewrite::saturate::saturate;
+    use crate::rewrite::tabulate::tabulate;
+
+    fn parsed(text: &str) -> Graph {
+        text::parse(text, &|name| ops::lookup(name).map(|def| def.name)).unwrap()
+    }
+
+    /// A norm whose result two products read, and a sum of rows; joined and taken by the products up to 1024 rows.
+    fn block(rows: usize) -> Graph {
+        parsed(&format!(
+            "graph block(x: f16[{rows},32]) {{
+                h = add(mul(standardize[axes=[1], epsilon=1e-5](x), f16[32]{{0.9 ..}}), f16[32]{{0.1 ..}})
+                a = matmul(h, f16[32,48]{{0.11 ..}})
+                b = gelu(add(matmul(h, f16[32,16]{{0.07 ..}}), f16[16]{{0.3 ..}}))
+                c = reshape[shape=[{}]](a)
+                return c as \"c\", b as \"b\"
+              }}",
+            rows * 48
+        ))
+    }
+
+    fn table_of(graph: &Graph, rules: &RuleSet) -> Table {
+        let mut terms = TermGraph::new(graph);
+        saturate(&mut terms, rules).unwrap();
+        tabulate(&terms)
+    }
+
+    fn recorded(graph: &Graph, rules: &RuleSet) -> Option<Derivation> {
+        let mut terms = TermGraph::new(graph);
+        terms.record = Some(Record::default());
+        saturate(&mut terms, rules).unwrap();
+        let table = tabulate(&terms);
+        Derivation::of(graph, terms, table, rules)
+    }
+
+    /// Derivations of one graph.
+    fn known(graph: &Graph) -> Derivations {
+        let derivations = Derivations::default();
+        let rules = RuleSet::builtin();
+        derivations.keep(recorded(graph, rules).unwrap(), rules);
+        derivations
+    }
+
+    /// What a net says of every tensor and expression.
+    fn told(net: &Net) -> Vec<String> {
+        let tensors = net.tensors.iter().map(|own| format!("{own:?}"));
+        tensors
+            .chain(net.exprs.iter().map(|own| format!("{own:?}")))
+            .chain([format!("{:?} {}", net.outputs, net.weight_bytes)])
+            .collect()
+    }
+
+    #[test]
+    fn another_shape_derives_the_net_that_its_e_graph_holds() {
+        let rules = RuleSet::builtin();
+        assert!(are_structural(rules));
+        let known = known(&block(40));
+        for rows in [40, 41, 7, 1024] {
+            let graph = block(rows);
+            let (net, weights) = known.derived(&graph, rules).unwrap();
+            assert_eq!(told(&net), told(&table_of(&graph, rules).net), "{rows} rows");
+            let mut terms = TermGraph::new(&graph);
+            saturate(&mut terms, rules).unwrap();
+            assert_eq!(weights, terms.terms.analysis.interner.weights);
+        }
+    }
+
+    #[test]
+    fn where_a_rule_holds_otherwise_there_is_no_such_net() {
+        let rules = RuleSet::builtin();
+        let (few, many) = (block(40), block(1025));
+        assert!(known(&few).derived(&many, rules).is_none());
+        assert!(known(&many).derived(&few, rules).is_none());
+        assert!(known(&many).derived(&block(5000), rules).is_some());
+        // Both are known then, and which serves is found out.
+        let both = known(&few);
+        both.keep(recorded(&many, rules).unwrap(), rules);
+        both.keep(recorded(&block(3), rules).unwrap(), rules);
+        assert_eq!(both.locked().len(), 2);
+        for graph in [few, many] {
+            let (net, _) = both.derived(&graph, rules).unwrap();
+            assert_eq!(told(&net), told(&table_of(&graph, rules).net));
+        }
+    }
+
+    #[test]
+    fn graphs_of_another_structure_have_no_such_net() {
+        let rules = RuleSet::builtin();
+        let known = known(&block(40));
+        let other = parsed("graph other(x: f16[40,32]) { return relu(x) as \"y\" }");
+        assert!(known.derived(&other, rules).is_none());
+        // The same ops of another kind.
+        let wide = parsed("graph wide(x: f32[40,32]) { return relu(x) as \"y\" }");
+        let derivations = Derivations::default();
+        derivations.keep(recorded(&other, rules).unwrap(), rules);
+        assert!(derivations.derived(&wide, rules).is_none());
+    }
+
+    /// Uses of one op on one value that are two in one shape and one in another.
+    #[test]
+    fn what_becomes_equal_or_stops_being_so_is_noticed() {
+        let rules = RuleSet::from_text(
+            "own.rules",
+            "ruleset own : algebra, numerics(exact)
+             rule flat { relu(x) => reshape[shape=dims(x)](relu(reshape[shape=[size(x)]](x))) }",
+        )
+        .unwrap();
+        let graph = |rows: usize| {
+            parsed(&format!(
+                "graph g(x: f32[2,{rows}]) {{
+                    y = reshape[shape=[{}]](x)
+                    return tanh(y) as \"y\", relu(x) as \"z\"
+                  }}",
+                rows * 2
+            ))
+        };
+        // The reshape of the rule is that of the graph in all shapes.
+        let derivation = recorded(&graph(8), &rules).unwrap();
+        let (net, _) = replay::replay(&derivation, &graph(9), &rules).unwrap();
+        assert_eq!(told(&net), told(&table_of(&graph(9), &rules).net));
+        let other = |dims: &str| {
+            parsed(&format!(
+                "graph g(x: f32[2,8]) {{
+                    y = reshape[shape={dims}](x)
+                    return tanh(y) as \"y\", relu(x) as \"z\"
+                  }}"
+            ))
+        };
+        let apart = recorded(&other("[4,4]"), &rules).unwrap();
+        assert!(replay::replay(&apart, &other("[8,2]"), &rules).is_some());
+        // `x` as it is.
+        assert!(
+            replay::replay(&apart, &other("[2,8]"), &rules)
+                .is_none_or(|(net, _)| { told(&net) == told(&table_of(&other("[2,8]"), &rules).net) })
+        );
+    }
+
+    #[test]
+    fn patterns_that_compare_attributes_are_told() {
+        let rules = |pattern: &str| {
+            let text = format!(
+                "ruleset own : algebra, numerics(exact)
+                 rule own {{ {pattern} => relu(x) }}"
+            );
+            RuleSet::from_text("own.rules", &text).unwrap()
+        };
+        assert!(are_structural(&rules("relu(reshape[shape=s](x))")));
+        for pattern in [
+            "relu(transpose[perm=[1, 0]](x))",
+            "relu(x * 2)",
+            "relu(add(reshape[shape=s](x), reshape[shape=s](y)))",
+        ] {
+            assert!(!are_structural(&rules(pattern)), "{pattern}");
+        }
     }
 }

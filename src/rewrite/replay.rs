@@ -294,14 +294,12 @@ impl<'a> Replay<'a> {
 
     /// The class has this type: `None` where it has another.
     fn give_type(&mut self, class: Id, ty: TensorType) -> Option<()> {
-        match self.type_of(class) {
-            Some(known) => (*known == ty).then_some(()),
-            None => {
-                self.made_types.push(ty);
-                self.types[usize::from(class)] = Typed::Made(self.made_types.len() - 1);
-                Some(())
-            }
+        if let Some(known) = self.type_of(class) {
+            return (*known == ty).then_some(());
         }
+        self.made_types.push(ty);
+        self.types[usize::from(class)] = Typed::Made(self.made_types.len() - 1);
+        Some(())
     }
 
     fn import(&mut self) -> Option<()> {

@@ -100,9 +100,9 @@ fn directed<'a>(rules: &'a RuleSet, phases: &[Phase]) -> Vec<Directed<'a>> {
         .enumerate()
         .filter(|(_, rule)| phases.contains(&rule.header.phase))
     {
-        let sides = [(&rule.left, &rule.right), (&rule.right, &rule.left)];
+        let sides = [(true, &rule.left, &rule.right), (false, &rule.right, &rule.left)];
         let n_ways = if rule.arrow == Arrow::Both { 2 } else { 1 };
-        for (left, right) in sides.into_iter().take(n_ways) {
+        for (is_forward, left, right) in sides.into_iter().take(n_ways) {
             list.push(Directed {
                 number,
                 header: &rule.header,
@@ -110,7 +110,7 @@ fn directed<'a>(rules: &'a RuleSet, phases: &[Phase]) -> Vec<Directed<'a>> {
                 right,
                 lets: &rule.lets,
                 conditions: &rule.conditions,
-                is_forward: std::ptr::eq(left, &rule.left),
+                is_forward,
                 is_free: is_free(rule, left, right),
             });
         }
