@@ -16,6 +16,7 @@ use crate::specialize;
 
 mod error;
 mod guided;
+mod held;
 mod in_context;
 pub mod layouts;
 mod memory;
@@ -222,6 +223,7 @@ pub fn compile(
                 rules: &rules,
                 times: &times,
                 constants: &constants,
+                derivations: None,
             };
             let (plan, _) = planned(layouts(&search)?, arch, settings, selection, observer)?;
             programs.own.push(plan);
@@ -267,6 +269,7 @@ pub fn regions_timed(
         rules: &rules,
         times,
         constants: &Constants::default(),
+        derivations: None,
     };
     Ok(layouts(&search)?.predicted().fused)
 }
@@ -275,7 +278,7 @@ fn in_canonical_form(core: &Graph, settings: &Settings, rules: &RuleSet, constan
     let canonical = canonical_by(core, settings, constants, |graph| {
         canonicalize_again(graph, rules, constants)
     });
-    specialize::pack_weights(&canonical)
+    specialize::pack_weights(canonical)
 }
 
 /// The graph that the e-graph starts from, where `canonicalize` does a pass: it is asked once

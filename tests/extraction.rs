@@ -29,7 +29,7 @@ impl Choices {
         let rules = RuleSet::builtin();
         let mut terms = TermGraph::new(graph);
         saturate(&mut terms, rules).unwrap();
-        let net = tabulate(&terms);
+        let net = tabulate(&terms).net;
         let limits = Limits::from_kernels(&rules.kernels);
         let candidates = cones::enumerate(&net, &limits, DeviceRates::for_sm(90));
         let mut owed = net.outputs.clone();

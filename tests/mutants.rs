@@ -88,7 +88,7 @@ fn planted(ground: &Ground, mutant: &Mutant) -> Result<Case, String> {
     }
     let mut case = ground.case.clone();
     case.label = format!("{}: {}", mutant.bed, mutant.stands_for);
-    case.source.text = text.replace(mutant.find, mutant.replace);
+    case.source.text = text.replace(mutant.find, mutant.replace).into();
     Ok(case)
 }
 

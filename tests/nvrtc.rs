@@ -31,7 +31,7 @@ fn source(text: &str) -> Source {
     Source {
         name: "rtrt_axpy".to_owned(),
         header: String::new(),
-        text: text.to_owned(),
+        text: text.into(),
         template: "test",
         launch: Launch {
             grid: [1, 1, 1],

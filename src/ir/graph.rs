@@ -280,6 +280,35 @@ impl Graph {
         id
     }
 
+    /// Adds a node of the graph `from`, with `operands` of this graph, which leaves nothing of it there.
+    pub fn move_node(&mut self, from: &mut Graph, id: NodeId, operands: Vec<Operand>) -> NodeId {
+        let own = NodeId(u32::try_from(self.nodes.len()).expect("graphs have under 2^32 nodes"));
+        let mut node = std::mem::replace(
+            &mut from.nodes[id.0 as usize],
+            Node {
+                op: "",
+                operands: Vec::new(),
+                attrs: Attrs::new(),
+                results: Vec::new(),
+                origin: Vec::new(),
+                rules: Vec::new(),
+            },
+        );
+        for (position, result) in node.results.iter_mut().enumerate() {
+            let value = &mut from.values[result.0 as usize];
+            let moved = Value {
+                name: std::mem::take(&mut value.name),
+                ty: value.ty.take(),
+                source: Source::Node(own, position),
+            };
+            self.values.push(moved);
+            *result = ValueId(u32::try_from(self.values.len() - 1).expect("graphs have under 2^32 values"));
+        }
+        node.operands = operands;
+        self.nodes.push(node);
+        own
+    }
+
     /// Lists `value` as the next output, known outside as `name`.
     pub fn add_output(&mut self, name: &str, value: ValueId) {
         self.outputs.push(value);

@@ -1,5 +1,7 @@
 //! Device code that never varies, as text that goes before a kernel.
 
+use std::sync::Arc;
+
 /// A file of `templates/device`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Section {
@@ -103,7 +105,7 @@ pub const WINDOW: Section = Section {
 pub const COMMON: &[Section] = &[PRELUDE, CONVERT, SCALAR, INDEX, VECTOR, REDUCE];
 
 /// `sections` in order and then `kernel`, each under a line that names it.
-pub fn translation_unit(sections: &[Section], kernel: &str) -> String {
+pub fn translation_unit(sections: &[Section], kernel: &str) -> Arc<str> {
     let mut text = String::new();
     for section in sections {
         text.push_str(&banner(section.name));
@@ -112,7 +114,7 @@ pub fn translation_unit(sections: &[Section], kernel: &str) -> String {
     }
     text.push_str(&banner("kernel"));
     text.push_str(kernel);
-    text
+    text.into()
 }
 
 /// The line above a section.

@@ -1,5 +1,7 @@
 //! What the kernel layer hands on: CUDA text with everything needed to launch it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ir::TiledView;
@@ -61,8 +63,8 @@ pub struct Source {
     /// Comment lines that go before `text` for people: ONNX nodes, region, variant, template.
     /// Not compiled and not part of any key, so that equal kernels of repeated layers are one.
     pub header: String,
-    /// Whole translation unit, prelude included.
-    pub text: String,
+    /// Whole translation unit, prelude included; one for all that execute it.
+    pub text: Arc<str>,
     pub template: &'static str,
     pub launch: Launch,
     /// Kernel parameters in order.

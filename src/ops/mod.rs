@@ -87,6 +87,8 @@ pub mod window;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use rustc_hash::FxHashMap;
+
 pub use self::def::{
     AttrDef, AttrDefault, AttrKind, Datum, EvalCtx, EvalFn, InferCtx, InferFn, Lowering, OnnxOp, OpDef,
     Operands, Sample, SamplesFn, TileKind, Tolerance,
@@ -169,13 +171,13 @@ static FAMILIES: &[&[&OpDef]] = &[
 ];
 
 struct Table {
-    by_name: HashMap<&'static str, &'static OpDef>,
+    by_name: FxHashMap<&'static str, &'static OpDef>,
     by_onnx: HashMap<(&'static str, &'static str), Vec<(OnnxOp, &'static OpDef)>>,
 }
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let mut table = Table {
-        by_name: HashMap::new(),
+        by_name: FxHashMap::default(),
         by_onnx: HashMap::new(),
     };
     for def in all() {

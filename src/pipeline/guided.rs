@@ -38,23 +38,24 @@ pub trait Ways: Sync {
     fn serves(&self, known: &Self::Guide, other: &Self::Guide) -> bool;
 }
 
-/// The regions of `n_shapes` shapes, of which `usual` is the guide from another one; `keep` is given each as it is
-/// found, and says what is kept of it.
+/// What `keep` makes of the regions of `n_shapes` shapes, of which `usual` is the guide from another one; it is given
+/// each as it is found.
 ///
 /// # Errors
 /// As those of `ways`.
-pub fn all_regions<W: Ways>(
+pub fn all_regions<W: Ways, K>(
     ways: &W,
     n_shapes: usize,
     usual: W::Guide,
-    keep: &mut dyn FnMut(&mut FusedGraph),
+    keep: &mut dyn FnMut(FusedGraph) -> K,
     observer: &dyn Observer,
-) -> Result<Vec<FusedGraph>, PipelineError> {
+) -> Result<Vec<K>, PipelineError> {
     let mut guided = Guided {
         ways,
         guides: vec![usual],
         guide_of: vec![None; n_shapes],
         found: (0..n_shapes).map(|_| None).collect(),
+        n_found: 0,
         keep,
         observer,
     };
@@ -63,18 +64,19 @@ pub fn all_regions<W: Ways>(
     Ok(guided.found.into_iter().flatten().collect())
 }
 
-struct Guided<'a, W: Ways> {
+struct Guided<'a, W: Ways, K> {
     ways: &'a W,
     /// Each is better than the others in some shape.
     guides: Vec<W::Guide>,
     /// By shape, where it was searched, the guide that it is cut by.
     guide_of: Vec<Option<usize>>,
-    found: Vec<Option<FusedGraph>>,
-    keep: &'a mut dyn FnMut(&mut FusedGraph),
+    found: Vec<Option<K>>,
+    n_found: usize,
+    keep: &'a mut dyn FnMut(FusedGraph) -> K,
     observer: &'a dyn Observer,
 }
 
-impl<W: Ways> Guided<'_, W> {
+impl<W: Ways, K> Guided<'_, W, K> {
     fn search_borders(&mut self) -> Result<(), PipelineError> {
         let Some(last) = self.found.len().checked_sub(1) else {
             return Ok(());
@@ -152,11 +154,10 @@ impl<W: Ways> Guided<'_, W> {
         })
     }
 
-    fn put(&mut self, shape: usize, mut fused: FusedGraph) {
-        (self.keep)(&mut fused);
-        self.found[shape] = Some(fused);
-        let n_done = self.found.iter().flatten().count();
-        self.observer.step(n_done, self.found.len());
+    fn put(&mut self, shape: usize, fused: FusedGraph) {
+        self.found[shape] = Some((self.keep)(fused));
+        self.n_found += 1;
+        self.observer.step(self.n_found, self.found.len());
     }
 }
 
@@ -206,7 +207,10 @@ mod tests {
             searched: Mutex::default(),
         };
         let mut n_kept = 0;
-        let mut keep = |_: &mut FusedGraph| n_kept += 1;
+        let mut keep = |fused: FusedGraph| {
+            n_kept += 1;
+            fused
+        };
         let found = all_regions(&ways, ways.best.len(), usual, &mut keep, &Silent).unwrap();
         let told: Vec<String> = found.iter().map(|fused| fused.inputs[0].0.clone()).collect();
         let wanted = ways.best.iter().enumerate();

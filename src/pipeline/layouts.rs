@@ -19,7 +19,7 @@ use crate::ir::Graph;
 use crate::kernel::{self, Arch, KernelOptions, KernelSpec};
 use crate::plan::lifetimes::Storage;
 use crate::reference::Constants;
-use crate::rewrite::{Cutter, Cutting, DeviceRates, FusedGraph, RegionKind, Rejected, RuleSet};
+use crate::rewrite::{Cutter, Cutting, Derivations, DeviceRates, FusedGraph, RegionKind, Rejected, RuleSet};
 use crate::tune::{Tactic, fastest};
 
 /// Tag of the rules that turn an op `y = op(x, ..)` whose pictures are the last two axes of `x`.
@@ -295,6 +295,7 @@ pub fn serves(known: &Guide, other: &Guide, rules: &RuleSet, arch: Arch) -> bool
         rules,
         device: DeviceRates::for_sm(arch.sm),
         constants: &constants,
+        derivations: None,
     };
     known.turned == other.turned && cutter.serves(&known.cutting, &other.cutting)
 }
@@ -307,6 +308,8 @@ pub struct Search<'a> {
     pub rules: &'a RuleSet,
     pub times: &'a Times,
     pub constants: &'a Constants,
+    /// How other graphs of the model were derived, where there are such.
+    pub derivations: Option<&'a Derivations>,
 }
 
 impl Search<'_> {
@@ -324,6 +327,7 @@ impl Search<'_> {
             rules: self.rules,
             device: DeviceRates::for_sm(self.arch.sm),
             constants: self.constants,
+            derivations: self.derivations,
         }
     }
 
@@ -477,6 +481,7 @@ mod tests {
             rules: RuleSet::builtin(),
             times: &Times::default(),
             constants: &Constants::default(),
+            derivations: None,
         };
         let untouched = search.canonical(&Turned::Of(BTreeSet::new())).unwrap();
         check(&search, &picture_sizes(&untouched));
@@ -490,6 +495,7 @@ mod tests {
             rules: RuleSet::builtin(),
             times,
             constants: &Constants::default(),
+            derivations: None,
         })
         .unwrap()
     }
@@ -574,7 +580,7 @@ mod tests {
             source: Source {
                 name: String::new(),
                 header: String::new(),
-                text: String::new(),
+                text: "".into(),
                 template: "",
                 launch: Launch::in_a_row(1, 1, 0),
                 params: Vec::new(),

@@ -1,5 +1,6 @@
 //! From the plans of graphs to the programs of an engine: the plan that is fastest, its kernels and its streams.
 
+use super::held::Held;
 use super::in_context::settled;
 use super::layouts::{Guide, Layouts, Taken};
 use super::memory::within_memory;
@@ -28,7 +29,7 @@ pub(super) struct Programs {
     /// Graphs with kernels of their own.
     pub own: Vec<Planned>,
     /// Graphs of other shapes, which share kernels.
-    pub shared: Vec<(Arch, Vec<FusedGraph>)>,
+    pub shared: Vec<(Arch, Vec<Held>)>,
     /// The range of these shapes, if they are all of one: their programs are formulas of its extents.
     pub extents: Option<Extents>,
 }
@@ -222,19 +223,16 @@ fn finished(assembly: Assembly, model: &str, settings: &Settings) -> Result<Engi
 
 impl Making<'_> {
     /// Adds the programs of shapes that share kernels.
-    fn add_shared(
-        &self,
-        graphs: &[FusedGraph],
-        arch: Arch,
-        assembly: &mut Assembly,
-    ) -> Result<(), PipelineError> {
-        let posed = |number: usize| problems(&graphs[number], self.settings, self.thrift);
+    fn add_shared(&self, graphs: &[Held], arch: Arch, assembly: &mut Assembly) -> Result<(), PipelineError> {
+        let posed = |number: usize| problems(&graphs[number].fused(), self.settings, self.thrift);
         let tactics = shared_tactics(graphs.len(), &posed, arch, self.selection, self.observer)?;
         let freedom = predicted_freedom(self.settings, self.thrift, false);
         self.observer.stage("plan", graphs.len());
-        for (number, fused) in graphs.iter().enumerate() {
-            let (problems, tactics) = (posed(number), tactics.of_shape(number));
-            let (profile, program) = plan::plan(fused, &problems, &tactics, arch, freedom, assembly);
+        for (number, held) in graphs.iter().enumerate() {
+            let fused = held.fused();
+            let problems = problems(&fused, self.settings, self.thrift);
+            let tactics = tactics.of_shape(number);
+            let (profile, program) = plan::plan(&fused, &problems, &tactics, arch, freedom, assembly);
             assembly.share(profile, program);
             self.observer.step(number + 1, graphs.len());
         }

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::guided::{self, Ways};
+use super::held::{Held, Holder};
 use super::layouts::{Guide, Search, Taken, Times, alike, layouts, serves};
 use super::programs::{Programs, planned};
 use super::{Observer, PipelineError, Selection, Settings, Silent};
@@ -16,7 +17,7 @@ use crate::ir::{Graph, HostTensor, TensorType};
 use crate::kernel::Arch;
 use crate::reference::Constants;
 use crate::rewrite::canonicalize::rewrite_model;
-use crate::rewrite::{FusedGraph, RuleSet, TensorSource, weight_orders};
+use crate::rewrite::{Derivations, FusedGraph, RuleSet, TensorSource, weight_orders};
 use crate::specialize::{self, Shapes};
 
 /// Compiles a model for each of `shapes`, the usual one first, as [`specialize::every_shape`] lists them, and for
@@ -84,7 +85,8 @@ pub fn regions_of_range(
         range.rules.weight_orders = weight_orders(&fused);
         pool.share(&mut fused);
         found.push(fused);
-        found.extend(range.fused(others, arch, guide, &mut pool, &Silent)?);
+        let others = range.fused(others, arch, guide, &mut pool, &Silent)?;
+        found.extend(others.iter().map(Held::fused));
     }
     Ok(found)
 }
@@ -95,6 +97,7 @@ struct Range<'a> {
     rules: RuleSet,
     times: Times,
     constants: Constants,
+    derivations: Derivations,
     settings: &'a Settings,
 }
 
@@ -107,6 +110,7 @@ impl<'a> Range<'a> {
             graph,
             rules,
             times: Times::default(),
+            derivations: Derivations::default(),
             settings,
         })
     }
@@ -138,6 +142,7 @@ impl<'a> Range<'a> {
             rules: &self.rules,
             times: &self.times,
             constants: &self.constants,
+            derivations: Some(&self.derivations),
         }
     }
 
@@ -149,7 +154,7 @@ impl<'a> Range<'a> {
         usual: Guide,
         pool: &mut Pool,
         observer: &dyn Observer,
-    ) -> Result<Vec<FusedGraph>, PipelineError> {
+    ) -> Result<Vec<Held>, PipelineError> {
         let stage = format!("fuse {} shapes for {}", shapes.len(), arch_name(arch));
         observer.stage(&stage, shapes.len());
         let ways = OfRange {
@@ -157,19 +162,16 @@ impl<'a> Range<'a> {
             shapes,
             arch,
         };
-        guided::all_regions(
-            &ways,
-            shapes.len(),
-            usual,
-            &mut |fused| {
-                pool.share(fused);
-                // Programs that share kernels say nothing of choices that lost, and there are many graphs.
-                for region in &mut fused.regions {
-                    region.explanation.rejected = Vec::new();
-                }
-            },
-            observer,
-        )
+        let mut holder = Holder::default();
+        let mut keep = |mut fused: FusedGraph| {
+            pool.share(&mut fused);
+            // Programs that share kernels say nothing of choices that lost, and there are many graphs.
+            for region in &mut fused.regions {
+                region.explanation.rejected = Vec::new();
+            }
+            holder.hold(fused)
+        };
+        guided::all_regions(&ways, shapes.len(), usual, &mut keep, observer)
     }
 }
 

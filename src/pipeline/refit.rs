@@ -97,6 +97,7 @@ fn each_search(
                 rules: &rules,
                 times: &times,
                 constants: &constants,
+                derivations: None,
             };
             if !look(search)? {
                 return Ok(());

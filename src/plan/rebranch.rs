@@ -174,7 +174,7 @@ mod tests {
             source: Source {
                 name: String::new(),
                 header: String::new(),
-                text: String::new(),
+                text: "".into(),
                 template: "",
                 launch: kernel::Launch::in_a_row(8, 32, 0),
                 params: inputs

@@ -59,7 +59,7 @@ fn run_phases(
     watch: Option<&mut dyn Watch>,
 ) -> (Graph, Fired) {
     let mut rewriter = Rewriter {
-        work: WorkGraph::new(super::compact::compact(graph)),
+        work: WorkGraph::new(super::compact::compact(graph.clone())),
         constants,
         fired: Fired::new(),
         watch,
@@ -109,7 +109,7 @@ pub fn rewrite_model_watched(
     }
     let constants = Constants::default();
     let mut rewriter = Rewriter {
-        work: WorkGraph::for_phase(super::compact::compact(graph), Phase::Model),
+        work: WorkGraph::for_phase(super::compact::compact(graph.clone()), Phase::Model),
         constants: &constants,
         fired: Fired::new(),
         watch,

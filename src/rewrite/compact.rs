@@ -3,37 +3,42 @@
 use crate::ir::{Graph, NodeId, Source, ValueId};
 
 /// The part of `graph` that its outputs depend on. Inputs all stay, in their order.
-pub fn compact(graph: &Graph) -> Graph {
+pub fn compact(mut graph: Graph) -> Graph {
+    let mut to = Graph::new(&graph.name);
+    to.bounds = std::mem::take(&mut graph.bounds);
+    to.limits = std::mem::take(&mut graph.limits);
+    let (inputs, outputs) = (graph.inputs.clone(), graph.outputs.clone());
+    let names = std::mem::take(&mut graph.output_names);
+    let captures = std::mem::take(&mut graph.captures);
     let mut compactor = Compactor {
-        from: graph,
-        to: Graph::new(&graph.name),
         moved: vec![None; graph.values.len()],
+        from: graph,
+        to,
     };
-    for &input in &graph.inputs {
-        let value = graph.value(input);
+    for input in inputs {
+        let value = compactor.from.value(input);
         let moved = compactor.to.add_input(&value.name, value.ty.clone());
         compactor.moved[input.0 as usize] = Some(moved);
     }
-    for (&output, name) in graph.outputs.iter().zip(&graph.output_names) {
+    for (output, name) in outputs.into_iter().zip(&names) {
         let moved = compactor.value(output);
         compactor.to.add_output(name, moved);
     }
-    compactor.to.bounds.clone_from(&graph.bounds);
-    compactor.to.limits.clone_from(&graph.limits);
-    for (own, outer) in &graph.captures {
-        let moved = compactor.value(*own);
-        compactor.to.captures.push((moved, outer.clone()));
+    for (own, outer) in captures {
+        let moved = compactor.value(own);
+        compactor.to.captures.push((moved, outer));
     }
     compactor.to
 }
 
-struct Compactor<'a> {
-    from: &'a Graph,
+struct Compactor {
+    /// What was moved leaves nothing behind.
+    from: Graph,
     to: Graph,
     moved: Vec<Option<ValueId>>,
 }
 
-impl Compactor<'_> {
+impl Compactor {
     /// Moves a value after everything it depends on. Works on a stack: graphs are deep.
     fn value(&mut self, root: ValueId) -> ValueId {
         let mut pending = vec![root];
@@ -63,6 +68,7 @@ impl Compactor<'_> {
 
     fn node(&mut self, id: NodeId) {
         let node = self.from.node(id);
+        let results = node.results.clone();
         let operands = node
             .operands
             .iter()
@@ -70,8 +76,8 @@ impl Compactor<'_> {
                 operand.map(|value| self.moved[value.0 as usize].expect("operands were moved first"))
             })
             .collect();
-        let moved = self.to.copy_node(self.from, node, operands);
-        for (&result, &copy) in node.results.iter().zip(&self.to.nodes[moved.0 as usize].results) {
+        let moved = self.to.move_node(&mut self.from, id, operands);
+        for (result, &copy) in results.into_iter().zip(&self.to.node(moved).results) {
             self.moved[result.0 as usize] = Some(copy);
         }
     }

@@ -153,6 +153,7 @@ mod tests {
             rules: RuleSet::builtin(),
             device: DeviceRates::for_sm(90),
             constants,
+            derivations: None,
         }
     }
 

@@ -5,19 +5,50 @@ use smallvec::SmallVec;
 
 use super::conditions;
 use super::ematch::is_variable;
+use super::error::RewriteError;
 use super::facts::{Binding, Bindings, Handle};
 use super::language::{Enode, Head as TermHead, kind_of};
-use super::rule_ast::{AttrItem, ExprKind, Head, OpTerm, Term};
+use super::record::Asking;
+use super::rule_ast::{AttrItem, Expr, ExprKind, Head, Header, OpTerm, Term};
 use super::term_facts::{TermFacts, class, handle};
 use super::term_graph::{Made, TermGraph};
+use super::unite::unite;
 use super::values::Value;
-use crate::ir::{Attrs, DType, TensorType};
+use crate::ir::{Attrs, DType, HostTensor, TensorType};
 use crate::ops::evaluate::scalar;
 use crate::ops::{InferCtx, OpDef, lookup, with_defaults};
 
+/// What terms are built in: an e-graph, or one that is derived as another was.
+pub trait Ground {
+    fn ty(&self, class: Id) -> Option<TensorType>;
+    fn is_absent(&self, class: Id) -> bool;
+    fn evaluate(&mut self, expr: &Expr, names: &Bindings) -> Option<Value>;
+    /// The number of an attribute set of a node with one result.
+    fn attrs(&mut self, attrs: Attrs) -> u32;
+    /// The number of a load mode.
+    fn word(&mut self, word: &str) -> u32;
+    /// A constant that is none of those there are.
+    fn weight(&mut self, data: HostTensor) -> Enode;
+    /// The class of a node; `None` where the graph may not have it.
+    fn put(&mut self, enode: Enode, by: &Maker<'_>) -> Option<Id>;
+    /// Merges two classes for a rule, and says whether they were apart.
+    ///
+    /// # Errors
+    /// If their types differ.
+    fn unite(&mut self, left: Id, right: Id, header: &Header) -> Result<bool, RewriteError>;
+}
+
+/// Who makes a node.
+pub struct Maker<'a> {
+    pub rule: usize,
+    pub from: &'a SmallVec<[Id; 4]>,
+    /// The name of the pattern whose op and attributes the node takes over.
+    pub copied: Option<&'a str>,
+}
+
 /// Adds terms under the names of one match.
-pub struct Builder<'a> {
-    pub graph: &'a mut TermGraph,
+pub struct Builder<'a, G> {
+    pub graph: &'a mut G,
     pub names: Bindings,
     /// Number of the rule, for the record of who made what.
     pub rule: usize,
@@ -25,7 +56,7 @@ pub struct Builder<'a> {
     pub from: SmallVec<[Id; 4]>,
 }
 
-impl Builder<'_> {
+impl<G: Ground> Builder<'_, G> {
     /// The class of `term`; `None` where it cannot be built: an attribute is not known or
     /// operands do not fit the op.
     pub fn term(&mut self, term: &Term) -> Option<Id> {
@@ -33,40 +64,26 @@ impl Builder<'_> {
             Term::Var(name) => self.names.value(&name.text).map(class),
             Term::Optional { name, default, .. } => match (self.names.get(&name.text)?, default) {
                 (Binding::Value(value), _) => Some(class(*value)),
-                (Binding::Absent, None) => Some(self.absent()),
-                (Binding::Absent, Some(value)) => Some(self.constant(DType::F32, *value)),
+                (Binding::Absent, None) => self.add(Enode::leaf(TermHead::Absent, 0), None),
+                (Binding::Absent, Some(value)) => self.constant(DType::F32, *value),
                 _ => None,
             },
             Term::Scalar { value, .. } => {
                 let value = self.evaluate(value)?.as_float()?;
-                Some(self.constant(DType::F32, value))
+                self.constant(DType::F32, value)
             }
             Term::Each(_) => None,
             Term::Op(op) => self.op(op),
         }
     }
 
-    fn absent(&mut self) -> Id {
-        self.graph.terms.add(Enode::leaf(TermHead::Absent, 0))
+    fn constant(&mut self, dtype: DType, value: f64) -> Option<Id> {
+        let leaf = self.graph.weight(scalar(dtype, value));
+        self.add(leaf, None)
     }
 
-    fn is_absent(&self, id: Id) -> bool {
-        let terms = &self.graph.terms;
-        terms[terms.find(id)]
-            .iter()
-            .any(|enode| enode.head == TermHead::Absent)
-    }
-
-    fn constant(&mut self, dtype: DType, value: f64) -> Id {
-        let number = self.graph.terms.analysis.interner.weight(scalar(dtype, value));
-        self.graph.terms.add(Enode::leaf(TermHead::Weight, number))
-    }
-
-    fn evaluate(&self, expr: &super::rule_ast::Expr) -> Option<Value> {
-        let facts = TermFacts {
-            terms: &self.graph.terms,
-        };
-        conditions::evaluate(expr, &self.names, &facts)
+    fn evaluate(&mut self, expr: &Expr) -> Option<Value> {
+        self.graph.evaluate(expr, &self.names)
     }
 
     fn op(&mut self, op: &OpTerm) -> Option<Id> {
@@ -94,7 +111,7 @@ impl Builder<'_> {
     }
 
     /// The attributes that the term writes, over those it starts from.
-    fn attrs(&self, op: &OpTerm, mut attrs: Attrs) -> Option<Attrs> {
+    fn attrs(&mut self, op: &OpTerm, mut attrs: Attrs) -> Option<Attrs> {
         for item in &op.attrs {
             match item {
                 AttrItem::Bare(name) => match self.names.get(&name.text)? {
@@ -110,7 +127,7 @@ impl Builder<'_> {
         Some(attrs)
     }
 
-    fn attr_value(&self, expr: &super::rule_ast::Expr) -> Option<crate::ir::Attr> {
+    fn attr_value(&mut self, expr: &Expr) -> Option<crate::ir::Attr> {
         match self.evaluate(expr)? {
             Value::Bound(Binding::Attr(attr)) => Some(attr),
             // A string attribute may be written as a bare word.
@@ -138,7 +155,7 @@ impl Builder<'_> {
         let dtype = built
             .iter()
             .flatten()
-            .find_map(|&id| self.ty(id))
+            .find_map(|&id| self.graph.ty(id))
             .map_or(DType::F32, |ty| ty.dtype);
         let mut scalars = terms.iter().filter_map(|term| match term {
             Term::Scalar { value, .. } => Some(value),
@@ -151,7 +168,7 @@ impl Builder<'_> {
                     return id;
                 }
                 let value = self.evaluate(scalars.next()?)?.as_float()?;
-                Some(self.constant(dtype, value))
+                self.constant(dtype, value)
             })
             .collect()
     }
@@ -179,15 +196,10 @@ impl Builder<'_> {
         Some(built)
     }
 
-    fn ty(&self, id: Id) -> Option<TensorType> {
-        let terms = &self.graph.terms;
-        terms[terms.find(id)].data.ty().cloned()
-    }
-
     /// A use of an op, if the operands fit it.
     fn use_op(&mut self, def: &'static OpDef, attrs: Attrs, children: Vec<Id>) -> Option<Id> {
         let attrs = with_defaults(def, attrs).ok()?;
-        let operands: Vec<Option<TensorType>> = children.iter().map(|&child| self.ty(child)).collect();
+        let operands: Vec<Option<TensorType>> = children.iter().map(|&child| self.graph.ty(child)).collect();
         let fits = def.result_types(&InferCtx {
             attrs: &attrs,
             operands: &operands,
@@ -195,23 +207,23 @@ impl Builder<'_> {
         if fits.ok()?.len() != 1 {
             return None;
         }
-        let attrs = self.graph.terms.analysis.interner.attrs(&attrs, 1);
-        Some(self.add(Enode::new(TermHead::Op(def.name), attrs, children)))
+        let attrs = self.graph.attrs(attrs);
+        self.add(Enode::new(TermHead::Op(def.name), attrs, children), None)
     }
 
     fn tile(&mut self, form: &str, op: &OpTerm, children: Vec<Id>) -> Option<Id> {
         match form {
-            "store" => Some(self.add(Enode::new(TermHead::Store, 0, children))),
+            "store" => self.add(Enode::new(TermHead::Store, 0, children), None),
             "load" => {
                 let &[tensor] = children.as_slice() else {
                     return None;
                 };
-                if self.is_absent(tensor) {
+                if self.graph.is_absent(tensor) {
                     return Some(tensor);
                 }
                 let mode = self.mode(op)?;
-                let mode = self.graph.terms.analysis.interner.word(&mode);
-                Some(self.add(Enode::new(TermHead::Load, mode, children)))
+                let mode = self.graph.word(&mode);
+                self.add(Enode::new(TermHead::Load, mode, children), None)
             }
             _ => {
                 let AttrItem::Bare(binding) = op.attrs.first()? else {
@@ -221,8 +233,9 @@ impl Builder<'_> {
                 if super::language::kind_names(kind_of(name)).1 != form {
                     return None;
                 }
-                let attrs = self.graph.terms.analysis.interner.attrs(&attrs, 1);
-                Some(self.add(Enode::new(TermHead::Tile(name), attrs, children)))
+                let attrs = self.graph.attrs(attrs);
+                let enode = Enode::new(TermHead::Tile(name), attrs, children);
+                self.add(enode, Some(&binding.text))
             }
         }
     }
@@ -238,18 +251,69 @@ impl Builder<'_> {
         }
     }
 
+    fn add(&mut self, enode: Enode, copied: Option<&str>) -> Option<Id> {
+        let maker = Maker {
+            rule: self.rule,
+            from: &self.from,
+            copied,
+        };
+        self.graph.put(enode, &maker)
+    }
+}
+
+impl Ground for TermGraph {
+    fn ty(&self, class: Id) -> Option<TensorType> {
+        self.terms[self.terms.find(class)].data.ty().cloned()
+    }
+
+    fn is_absent(&self, class: Id) -> bool {
+        let mut nodes = self.terms[self.terms.find(class)].iter();
+        nodes.any(|enode| enode.head == TermHead::Absent)
+    }
+
+    fn evaluate(&mut self, expr: &Expr, names: &Bindings) -> Option<Value> {
+        let facts = TermFacts { terms: &self.terms };
+        let Some(record) = &mut self.record else {
+            return conditions::evaluate(expr, names, &facts);
+        };
+        let asking = Asking::new(facts);
+        let value = conditions::evaluate(expr, names, &asking);
+        record.asked.append(&mut asking.asked());
+        value
+    }
+
+    fn attrs(&mut self, attrs: Attrs) -> u32 {
+        self.terms.analysis.interner.attrs(&attrs, 1)
+    }
+
+    fn word(&mut self, word: &str) -> u32 {
+        self.terms.analysis.interner.word(word)
+    }
+
+    fn weight(&mut self, data: HostTensor) -> Enode {
+        Enode::leaf(TermHead::Weight, self.terms.analysis.interner.weight(data))
+    }
+
     /// Adds a node, and notes who made it if it is new.
-    fn add(&mut self, enode: Enode) -> Id {
-        let is_new = self.graph.terms.lookup(enode.clone()).is_none();
-        let id = self.graph.terms.add(enode.clone());
+    fn put(&mut self, enode: Enode, by: &Maker<'_>) -> Option<Id> {
+        let is_leaf = matches!(enode.head, TermHead::Absent | TermHead::Weight);
+        let is_new = !is_leaf && self.terms.lookup(enode.clone()).is_none();
+        let id = self.terms.add(enode.clone());
+        if let Some(record) = &mut self.record {
+            record.put(&enode, id, by);
+        }
         if is_new {
-            self.graph.made.push(Made {
+            self.made.push(Made {
                 enode,
-                rule: self.rule,
-                from: self.from.clone(),
+                rule: by.rule,
+                from: by.from.clone(),
             });
         }
-        id
+        Some(id)
+    }
+
+    fn unite(&mut self, left: Id, right: Id, header: &Header) -> Result<bool, RewriteError> {
+        unite(self, left, right, header)
     }
 }
 

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::analysis::Terms;
 use super::conditions;
-use super::facts::{Binding, Bindings};
+use super::facts::{Binding, Bindings, Facts};
 use super::language::{Enode, Head as TermHead, kind_names, kind_of};
 use super::rule_ast::{AttrItem, ExprKind, Head, Name, OpTerm, Term};
 use super::term_facts::{TermFacts, handle};
@@ -26,63 +26,127 @@ pub struct Match {
     pub names: Bindings,
     /// Classes that ops of the pattern matched, outermost first.
     pub from: SmallVec<[Id; 4]>,
+    /// The nodes of these, where they are asked for.
+    pub nodes: Vec<Enode>,
 }
 
-/// All matches of `pattern`, by rising class.
-pub fn search(terms: &Terms, pattern: &Term) -> Vec<Match> {
-    let matcher = Matcher {
-        terms,
-        facts: TermFacts { terms },
-    };
-    let mut matches = Vec::new();
-    for root in matcher.roots(pattern) {
-        let start = Match {
+impl Match {
+    fn at(root: Id) -> Self {
+        Match {
             root,
             node: None,
             names: Bindings::default(),
             from: SmallVec::new(),
-        };
-        matches.extend(matcher.term(pattern, root, start));
+            nodes: Vec::new(),
+        }
     }
-    matches
 }
 
-struct Matcher<'a> {
-    terms: &'a Terms,
+/// Nodes by their classes, for patterns to match.
+pub trait Nodes {
+    fn find(&self, id: Id) -> Id;
+    fn nodes(&self, class: Id) -> impl Iterator<Item = &Enode>;
+    fn is_absent(&self, class: Id) -> bool;
+    /// The attributes of a node, and how many results it has.
+    fn attrs(&self, enode: &Enode) -> (&Attrs, usize);
+    /// The mode of a load.
+    fn mode(&self, enode: &Enode) -> &str;
+    fn facts(&self) -> &dyn Facts;
+}
+
+/// All nodes of an e-graph.
+struct All<'a> {
     facts: TermFacts<'a>,
 }
 
-impl Matcher<'_> {
-    /// Classes that may match at the top.
-    fn roots(&self, pattern: &Term) -> Vec<Id> {
-        let Term::Op(op) = pattern else {
-            return Vec::new();
-        };
-        let head = match &op.head {
-            Head::Op(name) => lookup(&name.text).map(|def| TermHead::Op(def.name)),
-            Head::Tile(name) if name.text == "store" => Some(TermHead::Store),
-            Head::Tile(name) if name.text == "load" => Some(TermHead::Load),
-            Head::Tile(_) | Head::Family { .. } => None,
-        };
-        let mut roots: Vec<Id> = match head {
-            Some(head) => self.terms.classes_for_op(&head).into_iter().flatten().collect(),
-            None => self.terms.classes().map(|class| class.id).collect(),
-        };
-        roots.sort_unstable();
-        roots
+impl Nodes for All<'_> {
+    fn find(&self, id: Id) -> Id {
+        self.facts.terms.find(id)
     }
 
+    fn nodes(&self, class: Id) -> impl Iterator<Item = &Enode> {
+        self.facts.terms[class].iter()
+    }
+
+    fn is_absent(&self, class: Id) -> bool {
+        let mut nodes = self.facts.terms[class].iter();
+        nodes.any(|enode| enode.head == TermHead::Absent)
+    }
+
+    fn attrs(&self, enode: &Enode) -> (&Attrs, usize) {
+        let interner = &self.facts.terms.analysis.interner;
+        (interner.attrs_of(enode.data), interner.n_results(enode.data))
+    }
+
+    fn mode(&self, enode: &Enode) -> &str {
+        self.facts.terms.analysis.interner.word_of(enode.data)
+    }
+
+    fn facts(&self) -> &dyn Facts {
+        &self.facts
+    }
+}
+
+/// All matches of `pattern`, by rising class; with the nodes that ops matched if `keeps_nodes`.
+pub fn search(terms: &Terms, pattern: &Term, keeps_nodes: bool) -> Vec<Match> {
+    let table = All {
+        facts: TermFacts { terms },
+    };
+    let matcher = Matcher {
+        table: &table,
+        keeps_nodes,
+    };
+    let roots = roots(terms, pattern).into_iter();
+    roots
+        .flat_map(|root| matcher.term(pattern, root, Match::at(root)))
+        .collect()
+}
+
+/// The matches of `pattern` at `root`.
+pub fn matches_at(table: &impl Nodes, pattern: &Term, root: Id) -> Vec<Match> {
+    let matcher = Matcher {
+        table,
+        keeps_nodes: false,
+    };
+    matcher.term(pattern, root, Match::at(root))
+}
+
+/// Classes that may match at the top.
+fn roots(terms: &Terms, pattern: &Term) -> Vec<Id> {
+    let Term::Op(op) = pattern else {
+        return Vec::new();
+    };
+    let head = match &op.head {
+        Head::Op(name) => lookup(&name.text).map(|def| TermHead::Op(def.name)),
+        Head::Tile(name) if name.text == "store" => Some(TermHead::Store),
+        Head::Tile(name) if name.text == "load" => Some(TermHead::Load),
+        Head::Tile(_) | Head::Family { .. } => None,
+    };
+    let mut roots: Vec<Id> = match head {
+        Some(head) => terms.classes_for_op(&head).into_iter().flatten().collect(),
+        None => terms.classes().map(|class| class.id).collect(),
+    };
+    roots.sort_unstable();
+    roots
+}
+
+struct Matcher<'a, T> {
+    table: &'a T,
+    keeps_nodes: bool,
+}
+
+impl<T: Nodes> Matcher<'_, T> {
     fn term(&self, term: &Term, class: Id, so_far: Match) -> Vec<Match> {
-        let class = self.terms.find(class);
+        let class = self.table.find(class);
         match term {
             Term::Var(name) => {
-                if self.is_absent(class) {
+                if self.table.is_absent(class) {
                     return Vec::new();
                 }
                 bound(so_far, name, Binding::Value(handle(class)))
             }
             Term::Optional { name, .. } => {
-                let binding = if self.is_absent(class) {
+                let binding = if self.table.is_absent(class) {
                     Binding::Absent
                 } else {
                     Binding::Value(handle(class))
@@ -90,9 +154,9 @@ impl Matcher<'_> {
                 bound(so_far, name, binding)
             }
             Term::Scalar { value, .. } => {
-                let wanted = conditions::evaluate(value, &so_far.names, &self.facts);
+                let wanted = conditions::evaluate(value, &so_far.names, self.table.facts());
                 let wanted = wanted.as_ref().and_then(Value::as_float);
-                let found = super::facts::Facts::scalar(&self.facts, handle(class));
+                let found = self.table.facts().scalar(handle(class));
                 let fits = wanted.is_some() && wanted == found;
                 if fits { vec![so_far] } else { Vec::new() }
             }
@@ -101,16 +165,10 @@ impl Matcher<'_> {
         }
     }
 
-    fn is_absent(&self, class: Id) -> bool {
-        self.terms[class]
-            .iter()
-            .any(|enode| enode.head == TermHead::Absent)
-    }
-
     /// Every node of the class that `op` matches.
     fn op(&self, op: &OpTerm, class: Id, so_far: &Match) -> Vec<Match> {
         let mut matches = Vec::new();
-        for enode in self.terms[class].iter() {
+        for enode in self.table.nodes(class) {
             let mut state = so_far.clone();
             if !self.head(op, enode, &mut state.names) {
                 continue;
@@ -124,6 +182,9 @@ impl Matcher<'_> {
                 state.node = Some(enode.clone());
             }
             state.from.push(class);
+            if self.keeps_nodes {
+                state.nodes.push(enode.clone());
+            }
             matches.extend(self.operands(&op.operands, &enode.children, state.clone()));
             if let [first, second] = *enode.children
                 && commutes(enode)
@@ -141,7 +202,7 @@ impl Matcher<'_> {
             (Head::Op(name), TermHead::Op(own)) => name.text == own && self.attrs(op, enode, names),
             (Head::Family { kind, binding }, TermHead::Op(own)) => {
                 kind.text == kind_names(kind_of(own)).0
-                    && self.terms.analysis.interner.n_results(enode.data) == 1
+                    && self.table.attrs(enode).1 == 1
                     && self.bind_op(binding, own, enode, names)
             }
             (Head::Tile(form), TermHead::Store) => form.text == "store",
@@ -158,17 +219,13 @@ impl Matcher<'_> {
     }
 
     fn bind_op(&self, binding: &Name, own: &'static str, enode: &Enode, names: &mut Bindings) -> bool {
-        let attrs = self.own_attrs(enode).clone();
+        let attrs = self.table.attrs(enode).0.clone();
         names.bind(&binding.text, Binding::Op(own, attrs))
-    }
-
-    fn own_attrs(&self, enode: &Enode) -> &Attrs {
-        self.terms.analysis.interner.attrs_of(enode.data)
     }
 
     /// A load's mode: the word that is written, or any one where a variable is.
     fn mode(&self, op: &OpTerm, enode: &Enode, names: &mut Bindings) -> bool {
-        let own = self.terms.analysis.interner.word_of(enode.data);
+        let own = self.table.mode(enode);
         op.attrs.iter().all(|item| match item {
             AttrItem::Bare(name) if is_variable(&name.text) => {
                 names.bind(&name.text, Binding::Word(own.to_owned()))
@@ -179,7 +236,7 @@ impl Matcher<'_> {
     }
 
     fn attrs(&self, op: &OpTerm, enode: &Enode, names: &mut Bindings) -> bool {
-        let own = self.own_attrs(enode);
+        let own = self.table.attrs(enode).0;
         op.attrs.iter().all(|item| match item {
             AttrItem::Bare(name) => names.bind(&name.text, Binding::Attrs(own.clone())),
             AttrItem::Named { name, value } => {
@@ -189,7 +246,7 @@ impl Matcher<'_> {
                 if let ExprKind::Name(variable) = &value.kind {
                     return attr_variable(variable, attr, names);
                 }
-                let wanted = conditions::evaluate(value, names, &self.facts);
+                let wanted = conditions::evaluate(value, names, self.table.facts());
                 let own = Value::Bound(Binding::Attr(attr.clone()));
                 wanted.is_some_and(|wanted| equal(&wanted, &own))
             }
@@ -201,7 +258,7 @@ impl Matcher<'_> {
         let Some((pattern, rest)) = patterns.split_first() else {
             let all_absent = children
                 .iter()
-                .all(|&child| self.is_absent(self.terms.find(child)));
+                .all(|&child| self.table.is_absent(self.table.find(child)));
             return if all_absent { vec![state] } else { Vec::new() };
         };
         if let Term::Each(inner) = pattern {
@@ -228,7 +285,7 @@ impl Matcher<'_> {
         if let Term::Var(name) = inner {
             let values = children
                 .iter()
-                .map(|&child| handle(self.terms.find(child)))
+                .map(|&child| handle(self.table.find(child)))
                 .collect();
             return bound(state, name, Binding::Many(values)).pop();
         }
@@ -243,7 +300,7 @@ impl Matcher<'_> {
             for (name, values) in &mut collected {
                 values.push(found.names.value(name)?);
             }
-            state.from = found.from;
+            (state.from, state.nodes) = (found.from, found.nodes);
         }
         for (name, values) in collected {
             state.names.bind(&name, Binding::Many(values)).then_some(())?;

@@ -6,6 +6,7 @@ use super::canonicalize::canonicalize;
 use super::cones::{self, Candidate};
 use super::cost::DeviceRates;
 use super::cutting::{Cutting, cost_us};
+use super::derivation::{Derivation, Derivations};
 use super::error::RewriteError;
 use super::explain::Choice;
 use super::explain::Names;
@@ -17,6 +18,7 @@ use super::limits::Limits;
 use super::net::Net;
 use super::place::place;
 use super::prepack::prepack;
+use super::record::{Record, are_structural};
 use super::regions::{FusedGraph, RuleUse};
 use super::rule_set::RuleSet;
 use super::saturate::{rule_list, saturate};
@@ -50,6 +52,7 @@ pub fn fuse_canonical(
         rules,
         device,
         constants: &constants,
+        derivations: None,
     };
     Ok(cutter.cut(graph)?.0)
 }
@@ -60,6 +63,8 @@ pub struct Cutter<'a> {
     pub device: &'a DeviceRates,
     /// What is folded for one graph is there for the next.
     pub constants: &'a Constants,
+    /// How others were derived by the same rules, where they are graphs of one model.
+    pub derivations: Option<&'a Derivations>,
 }
 
 impl Cutter<'_> {
@@ -68,7 +73,7 @@ impl Cutter<'_> {
     /// # Errors
     /// If a rule is wrong or a constant cannot be evaluated.
     pub fn cut(&self, graph: &Graph) -> Result<(FusedGraph, Cutting), RewriteError> {
-        let Saturated { net, weights } = Saturated::of(graph, self.rules)?;
+        let Saturated { net, weights } = self.saturated(graph)?;
         let limits = Limits::from_kernels(&self.rules.kernels);
         let candidates = cones::enumerate(&net, &limits, self.device);
         let owed: Vec<usize> = net
@@ -94,7 +99,7 @@ impl Cutter<'_> {
     /// # Errors
     /// If a rule is wrong or a constant cannot be evaluated.
     pub fn cut_alike(&self, graph: &Graph, models: &[&Cutting]) -> Result<Option<FusedGraph>, RewriteError> {
-        let Saturated { net, weights } = Saturated::of(graph, self.rules)?;
+        let Saturated { net, weights } = self.saturated(graph)?;
         let limits = Limits::from_kernels(&self.rules.kernels);
         let fitting = models
             .iter()
@@ -116,6 +121,33 @@ impl Cutter<'_> {
     pub fn serves(&self, known: &Cutting, other: &Cutting) -> bool {
         let limits = Limits::from_kernels(&self.rules.kernels);
         known.serves(other, &limits, self.device, ABOUT_EQUAL)
+    }
+
+    /// What a graph can be computed from: as another one of the model, if it is like one, else by an e-graph.
+    fn saturated(&self, graph: &Graph) -> Result<Saturated, RewriteError> {
+        let derived = self
+            .derivations
+            .and_then(|known| known.derived(graph, self.rules));
+        if let Some((net, weights)) = derived {
+            return Ok(Saturated { net, weights });
+        }
+        let mut terms = TermGraph::new(graph);
+        let kept = self
+            .derivations
+            .filter(|known| known.has_place() && are_structural(self.rules));
+        terms.record = kept.map(|_| Record::default());
+        let tally = saturate(&mut terms, self.rules)?;
+        let table = tabulate(&terms);
+        let saturated = Saturated {
+            net: table.net.clone(),
+            weights: terms.terms.analysis.interner.weights.clone(),
+        };
+        if let Some(kept) = kept.filter(|_| !tally.ran_out)
+            && let Some(own) = Derivation::of(graph, terms, table, self.rules)
+        {
+            kept.keep(own, self.rules);
+        }
+        Ok(saturated)
     }
 
     fn extracted(
@@ -144,17 +176,6 @@ struct Saturated {
     net: Net,
     /// Constants by the numbers that the net has for them.
     weights: Vec<HostTensor>,
-}
-
-impl Saturated {
-    fn of(graph: &Graph, rules: &RuleSet) -> Result<Self, RewriteError> {
-        let mut terms = TermGraph::new(graph);
-        saturate(&mut terms, rules)?;
-        Ok(Saturated {
-            net: tabulate(&terms),
-            weights: terms.terms.analysis.interner.weights,
-        })
-    }
 }
 
 /// What was chosen among the candidates of a tensor, and what was not.

@@ -35,6 +35,13 @@ pub enum Head {
     Tile(&'static str),
 }
 
+impl Head {
+    /// Whether this is a use of `op`.
+    pub fn is_op(self, op: &str) -> bool {
+        matches!(self, Head::Op(name) if name == op)
+    }
+}
+
 /// A node. `head` comes first, so that the derived order groups nodes of one head; egg
 /// finds matching nodes of large classes by that order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -130,6 +137,11 @@ impl Interner {
             self.words.push(word.to_owned());
             self.words.len() - 1
         }))
+    }
+
+    /// All load modes, by their numbers.
+    pub fn words(&self) -> &[String] {
+        &self.words
     }
 
     pub fn word_of(&self, number: u32) -> &str {

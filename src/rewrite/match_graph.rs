@@ -49,6 +49,9 @@ pub fn depth(term: &Term) -> usize {
 
 /// The first match of `rule` at `root`, if there is one.
 pub fn find(work: &WorkGraph, rule: &Rule, root: ValueId) -> Option<Match> {
+    if !has_ops(work, &rule.left, Some(root)) {
+        return None;
+    }
     let mut matcher = Matcher::new(work, rule, None);
     matcher
         .solve(vec![(&rule.left, Some(root))], true)
@@ -56,6 +59,23 @@ pub fn find(work: &WorkGraph, rule: &Rule, root: ValueId) -> Option<Match> {
             bindings: matcher.bindings,
             nodes: matcher.nodes,
         })
+}
+
+/// Whether the ops of `term` are there, whatever else it asks for; cheap.
+fn has_ops(work: &WorkGraph, term: &Term, operand: Operand) -> bool {
+    let Term::Op(op) = term else {
+        return true;
+    };
+    let Some((_, node)) = operand.and_then(|value| work.maker(value)) else {
+        return false;
+    };
+    let all = |operands: &mut dyn Iterator<Item = &Operand>| {
+        let mut terms = op.operands.iter();
+        terms.all(|term| has_ops(work, term, operands.next().copied().flatten()))
+    };
+    let own = &node.operands;
+    fits_head(&op.head, node.op)
+        && (all(&mut own.iter()) || (orders(op, node).len() > 1 && all(&mut own.iter().rev())))
 }
 
 /// How far a rule came at a place where it does not match.

@@ -186,7 +186,7 @@ pub fn probe_terms(graph: &Graph, rules: &RuleSet, rule: &Rule) -> Result<Probe,
     };
     for found in sides
         .into_iter()
-        .flat_map(|side| ematch::search(&terms.terms, side))
+        .flat_map(|side| ematch::search(&terms.terms, side, false))
     {
         let mut names = found.names.clone();
         let unmet = speaker.unmet(&rule.lets, &rule.conditions, &mut names);
@@ -230,14 +230,14 @@ pub fn probe_siblings(graph: &Graph, rules: &RuleSet, rule: &Horizontal) -> Resu
         ..Probe::default()
     };
     let mut joined: BTreeSet<Id> = BTreeSet::new();
-    for group in siblings::groups(&terms, rule) {
+    for (_, group) in siblings::groups(&terms, rule).0 {
         joined.extend(group.iter().map(|sibling| sibling.root));
         probe.firings.push(Firing {
             nodes: once(group.iter().flat_map(|sibling| places.nodes(sibling))),
             names: shown(&speaker, &group[0].names),
         });
     }
-    for mut found in ematch::search(&terms.terms, &rule.pattern) {
+    for mut found in ematch::search(&terms.terms, &rule.pattern, false) {
         if joined.contains(&found.root) {
             continue;
         }

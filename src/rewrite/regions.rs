@@ -10,7 +10,7 @@ use crate::ir::{BoundedAxis, CountLimit, Graph, HostTensor, Placement, TensorTyp
 pub struct TensorId(pub u32);
 
 /// A tensor that exists in device memory while the engine runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
     pub ty: TensorType,
     /// Name of the ONNX value, for people.
@@ -18,7 +18,7 @@ pub struct Tensor {
     pub source: TensorSource,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum TensorSource {
     /// Input number `i` of the model.
     Input(usize),
@@ -35,7 +35,7 @@ pub enum TensorSource {
 /// expression from it. `inputs[i]` is the tensor behind `body.inputs[i]`, `outputs[i]` the
 /// tensor that `body.outputs[i]` becomes, or becomes a box of where `placements` says so. Scalar
 /// constants live inside the body as weights.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Region {
     pub body: Graph,
     pub inputs: Vec<TensorId>,
@@ -130,7 +130,7 @@ impl fmt::Display for RuleUse {
 }
 
 /// A graph cut into regions, in an order in which they can run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct FusedGraph {
     pub tensors: Vec<Tensor>,
     pub regions: Vec<Region>,

@@ -13,6 +13,7 @@ use super::ebuild::Builder;
 use super::ematch::{self, Match};
 use super::error::RewriteError;
 use super::language::Head as TermHead;
+use super::record::{Asked, Asking, is_free};
 use super::rule_ast::{Arrow, Expr, Header, Let, Phase, Rule, Term};
 use super::rule_set::RuleSet;
 use super::siblings;
@@ -46,6 +47,9 @@ struct Directed<'a> {
     right: &'a Term,
     lets: &'a [Let],
     conditions: &'a [Expr],
+    is_forward: bool,
+    /// Whether extents play no part in it.
+    is_free: bool,
 }
 
 /// Headers of every rule and horizontal that the e-graph runs; their positions are the
@@ -59,7 +63,7 @@ pub fn rule_list(rules: &RuleSet) -> Vec<&Header> {
 }
 
 /// `~>` rules have run before the e-graph exists.
-fn runs_here(rule: &Rule) -> bool {
+pub(super) fn runs_here(rule: &Rule) -> bool {
     rule.arrow != Arrow::Replace
 }
 
@@ -96,17 +100,19 @@ fn directed<'a>(rules: &'a RuleSet, phases: &[Phase]) -> Vec<Directed<'a>> {
         .enumerate()
         .filter(|(_, rule)| phases.contains(&rule.header.phase))
     {
-        let forward = |left, right| Directed {
-            number,
-            header: &rule.header,
-            left,
-            right,
-            lets: &rule.lets,
-            conditions: &rule.conditions,
-        };
-        list.push(forward(&rule.left, &rule.right));
-        if rule.arrow == Arrow::Both {
-            list.push(forward(&rule.right, &rule.left));
+        let sides = [(true, &rule.left, &rule.right), (false, &rule.right, &rule.left)];
+        let n_ways = if rule.arrow == Arrow::Both { 2 } else { 1 };
+        for (is_forward, left, right) in sides.into_iter().take(n_ways) {
+            list.push(Directed {
+                number,
+                header: &rule.header,
+                left,
+                right,
+                lets: &rule.lets,
+                conditions: &rule.conditions,
+                is_forward,
+                is_free: is_free(rule, left, right),
+            });
         }
     }
     list
@@ -122,7 +128,7 @@ fn run_phases(
     let rules = directed(rules, phases);
     for _ in 0..fuel.rounds {
         let searched = &*graph;
-        let found: Vec<(usize, Vec<Match>)> = rules
+        let found: Vec<(usize, Vec<Admitted>)> = rules
             .par_iter()
             .enumerate()
             .map(|(number, rule)| (number, admitted(searched, rule)))
@@ -135,7 +141,7 @@ fn run_phases(
                     tally.ran_out = true;
                     break;
                 }
-                if apply(graph, &rules[number], found)? {
+                if tried(graph, &rules[number], found)? {
                     tally.fired[rules[number].number] += 1;
                     changed = true;
                 }
@@ -151,12 +157,63 @@ fn run_phases(
     Ok(())
 }
 
-/// Matches for which lets can be computed and conditions hold.
-fn admitted(graph: &TermGraph, rule: &Directed<'_>) -> Vec<Match> {
+/// A match, and whether lets can be computed and conditions hold there.
+struct Admitted {
+    found: Match,
+    /// Where the graph is recorded, the match as it was found, and what was asked of it.
+    recorded: Option<(Match, Vec<Asked>)>,
+    holds: bool,
+}
+
+/// Matches for which lets can be computed and conditions hold; where the graph is recorded, the others of rules that
+/// ask for extents, too.
+fn admitted(graph: &TermGraph, rule: &Directed<'_>) -> Vec<Admitted> {
     let facts = TermFacts { terms: &graph.terms };
-    let mut matches = ematch::search(&graph.terms, rule.left);
-    matches.retain_mut(|found| conditions::admit(rule.lets, rule.conditions, &mut found.names, &facts));
-    matches
+    let is_recorded = graph.record.is_some();
+    let matches = ematch::search(&graph.terms, rule.left, is_recorded).into_iter();
+    if !is_recorded || rule.is_free {
+        let holds =
+            |found: &mut Match| conditions::admit(rule.lets, rule.conditions, &mut found.names, &facts);
+        return matches
+            .filter_map(|mut found| {
+                holds(&mut found).then_some(Admitted {
+                    found,
+                    recorded: None,
+                    holds: true,
+                })
+            })
+            .collect();
+    }
+    let asked = |mut found: Match| {
+        let facts = Asking::new(TermFacts { terms: &graph.terms });
+        let before = found.clone();
+        let holds = conditions::admit(rule.lets, rule.conditions, &mut found.names, &facts);
+        Admitted {
+            found,
+            recorded: Some((before, facts.asked())),
+            holds,
+        }
+    };
+    matches.map(asked).collect()
+}
+
+/// Applies a rule where it holds, and records that it was tried.
+fn tried(graph: &mut TermGraph, rule: &Directed<'_>, own: Admitted) -> Result<bool, RewriteError> {
+    let Admitted {
+        found,
+        recorded,
+        holds,
+    } = own;
+    let nodes = found.nodes.clone();
+    let changed = holds && apply(graph, rule, found)?;
+    let Some(record) = &mut graph.record else {
+        return Ok(changed);
+    };
+    match recorded {
+        Some((before, asked)) => record.tried(rule.number, rule.is_forward, &before, asked, holds),
+        None => record.copied(rule.left, &nodes),
+    }
+    Ok(changed)
 }
 
 fn apply(graph: &mut TermGraph, rule: &Directed<'_>, found: Match) -> Result<bool, RewriteError> {
@@ -174,6 +231,9 @@ fn apply(graph: &mut TermGraph, rule: &Directed<'_>, found: Match) -> Result<boo
         graph.fused.push((node.data, node.children[0], rule.number));
     }
     let merged = unite(graph, found.root, right, rule.header)?;
+    if let Some(record) = &mut graph.record {
+        record.is_built = true;
+    }
     Ok(merged || graph.n_made() > n_made)
 }
 
@@ -181,18 +241,29 @@ fn apply(graph: &mut TermGraph, rule: &Directed<'_>, found: Match) -> Result<boo
 /// another one has just joined; what an earlier rule joins, later ones leave alone.
 fn run_horizontals(graph: &mut TermGraph, rules: &RuleSet, tally: &mut Tally) -> Result<(), RewriteError> {
     let first = rules.rules.iter().filter(|rule| runs_here(rule)).count();
-    let groups: Vec<_> = rules
-        .horizontals
-        .iter()
-        .map(|rule| siblings::groups(graph, rule))
-        .collect();
+    let mut groups = Vec::new();
+    for rule in &rules.horizontals {
+        let (own, seen) = siblings::groups(graph, rule);
+        if let Some(record) = &mut graph.record {
+            record.seen(seen);
+        }
+        groups.push(own);
+    }
     let mut joined: BTreeSet<egg::Id> = BTreeSet::new();
     for (offset, (rule, groups)) in rules.horizontals.iter().zip(groups).enumerate() {
-        for mut group in groups {
+        for (number, mut group) in groups {
             group.retain(|sibling| sibling.from.iter().all(|class| !joined.contains(class)));
-            if group.len() > 1 && siblings::merge(graph, rule, first + offset, &group)? {
+            if group.len() < 2 {
+                continue;
+            }
+            let merged = siblings::merge(graph, rule, first + offset, &group)?;
+            let group = (number, group);
+            if let Some(record) = &mut graph.record {
+                record.joined(offset, &group);
+            }
+            if merged {
                 tally.fired[first + offset] += 1;
-                joined.extend(group.iter().flat_map(|sibling| &sibling.from));
+                joined.extend(group.1.iter().flat_map(|sibling| &sibling.from));
             }
         }
         graph.terms.rebuild();

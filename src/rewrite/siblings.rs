@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 use egg::Id;
 
 use super::conditions;
-use super::ebuild::Builder;
+use super::ebuild::{Builder, Ground};
 use super::ematch::{self, Match};
 use super::error::RewriteError;
-use super::facts::{Binding, Bindings, Handle};
+use super::facts::{Binding, Bindings, Facts, Handle};
+use super::record::{Asked, Asking};
 use super::rule_ast::{Expr, ExprKind, Head, Horizontal, OpTerm, Term};
 use super::term_facts::{TermFacts, handle};
 use super::term_graph::TermGraph;
-use super::unite::unite;
 use super::values::Value;
 use crate::ir::Attr;
 
@@ -26,50 +26,66 @@ const OVER_SIBLINGS: [&str; 3] = ["prefix", "total", "siblings"];
 /// Suffix of names that differ per sibling.
 const SUFFIX: &str = "_i";
 
-/// The groups of two or more siblings, by their first match.
-pub fn groups(graph: &TermGraph, rule: &Horizontal) -> Vec<Vec<Match>> {
-    let facts = TermFacts { terms: &graph.terms };
-    let mut by_shared: BTreeMap<String, (usize, Vec<Match>)> = BTreeMap::new();
-    let found = ematch::search(&graph.terms, &rule.pattern);
-    let shared = shared_names(&rule.pattern);
-    for (order, mut found) in found.into_iter().enumerate() {
-        found
-            .names
-            .shadow(&rule.sibling.text, Binding::Value(handle(found.root)));
-        let fits = rule
-            .conditions
-            .iter()
-            .filter(|condition| !is_over_siblings(condition));
-        let mut lets = rule.lets.iter().filter(|entry| !is_over_siblings(&entry.value));
-        let computed = lets.all(
-            |entry| match conditions::evaluate(&entry.value, &found.names, &facts) {
-                Some(Value::Bound(binding)) => {
-                    found.names.shadow(&entry.name.text, binding);
-                    true
-                }
-                Some(Value::Bool(_)) | None => false,
-            },
-        );
-        if !computed
-            || !fits
-                .into_iter()
-                .all(|condition| conditions::holds(condition, &found.names, &facts))
-        {
-            continue;
-        }
-        let key: Vec<_> = shared.iter().map(|name| found.names.get(name)).collect();
-        let group = by_shared.entry(format!("{key:?}")).or_insert((order, Vec::new()));
-        if group.1.iter().all(|sibling| sibling.root != found.root) {
-            group.1.push(found);
+/// Siblings, and the number of the first match among them.
+pub type Group = (usize, Vec<Match>);
+
+/// A match of a pattern of siblings.
+pub struct Seen {
+    pub found: Match,
+    /// What was asked to decide whether it may be joined.
+    pub asked: Vec<Asked>,
+    /// The number of its group, if it may be in one.
+    pub group: Option<usize>,
+}
+
+/// The groups of two or more siblings, by their first match, and all matches.
+pub fn groups(graph: &TermGraph, rule: &Horizontal) -> (Vec<Group>, Vec<Seen>) {
+    let mut by_shared: BTreeMap<String, Group> = BTreeMap::new();
+    let mut seen = Vec::new();
+    let found = ematch::search(&graph.terms, &rule.pattern, graph.record.is_some());
+    for (order, found) in found.into_iter().enumerate() {
+        let facts = Asking::new(TermFacts { terms: &graph.terms });
+        let mut own = found.clone();
+        let group = admitted(rule, &mut own, &facts).map(|key| {
+            let group = by_shared.entry(key).or_insert((order, Vec::new()));
+            if group.1.iter().all(|sibling| sibling.root != own.root) {
+                group.1.push(own);
+            }
+            group.0
+        });
+        seen.push(Seen {
+            found,
+            asked: facts.asked(),
+            group,
+        });
+    }
+    let mut groups: Vec<Group> = by_shared.into_values().collect();
+    groups.sort_by_key(|(order, _)| *order);
+    groups.retain(|(_, group)| group.len() > 1);
+    (groups, seen)
+}
+
+/// Adds what the rule computes for one sibling to its names, and tells what it shares with its like; `None` where it may
+/// not be joined.
+pub fn admitted(rule: &Horizontal, found: &mut Match, facts: &dyn Facts) -> Option<String> {
+    let names = &mut found.names;
+    names.shadow(&rule.sibling.text, Binding::Value(handle(found.root)));
+    for entry in rule.lets.iter().filter(|entry| !is_over_siblings(&entry.value)) {
+        match conditions::evaluate(&entry.value, names, facts)? {
+            Value::Bound(binding) => names.shadow(&entry.name.text, binding),
+            Value::Bool(_) => return None,
         }
     }
-    let mut groups: Vec<(usize, Vec<Match>)> = by_shared.into_values().collect();
-    groups.sort_by_key(|(order, _)| *order);
-    groups
-        .into_iter()
-        .map(|(_, group)| group)
-        .filter(|group| group.len() > 1)
-        .collect()
+    let mut own = rule
+        .conditions
+        .iter()
+        .filter(|condition| !is_over_siblings(condition));
+    if !own.all(|condition| conditions::holds(condition, names, facts)) {
+        return None;
+    }
+    let shared = shared_names(&rule.pattern);
+    let key: Vec<_> = shared.iter().map(|name| names.get(name)).collect();
+    Some(format!("{key:?}"))
 }
 
 /// Names of a pattern without the suffix.
@@ -131,8 +147,8 @@ pub fn is_over_siblings(expr: &Expr) -> bool {
 ///
 /// # Errors
 /// If the parts have other types than the siblings.
-pub fn merge(
-    graph: &mut TermGraph,
+pub fn merge<G: Ground>(
+    graph: &mut G,
     rule: &Horizontal,
     number: usize,
     group: &[Match],
@@ -175,7 +191,7 @@ pub fn merge(
     }
     let mut merged = false;
     for (root, part) in parts {
-        merged |= unite(graph, root, part, &rule.header)?;
+        merged |= graph.unite(root, part, &rule.header)?;
     }
     Ok(merged)
 }
@@ -226,8 +242,7 @@ struct Over<'a> {
 }
 
 impl Over<'_> {
-    fn conditions_hold(&self, graph: &TermGraph, names: &Bindings) -> bool {
-        let facts = TermFacts { terms: &graph.terms };
+    fn conditions_hold(&self, graph: &mut impl Ground, names: &Bindings) -> bool {
         let over = self
             .rule
             .conditions
@@ -235,12 +250,13 @@ impl Over<'_> {
             .filter(|condition| is_over_siblings(condition));
         over.into_iter().all(|condition| {
             self.expr(graph, condition, None)
-                .is_some_and(|condition| conditions::holds(&condition, names, &facts))
+                .and_then(|condition| graph.evaluate(&condition, names))
+                == Some(Value::Bool(true))
         })
     }
 
     /// `term` with sibling functions replaced by their values.
-    fn resolved(&self, graph: &TermGraph, term: &Term, at: Option<usize>) -> Option<Term> {
+    fn resolved(&self, graph: &mut impl Ground, term: &Term, at: Option<usize>) -> Option<Term> {
         Some(match term {
             Term::Op(op) => {
                 let mut op = op.clone();
@@ -262,9 +278,8 @@ impl Over<'_> {
     }
 
     /// `expr` with sibling functions replaced by their values at sibling number `at`.
-    fn expr(&self, graph: &TermGraph, expr: &Expr, at: Option<usize>) -> Option<Expr> {
-        let again = |inner: &Expr| self.expr(graph, inner, at);
-        let boxed = |inner: &Expr| again(inner).map(Box::new);
+    fn expr<G: Ground>(&self, graph: &mut G, expr: &Expr, at: Option<usize>) -> Option<Expr> {
+        let mut again = |inner: &Expr| self.expr(graph, inner, at);
         let kind = match &expr.kind {
             ExprKind::Call { function, args } => match function.text.as_str() {
                 "prefix" => ExprKind::Int(self.sum(graph, args.first()?, at?)?),
@@ -272,21 +287,21 @@ impl Over<'_> {
                 "siblings" => ExprKind::Int(i64::try_from(self.group.len()).ok()?),
                 _ => ExprKind::Call {
                     function: function.clone(),
-                    args: args.iter().map(again).collect::<Option<_>>()?,
+                    args: args.iter().map(&mut again).collect::<Option<_>>()?,
                 },
             },
-            ExprKind::Not(inner) => ExprKind::Not(boxed(inner)?),
-            ExprKind::Negate(inner) => ExprKind::Negate(boxed(inner)?),
+            ExprKind::Not(inner) => ExprKind::Not(Box::new(again(inner)?)),
+            ExprKind::Negate(inner) => ExprKind::Negate(Box::new(again(inner)?)),
             ExprKind::Binary { op, left, right } => ExprKind::Binary {
                 op: *op,
-                left: boxed(left)?,
-                right: boxed(right)?,
+                left: Box::new(again(left)?),
+                right: Box::new(again(right)?),
             },
             ExprKind::In { value, set } => ExprKind::In {
-                value: boxed(value)?,
-                set: set.iter().map(again).collect::<Option<_>>()?,
+                value: Box::new(again(value)?),
+                set: set.iter().map(&mut again).collect::<Option<_>>()?,
             },
-            ExprKind::List(items) => ExprKind::List(items.iter().map(again).collect::<Option<_>>()?),
+            ExprKind::List(items) => ExprKind::List(items.iter().map(&mut again).collect::<Option<_>>()?),
             ExprKind::Int(_)
             | ExprKind::Float(_)
             | ExprKind::Str(_)
@@ -300,11 +315,10 @@ impl Over<'_> {
     }
 
     /// Sum of an integer expression over the first `n` siblings.
-    fn sum(&self, graph: &TermGraph, expr: &Expr, n: usize) -> Option<i64> {
-        let facts = TermFacts { terms: &graph.terms };
+    fn sum(&self, graph: &mut impl Ground, expr: &Expr, n: usize) -> Option<i64> {
         let mut sum = 0;
         for sibling in &self.group[..n] {
-            match conditions::evaluate(expr, &sibling.names, &facts)? {
+            match graph.evaluate(expr, &sibling.names)? {
                 Value::Bound(Binding::Attr(Attr::Int(value))) => sum += value,
                 Value::Bound(_) | Value::Bool(_) => return None,
             }

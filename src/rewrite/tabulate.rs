@@ -19,9 +19,18 @@ use crate::ops::TileKind;
 /// An op, its attributes and the classes of its operands.
 type Key = (&'static str, u32, Vec<Option<Id>>);
 
+/// A net, and what its tensors and expressions are in the e-graph.
+pub struct Table {
+    pub net: Net,
+    /// The class of each tensor.
+    pub tensors: Vec<Id>,
+    /// A node of each expression.
+    pub exprs: Vec<Enode>,
+}
+
 /// Tables of everything the outputs can be computed from.
-pub fn tabulate(graph: &TermGraph) -> Net {
-    let mut table = Table {
+pub fn tabulate(graph: &TermGraph) -> Table {
+    let mut table = Tabulator {
         graph,
         terms: &graph.terms,
         forms: BTreeMap::new(),
@@ -32,7 +41,12 @@ pub fn tabulate(graph: &TermGraph) -> Net {
     table.index_fused();
     table.discover();
     table.order();
-    table.net()
+    let net = table.net();
+    Table {
+        exprs: table.nodes(&net),
+        tensors: table.classes,
+        net,
+    }
 }
 
 /// How a tensor can be computed.
@@ -43,7 +57,7 @@ struct Forms {
     exprs: BTreeMap<Key, (Option<Enode>, Vec<Id>)>,
 }
 
-struct Table<'a> {
+struct Tabulator<'a> {
     graph: &'a TermGraph,
     terms: &'a Terms,
     forms: BTreeMap<Id, Forms>,
@@ -54,7 +68,7 @@ struct Table<'a> {
     fused: BTreeMap<(u32, Id), BTreeSet<usize>>,
 }
 
-impl Table<'_> {
+impl Tabulator<'_> {
     fn data(&self, class: Id) -> &Data {
         &self.terms[class].data
     }
@@ -438,6 +452,22 @@ impl Table<'_> {
                 expr.nodes = own.into_iter().flatten().copied().collect();
             }
         }
+    }
+
+    /// A node for each expression: a term if there is one, else a tile form.
+    fn nodes(&self, net: &Net) -> Vec<Enode> {
+        let mut nodes: Vec<Option<Enode>> = vec![None; net.exprs.len()];
+        for (class, forms) in &self.forms {
+            let own = &net.tensors[self.places[class]].exprs;
+            for ((key, (tile, _)), &number) in forms.exprs.iter().zip(own) {
+                let term = self.op_node(key);
+                let is_term = self.terms.lookup(term.clone()).is_some();
+                let tile = tile.clone().filter(|_| !is_term);
+                nodes[number].get_or_insert_with(|| tile.unwrap_or(term));
+            }
+        }
+        let node = |node: Option<Enode>| node.expect("every expression was found in a class");
+        nodes.into_iter().map(node).collect()
     }
 
     /// The tensor term of an op form.

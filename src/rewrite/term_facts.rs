@@ -32,8 +32,20 @@ impl TermFacts<'_> {
     }
 
     fn weight(&self, value: Handle) -> Option<&HostTensor> {
+        let number = self.weight_number(value)?;
+        Some(&self.terms.analysis.interner.weights[number as usize])
+    }
+
+    /// The number of the constant that a value is.
+    pub fn weight_number(&self, value: Handle) -> Option<u32> {
         let leaf = self.nodes(value).find(|enode| enode.head == Head::Weight)?;
-        Some(&self.terms.analysis.interner.weights[leaf.data as usize])
+        Some(leaf.data)
+    }
+
+    /// A node spelled `op` of a value.
+    pub fn maker(&self, value: Handle, op: &str) -> Option<&Enode> {
+        self.nodes(value)
+            .find(|enode| matches!(enode.head, Head::Op(name) if name == op))
     }
 }
 
@@ -82,9 +94,7 @@ impl Facts for TermFacts<'_> {
     }
 
     fn made_by(&self, value: Handle, op: &str) -> Option<(Attrs, Vec<Option<Handle>>)> {
-        let enode = self
-            .nodes(value)
-            .find(|enode| matches!(enode.head, Head::Op(name) if name == op))?;
+        let enode = self.maker(value, op)?;
         let attrs = self.terms.analysis.interner.attrs_of(enode.data).clone();
         let operands = enode.children.iter().map(|&child| {
             let own = self.terms.find(child);
@@ -95,14 +105,18 @@ impl Facts for TermFacts<'_> {
     }
 
     fn ints(&self, value: Handle) -> Option<Vec<i64>> {
-        let data = self.weight(value)?;
-        let is_small = data.n_elements() <= MAX_INTS && data.dtype().is_int();
-        is_small.then(|| evaluate::to_vec::<i64>(data))
+        small_ints(self.weight(value)?)
     }
 
     fn weight_data(&self, value: Handle) -> Option<&HostTensor> {
         self.weight(value)
     }
+}
+
+/// The elements of a constant of few integers.
+pub fn small_ints(data: &HostTensor) -> Option<Vec<i64>> {
+    let is_small = data.n_elements() <= MAX_INTS && data.dtype().is_int();
+    is_small.then(|| evaluate::to_vec::<i64>(data))
 }
 
 /// The value that all elements of a constant equal; `None` for an empty one.

@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 
 use super::analysis::{Meaning, Rank, Terms};
 use super::language::{Enode, Head};
+use super::record::Record;
 use crate::ir::{Graph, Operand, Source, ValueId};
 
 /// The e-graph of one graph, and who made its nodes.
@@ -19,6 +20,10 @@ pub struct TermGraph {
     pub made: Vec<Made>,
     /// Loads that rules found equal to an expression: (mode, tensor, rule).
     pub fused: Vec<(u32, Id, usize)>,
+    /// Classes of the graph's values, of those that the outputs need.
+    pub values: Vec<Option<Id>>,
+    /// How rules change the graph, where others are to be derived alike.
+    pub record: Option<Record>,
 }
 
 /// A node that a rule made.
@@ -48,6 +53,8 @@ impl TermGraph {
             imported: Vec::new(),
             made: Vec::new(),
             fused: Vec::new(),
+            values: Vec::new(),
+            record: None,
         };
         built.import(graph);
         built.terms.rebuild();
@@ -93,6 +100,7 @@ impl TermGraph {
             self.terms[class].data.consumers += 1;
             self.outputs.push(class);
         }
+        self.values = classes;
     }
 
     /// The class of an operand, which counts the use.

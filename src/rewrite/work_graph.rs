@@ -339,7 +339,7 @@ impl WorkGraph {
 
     /// The reachable graph, in topological order.
     pub fn finish(self) -> Graph {
-        super::compact::compact(&self.graph)
+        super::compact::compact(self.graph)
     }
 
     fn find_uniform(&self, value: ValueId) -> Option<f64> {

@@ -17,15 +17,16 @@ const PROBE: usize = 64;
 const SMALL: [DType; 2] = [DType::I8, DType::F8E4M3];
 
 /// `graph` with each weight of a product in the smallest kind that holds it, and a cast back.
-pub fn pack_weights(graph: &Graph) -> Graph {
+pub fn pack_weights(graph: Graph) -> Graph {
     let packed: Vec<Option<HostTensor>> = (0..)
         .map(ValueId)
         .zip(&graph.values)
         .map(|(id, _)| graph.weight(id).and_then(packed))
         .collect();
     if packed.iter().all(Option::is_none) {
-        return graph.clone();
+        return graph;
     }
+    let graph = &graph;
     let mut target = Graph::new(&graph.name);
     let mut renamed: Vec<Option<ValueId>> = vec![None; graph.values.len()];
     for &input in &graph.inputs {
@@ -130,7 +131,7 @@ mod tests {
     fn bytes_are_stored_as_bytes() {
         let integers: Vec<f32> = (0..2048_u16).map(|n| f32::from(n % 255) - 127.0).collect();
         let before = graph(HostTensor::from_f32(&[32, 64], &integers));
-        let after = pack_weights(&before);
+        let after = pack_weights(before.clone());
         assert_eq!(verify_core(&after), Ok(()));
         let kinds: Vec<DType> = (0..)
             .map(ValueId)
@@ -149,9 +150,9 @@ mod tests {
     fn what_would_change_stays() {
         let fractions: Vec<f32> = (0..2048_u16).map(|n| f32::from(n) / 7.0).collect();
         let before = graph(HostTensor::from_f32(&[32, 64], &fractions));
-        assert_eq!(pack_weights(&before), before);
+        assert_eq!(pack_weights(before.clone()), before);
         let few = graph(HostTensor::from_f32(&[2, 2], &[1.0, 2.0, 3.0, 4.0]));
-        assert_eq!(pack_weights(&few), few);
+        assert_eq!(pack_weights(few.clone()), few);
     }
 
     #[test]
@@ -163,7 +164,7 @@ mod tests {
             .iter()
             .map(|value| (value * 2.0).floor().min(15.0) * 0.25)
             .collect();
-        let after = pack_weights(&graph(HostTensor::from_f32(&[32, 64], &exact)));
+        let after = pack_weights(graph(HostTensor::from_f32(&[32, 64], &exact)));
         assert_eq!(after.nodes[0].op, "cast");
         assert_eq!(after.ty(after.nodes[0].operands[0].unwrap()).dtype, DType::F8E4M3);
     }

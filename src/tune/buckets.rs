@@ -14,6 +14,9 @@ use crate::kernel::{Arch, Variant};
 /// By how many times a bucket's variant may be predicted slower than the fastest of a problem.
 const MOST_LOSS: f64 = 1.05;
 
+/// Problems whose variants are looked at together: of most, few are kept.
+const AT_ONCE: usize = 256;
+
 /// Problems, by their places in a list, that one variant solves.
 #[derive(Clone, Debug)]
 pub struct Bucket {
@@ -27,11 +30,17 @@ pub struct Bucket {
 
 /// Every problem in one bucket; problems without any variant are in none.
 pub fn buckets(problems: &[&Problem], arch: Arch) -> Vec<Bucket> {
-    let good: Vec<Vec<Variant>> = problems.par_iter().map(|problem| good(problem, arch)).collect();
+    let mut names = Names::default();
+    let mut good: Vec<Vec<Good>> = Vec::with_capacity(problems.len());
+    for some in problems.chunks(AT_ONCE) {
+        let variants: Vec<Vec<Variant>> = some.par_iter().map(|problem| about_best(problem, arch)).collect();
+        good.extend(variants.into_iter().map(|own| names.all(own)));
+    }
+    let told: Vec<String> = problems.par_iter().map(|problem| form(problem)).collect();
     let mut forms: Vec<Vec<usize>> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
-    for (number, problem) in problems.iter().enumerate() {
-        let own = *known.entry(form(problem)).or_insert_with(|| {
+    for (number, form) in told.into_iter().enumerate() {
+        let own = *known.entry(form).or_insert_with(|| {
             forms.push(Vec::new());
             forms.len() - 1
         });
@@ -39,16 +48,57 @@ pub fn buckets(problems: &[&Problem], arch: Arch) -> Vec<Bucket> {
     }
     forms
         .into_iter()
-        .flat_map(|members| cover(members, &good))
+        .flat_map(|members| cover(members, &good, &names))
         .collect()
 }
 
 /// Variants of a problem that are about as fast as the fastest, which is the first.
-fn good(problem: &Problem, arch: Arch) -> Vec<Variant> {
+fn about_best(problem: &Problem, arch: Arch) -> Vec<Variant> {
     let mut variants = problem.variants(arch);
     let least = variants.first().map_or(0.0, |variant| variant.predicted_us);
     variants.retain(|variant| variant.predicted_us <= MOST_LOSS * least);
     variants
+}
+
+/// A variant that may solve a problem.
+#[derive(Clone, Copy, Debug)]
+struct Good {
+    name: usize,
+    us: f64,
+    registers: Option<usize>,
+}
+
+/// Variants by their numbers, whatever they take: many problems have the same.
+#[derive(Default)]
+struct Names {
+    variants: Vec<Variant>,
+    texts: Vec<(String, String)>,
+    known: HashMap<(String, String), usize>,
+}
+
+impl Names {
+    fn all(&mut self, variants: Vec<Variant>) -> Vec<Good> {
+        variants.into_iter().map(|variant| self.good(variant)).collect()
+    }
+
+    fn good(&mut self, variant: Variant) -> Good {
+        let (us, registers) = (variant.predicted_us, variant.registers);
+        let text = (variant.template.clone(), variant.knobs_text());
+        let name = *self.known.entry(text.clone()).or_insert_with(|| {
+            self.variants.push(variant);
+            self.texts.push(text);
+            self.variants.len() - 1
+        });
+        Good { name, us, registers }
+    }
+
+    fn variant(&self, good: Good) -> Variant {
+        Variant {
+            predicted_us: good.us,
+            registers: good.registers,
+            ..self.variants[good.name].clone()
+        }
+    }
 }
 
 /// Equal for problems of one layer in several shapes: those that compute the same nodes, and differ in extents alone.
@@ -86,38 +136,44 @@ struct Offer {
 }
 
 /// Variants that are the fastest of most problems first, then those that most share, until every problem has one.
-fn cover(mut open: Vec<usize>, good: &[Vec<Variant>]) -> Vec<Bucket> {
+fn cover(mut open: Vec<usize>, good: &[Vec<Good>], names: &Names) -> Vec<Bucket> {
     let mut found = Vec::new();
     loop {
-        let mut offers: BTreeMap<(String, String), Offer> = BTreeMap::new();
+        let mut offers: BTreeMap<usize, Offer> = BTreeMap::new();
         for &number in &open {
             for (rank, variant) in good[number].iter().enumerate() {
-                let name = (variant.template.clone(), variant.knobs_text());
-                let own = offers.entry(name).or_default();
+                let own = offers.entry(variant.name).or_default();
                 own.members.push(number);
                 own.n_first += usize::from(rank == 0);
-                own.us += variant.predicted_us;
+                own.us += variant.us;
             }
         }
-        let best = offers.into_iter().min_by(|(_, a), (_, b)| {
+        let best = offers.into_iter().min_by(|(a_name, a), (b_name, b)| {
             let by_count = (b.n_first, b.members.len()).cmp(&(a.n_first, a.members.len()));
-            by_count.then(a.us.total_cmp(&b.us))
+            by_count
+                .then(a.us.total_cmp(&b.us))
+                .then_with(|| names.texts[*a_name].cmp(&names.texts[*b_name]))
         });
-        let Some(((template, knobs), Offer { members, .. })) = best else {
+        let Some((name, Offer { members, .. })) = best else {
             return found;
         };
-        let least = |number: usize| good[number][0].predicted_us;
+        let least = |number: usize| good[number][0].us;
         let representative = members
             .iter()
             .copied()
             .max_by(|&a, &b| least(a).total_cmp(&least(b)));
-        open.retain(|number| !members.contains(number));
-        let variant = Incumbent { template, knobs };
-        let own = |&number: &usize| good[number].iter().find(|own| variant.is(own)).cloned();
+        // Both lists rise.
+        open.retain(|number| members.binary_search(number).is_err());
+        let (template, knobs) = names.texts[name].clone();
+        let own = |&number: &usize| good[number].iter().find(|own| own.name == name);
         found.push(Bucket {
             representative: representative.expect("a variant that is offered has a problem"),
-            variants: members.iter().filter_map(own).collect(),
-            variant,
+            variants: members
+                .iter()
+                .filter_map(own)
+                .map(|&own| names.variant(own))
+                .collect(),
+            variant: Incumbent { template, knobs },
             members,
         });
     }
@@ -139,8 +195,9 @@ mod tests {
     }
 
     fn covered(times: &[&[(&str, f64)]]) -> Vec<(String, Vec<usize>, usize)> {
-        let good = offers(times);
-        let buckets = cover((0..good.len()).collect(), &good);
+        let mut names = Names::default();
+        let good: Vec<Vec<Good>> = offers(times).into_iter().map(|own| names.all(own)).collect();
+        let buckets = cover((0..good.len()).collect(), &good, &names);
         let told = buckets
             .into_iter()
             .map(|own| (own.variant.template, own.members, own.representative));

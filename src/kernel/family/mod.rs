@@ -14,6 +14,7 @@ mod value;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::prelude::kernel_part;
 use super::source::{Param, Source};
@@ -280,7 +281,7 @@ fn common(members: &[&Form<'_>]) -> Vec<(Range<usize>, i64)> {
 
 /// What the members of a family execute.
 struct General {
-    text: String,
+    text: Arc<str>,
     header: String,
     dims: Dims,
 }
@@ -303,7 +304,7 @@ impl General {
             first.source.header
         );
         Some(General {
-            text: text(members, &dims),
+            text: text(members, &dims).into(),
             header,
             dims,
         })
@@ -313,7 +314,7 @@ impl General {
     fn as_member(&self, member: usize, source: &Source) -> Source {
         let dims = self.dims.values.iter().map(|values| Param::Dim(values[member]));
         Source {
-            text: self.text.clone(),
+            text: Arc::clone(&self.text),
             header: self.header.clone(),
             params: source.params.iter().cloned().chain(dims).collect(),
             ..source.clone()

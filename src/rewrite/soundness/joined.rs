@@ -42,8 +42,8 @@ pub fn pair(rule: &Horizontal, lines: &[Vec<TestEntry>], values: Values, seed: u
 
 fn joined(left: &Graph, rule: &Horizontal) -> Result<Graph, Miss> {
     let mut terms = TermGraph::new(left);
-    let groups = siblings::groups(&terms, rule);
-    let [group] = groups.as_slice() else {
+    let (groups, _) = siblings::groups(&terms, rule);
+    let [(_, group)] = groups.as_slice() else {
         return Err(Miss::NoMatch);
     };
     match siblings::merge(&mut terms, rule, RULE, group) {
