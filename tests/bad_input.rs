@@ -499,7 +499,7 @@ fn precision_that_cannot_be_meant() {
 #[test]
 fn ranges_of_too_many_shapes_are_refused() {
     let place = Place::with_model(&sum(weight()));
-    let range = ["--minShapes=x:1x3", "--maxShapes=x:2049x3"];
+    let range = ["--minShapes=x:1x3", "--maxShapes=x:65537x3"];
     place.expect("wide_shape_ranges_are_refused", REFUSED, &compile(&range));
 }
 
