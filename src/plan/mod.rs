@@ -20,6 +20,6 @@ mod tasks;
 
 pub use assembly::{Assembly, Identity};
 pub use launches::{Freedom, Thrift, plan};
-pub use peak::{Computed, Peak, peak, weights_bytes};
+pub use peak::{Step, Usage, WeightBytes};
 pub use rebranch::rebranched;
 pub use tasks::{posed, renewed};
