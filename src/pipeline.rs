@@ -20,7 +20,9 @@ mod held;
 mod in_context;
 pub mod layouts;
 mod memory;
+mod outline;
 pub mod precise;
+mod predictions;
 mod programs;
 pub mod ptx;
 mod race;
@@ -45,7 +47,7 @@ pub use retune::{Renewal, Untunable, check_tunable, retune};
 pub use selection::Selection;
 pub use simulate::Simulation;
 pub use staged::{OnDevice, run_on_device};
-use strips::Outline;
+use strips::Source;
 pub use tactics::rank;
 
 /// Streams beside its own that an execution may use unless said otherwise: networks have few branches.
@@ -212,7 +214,7 @@ pub fn compile(
     let selection = &selection;
     let rules = RuleSet::load(&settings.rules)?;
     let (times, constants) = (Times::default(), Constants::default());
-    let (mut programs, mut outlines) = (Programs::default(), Vec::new());
+    let (mut programs, mut sources) = (Programs::default(), Vec::new());
     for core in cores {
         for &arch in archs {
             observer.stage(&format!("fuse for {}", arch_name(arch)), 0);
@@ -225,13 +227,13 @@ pub fn compile(
                 constants: &constants,
                 derivations: None,
             };
-            let (plan, _) = planned(layouts(&search)?, arch, settings, selection, observer)?;
+            let (plan, guide) = planned(layouts(&search)?, arch, settings, selection, observer)?;
             programs.own.push(plan);
-            outlines.push(Outline::new(search));
+            sources.push(Source { search, guide });
         }
     }
     let model = cores.first().map_or("", |core| &core.name);
-    strips::build(programs, outlines, model, settings, selection, observer)
+    strips::build(programs, sources, model, settings, selection, observer)
 }
 
 /// The graph that the e-graph starts from.

@@ -2,7 +2,7 @@
 
 use super::build::{float_attr, str_attr};
 use super::evaluate::float1;
-use super::{EvalCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Tolerance, infer, samples};
+use super::{EvalCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Reach, Tolerance, infer, samples};
 
 /// What every op of this file has in common.
 const FLOAT_UNARY: OpDef = OpDef {
@@ -16,6 +16,7 @@ const FLOAT_UNARY: OpDef = OpDef {
     samples: samples::any_float,
     tolerance: Tolerance::Close,
     halves: None,
+    reach: Reach::Elements,
 };
 
 /// `max(x, 0)`. NaN stays NaN, as ONNX requires. Integers are allowed since opset 14.
@@ -169,6 +170,7 @@ pub static GELU: OpDef = OpDef {
     eval: gelu,
     lower: Lowering::Map("rt_gelu_{approximate}({0})"),
     halves: Some("rt_gelu_{approximate}_of_halves({0})"),
+    reach: Reach::Elements,
     ..FLOAT_UNARY
 };
 

@@ -5,8 +5,8 @@ use super::build::{float_attr, int_attr, optional_attr, required_attr};
 use super::evaluate::to_vec;
 use super::samples;
 use super::{
-    AttrDef, AttrKind, ExpandCtx, ExpandFn, Lowering, OnnxOp, OpDef, OpError, Operands, Tolerance, evaluate,
-    infer,
+    AttrDef, AttrKind, ExpandCtx, ExpandFn, Lowering, OnnxOp, OpDef, OpError, Operands, Reach, Tolerance,
+    evaluate, infer,
 };
 use crate::ir::{Attr, Attrs, DType, HostTensor, Operand, ValueId};
 
@@ -22,6 +22,7 @@ pub const FORM: OpDef = OpDef {
     samples: samples::NONE,
     tolerance: Tolerance::Exact,
     halves: None,
+    reach: Reach::Elements,
 };
 
 const OPSET6_ATTRS: &[AttrDef] = &[

@@ -7,7 +7,7 @@ use super::evaluate::{Number, from_values, one, to_vec};
 use super::product::{Element, Matrix, Threads, product};
 use super::samples::{Draw, float_for, sample};
 use super::{
-    Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind, Tolerance, infer,
+    Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Reach, Sample, TileKind, Tolerance, infer,
 };
 use crate::ir::{Attr, Attrs, DType, HostTensor, TensorType};
 use crate::tile::{Cond, Expr, ExprId, Extent, Index, ReduceOp, TileCtx};
@@ -34,6 +34,7 @@ pub static ATTENTION: OpDef = OpDef {
     samples: draw,
     tolerance: Tolerance::Accumulated,
     halves: None,
+    reach: Reach::Elements,
 };
 
 pub static OPS: &[&OpDef] = &[&ATTENTION];

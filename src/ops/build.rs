@@ -2,8 +2,8 @@
 
 use super::evaluate::{filled, scalar};
 use super::{
-    AttrDef, AttrDefault, AttrKind, ExpandCtx, Lowering, OpDef, OpError, Operands, Tolerance, evaluate,
-    infer, samples,
+    AttrDef, AttrDefault, AttrKind, ExpandCtx, Lowering, OpDef, OpError, Operands, Reach, Tolerance,
+    evaluate, infer, samples,
 };
 use crate::ir::{Attr, Attrs, DType, HostTensor, ValueId};
 
@@ -74,6 +74,7 @@ pub const FORM: OpDef = OpDef {
     samples: samples::NONE,
     tolerance: Tolerance::Close,
     halves: None,
+    reach: Reach::Elements,
 };
 
 impl ExpandCtx<'_> {

@@ -5,7 +5,7 @@ use super::evaluate::{from_values, map, one, to_vec};
 use super::narrow::{self, Overflow, Rounding};
 use super::samples::{self, Draw};
 use super::{
-    AttrKind, Datum, EvalCtx, ExpandCtx, InferCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Sample,
+    AttrKind, Datum, EvalCtx, ExpandCtx, InferCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Reach, Sample,
     Tolerance, infer,
 };
 use crate::ir::{Attr, Attrs, DType, HostTensor, TensorType, ValueId};
@@ -37,6 +37,7 @@ pub static CAST: OpDef = OpDef {
     },
     tolerance: Tolerance::Exact,
     halves: None,
+    reach: Reach::Elements,
 };
 
 /// Conversion to a narrow float with ONNX's other choices: values too large become infinity
@@ -56,6 +57,7 @@ pub static CAST_NARROW: OpDef = OpDef {
     samples: samples::NONE,
     tolerance: Tolerance::Exact,
     halves: None,
+    reach: Reach::Elements,
 };
 
 /// ONNX's `Cast`: `cast`, or `cast_narrow` where its special attributes matter.
@@ -103,6 +105,7 @@ pub static BIT_CAST: OpDef = OpDef {
     samples: sample_bit_cast,
     tolerance: Tolerance::Exact,
     halves: None,
+    reach: Reach::Elements,
 };
 
 /// ONNX's `BitCast`; nothing where it stays the kind it is.

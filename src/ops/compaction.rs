@@ -8,8 +8,8 @@ use super::build::{axis_attr, required_attr, signed};
 use super::evaluate::{one, to_vec};
 use super::samples::{self, Draw};
 use super::{
-    AttrKind, Datum, EvalCtx, ExpandCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind,
-    Tolerance, infer,
+    AttrKind, Datum, EvalCtx, ExpandCtx, InferCtx, Lowering, OpDef, OpError, Operands, Reach, Sample,
+    TileKind, Tolerance, infer,
 };
 use crate::ir::{Attr, Attrs, DType, HostTensor, TensorType, ValueId};
 use crate::tile::{Atom, Cond, Expr, ExprId, Extent, Index, TileCtx};
@@ -27,6 +27,7 @@ pub static FIRST_ABOVE: OpDef = OpDef {
     samples: sample_first_above,
     tolerance: Tolerance::Exact,
     halves: None,
+    reach: Reach::Elements,
 };
 
 pub static OPS: &[&OpDef] = &[&FIRST_ABOVE];

@@ -4,7 +4,8 @@ use super::build::{int_attr, required_attr};
 use super::evaluate::{Number, map, number1, one};
 use super::samples::{self, Draw};
 use super::{
-    AttrKind, Datum, EvalCtx, InferCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Sample, Tolerance, infer,
+    AttrKind, Datum, EvalCtx, InferCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Reach, Sample, Tolerance,
+    infer,
 };
 use crate::ir::{Attr, Attrs, DType, TensorType};
 
@@ -20,6 +21,7 @@ const COMPARISON: OpDef = OpDef {
     samples: close_numbers,
     tolerance: Tolerance::Exact,
     halves: None,
+    reach: Reach::Elements,
 };
 
 /// What logic of two truth values has in common.

@@ -10,7 +10,8 @@ use super::conv_eval;
 use super::conv_shape::{ConvShape, TransposeShape, group, transpose_dims};
 use super::samples::{Draw, ints_attr, sample};
 use super::{
-    AttrDef, AttrKind, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind, Tolerance, infer,
+    AttrDef, AttrKind, InferCtx, Lowering, OpDef, OpError, Operands, Reach, Sample, TileKind, Tolerance,
+    infer,
 };
 use crate::ir::{Attr, Attrs, DType, TensorType};
 use crate::tile::{Cond, ExprId, Extent, Index, ReduceOp, TileCtx};
@@ -34,6 +35,7 @@ pub static CONV: OpDef = OpDef {
     samples: |seed| draw_conv(seed, false),
     tolerance: Tolerance::Accumulated,
     halves: None,
+    reach: Reach::Window { first_space: 2 },
 };
 
 /// Convolution of `x[n, h, w, c]` with `w[k, r, s, c / group]`, plus `bias[k]`.
@@ -48,6 +50,7 @@ pub static CONV_NHWC: OpDef = OpDef {
     samples: |seed| draw_conv(seed, true),
     tolerance: Tolerance::Accumulated,
     halves: None,
+    reach: Reach::Window { first_space: 1 },
 };
 
 /// Transposed convolution of `x[n, c, ..]` with `w[c, k / group, ..]`, plus `bias[k]`.
@@ -69,6 +72,7 @@ pub static CONV_TRANSPOSE: OpDef = OpDef {
     samples: draw_transpose,
     tolerance: Tolerance::Accumulated,
     halves: None,
+    reach: Reach::Elements,
 };
 
 pub static OPS: &[&OpDef] = &[&CONV, &CONV_NHWC, &CONV_TRANSPOSE];

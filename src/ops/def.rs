@@ -23,6 +23,8 @@ pub struct OpDef {
     /// What stands for the text of a `Lowering::Map` where all that follows is rounding to 16 bits: less work, and an error
     /// that the rounding hides.
     pub halves: Option<&'static str>,
+    /// What a part of the result needs of the operands.
+    pub reach: Reach,
     /// How tests draw valid operands and attributes.
     pub samples: SamplesFn,
     /// How closely generated code must follow `eval`.
@@ -291,6 +293,18 @@ pub type SamplesFn = fn(seed: u64) -> Option<Sample>;
 pub struct Sample {
     pub operands: Vec<Option<HostTensor>>,
     pub attrs: Attrs,
+}
+
+/// What a slice of the result along an axis needs of the operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// What the tile functions of its elements read.
+    Elements,
+    /// Windows of the first operand, whose spatial axes begin with `first_space`. `strides`, `pads` and `dilations` are
+    /// attributes, and the kernel's extents are the attribute `kernel_shape` or those of the second operand.
+    Window { first_space: usize },
+    /// As many elements of the only operand, in the same order.
+    Order,
 }
 
 /// How closely a result must follow the reference; numbers per element kind are in

@@ -8,7 +8,7 @@ use super::samples::{self, Draw};
 use super::shape::data_dependent;
 use super::{
     AttrKind, BoundedForm, Datum, EvalCtx, ExpandCtx, InferCtx, Lowering, OnnxOp, OpDef, OpError, Operands,
-    Sample, Tolerance, infer,
+    Reach, Sample, Tolerance, infer,
 };
 use crate::ir::{Attr, Attrs, DType, HostTensor, TensorType, ValueId};
 
@@ -50,6 +50,7 @@ pub static BEST_BOXES: OpDef = OpDef {
     samples: sample_best,
     tolerance: Tolerance::Exact,
     halves: None,
+    reach: Reach::Elements,
 };
 
 /// Most boxes of an image: a block of the kernel keeps track of all.

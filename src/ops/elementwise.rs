@@ -3,7 +3,7 @@
 
 use super::evaluate::{float1, number1, number2};
 use super::samples::{self, Draw};
-use super::{Lowering, OnnxOp, OpDef, Operands, Sample, Tolerance, infer};
+use super::{Lowering, OnnxOp, OpDef, Operands, Reach, Sample, Tolerance, infer};
 use crate::ir::{Attrs, DType};
 
 /// What binary arithmetic has in common.
@@ -18,6 +18,7 @@ const BINARY: OpDef = OpDef {
     samples: samples::two_numbers,
     tolerance: Tolerance::Exact,
     halves: None,
+    reach: Reach::Elements,
 };
 
 /// What functions of one float have in common.

@@ -1,7 +1,7 @@
 //! The inverses of cutting images into pieces: `Col2Im` and `MaxUnpool`.
 
+use super::arguments::sizes_operand;
 use super::build::{FORM, optional_attr, required_attr};
-use super::view_forms::sizes_operand;
 use super::window::Window;
 use super::{AttrKind, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer};
 use crate::ir::{Attrs, DType, ValueId};

@@ -1,8 +1,8 @@
 //! `GridSample` and `AffineGrid`: images read at positions that are data.
 
+use super::arguments::sizes_operand;
 use super::build::{FORM, int_attr, str_attr};
 use super::sample_grid::{self, Pixels, Tap, last};
-use super::view_forms::sizes_operand;
 use super::{ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer};
 use crate::ir::{DType, ValueId};
 

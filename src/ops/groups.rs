@@ -8,8 +8,8 @@ use super::cast::convert;
 use super::evaluate::{from_values, map, one, to_vec};
 use super::samples::{self, Draw};
 use super::{
-    AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind, Tolerance,
-    infer,
+    AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Reach, Sample, TileKind,
+    Tolerance, infer,
 };
 use crate::ir::{Attr, Attrs, DType, TensorType};
 use crate::tile::{Expr, ExprId, Extent, TileCtx};
@@ -31,6 +31,7 @@ pub static NIBBLE: OpDef = OpDef {
     samples: sample_nibble,
     tolerance: Tolerance::Exact,
     halves: None,
+    reach: Reach::Elements,
 };
 
 /// Numbers of four bits along the last axis of `x`, each times the scale of its group. Groups are

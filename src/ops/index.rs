@@ -6,7 +6,7 @@ use super::evaluate::{one, to_vec};
 use super::moves::{self, strides};
 use super::samples::{self, Draw, ints_attr};
 use super::{
-    AttrKind, Datum, EvalCtx, InferCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Sample, TileKind,
+    AttrKind, Datum, EvalCtx, InferCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Reach, Sample, TileKind,
     Tolerance, infer,
 };
 use crate::ir::{Attr, Attrs, DType, HostTensor, TensorType};
@@ -24,6 +24,7 @@ const GATHER_BASE: OpDef = OpDef {
     samples: samples::NONE,
     tolerance: Tolerance::Exact,
     halves: None,
+    reach: Reach::Elements,
 };
 
 /// The operands one after another along `axis`.

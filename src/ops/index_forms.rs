@@ -1,12 +1,12 @@
 //! ONNX's forms of joining, padding, repeating and gathering.
 
+use super::arguments::{ints_of, sizes_operand};
 use super::arithmetic_forms::FORM;
 use super::bounded::{BoundedCtx, BoundedResults, Counted};
 use super::build::{axis_attr, float_attr, int_attr, optional_attr, str_attr};
 use super::compaction::Kept;
 use super::evaluate::{index_list, scalar, to_vec};
 use super::samples::ints_attr;
-use super::view_forms::{ints_of, sizes_operand};
 use super::{
     AttrKind, BoundedForm, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer, sized_forms,
 };

@@ -8,7 +8,7 @@ use super::evaluate::{Number, from_values, one, to_vec};
 use super::product::{Element, Matrix, Threads, product};
 use super::samples::{Draw, sample};
 use super::{
-    Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind, Tolerance, infer,
+    Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Reach, Sample, TileKind, Tolerance, infer,
 };
 use crate::ir::{Attrs, DType, HostTensor, TensorType};
 use crate::tile::{ExprId, Extent, Index, ReduceOp, TileCtx};
@@ -25,6 +25,7 @@ pub static MATMUL: OpDef = OpDef {
     samples: draw,
     tolerance: Tolerance::Accumulated,
     halves: None,
+    reach: Reach::Elements,
 };
 
 pub static OPS: &[&OpDef] = &[&MATMUL];

@@ -15,6 +15,7 @@
 //! 5. `make bless` lists it in `docs/operators.md`; say in [`catalogue`] what restricts it.
 
 pub mod activation;
+mod arguments;
 pub mod arithmetic_forms;
 pub mod attention;
 pub mod attention_forms;
@@ -91,7 +92,7 @@ use rustc_hash::FxHashMap;
 
 pub use self::def::{
     AttrDef, AttrDefault, AttrKind, Datum, EvalCtx, EvalFn, InferCtx, InferFn, Lowering, OnnxOp, OpDef,
-    Operands, Sample, SamplesFn, TileKind, Tolerance,
+    Operands, Reach, Sample, SamplesFn, TileKind, Tolerance,
 };
 pub use self::error::OpError;
 pub use self::expansion::{

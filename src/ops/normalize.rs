@@ -8,8 +8,8 @@ use super::lanes::Lanes;
 use super::reduce::{axes, divided_by_count, extents_of, replaced, tile_axes};
 use super::samples::{Draw, float_for, ints_attr, sample};
 use super::{
-    AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind, Tolerance,
-    infer,
+    AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Reach, Sample, TileKind,
+    Tolerance, infer,
 };
 use crate::ir::{Attr, Attrs, DType, TensorType};
 use crate::tile::{Expr, ExprId, Index, ReduceOp, TileCtx};
@@ -26,6 +26,7 @@ pub static STANDARDIZE: OpDef = OpDef {
     samples: draw_over_axes,
     tolerance: Tolerance::Accumulated,
     halves: None,
+    reach: Reach::Elements,
 };
 
 /// `x / sqrt(mean(x * x) + epsilon)` over `axes`.
@@ -40,6 +41,7 @@ pub static RMS_STANDARDIZE: OpDef = OpDef {
     samples: draw_over_axes,
     tolerance: Tolerance::Accumulated,
     halves: None,
+    reach: Reach::Elements,
 };
 
 /// `1 / sqrt(variance + epsilon)` over `axes`: the factor of [`STANDARDIZE`]. Unlike that one it
@@ -73,6 +75,7 @@ pub static BATCH_NORM: OpDef = OpDef {
     samples: draw_batch_norm,
     tolerance: Tolerance::Close,
     halves: None,
+    reach: Reach::Elements,
 };
 
 pub static OPS: &[&OpDef] = &[

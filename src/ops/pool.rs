@@ -9,7 +9,7 @@ use super::reduce::extreme_of;
 use super::samples::{Draw, ints_attr, sample};
 use super::window::Window;
 use super::{
-    AttrDef, AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind,
+    AttrDef, AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Reach, Sample, TileKind,
     Tolerance, infer,
 };
 use crate::ir::{Attr, Attrs, DType, HostTensor, TensorType};
@@ -46,6 +46,7 @@ pub static MAX_POOL: OpDef = OpDef {
     samples: |seed| draw(seed, false, false),
     tolerance: Tolerance::Exact,
     halves: None,
+    reach: Reach::Window { first_space: 2 },
 };
 
 /// The largest cell of each window of `x[n, h, w, c]`.
@@ -60,6 +61,7 @@ pub static MAX_POOL_NHWC: OpDef = OpDef {
     samples: |seed| draw(seed, true, false),
     tolerance: Tolerance::Exact,
     halves: None,
+    reach: Reach::Window { first_space: 1 },
 };
 
 /// The mean of each window of `x[n, c, ..]`.
@@ -74,6 +76,7 @@ pub static AVG_POOL: OpDef = OpDef {
     samples: |seed| draw(seed, false, true),
     tolerance: Tolerance::Accumulated,
     halves: None,
+    reach: Reach::Window { first_space: 2 },
 };
 
 /// The mean of each window of `x[n, h, w, c]`.
@@ -88,6 +91,7 @@ pub static AVG_POOL_NHWC: OpDef = OpDef {
     samples: |seed| draw(seed, true, true),
     tolerance: Tolerance::Accumulated,
     halves: None,
+    reach: Reach::Window { first_space: 1 },
 };
 
 pub static OPS: &[&OpDef] = &[&MAX_POOL, &MAX_POOL_NHWC, &AVG_POOL, &AVG_POOL_NHWC];

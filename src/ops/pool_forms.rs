@@ -7,7 +7,7 @@ use super::pool::PoolShape;
 use super::samples::{self, ints_attr};
 use super::window::Window;
 use super::{
-    AttrKind, Datum, EvalCtx, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Tolerance, infer,
+    AttrKind, Datum, EvalCtx, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Reach, Tolerance, infer,
 };
 use crate::ir::{Attr, Attrs, DType, TensorType, ValueId};
 
@@ -128,6 +128,7 @@ pub static MAX_POOL_INDICES: OpDef = OpDef {
     samples: samples::NONE,
     tolerance: Tolerance::Exact,
     halves: None,
+    reach: Reach::Elements,
 };
 
 pub static OPS: &[&OpDef] = &[

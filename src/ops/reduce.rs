@@ -7,7 +7,7 @@ use super::evaluate::{Number, from_values, one, to_vec};
 use super::lanes::Lanes;
 use super::samples::{Draw, ints_attr, sample};
 use super::{
-    AttrDef, AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind,
+    AttrDef, AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Reach, Sample, TileKind,
     Tolerance, infer,
 };
 use crate::ir::{Attr, Attrs, DType, HostTensor, TensorType};
@@ -25,6 +25,7 @@ const REDUCTION: OpDef = OpDef {
     samples: draw_reduction,
     tolerance: Tolerance::Accumulated,
     halves: None,
+    reach: Reach::Elements,
 };
 
 /// The sum over `axes`; zero over nothing.

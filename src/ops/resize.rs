@@ -6,11 +6,12 @@
 //! others, and wide filters are a product with a matrix. See [`super::resize_taps`] for places
 //! and weights.
 
+use super::arguments::sizes_operand;
 use super::arithmetic_forms::FORM;
 use super::build::{axis_attr, float_attr, int_attr, optional_attr, str_attr};
 use super::evaluate::{from_values, to_vec};
 use super::resize_taps::{AxisTaps, Filter, Resampling, Transform};
-use super::view_forms::{sizes_operand, sliced, whole};
+use super::view_forms::{sliced, whole};
 use super::views::AxisSlice;
 use super::{AttrKind, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer};
 use crate::ir::{DType, HostTensor, ValueId};

@@ -8,7 +8,7 @@ use super::index::{checked_index, checked_indices, draw_indices, expect_index_di
 use super::moves::strides;
 use super::samples::{self, Draw};
 use super::{
-    AttrDef, Datum, EvalCtx, ExpandCtx, InferCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Sample,
+    AttrDef, Datum, EvalCtx, ExpandCtx, InferCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Reach, Sample,
     TileKind, Tolerance, infer,
 };
 use crate::ir::{Attr, Attrs, DType, HostTensor, TensorType, ValueId};
@@ -30,6 +30,7 @@ const SCATTER: OpDef = OpDef {
     samples: sample_elements,
     tolerance: Tolerance::Accumulated,
     halves: None,
+    reach: Reach::Elements,
 };
 
 /// `x` with `updates` written at their own coordinates, but for `axis`, which `index` gives.

@@ -1,11 +1,11 @@
 //! Tensors made from shapes and numbers: their expansions are constants, or a map over one.
 
+use super::arguments::sizes_operand;
 use super::arithmetic_forms::FORM;
 use super::bounded::{BoundedCtx, BoundedResults, Counted};
 use super::build::{int_attr, optional_attr, signed};
 use super::compaction::Kept;
 use super::evaluate::{from_values, one, scalar, to_vec};
-use super::view_forms::sizes_operand;
 use super::{
     AttrKind, BoundedForm, Datum, EvalCtx, ExpandCtx, InferCtx, Lowering, OnnxOp, OpDef, OpError, Operands,
     infer, sized_forms,

@@ -3,6 +3,7 @@
 //! Each is as large as its sizes can become. What is cut or repeated by a number that is known only on the
 //! device is picked by indices that are computed there.
 
+use super::arguments::ints_of;
 use super::bounded::{BoundedCtx, BoundedResults, Counted, Size};
 use super::build::signed;
 use super::evaluate::{scalar, to_vec};
@@ -173,8 +174,8 @@ fn sliced(ctx: &mut BoundedCtx<'_, '_>, rank: usize) -> Result<Vec<(usize, Slice
     let starts = ctx.sizes("starts", 1)?.ok_or_else(|| missing("starts"))?;
     let ends = ctx.sizes("ends", 2)?.ok_or_else(|| missing("ends"))?;
     let all: Vec<i64> = (0..signed(starts.len())).collect();
-    let axes = super::view_forms::ints_of(ctx, "axes", 3)?.unwrap_or(all);
-    let steps = super::view_forms::ints_of(ctx, "", 4)?.unwrap_or_else(|| vec![1; starts.len()]);
+    let axes = ints_of(ctx, "axes", 3)?.unwrap_or(all);
+    let steps = ints_of(ctx, "", 4)?.unwrap_or_else(|| vec![1; starts.len()]);
     if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
         return Err(OpError::invalid("starts, ends, axes and steps differ in length"));
     }

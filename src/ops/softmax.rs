@@ -8,7 +8,7 @@ use super::lanes::Lanes;
 use super::reduce::{extents_of, replaced};
 use super::samples::{Draw, float_for, sample};
 use super::{
-    AttrKind, Datum, EvalCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind, Tolerance, infer,
+    AttrKind, Datum, EvalCtx, Lowering, OpDef, OpError, Operands, Reach, Sample, TileKind, Tolerance, infer,
 };
 use crate::ir::{Attr, Attrs, DType};
 use crate::tile::{ExprId, ReduceOp, TileCtx};
@@ -31,6 +31,7 @@ pub static SOFTMAX: OpDef = OpDef {
     samples: draw,
     tolerance: Tolerance::Close,
     halves: None,
+    reach: Reach::Elements,
 };
 
 /// `x - max - log(sum(exp(x - max)))` along `axis`.
@@ -48,6 +49,7 @@ pub static LOG_SOFTMAX: OpDef = OpDef {
     samples: draw,
     tolerance: Tolerance::Close,
     halves: None,
+    reach: Reach::Elements,
 };
 
 pub static OPS: &[&OpDef] = &[&SOFTMAX, &LOG_SOFTMAX];

@@ -8,8 +8,8 @@ use super::lanes::Lanes;
 use super::reduce::{extents_of, extreme, replaced};
 use super::samples::{self, Draw};
 use super::{
-    AttrKind, BoundedForm, Datum, EvalCtx, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Sample,
-    TileKind, Tolerance, infer, sized_forms,
+    AttrKind, BoundedForm, Datum, EvalCtx, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, Reach,
+    Sample, TileKind, Tolerance, infer, sized_forms,
 };
 use crate::ir::{Attr, Attrs, DType, TensorType, ValueId};
 use crate::tile::{Expr, ExprId, ReduceOp, TileCtx};
@@ -32,6 +32,7 @@ pub static SORT_POSITION: OpDef = OpDef {
     samples: sample_position,
     tolerance: Tolerance::Exact,
     halves: None,
+    reach: Reach::Elements,
 };
 
 /// `TopK`: values and indices, always sorted. `k` is an attribute before opset 10.

@@ -1,9 +1,10 @@
 //! ONNX's forms of views: shapes, axes and ranges come as operands or attributes, depending on
 //! the opset, and become static attributes of core ops.
 
+use super::arguments::{ints_of, sizes_operand};
 use super::arithmetic_forms::FORM;
 use super::build::{float_attr, int_attr, optional_attr, required_attr, str_attr};
-use super::evaluate::{filled, index_list, to_vec};
+use super::evaluate::{filled, to_vec};
 use super::views::{AxisSlice, slice_attrs};
 use super::{
     AttrKind, BoundedForm, ExpandCtx, Lowering, OnnxOp, OpDef, OpError, Operands, infer, sized_forms,
@@ -140,33 +141,6 @@ pub static SPACE_TO_DEPTH: OpDef = OpDef {
     lower: Lowering::Expand(expand_space_to_depth),
     ..FORM
 };
-
-/// Integers of attribute `name`, else of constant operand `n`; `None` where both are absent.
-///
-/// # Errors
-/// If the operand is not a constant list of integers.
-pub fn ints_of(ctx: &ExpandCtx<'_>, name: &str, n: usize) -> Result<Option<Vec<i64>>, OpError> {
-    if let Some(values) = ctx.attrs.ints(name) {
-        return Ok(Some(values.to_vec()));
-    }
-    ctx.constant(n)?.map(|data| index_list(&data)).transpose()
-}
-
-/// Sizes of constant operand `n`.
-///
-/// # Errors
-/// If it is absent, not a constant, or holds negative numbers.
-pub fn sizes_operand(ctx: &ExpandCtx<'_>, n: usize) -> Result<Vec<usize>, OpError> {
-    let data = ctx
-        .constant(n)?
-        .ok_or_else(|| OpError::invalid(format!("operand {n} is missing")))?;
-    let values = index_list(&data)?;
-    values
-        .iter()
-        .map(|&value| usize::try_from(value))
-        .collect::<Result<_, _>>()
-        .map_err(|_| OpError::invalid(format!("operand {n} is {values:?}, which has a negative entry")))
-}
 
 fn expand_reshape(ctx: &mut ExpandCtx<'_>) -> Result<Vec<ValueId>, OpError> {
     let x = ctx.value(0)?;

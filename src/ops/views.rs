@@ -6,7 +6,7 @@ use super::evaluate::one;
 use super::moves::{Strided, strided, strides};
 use super::samples::{self, Draw, ints_attr};
 use super::{
-    AttrDef, AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Sample, TileKind,
+    AttrDef, AttrKind, Datum, EvalCtx, InferCtx, Lowering, OpDef, OpError, Operands, Reach, Sample, TileKind,
     Tolerance, infer,
 };
 use crate::ir::{Attr, Attrs, DType, HostTensor, TensorType};
@@ -27,6 +27,7 @@ const VIEW: OpDef = OpDef {
     samples: samples::NONE,
     tolerance: Tolerance::Exact,
     halves: None,
+    reach: Reach::Elements,
 };
 
 /// The same elements in row-major order under dims `shape`.
@@ -37,6 +38,7 @@ pub static RESHAPE: OpDef = OpDef {
     eval: eval_reshape,
     lower: Lowering::Tile(TileKind::View, tile_reshape),
     samples: sample_reshape,
+    reach: Reach::Order,
     ..VIEW
 };
 

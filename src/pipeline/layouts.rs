@@ -23,7 +23,7 @@ use crate::rewrite::{Cutter, Cutting, Derivations, DeviceRates, FusedGraph, Regi
 use crate::tune::{Tactic, fastest};
 
 /// Tag of the rules that turn an op `y = op(x, ..)` whose pictures are the last two axes of `x`.
-const TURNS: &str = "turns";
+pub(super) const TURNS: &str = "turns";
 /// Most sizes of pictures that are decided apart from each other; the largest are decided first.
 const MAX_SIZES: usize = 8;
 /// By how many times others must be predicted faster than channels last everywhere: kernels are
@@ -288,6 +288,15 @@ pub fn alike(search: &Search<'_>, guides: &[Guide]) -> Result<Option<FusedGraph>
     Ok(fastest.map(|(_, fused)| fused))
 }
 
+/// The regions of a plan that was taken of the graph of `search`, as [`Cutter::unplaced`] leaves them.
+///
+/// # Errors
+/// If a rule is wrong.
+pub fn unplaced(search: &Search<'_>, guide: &Guide) -> Result<Option<FusedGraph>, PipelineError> {
+    let canonical = search.canonical(&guide.turned)?;
+    Ok(search.cutter().unplaced_alike(&canonical, &[&guide.cutting])?)
+}
+
 /// Whether the shape that gave `other` may as well be cut as `known` says.
 pub fn serves(known: &Guide, other: &Guide, rules: &RuleSet, arch: Arch) -> bool {
     let constants = Constants::default();
@@ -301,6 +310,7 @@ pub fn serves(known: &Guide, other: &Guide, rules: &RuleSet, arch: Arch) -> bool
 }
 
 /// A graph to be planned, and what is known of others.
+#[derive(Clone, Copy)]
 pub struct Search<'a> {
     pub core: &'a Graph,
     pub arch: Arch,
@@ -322,7 +332,7 @@ impl Search<'_> {
         })
     }
 
-    fn cutter(&self) -> Cutter<'_> {
+    pub(super) fn cutter(&self) -> Cutter<'_> {
         Cutter {
             rules: self.rules,
             device: DeviceRates::for_sm(self.arch.sm),
@@ -331,7 +341,7 @@ impl Search<'_> {
         }
     }
 
-    fn plan_us(&self, fused: &FusedGraph) -> f64 {
+    pub(super) fn plan_us(&self, fused: &FusedGraph) -> f64 {
         let options = self.settings.kernel_options();
         self.times.plan_us(fused, self.arch, options)
     }

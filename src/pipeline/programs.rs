@@ -18,7 +18,7 @@ use crate::tune::{self, Problem, Tactic};
 
 /// The graph of one program, and its kernels where they are chosen already.
 pub(super) struct Planned {
-    arch: Arch,
+    pub arch: Arch,
     pub fused: FusedGraph,
     tactics: Option<Vec<Tactic>>,
 }

@@ -43,13 +43,15 @@ pub fn refit(
     if found.len() < wanted.len() {
         search(graph, shapes, archs, settings, &wanted, &mut found)?;
     }
-    if found.len() < wanted.len() && engine.header.max_memory.is_some() {
+    if let Some(most) = engine.header.max_memory
+        && found.len() < wanted.len()
+    {
         // Values in strips may have made strips of weights.
-        each_search(graph, shapes, archs, settings, |search| {
-            for fused in strips::regions(search)? {
+        with_searches(graph, shapes, archs, settings, |searches| {
+            for fused in strips::regions(searches, most)? {
                 collect(&fused, &wanted, &mut found);
             }
-            Ok(found.len() < wanted.len())
+            Ok(())
         })?;
     }
     Ok(engine::stripped::refit(engine, &found)?)
@@ -64,47 +66,53 @@ fn search(
     wanted: &HashSet<&str>,
     found: &mut BTreeMap<String, Vec<u8>>,
 ) -> Result<(), PipelineError> {
-    each_search(graph, shapes, archs, settings, |search| {
-        // An engine that was tuned may have another layout than the one predicted to be best.
-        for plan in layouts(&search)?.all() {
-            collect(&plan.fused, wanted, found);
+    with_searches(graph, shapes, archs, settings, |searches| {
+        for search in searches {
+            // An engine that was tuned may have another layout than the one predicted to be best.
+            for plan in layouts(search)?.all() {
+                collect(&plan.fused, wanted, found);
+            }
+            if found.len() == wanted.len() {
+                break;
+            }
         }
-        Ok(found.len() < wanted.len())
+        Ok(())
     })
 }
 
-/// Calls `look` for every program, as long as it says that there is more to look for.
-fn each_search(
+/// Calls `look` with what the programs of an engine are planned from, in their order.
+fn with_searches(
     graph: &Graph,
     shapes: &[Shapes],
     archs: &[Arch],
     settings: &Settings,
-    mut look: impl FnMut(Search<'_>) -> Result<bool, PipelineError>,
+    look: impl FnOnce(&[Search<'_>]) -> Result<(), PipelineError>,
 ) -> Result<(), PipelineError> {
     let rules = RuleSet::load(&settings.rules)?;
     let (times, constants) = (Times::default(), Constants::default());
+    let mut lowered = Vec::new();
     for shapes in shapes {
         let settings = Settings {
             shapes: shapes.clone(),
             ..settings.clone()
         };
-        let core = lower(graph, &settings)?;
+        lowered.push((lower(graph, &settings)?, settings));
+    }
+    let mut searches = Vec::new();
+    for (core, settings) in &lowered {
         for &arch in archs {
-            let search = Search {
-                core: &core,
+            searches.push(Search {
+                core,
                 arch,
-                settings: &settings,
+                settings,
                 rules: &rules,
                 times: &times,
                 constants: &constants,
                 derivations: None,
-            };
-            if !look(search)? {
-                return Ok(());
-            }
+            });
         }
     }
-    Ok(())
+    look(&searches)
 }
 
 /// Adds the weights of a graph that are wanted, by fingerprint.

@@ -1,139 +1,35 @@
 //! Large values in strips, where the memory that is allowed does not do otherwise.
+//!
+//! Cuts are added one by one, always where most is alive, until the limit holds. What was cut before others made it
+//! needless is then undone, as long as that is predicted to save time and the limit still holds. How cuts are added does
+//! not depend on the limit, so that one that holds is held by every build that allows more.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use super::layouts::{Search, layouts};
+use rayon::prelude::*;
+
+use super::layouts::{Guide, Search, Taken, layouts};
+use super::outline::{Cuts, Judged, Outline};
+use super::predictions::{Launches, Predictions};
 use super::programs::{Planned, Programs};
-use super::{Observer, PipelineError, Selection, Settings};
+use super::{Observer, PipelineError, Selection, Settings, Silent};
 use crate::engine::Engine;
-use crate::ir::{Graph, Node, ValueId};
-use crate::plan::{self, Computed, Peak};
+use crate::plan::{Usage, WeightBytes};
 use crate::rewrite::FusedGraph;
-use crate::specialize::in_strips;
 
-/// Strips of a value; these can be cut again.
-const N_STRIPS: usize = 4;
-/// Launches at which at least this share of the peak is alive are relieved together.
-const HIGH: f64 = 0.85;
-/// Most values that are cut for one tensor: others may have its name.
-const MOST_VALUES: usize = 16;
 /// Strips are tried where more than this share is neither a weight nor an input or output.
 const WORTH: f64 = 0.01;
-/// Most plans that are tried of a graph.
-const MOST_PLANS: usize = 8;
 
-/// The graph of a program with values in strips, and the plan of it that takes least so far.
-pub(super) struct Outline<'a> {
-    search: Search<'a>,
-    core: Graph,
-    /// Names of values that did not help.
-    refused: Vec<String>,
-    n_plans: usize,
+/// So many cuts in a row are tried that make a program that is small enough slower.
+const PATIENCE: usize = 2;
+
+/// What a program was planned from.
+pub(super) struct Source<'a> {
+    pub search: Search<'a>,
+    pub guide: Guide,
 }
 
-impl<'a> Outline<'a> {
-    pub fn new(search: Search<'a>) -> Self {
-        Outline {
-            core: search.core.clone(),
-            search,
-            refused: Vec::new(),
-            n_plans: 0,
-        }
-    }
-
-    /// A plan whose arena is smaller than that of `plan`; none where none was found.
-    fn lower(&mut self, plan: &Planned) -> Result<Option<Planned>, PipelineError> {
-        let peak = plan::peak(&plan.fused, HIGH);
-        let mut n_launches = peak.launches.len();
-        while self.n_plans < MOST_PLANS {
-            let Some((core, names)) = self.cut(&peak, n_launches) else {
-                return Ok(None);
-            };
-            self.n_plans += 1;
-            let next = self.planned(&core)?;
-            if plan::peak(&next.fused, HIGH).arena_bytes < peak.arena_bytes {
-                self.core = core;
-                return Ok(Some(next));
-            }
-            // All of them together do not help: does one at the peak?
-            if names.len() > 1 {
-                n_launches = 1;
-            } else {
-                self.refused.extend(names);
-            }
-        }
-        Ok(None)
-    }
-
-    /// The graph with a value in strips for each of the first launches that can be relieved, and the names of these.
-    fn cut(&self, peak: &Peak, n_launches: usize) -> Option<(Graph, Vec<String>)> {
-        let mut core = self.core.clone();
-        let mut names: Vec<String> = Vec::new();
-        for tensors in peak.launches.iter().take(n_launches) {
-            if tensors.iter().any(|tensor| names.contains(&tensor.name)) {
-                continue;
-            }
-            let mut open = tensors
-                .iter()
-                .filter(|tensor| !self.refused.contains(&tensor.name));
-            let cut = open.find_map(|tensor| Some((in_strips_all(&core, tensor)?, tensor)));
-            if let Some((next, tensor)) = cut {
-                core = next;
-                names.push(tensor.name.clone());
-            }
-        }
-        (!names.is_empty()).then_some((core, names))
-    }
-
-    fn planned(&self, core: &Graph) -> Result<Planned, PipelineError> {
-        let search = Search { core, ..self.search };
-        let taken = layouts(&search)?.predicted();
-        Ok(Planned::predicted(self.search.arch, taken.fused))
-    }
-}
-
-/// `core` with all values in strips that a tensor may hold; none where there are none.
-fn in_strips_all(core: &Graph, tensor: &Computed) -> Option<Graph> {
-    let mut found: Option<Graph> = None;
-    for _ in 0..MOST_VALUES {
-        let core = found.as_ref().unwrap_or(core);
-        let mut values = values(core, tensor).into_iter();
-        let Some(next) = values.find_map(|value| in_strips(core, value, N_STRIPS)) else {
-            break;
-        };
-        found = Some(next);
-    }
-    found
-}
-
-/// The values that a tensor may hold. Tensors are named as values, or as the ONNX nodes that these come from, which
-/// strips of a value have in common; kernels may have their axes in another order, and their elements in another kind.
-fn values(core: &Graph, tensor: &Computed) -> Vec<ValueId> {
-    let comes_from = |node: &Node| node.origin.last() == Some(&tensor.name);
-    let goes_on: BTreeSet<ValueId> = core
-        .nodes
-        .iter()
-        .filter(|node| comes_from(node))
-        .flat_map(|node| node.operands.iter().flatten().copied())
-        .collect();
-    let n_elements = tensor.ty.n_elements();
-    let is_it = |node: &Node, value: &ValueId| {
-        let own = core.ty(*value).n_elements();
-        let is_named = core.value(*value).name == tensor.name;
-        // Strips at the ends lack a window's margin.
-        own <= n_elements
-            && own > n_elements / 2
-            && (is_named || comes_from(node) && !goes_on.contains(value))
-    };
-    let results = core
-        .nodes
-        .iter()
-        .flat_map(|node| node.results.iter().map(move |value| (node, *value)));
-    let found = results.filter(|(node, value)| is_it(node, value));
-    found.map(|(_, value)| value).collect()
-}
-
-/// The engine of `programs`, whose graphs are those of `outlines`, with as many values in strips as it takes for the
+/// The engine of `programs`, whose graphs come from `sources`, with as many values in strips as it takes for the
 /// memory that `settings` allow.
 ///
 /// # Errors
@@ -141,67 +37,49 @@ fn values(core: &Graph, tensor: &Computed) -> Vec<ValueId> {
 /// less.
 pub(super) fn build(
     mut programs: Programs,
-    mut outlines: Vec<Outline<'_>>,
+    sources: Vec<Source<'_>>,
     model: &str,
     settings: &Settings,
     selection: &Selection,
     observer: &dyn Observer,
 ) -> Result<Engine, PipelineError> {
-    let refusal = programs.build(model, settings, selection, observer);
-    let Err(PipelineError::Memory {
-        most,
-        mut least,
-        kept,
-    }) = refusal
-    else {
-        return refusal;
+    let Some(most) = settings.max_memory else {
+        return programs.build(model, settings, selection, observer);
     };
-    observer.stage("less memory by strips", 0);
-    let (mut is_built, mut taken) = (true, bytes(&programs));
+    let mut strips = Strips::of(&programs, sources);
+    let (mut limit, mut least) = (most, usize::MAX);
     loop {
-        let is_lower = is_worth_it(taken, kept) && lower(&mut programs, &mut outlines)?;
-        if is_lower {
-            (is_built, taken) = (false, bytes(&programs));
-        }
-        if !is_built && (!is_lower || taken <= most) {
+        strips.choose(limit, observer)?;
+        let taken = strips.taken();
+        if taken <= limit {
+            strips.give(&mut programs);
             match programs.build(model, settings, selection, observer) {
                 Err(PipelineError::Memory { least: own, .. }) => least = least.min(own),
                 built => return built,
             }
-            is_built = true;
-        }
-        if !is_lower {
+            // Some kernel needs scratch memory.
+            limit = taken - 1;
+        } else {
+            let (least, kept) = (least.min(taken), strips.kept_bytes());
             return Err(PipelineError::Memory { most, least, kept });
         }
     }
 }
 
-/// The regions of a graph with ever more values in strips, as [`build`] tries them where nothing is timed.
+/// The regions of the programs of `searches`, as [`build`] cuts them for `most` bytes where nothing is timed.
 ///
 /// # Errors
 /// If a rule is wrong.
-pub(super) fn regions(search: Search<'_>) -> Result<Vec<FusedGraph>, PipelineError> {
-    let mut plan = Planned::predicted(search.arch, layouts(&search)?.predicted().fused);
-    let mut outline = Outline::new(search);
-    let mut found = Vec::new();
-    while let Some(next) = outline.lower(&plan)? {
-        found.push(next.fused.clone());
-        plan = next;
+pub(super) fn regions(searches: &[Search<'_>], most: usize) -> Result<Vec<FusedGraph>, PipelineError> {
+    let (mut programs, mut sources) = (Programs::default(), Vec::new());
+    for &search in searches {
+        let Taken { fused, guide } = layouts(&search)?.predicted();
+        programs.own.push(Planned::predicted(search.arch, fused));
+        sources.push(Source { search, guide });
     }
-    Ok(found)
-}
-
-/// Gives the program that has the largest arena a smaller one, if that can be had.
-fn lower(programs: &mut Programs, outlines: &mut [Outline<'_>]) -> Result<bool, PipelineError> {
-    let arena = |(plan, _): &(&mut Planned, _)| plan::peak(&plan.fused, HIGH).arena_bytes;
-    let Some((plan, outline)) = programs.own.iter_mut().zip(outlines).max_by_key(arena) else {
-        return Ok(false);
-    };
-    let Some(next) = outline.lower(plan)? else {
-        return Ok(false);
-    };
-    *plan = next;
-    Ok(true)
+    let mut strips = Strips::of(&programs, sources);
+    strips.choose(most, &Silent)?;
+    Ok(strips.states.iter().map(|state| state.fused.clone()).collect())
 }
 
 /// Whether much of what a plan takes is left beside the `kept` bytes that every plan takes.
@@ -210,12 +88,195 @@ fn is_worth_it(taken: usize, kept: usize) -> bool {
     taken.saturating_sub(kept) as f64 > WORTH * taken as f64
 }
 
-/// Weights and the largest arena: what the programs take at least.
-fn bytes(programs: &Programs) -> usize {
-    let arenas = programs
-        .own
-        .iter()
-        .map(|plan| plan::peak(&plan.fused, HIGH).arena_bytes);
-    let weights = plan::weights_bytes(programs.own.iter().map(|plan| &plan.fused));
-    weights + arenas.max().unwrap_or(0)
+/// Programs with values in strips.
+struct Strips<'a> {
+    sources: Vec<Source<'a>>,
+    /// Made where they are needed; none where regions cannot be cut.
+    outlines: Vec<Option<Outline<'a>>>,
+    states: Vec<Arc<State>>,
+    weights: WeightBytes,
+    predictions: Predictions,
+}
+
+/// A program.
+struct State {
+    /// None until it is to be cut.
+    judged: Option<Judged>,
+    fused: FusedGraph,
+    kept_bytes: usize,
+    /// The arena, and scratch memory that no choice of kernels does without.
+    bytes: usize,
+    launches: Launches,
+}
+
+impl<'a> Strips<'a> {
+    fn of(programs: &Programs, sources: Vec<Source<'a>>) -> Self {
+        let mut strips = Strips {
+            sources,
+            outlines: Vec::new(),
+            states: Vec::new(),
+            weights: WeightBytes::default(),
+            predictions: Predictions::default(),
+        };
+        for (number, plan) in programs.own.iter().enumerate() {
+            let state = strips.state(number, plan.fused.clone(), None);
+            strips.states.push(Arc::new(state));
+        }
+        strips
+    }
+
+    fn state(&mut self, program: usize, fused: FusedGraph, judged: Option<Judged>) -> State {
+        let usage = Usage::of(&fused);
+        let Search { settings, arch, .. } = self.sources[program].search;
+        let launches = self.predictions.of(&fused, arch, settings);
+        State {
+            bytes: usage.arena_bytes() + launches.scratch_bytes,
+            launches,
+            kept_bytes: usage.kept_bytes,
+            fused,
+            judged,
+        }
+    }
+
+    /// What the programs take at least.
+    fn bytes(&mut self, states: &[Arc<State>]) -> usize {
+        let most = states.iter().map(|state| state.bytes).max();
+        self.weights.of(states.iter().map(|state| &state.fused)) + most.unwrap_or(0)
+    }
+
+    fn taken(&mut self) -> usize {
+        self.bytes(&self.states.clone())
+    }
+
+    /// Weights, inputs and outputs.
+    fn kept_bytes(&mut self) -> usize {
+        let most = self.states.iter().map(|state| state.kept_bytes).max();
+        self.weights.of(self.states.iter().map(|state| &state.fused)) + most.unwrap_or(0)
+    }
+
+    /// Microseconds by prediction, where what is left of `most` bytes is scratch memory; infinite where nothing is left.
+    fn us(&mut self, states: &[Arc<State>], most: usize) -> f64 {
+        let weights = self.weights.of(states.iter().map(|state| &state.fused));
+        let us = states.iter().map(|state| {
+            let left = most.checked_sub(weights + state.bytes);
+            left.map_or(f64::INFINITY, |left| state.launches.us(left))
+        });
+        us.sum()
+    }
+
+    /// Whether `most` bytes do for all scratch memory that makes launches faster.
+    fn is_roomy(&mut self, most: usize) -> bool {
+        let weights = self.weights.of(self.states.iter().map(|state| &state.fused));
+        let mut states = self.states.iter();
+        states.all(|state| weights + state.bytes + state.launches.most_scratch_bytes() <= most)
+    }
+
+    /// Cuts that `most` bytes do for, and that are predicted fastest of those that were tried; where none do, those that
+    /// take least.
+    fn choose(&mut self, most: usize, observer: &dyn Observer) -> Result<(), PipelineError> {
+        if self.is_roomy(most) || !is_worth_it(self.taken(), self.kept_bytes()) {
+            return Ok(());
+        }
+        if self.taken() > most {
+            observer.stage("less memory by strips", 0);
+        }
+        self.outline()?;
+        self.lower(most);
+        self.relax(most);
+        Ok(())
+    }
+
+    /// Adds cuts until `most` bytes do, or to what takes least; then on as long as the scratch memory that it leaves makes up for
+    /// it.
+    fn lower(&mut self, most: usize) {
+        let mut states = self.states.clone();
+        let mut least = self.bytes(&states);
+        let mut fastest = self.us(&states, most);
+        let mut n_slower = 0;
+        while n_slower < PATIENCE {
+            let largest = (0..states.len()).max_by_key(|&program| states[program].bytes);
+            let next = largest.and_then(|program| Some((program, self.lowered(program, &states[program])?)));
+            let Some((program, next)) = next else { break };
+            states[program] = Arc::new(next);
+            let (bytes, us) = (self.bytes(&states), self.us(&states, most));
+            let is_better = if fastest.is_finite() {
+                us < fastest
+            } else {
+                bytes < least
+            };
+            if is_better {
+                (least, fastest) = (bytes, us);
+                self.states.clone_from(&states);
+            }
+            n_slower = if is_better || fastest.is_infinite() {
+                0
+            } else {
+                n_slower + 1
+            };
+        }
+    }
+
+    fn outline(&mut self) -> Result<(), PipelineError> {
+        for program in self.outlines.len()..self.sources.len() {
+            let Source { search, guide } = &self.sources[program];
+            let outline = Outline::new(*search, guide)?;
+            let judged = outline
+                .as_ref()
+                .and_then(|outline| outline.judged(Cuts::default()));
+            let fused = self.states[program].fused.clone();
+            self.states[program] = Arc::new(self.state(program, fused, judged));
+            self.outlines.push(outline);
+        }
+        Ok(())
+    }
+
+    fn lowered(&mut self, program: usize, state: &State) -> Option<State> {
+        let outline = self.outlines[program].as_ref()?;
+        let next = outline.lower(state.judged.as_ref()?)?;
+        let fused = outline.finished(&next);
+        Some(self.state(program, fused, Some(next)))
+    }
+
+    /// Undoes cuts as long as that is predicted to save time, and `most` bytes, or those that are taken, do without.
+    fn relax(&mut self, most: usize) {
+        let most = most.max(self.taken());
+        for program in 0..self.outlines.len() {
+            while let Some(next) = self.relaxed(program, most) {
+                self.states[program] = next;
+            }
+        }
+    }
+
+    fn relaxed(&mut self, program: usize, most: usize) -> Option<Arc<State>> {
+        let outline = self.outlines[program].as_ref()?;
+        let now = self.states[program].judged.as_ref()?;
+        let ways = now.cuts.relaxed().into_par_iter();
+        let judged = ways.filter_map(|cuts| outline.judged(cuts));
+        let mut faster: Vec<Judged> = judged
+            .filter(|other| other.us < now.us && other.usage.bytes <= most)
+            .collect();
+        faster.sort_by(|a, b| a.us.total_cmp(&b.us));
+        let mut states = self.states.clone();
+        let us = self.us(&states, most);
+        for other in faster {
+            let fused = self.outlines[program].as_ref()?.finished(&other);
+            states[program] = Arc::new(self.state(program, fused, Some(other)));
+            if self.us(&states, most) < us {
+                return states.into_iter().nth(program);
+            }
+        }
+        None
+    }
+
+    fn give(&self, programs: &mut Programs) {
+        for (plan, state) in programs.own.iter_mut().zip(&self.states) {
+            if state
+                .judged
+                .as_ref()
+                .is_some_and(|judged| !judged.cuts.is_empty())
+            {
+                *plan = Planned::predicted(plan.arch, state.fused.clone());
+            }
+        }
+    }
 }

@@ -117,17 +117,24 @@ pub(super) fn storage(fused: &FusedGraph, thrift: Thrift) -> Storage {
     if thrift == Thrift::None {
         return given;
     }
-    let other = Storage::of(fused).in_order(order::least_memory(fused, &given));
+    let ordered = |steps: Vec<usize>| Storage::of(fused).in_order(steps);
+    let least = ordered(order::least_memory(fused, &given));
+    let late = ordered(order::as_late_as_needed(fused, &given));
+    let least_late = ordered(order::as_late_as_needed(fused, &least));
     let alive = |storage: &Storage| {
         let lifetimes = storage.lifetimes(fused);
         let spans: Vec<Lifetime> = lifetimes.iter().map(|(_, own)| *own).collect();
         arena::lower_bound(&spans)
     };
-    if alive(&other) < alive(&given) {
-        other
-    } else {
-        given
+    // The first of equals.
+    let mut best = (alive(&given), given);
+    for other in [least, late, least_late] {
+        let bytes = alive(&other);
+        if bytes < best.0 {
+            best = (bytes, other);
+        }
     }
+    best.1
 }
 
 /// What `fused` takes and gives. Counts of elements are its last outputs.

@@ -24,7 +24,7 @@ mod tasks;
 
 pub use assembly::{Assembly, Identity};
 pub use launches::{Freedom, Thrift, plan};
-pub use peak::{Computed, Peak, peak, weights_bytes};
+pub use peak::{Step, Usage, WeightBytes};
 pub use rebranch::rebranched;
 pub use shared::Sharing;
 pub use tasks::{posed, renewed};

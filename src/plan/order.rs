@@ -17,6 +17,91 @@ pub fn least_memory(fused: &FusedGraph, storage: &Storage) -> Vec<usize> {
     order
 }
 
+/// The launches of `storage` in another order: each that leaves more alive than it ends is as late as what needs it
+/// allows, so that what is computed in strips is done strip by strip.
+pub fn as_late_as_needed(fused: &FusedGraph, storage: &Storage) -> Vec<usize> {
+    let n_launches = storage.steps.len();
+    let mut followers: Vec<Vec<usize>> = vec![Vec::new(); n_launches];
+    for (launch, needs) in storage.needs(fused).into_iter().enumerate() {
+        for other in needs {
+            followers[other].push(launch);
+        }
+    }
+    let touches = Touches::of(fused, storage);
+    let mut places: Vec<usize> = (0..n_launches).collect();
+    let mut order = places.clone();
+    for launch in (0..n_launches).rev() {
+        let next = followers[launch].iter().map(|&other| places[other]).min();
+        let (from, Some(next)) = (places[launch], next) else {
+            continue;
+        };
+        if next > from + 1 && touches.growth(launch, &places) > 0 {
+            order[from..next].rotate_left(1);
+            for (place, &other) in order.iter().enumerate().take(next).skip(from) {
+                places[other] = place;
+            }
+        }
+    }
+    order.into_iter().map(|launch| storage.steps[launch]).collect()
+}
+
+/// Which launches touch each memory.
+struct Touches {
+    bytes: Vec<usize>,
+    users: Vec<Vec<usize>>,
+    /// Memories of each launch.
+    own: Vec<Vec<usize>>,
+    /// Inputs, which are there before the first launch, and what is there after the last one.
+    is_born: Vec<bool>,
+    is_kept: Vec<bool>,
+}
+
+impl Touches {
+    fn of(fused: &FusedGraph, storage: &Storage) -> Self {
+        let n_tensors = fused.tensors.len();
+        let owner = |id: &TensorId| storage.owner(*id).0 as usize;
+        let mut touches = Touches {
+            bytes: fused.tensors.iter().map(|tensor| tensor.ty.n_bytes()).collect(),
+            users: vec![Vec::new(); n_tensors],
+            own: Vec::with_capacity(storage.steps.len()),
+            is_born: vec![false; n_tensors],
+            is_kept: vec![false; n_tensors],
+        };
+        for (launch, &region) in storage.steps.iter().enumerate() {
+            let region = &fused.regions[region];
+            let own: BTreeSet<usize> = region.inputs.iter().chain(&region.outputs).map(owner).collect();
+            for &memory in &own {
+                touches.users[memory].push(launch);
+            }
+            touches.own.push(own.into_iter().collect());
+        }
+        for (number, tensor) in fused.tensors.iter().enumerate() {
+            let is_weight = matches!(tensor.source, TensorSource::Weight(_));
+            (touches.is_born[number], touches.is_kept[number]) = (is_weight, is_weight);
+        }
+        for (_, id) in &fused.inputs {
+            touches.is_born[owner(id)] = true;
+            touches.is_kept[owner(id)] = true;
+        }
+        for (_, id) in &fused.outputs {
+            touches.is_kept[owner(id)] = true;
+        }
+        touches
+    }
+
+    /// Bytes that come alive with a launch minus those that die, where launches are at `places`.
+    fn growth(&self, launch: usize, places: &[usize]) -> i128 {
+        let place = places[launch];
+        let change = |&memory: &usize| {
+            let users = || self.users[memory].iter().map(|&other| places[other]);
+            let is_first = !self.is_born[memory] && users().min() == Some(place);
+            let is_last = !self.is_kept[memory] && users().max() == Some(place);
+            self.bytes[memory] as i128 * (i128::from(is_first) - i128::from(is_last))
+        };
+        self.own[launch].iter().map(change).sum()
+    }
+}
+
 /// Launches by their position in the original order.
 struct Launches {
     /// Memories that each launch reads and writes, each once.
@@ -131,6 +216,8 @@ impl Launches {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ir::Attrs;
+    use crate::ops::build::axis_attr;
     use crate::plan::arena::lower_bound;
     use crate::plan::lifetimes::Lifetime;
     use crate::reference;
@@ -193,12 +280,48 @@ mod tests {
     }
 
     #[test]
+    fn strips_are_read_before_the_next_one_is_computed() {
+        let mut builder = GraphBuilder::new("strips", 1);
+        let x = builder.input(&[64, 16]);
+        let (wide, narrow) = (builder.weight(&[16, 512]), builder.weight(&[512, 48]));
+        let strips: Vec<_> = (0..4)
+            .map(|number: i64| {
+                let ints = |own: [i64; 2]| crate::testing::builder::ints(&own);
+                let attrs = Attrs::new()
+                    .with("starts", ints([16 * number, 0]))
+                    .with("ends", ints([16 * number + 16, 16]))
+                    .with("steps", ints([1, 1]));
+                let rows = builder.op("slice", &[x], attrs);
+                let product = builder.plain("matmul", &[rows, wide]);
+                let hidden = builder.op("softmax", &[product], axis_attr(1));
+                let product = builder.plain("matmul", &[hidden, narrow]);
+                builder.op("softmax", &[product], axis_attr(1))
+            })
+            .collect();
+        let joined = builder.op("concat", &strips, axis_attr(0));
+        builder.output(joined);
+        let fused = fused(&builder.graph);
+        let mut steps = Storage::of(&fused).steps;
+        // All that reads the input alone comes first.
+        steps.sort_by_key(|&number| {
+            let mut inputs = fused.regions[number].inputs.iter();
+            inputs.any(|id| matches!(fused.tensor(*id).source, TensorSource::Regions))
+        });
+        let given = Storage::of(&fused).in_order(steps);
+        let own = Storage::of(&fused).in_order(as_late_as_needed(&fused, &given));
+        let strip = 16 * 512 * 4;
+        assert!(alive(&fused, &given) > 4 * strip);
+        assert!(alive(&fused, &own) < 3 * strip, "{}", alive(&fused, &own));
+    }
+
+    #[test]
     fn other_orders_compute_the_same() {
         for seed in 0..12 {
             let graph = graphs::core(seed, 14);
             let fused = fused(&graph);
             let given = Storage::of(&fused);
-            let order = least_memory(&fused, &given);
+            let orders = [least_memory, as_late_as_needed];
+            let order = orders[usize::try_from(seed % 2).unwrap()](&fused, &given);
             let mut sorted = order.clone();
             sorted.sort_unstable();
             let mut steps = given.steps.clone();

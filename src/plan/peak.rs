@@ -1,77 +1,106 @@
-//! Where a program takes most memory.
+//! What a program takes of memory, launch by launch.
+
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
 
 use super::arena::{lower_bound, pack};
-use super::assembly::Assembly;
 use super::launches::{Thrift, storage};
-use super::lifetimes::Lifetime;
+use super::lifetimes::{Lifetime, padded};
 use crate::engine::ARENA_ALIGNMENT;
-use crate::ir::TensorType;
+use crate::ir::HostTensor;
 use crate::rewrite::{FusedGraph, TensorId, TensorSource};
 
 /// The memory of a program in the order in which it takes least.
 #[derive(Clone, Debug)]
-pub struct Peak {
-    pub arena_bytes: usize,
-    /// For each launch at which about as much is alive as at any, what of that was computed, largest first; the
-    /// launches by falling bytes that are alive.
-    pub launches: Vec<Vec<Computed>>,
+pub struct Usage {
+    /// The most bytes that are alive at once.
+    pub bytes: usize,
+    /// What is alive at the end: inputs and outputs.
+    pub kept_bytes: usize,
+    pub steps: Vec<Step>,
+    spans: Vec<Lifetime>,
 }
 
-/// A tensor that is neither an input nor a constant.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Computed {
-    pub name: String,
-    pub ty: TensorType,
+/// A launch.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub region: usize,
+    /// Alive while it executes.
+    pub bytes: usize,
+    /// What of that was computed, largest first.
+    pub computed: Vec<TensorId>,
 }
 
-/// Where the program of `fused` takes most memory: launches at which at least the share `level` of that is alive.
-pub fn peak(fused: &FusedGraph, level: f64) -> Peak {
-    let storage = storage(fused, Thrift::Order);
-    let lifetimes = storage.lifetimes(fused);
-    let spans: Vec<Lifetime> = lifetimes.iter().map(|(_, own)| *own).collect();
-    let alive = |step: usize| {
-        let now = spans.iter().filter(|own| (own.first..=own.last).contains(&step));
-        now.map(|own| own.bytes).sum::<usize>()
-    };
-    let most = lower_bound(&spans);
-    #[expect(clippy::cast_precision_loss, reason = "a share of them needs no exact count")]
-    let is_high = |bytes: usize| bytes as f64 >= level * most as f64;
-    let mut steps: Vec<(usize, usize)> = (0..storage.steps.len())
-        .map(|step| (alive(step), step))
-        .filter(|(bytes, _)| is_high(*bytes))
-        .collect();
-    steps.sort_by_key(|&(bytes, step)| (usize::MAX - bytes, step));
-    let computed = |step: usize| {
-        let now = lifetimes
-            .iter()
-            .filter(|(_, own)| (own.first..=own.last).contains(&step));
-        let ids = now.map(|(id, _)| *id);
-        let mut ids: Vec<TensorId> = ids
-            .filter(|&id| matches!(fused.tensor(id).source, TensorSource::Regions))
-            .collect();
-        ids.sort_by_key(|&id| (usize::MAX - fused.tensor(id).ty.n_bytes(), id));
-        let own = ids.into_iter().map(|id| fused.tensor(id));
-        own.map(|tensor| Computed {
-            name: tensor.name.clone(),
-            ty: tensor.ty.clone(),
-        })
-        .collect()
-    };
-    Peak {
-        arena_bytes: pack(&spans, ARENA_ALIGNMENT).bytes,
-        launches: steps.into_iter().map(|(_, step)| computed(step)).collect(),
-    }
-}
-
-/// Bytes of the weights of all `graphs`, each once.
-pub fn weights_bytes<'a>(graphs: impl Iterator<Item = &'a FusedGraph>) -> usize {
-    let mut assembly = Assembly::new();
-    for tensor in graphs.flat_map(|fused| &fused.tensors) {
-        if let TensorSource::Weight(data) = &tensor.source {
-            assembly.weight(data);
+impl Usage {
+    pub fn of(fused: &FusedGraph) -> Usage {
+        let storage = storage(fused, Thrift::Order);
+        let lifetimes = storage.lifetimes(fused);
+        let spans: Vec<Lifetime> = lifetimes.iter().map(|(_, own)| *own).collect();
+        let bytes_at = |step: usize| {
+            let alive = spans.iter().filter(|own| (own.first..=own.last).contains(&step));
+            alive.map(|own| own.bytes).sum()
+        };
+        let computed = |step: usize| {
+            let alive = lifetimes
+                .iter()
+                .filter(|(_, own)| (own.first..=own.last).contains(&step));
+            let mut ids: Vec<TensorId> = alive
+                .map(|(id, _)| *id)
+                .filter(|&id| matches!(fused.tensor(id).source, TensorSource::Regions))
+                .collect();
+            ids.sort_by_key(|&id| (usize::MAX - fused.tensor(id).ty.n_bytes(), id));
+            ids
+        };
+        let steps = storage.steps.iter().enumerate().map(|(step, &region)| Step {
+            region,
+            bytes: bytes_at(step),
+            computed: computed(step),
+        });
+        Usage {
+            bytes: lower_bound(&spans),
+            kept_bytes: bytes_at(storage.steps.len()),
+            steps: steps.collect(),
+            spans,
         }
     }
-    assembly.weights_bytes()
+
+    /// What the block takes that all of it is placed in.
+    pub fn arena_bytes(&self) -> usize {
+        pack(&self.spans, ARENA_ALIGNMENT).bytes
+    }
+}
+
+/// Digests of weights that were seen.
+#[derive(Default)]
+pub struct WeightBytes {
+    /// By the address of their bytes, which stay there.
+    seen: HashMap<usize, (HostTensor, [u8; 32])>,
+}
+
+impl WeightBytes {
+    /// What the weights of all `graphs` take, each once.
+    pub fn of<'a>(&mut self, graphs: impl Iterator<Item = &'a FusedGraph>) -> usize {
+        let mut all: HashMap<[u8; 32], usize> = HashMap::new();
+        for tensor in graphs.flat_map(|fused| &fused.tensors) {
+            if let TensorSource::Weight(data) = &tensor.source {
+                all.insert(self.digest(data), padded(data.n_bytes()));
+            }
+        }
+        all.into_values().sum()
+    }
+
+    fn digest(&mut self, data: &HostTensor) -> [u8; 32] {
+        let address = data.bytes().as_ptr() as usize;
+        match self.seen.get(&address) {
+            Some((known, digest)) if known.n_bytes() == data.n_bytes() => *digest,
+            _ => {
+                let digest: [u8; 32] = Sha256::digest(data.bytes()).into();
+                self.seen.insert(address, (data.clone(), digest));
+                digest
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -94,22 +123,20 @@ mod tests {
         }
         builder.output(x);
         let fused = fuse(&builder.graph, RuleSet::builtin(), DeviceRates::for_sm(90)).unwrap();
-        let peak = peak(&fused, 0.85);
+        let usage = Usage::of(&fused);
         let wide = 64 * 1024 * 4;
-        assert!(peak.arena_bytes >= wide);
-        assert!(!peak.launches.is_empty());
-        for tensors in &peak.launches {
-            assert_eq!(tensors[0].ty.n_bytes(), wide, "{tensors:?}");
-            let computed = tensors.iter().all(|tensor| tensor.name != "x0");
-            assert!(computed, "an input cannot be cut");
+        assert!(usage.arena_bytes() >= usage.bytes && usage.bytes >= wide);
+        assert_eq!(usage.kept_bytes, (64 * 64 + 64 * 64) * 4);
+        let fullest = usage.steps.iter().filter(|step| step.bytes == usage.bytes);
+        let fullest: Vec<&Step> = fullest.collect();
+        assert!(!fullest.is_empty());
+        for step in fullest {
+            let largest = fused.tensor(step.computed[0]);
+            assert_eq!(largest.ty.n_bytes(), wide, "{}", largest.name);
+            let inputs = fused.inputs.iter().filter(|(_, id)| step.computed.contains(id));
+            assert_eq!(inputs.count(), 0, "inputs are not computed");
         }
-        assert!(
-            peak.launches
-                .iter()
-                .flatten()
-                .any(|tensor| tensor.name == "rows of 1024")
-        );
         let weights = (64 * 96 + 96 * 1024 + 1024 * 64) * 4;
-        assert_eq!(weights_bytes([&fused, &fused].into_iter()), weights);
+        assert_eq!(WeightBytes::default().of([&fused, &fused].into_iter()), weights);
     }
 }

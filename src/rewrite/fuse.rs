@@ -16,10 +16,10 @@ use super::frontier;
 use super::hand_over::hand_over;
 use super::limits::Limits;
 use super::net::Net;
-use super::place::place;
+use super::place::{forget_unused, place};
 use super::prepack::prepack;
 use super::record::{Record, are_structural};
-use super::regions::{FusedGraph, RuleUse};
+use super::regions::{FusedGraph, RuleUse, TensorId};
 use super::rule_set::RuleSet;
 use super::saturate::{rule_list, saturate};
 use super::tabulate::tabulate;
@@ -73,6 +73,16 @@ impl Cutter<'_> {
     /// # Errors
     /// If a rule is wrong or a constant cannot be evaluated.
     pub fn cut(&self, graph: &Graph) -> Result<(FusedGraph, Cutting), RewriteError> {
+        let (fused, cutting) = self.unplaced(graph)?;
+        Ok((self.finished(fused), cutting))
+    }
+
+    /// As [`Cutter::cut`], before joined tensors are places in memory and weights are packed: bodies are those that
+    /// were chosen, and every tensor is written by one region.
+    ///
+    /// # Errors
+    /// If a rule is wrong or a constant cannot be evaluated.
+    pub fn unplaced(&self, graph: &Graph) -> Result<(FusedGraph, Cutting), RewriteError> {
         let Saturated { net, weights } = self.saturated(graph)?;
         let limits = Limits::from_kernels(&self.rules.kernels);
         let candidates = cones::enumerate(&net, &limits, self.device);
@@ -99,6 +109,19 @@ impl Cutter<'_> {
     /// # Errors
     /// If a rule is wrong or a constant cannot be evaluated.
     pub fn cut_alike(&self, graph: &Graph, models: &[&Cutting]) -> Result<Option<FusedGraph>, RewriteError> {
+        let fused = self.unplaced_alike(graph, models)?;
+        Ok(fused.map(|fused| self.finished(fused)))
+    }
+
+    /// As [`Cutter::cut_alike`], but as [`Cutter::unplaced`] leaves regions.
+    ///
+    /// # Errors
+    /// If a rule is wrong or a constant cannot be evaluated.
+    pub fn unplaced_alike(
+        &self,
+        graph: &Graph,
+        models: &[&Cutting],
+    ) -> Result<Option<FusedGraph>, RewriteError> {
         let Saturated { net, weights } = self.saturated(graph)?;
         let limits = Limits::from_kernels(&self.rules.kernels);
         let fitting = models
@@ -163,12 +186,23 @@ impl Cutter<'_> {
             places: &places_by_name(self.rules),
         };
         let mut folder = Folder::new(net, weights, self.constants);
-        let mut fused = extract::extract(net, chosen, &mut folder, &names, self.device)?;
-        place(&mut fused);
+        extract::extract(net, chosen, &mut folder, &names, self.device)
+    }
+
+    /// Regions that were left unplaced, as kernels are made for them.
+    pub fn finished(&self, fused: FusedGraph) -> FusedGraph {
+        let (mut fused, _) = placed(fused);
         prepack(&mut fused, &self.rules.weight_orders, self.constants);
         hand_over(&mut fused, self.device);
-        Ok(fused)
+        fused
     }
+}
+
+/// Regions that were left unplaced, where joined tensors are places in memory, and which tensors are left.
+pub fn placed(mut fused: FusedGraph) -> (FusedGraph, Vec<TensorId>) {
+    place(&mut fused);
+    let left = forget_unused(&mut fused);
+    (fused, left)
 }
 
 /// What a graph can be computed from, and how.

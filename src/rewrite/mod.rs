@@ -48,6 +48,7 @@ pub mod saturate;
 pub mod siblings;
 pub mod sinking;
 pub mod soundness;
+pub mod splice;
 pub mod tabulate;
 pub mod term_facts;
 pub mod term_graph;
@@ -60,7 +61,8 @@ pub use cost::DeviceRates;
 pub use cutting::Cutting;
 pub use derivation::Derivations;
 pub use error::RewriteError;
-pub use fuse::{Cutter, fuse, fuse_canonical};
+pub use fuse::{Cutter, fuse, fuse_canonical, placed};
+pub use parts::JOIN;
 pub use prepack::{WeightOrders, weight_orders};
 pub use regions::{
     Explanation, FusedGraph, Region, RegionKind, Rejected, RuleUse, Tensor, TensorId, TensorSource,
@@ -68,3 +70,4 @@ pub use regions::{
 pub use rule_error::RuleErrors;
 pub use rule_set::{RuleOptions, RuleSet};
 pub use run_fused::run_fused;
+pub use splice::{Origin, Part, spliced};

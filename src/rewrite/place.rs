@@ -32,7 +32,6 @@ pub fn place(fused: &mut FusedGraph) {
             fused.regions.push(placed(fused, &region, &plan.boxes));
         }
     }
-    forget_unused(fused);
 }
 
 /// A join and its parts.
@@ -496,8 +495,8 @@ fn last_writer(
     sources.filter_map(writer).max()
 }
 
-/// Leaves out tensors that nothing reads or writes.
-fn forget_unused(fused: &mut FusedGraph) {
+/// Leaves out tensors that nothing reads or writes, and gives the old ids of the others.
+pub(super) fn forget_unused(fused: &mut FusedGraph) -> Vec<TensorId> {
     let ports = fused.inputs.iter().chain(&fused.outputs).map(|(_, id)| *id);
     let touched = fused
         .regions
@@ -519,6 +518,7 @@ fn forget_unused(fused: &mut FusedGraph) {
     let regions = fused.regions.iter_mut();
     let touched = regions.flat_map(|region| region.inputs.iter_mut().chain(&mut region.outputs));
     ports.chain(touched).for_each(|id| *id = ids[id]);
+    used.into_iter().collect()
 }
 
 #[cfg(test)]

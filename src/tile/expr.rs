@@ -2,12 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::index::{Extent, Index, VarId, Vars};
+use super::ids::{ExprId, VarId};
+use super::index::{Extent, Index, Vars};
 use crate::ir::{Attrs, DType, TensorType};
-
-/// Names an expression of one [`Body`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ExprId(pub u32);
 
 /// A constant; `bits` holds the value as `f64`, `i64` or `u64` bits, by the kind's family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

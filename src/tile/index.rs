@@ -9,11 +9,7 @@
 
 use smallvec::SmallVec;
 
-use super::expr::ExprId;
-
-/// Names a loop variable of one [`super::Body`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VarId(pub u16);
+use super::ids::{ExprId, VarId};
 
 /// A size: `scale * product of run-time arguments`.
 ///

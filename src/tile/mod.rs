@@ -8,7 +8,9 @@
 //! `tile` knows only `ir`. Start reading at [`expr::Body`], then [`index::Index`].
 
 pub mod expr;
+mod ids;
 pub mod index;
 
-pub use expr::{Body, Cond, Expr, ExprId, ReduceOp, Scalar, TileCtx, TileFn};
-pub use index::{Atom, Extent, Index, VarId, Vars};
+pub use expr::{Body, Cond, Expr, ReduceOp, Scalar, TileCtx, TileFn};
+pub use ids::{ExprId, VarId};
+pub use index::{Atom, Extent, Index, Vars};

@@ -40,6 +40,26 @@ impl Problem {
         variants
     }
 
+    /// The variant that is predicted fastest, and the fastest of those without scratch memory; the same where none does
+    /// without.
+    pub fn predicted(&self, arch: Arch) -> Option<[Prediction; 2]> {
+        let mut first = None;
+        for variant in kernel::variants(&self.spec, arch) {
+            let Ok(source) = kernel::render(&self.spec, &variant, arch) else {
+                continue;
+            };
+            let own = Prediction {
+                us: variant.predicted_us,
+                scratch_bytes: source.workspace_bytes,
+            };
+            let fastest = *first.get_or_insert(own);
+            if own.scratch_bytes == 0 {
+                return Some([fastest, own]);
+            }
+        }
+        first.map(|own| [own; 2])
+    }
+
     /// Whether `variant` solves it so far.
     pub(super) fn is_incumbent(&self, variant: &Variant) -> bool {
         self.incumbent.as_ref().is_some_and(|own| own.is(variant))
@@ -60,6 +80,13 @@ impl Problem {
             .collect();
         if own.is_empty() { all } else { own }
     }
+}
+
+/// What is predicted of a variant.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prediction {
+    pub us: f64,
+    pub scratch_bytes: usize,
 }
 
 /// The variant that won.

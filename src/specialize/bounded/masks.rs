@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Span;
 use super::amounts::Amounts;
 use super::eval::{Beyond, Eval};
-use super::lanes::{Formula, Needs, Reduced, Runs};
+use super::formula::{Formula, Needs, Reduced, Runs};
 use crate::ir::DType;
 use crate::ops::bounded::Amount;
 use crate::ops::reduce::extreme_of;

@@ -13,6 +13,7 @@ mod amounts;
 mod counts;
 mod eval;
 mod follow;
+mod formula;
 mod intervals;
 mod lanes;
 mod masks;

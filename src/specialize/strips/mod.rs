@@ -1,21 +1,22 @@
-//! A value that is never whole: what makes it and what reads it is computed strip by strip.
+//! Values that are never whole: what makes them and what reads them is computed strip by strip.
 //!
 //! Strips are slices along one axis. A node can be computed for a strip of its result alone where each element needs
 //! the elements at the same position of its operands, or of a window around it; other operands are read whole. The
-//! first is proven of the tile function of every node, for each strip. What is only a few operations per element
-//! before and after belongs to the strips, too, since kernels compute it on the way; the results behind are joined.
+//! first is proven of the tile function of every node, for each strip. From the first of the values on, all that is
+//! computed with them belongs to the strips, up to nodes that read across the axis; so does what nothing else than
+//! strips needs. What is left for others is joined.
 
+mod cut;
 mod needs;
-mod surroundings;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use crate::ir::{Graph, Node, NodeId, ValueId};
+use crate::ir::{Graph, Node, ValueId};
 use crate::ops::ExpandCtx;
+use cut::Cut;
 use needs::{Need, need, strip_type};
-use surroundings::{Surroundings, Uses};
 
 /// Positions of a value along an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,107 +30,30 @@ impl Strip {
     fn len(self) -> usize {
         self.end - self.start
     }
-}
 
-/// `graph` where `value` is computed and read in `n` strips along one of its axes. None where that cannot be: it is an
-/// input, an output or a constant, is read across every axis, or has too few elements along the others.
-pub fn in_strips(graph: &Graph, value: ValueId, n: usize) -> Option<Graph> {
-    let uses = Uses::of(graph);
-    let surroundings = Surroundings::of(graph, &uses, value)?;
-    let dims = graph.ty(value).dims();
-    let mut axes = (0..dims.len()).filter(|&axis| dims[axis] >= 2 * n);
-    axes.find_map(|axis| Cut::along(graph, &uses, &surroundings, value, axis)?.built(n))
-}
-
-/// A cut through nodes along an axis of a value.
-struct Cut<'a> {
-    graph: &'a Graph,
-    nodes: &'a BTreeSet<usize>,
-    /// Those of them that compute with the value, which are never computed whole.
-    behind: BTreeSet<usize>,
-    /// Results that are read elsewhere, with the axis that they are joined along.
-    ends: Vec<(ValueId, usize)>,
-}
-
-impl<'a> Cut<'a> {
-    /// None where a node reads across the axis.
-    fn along(
-        graph: &'a Graph,
-        uses: &Uses,
-        surroundings: &'a Surroundings,
-        value: ValueId,
-        axis: usize,
-    ) -> Option<Self> {
-        let nodes = &surroundings.nodes;
-        let mut axes: BTreeMap<ValueId, usize> = BTreeMap::from([(value, axis)]);
-        let (mut behind, mut ends) = (BTreeSet::new(), Vec::new());
-        for &number in nodes {
-            let node = &graph.nodes[number];
-            if node
-                .operands
-                .iter()
-                .flatten()
-                .all(|value| !axes.contains_key(value))
-            {
-                continue;
-            }
-            let &[result] = node.results.as_slice() else {
-                return None;
-            };
-            let own = (0..graph.ty(result).rank()).find(|&own| {
-                let whole = whole(graph, result, own);
-                whole.len() > 1 && need(graph, node, whole).is_some_and(|need| need.follows(node, &axes))
-            })?;
-            axes.insert(result, own);
-            behind.insert(number);
-            if !uses.are_in(result, nodes) {
-                ends.push((result, own));
-            }
-        }
-        let (producer, _) = graph.producer(value)?;
-        behind.insert(producer.0 as usize);
-        (!ends.is_empty()).then_some(Cut {
-            graph,
-            nodes,
-            behind,
-            ends,
+    /// Both, and what is between them; none where they are strips along different axes.
+    fn with(self, other: Strip) -> Option<Strip> {
+        (self.axis == other.axis).then(|| Strip {
+            axis: self.axis,
+            start: self.start.min(other.start),
+            end: self.end.max(other.end),
         })
     }
-
-    fn built(&self, n: usize) -> Option<Graph> {
-        let mut strips = Strips {
-            cut: self,
-            n,
-            is_joining: false,
-            target: Graph::new(&self.graph.name),
-            whole: vec![None; self.graph.values.len()],
-            known: BTreeMap::new(),
-        };
-        for &input in &self.graph.inputs {
-            let value = self.graph.value(input);
-            strips.whole[input.0 as usize] = Some(strips.target.add_input(&value.name, value.ty.clone()));
-        }
-        for (number, node) in self.graph.nodes.iter().enumerate() {
-            if !self.nodes.contains(&number) {
-                strips.copied(node)?;
-            }
-        }
-        for (&output, name) in self.graph.outputs.iter().zip(&self.graph.output_names) {
-            let value = strips.whole(output)?;
-            strips.target.add_output(name, value);
-        }
-        strips.target.bounds.clone_from(&self.graph.bounds);
-        Some(strips.target)
-    }
 }
 
-/// All of a value.
-fn whole(graph: &Graph, value: ValueId, axis: usize) -> Strip {
-    Strip {
-        axis,
-        start: 0,
-        end: graph.ty(value).dims()[axis],
+/// `graph` where the first of `values` is never whole, nor any other that is computed with it: they are computed and read
+/// in `n` strips along one of its axes. Others that lead to the strips are slices of the whole where they cannot be
+/// computed in strips. None where the first one is an input, an output or a constant, where any is read across every
+/// axis, or where the first has too few elements along the others.
+pub fn in_strips(graph: &Graph, values: &[ValueId], n: usize) -> Option<Graph> {
+    let place = |value: &ValueId| graph.producer(*value).map(|(node, _)| node);
+    if values.iter().any(|value| place(value).is_none()) {
+        return None;
     }
+    let &first = values.iter().min_by_key(|value| place(value))?;
+    let dims = graph.ty(first).dims();
+    let mut axes = (0..dims.len()).filter(|&axis| dims[axis] >= 2 * n);
+    axes.find_map(|axis| Strips::built(&Cut::along(graph, values, first, axis)?, n))
 }
 
 /// A graph in which some nodes are computed strip by strip.
@@ -141,10 +65,35 @@ struct Strips<'a> {
     target: Graph,
     /// Values of the graph, by their numbers there.
     whole: Vec<Option<ValueId>>,
-    known: BTreeMap<(ValueId, Strip), ValueId>,
 }
 
-impl Strips<'_> {
+impl<'a> Strips<'a> {
+    fn built(cut: &'a Cut<'a>, n: usize) -> Option<Graph> {
+        let graph = cut.graph;
+        let mut strips = Strips {
+            cut,
+            n,
+            is_joining: false,
+            target: Graph::new(&graph.name),
+            whole: vec![None; graph.values.len()],
+        };
+        for &input in &graph.inputs {
+            let value = graph.value(input);
+            strips.whole[input.0 as usize] = Some(strips.target.add_input(&value.name, value.ty.clone()));
+        }
+        for (number, node) in graph.nodes.iter().enumerate() {
+            if !cut.nodes.contains(&number) {
+                strips.copied(node)?;
+            }
+        }
+        for (&output, name) in graph.outputs.iter().zip(&graph.output_names) {
+            let value = strips.whole(output)?;
+            strips.target.add_output(name, value);
+        }
+        strips.target.bounds.clone_from(&graph.bounds);
+        Some(strips.target)
+    }
+
     fn copied(&mut self, node: &Node) -> Option<()> {
         if self.whole[node.results.first()?.0 as usize].is_some() {
             return Some(());
@@ -175,11 +124,9 @@ impl Strips<'_> {
                 let weight = self.target.add_weight(&own.name, graph.weight(value)?.clone());
                 self.whole[value.0 as usize] = Some(weight);
             }
-            Some((NodeId(number), node)) if !self.cut.behind.contains(&(number as usize)) => {
-                self.copied(node)?;
-            }
+            Some((id, node)) if !self.cut.behind.contains(&(id.0 as usize)) => self.copied(node)?,
             // Nothing else than ends is read whole.
-            Some(_) if self.cut.ends.iter().any(|(end, _)| *end == value) => self.join()?,
+            Some(_) if self.cut.ends.contains_key(&value) => self.join()?,
             Some(_) => return None,
         }
         self.whole[value.0 as usize]
@@ -190,58 +137,62 @@ impl Strips<'_> {
         if std::mem::replace(&mut self.is_joining, true) {
             return None;
         }
-        let (graph, n) = (self.cut.graph, self.n);
-        let mut parts: Vec<Vec<ValueId>> = vec![Vec::new(); self.cut.ends.len()];
+        let (cut, n) = (self.cut, self.n);
+        let mut parts: Vec<Vec<ValueId>> = vec![Vec::new(); cut.ends.len()];
         for number in 0..n {
-            for (&(end, axis), parts) in self.cut.ends.iter().zip(&mut parts) {
-                let extent = graph.ty(end).dims()[axis];
+            let own = |(&value, &axis): (&ValueId, &usize)| {
+                let extent = cut.graph.ty(value).dims()[axis];
                 let strip = Strip {
                     axis,
                     start: extent * number / n,
                     end: extent * (number + 1) / n,
                 };
-                parts.push(self.strip(end, strip)?);
+                (value, strip)
+            };
+            let ends: BTreeMap<ValueId, Strip> = cut.ends.iter().map(own).collect();
+            for (parts, part) in parts.iter_mut().zip(self.strips(&ends)?) {
+                parts.push(part);
             }
         }
-        for (&(end, axis), parts) in self.cut.ends.iter().zip(parts) {
-            let (_, node) = graph.producer(end)?;
+        for ((&end, &axis), parts) in cut.ends.iter().zip(parts) {
+            let (_, node) = cut.graph.producer(end)?;
             let mut ctx = ExpandCtx::on(&mut self.target, &node.origin);
             let joined = ctx.joined(&parts, axis).ok()?;
-            self.rename(joined, graph.value(end).name.clone());
+            self.rename(joined, cut.graph.value(end).name.clone());
             self.whole[end.0 as usize] = Some(joined);
         }
         Some(())
     }
 
-    fn strip(&mut self, value: ValueId, strip: Strip) -> Option<ValueId> {
-        let graph = self.cut.graph;
-        if let Some(&known) = self.known.get(&(value, strip)) {
-            return Some(known);
+    /// The strips `ends`, each value on the way to them in one strip that is large enough for all that read it.
+    fn strips(&mut self, ends: &BTreeMap<ValueId, Strip>) -> Option<Vec<ValueId>> {
+        let (cut, wanted) = (self.cut, self.cut.wanted(ends)?);
+        let mut known: BTreeMap<ValueId, (Strip, ValueId)> = BTreeMap::new();
+        for &number in &cut.nodes {
+            let node = &cut.graph.nodes[number];
+            let &[result] = node.results.as_slice() else {
+                continue;
+            };
+            if let Some(&strip) = wanted.get(&result)
+                && let Some(need) = need(cut.graph, node, strip)
+            {
+                let made = self.computed(node, strip, need, &known)?;
+                known.insert(result, (strip, made));
+            }
         }
-        let producer = graph.producer(value);
-        let inside = producer.filter(|(node, _)| self.cut.nodes.contains(&(node.0 as usize)));
-        let needed = inside.and_then(|(_, node)| Some((node, need(graph, node, strip)?)));
-        let own = match (needed, inside) {
-            (Some((node, need)), _) => self.computed(node, strip, need)?,
-            (None, Some((node, _))) if self.cut.behind.contains(&(node.0 as usize)) => return None,
-            (None, _) => self.sliced(value, strip)?,
-        };
-        self.known.insert((value, strip), own);
-        Some(own)
-    }
-
-    /// The strip of a value that is whole.
-    fn sliced(&mut self, value: ValueId, strip: Strip) -> Option<ValueId> {
-        let graph = self.cut.graph;
-        let whole = self.whole(value)?;
-        let producer = graph.producer(value);
-        let origin = producer.map_or(&[][..], |(_, node)| &node.origin);
-        let mut ctx = ExpandCtx::on(&mut self.target, origin);
-        ctx.part(whole, strip.axis, strip.start..strip.end).ok()
+        ends.iter()
+            .map(|(&end, &strip)| self.strip(end, strip, &known))
+            .collect()
     }
 
     /// The strip of a node's result, from strips of its operands.
-    fn computed(&mut self, node: &Node, strip: Strip, need: Need) -> Option<ValueId> {
+    fn computed(
+        &mut self,
+        node: &Node,
+        strip: Strip,
+        need: Need,
+        known: &BTreeMap<ValueId, (Strip, ValueId)>,
+    ) -> Option<ValueId> {
         let graph = self.cut.graph;
         let result = node.results[0];
         let Need { strips, attrs } = need;
@@ -249,7 +200,7 @@ impl Strips<'_> {
         for (operand, strip) in node.operands.iter().zip(strips) {
             operands.push(match (operand, strip) {
                 (None, _) => None,
-                (Some(value), Some(strip)) => Some(self.strip(*value, strip)?),
+                (Some(value), Some(strip)) => Some(self.strip(*value, strip, known)?),
                 (Some(value), None) => Some(self.whole(*value)?),
             });
         }
@@ -260,6 +211,24 @@ impl Strips<'_> {
             self.rename(made, format!("{name}.{}", strip.start));
         }
         (*self.target.ty(made) == strip_type(graph.ty(result), strip)).then_some(made)
+    }
+
+    /// The strip of a value: of the larger one that is `known`, or of all of it.
+    fn strip(
+        &mut self,
+        value: ValueId,
+        strip: Strip,
+        known: &BTreeMap<ValueId, (Strip, ValueId)>,
+    ) -> Option<ValueId> {
+        let (start, from) = match known.get(&value) {
+            Some(&(own, from)) => (own.start, from),
+            None => (0, self.whole(value)?),
+        };
+        let producer = self.cut.graph.producer(value);
+        let origin = producer.map_or(&[][..], |(_, node)| &node.origin);
+        let mut ctx = ExpandCtx::on(&mut self.target, origin);
+        ctx.part(from, strip.axis, strip.start - start..strip.end - start)
+            .ok()
     }
 
     fn rename(&mut self, value: ValueId, name: String) {

@@ -7,7 +7,7 @@ use crate::ir::{Attr, Attrs, Graph, Node, TensorType, ValueId};
 use crate::ops::build::signed;
 use crate::ops::samples::ints_attr;
 use crate::ops::window::Window;
-use crate::ops::{self, InferCtx};
+use crate::ops::{self, InferCtx, Reach};
 use crate::specialize::element::{Element, operand_types};
 use crate::tile::{Expr, Index, VarId};
 
@@ -37,7 +37,13 @@ pub(super) fn strip_type(ty: &TensorType, strip: Strip) -> TensorType {
 
 /// What `node` needs for a strip of its result; none where that is not known.
 pub(super) fn need(graph: &Graph, node: &Node, strip: Strip) -> Option<Need> {
-    window_need(graph, node, strip).or_else(|| lane_need(graph, node, strip))
+    let reach = ops::lookup(node.op)?.reach;
+    let own = match reach {
+        Reach::Elements => None,
+        Reach::Window { first_space } => window_need(graph, node, strip, first_space),
+        Reach::Order => order_need(graph, node, strip),
+    };
+    own.or_else(|| lane_need(graph, node, strip))
 }
 
 /// Where each element needs those at the same position of the operands that have the axis.
@@ -117,13 +123,34 @@ fn resized(attrs: &Attrs, result: &TensorType, strip: Strip) -> Attrs {
     attrs
 }
 
-/// Where each element needs a window of the first operand.
-fn window_need(graph: &Graph, node: &Node, strip: Strip) -> Option<Need> {
-    let first_space = match node.op {
-        "conv" | "max_pool" => 2,
-        "conv_nhwc" | "max_pool_nhwc" => 1,
-        _ => return None,
+/// Where the elements of the operand come in the same order: those of the strip lie side by side in one of its axes, if
+/// they are all of what is behind that axis.
+fn order_need(graph: &Graph, node: &Node, strip: Strip) -> Option<Need> {
+    let (from, to) = (graph.ty(node.operands[0]?), graph.ty(*node.results.first()?));
+    let (dims, own) = (from.dims(), to.dims());
+    let n_before = |dims: &[usize], axis: usize| dims[..axis].iter().product::<usize>();
+    let n_behind = |dims: &[usize], axis: usize| dims[axis + 1..].iter().product::<usize>();
+    let n_rows = n_before(&own, strip.axis);
+    let mut axes = (0..dims.len()).filter(|&axis| dims[axis] > 1);
+    let axis = axes.find(|&axis| n_before(&dims, axis) == n_rows)?;
+    let (n_own, n_each) = (n_behind(&own, strip.axis), n_behind(&dims, axis));
+    // The axis ends where that of the strip does.
+    if own[strip.axis] * n_own != dims[axis] * n_each {
+        return None;
+    }
+    let place = |end: usize| {
+        let n_elements = end * n_own;
+        n_elements.is_multiple_of(n_each).then_some(n_elements / n_each)
     };
+    let (start, end) = (place(strip.start)?, place(strip.end)?);
+    Some(Need {
+        strips: vec![Some(Strip { axis, start, end })],
+        attrs: resized(&node.attrs, to, strip),
+    })
+}
+
+/// Where each element needs a window of the first operand.
+fn window_need(graph: &Graph, node: &Node, strip: Strip, first_space: usize) -> Option<Need> {
     let x = graph.ty(node.operands[0]?).dims();
     let n_space = x.len() - 2;
     let space = strip

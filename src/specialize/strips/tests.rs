@@ -20,7 +20,7 @@ fn assert_same_in_strips(mut builder: GraphBuilder, n: usize) -> usize {
         .collect();
     let mut n_cut = 0;
     for value in values {
-        let Some(other) = in_strips(&graph, value, n) else {
+        let Some(other) = in_strips(&graph, &[value], n) else {
             continue;
         };
         n_cut += 1;
@@ -56,6 +56,64 @@ fn drawn_graphs_compute_the_same_in_strips() {
     assert!(n_cut > 300, "{n_cut} values were cut");
 }
 
+/// The graph with pairs of its values in strips together: how many could be.
+fn assert_same_in_strips_together(mut builder: GraphBuilder, seed: usize) -> usize {
+    let inputs = builder.inputs();
+    let graph = builder.graph;
+    let wanted = reference::run(&graph, &inputs).unwrap();
+    let values: Vec<ValueId> = graph.nodes.iter().map(|node| node.results[0]).collect();
+    let mut n_cut = 0;
+    for (number, &value) in values.iter().enumerate() {
+        let other = values[(number + 1 + seed % 4) % values.len()];
+        let Some(cut) = in_strips(&graph, &[value, other], 2) else {
+            continue;
+        };
+        n_cut += 1;
+        let found = reference::run(&cut, &inputs).unwrap();
+        for (found, wanted) in found.iter().zip(&wanted) {
+            assert_close(found, wanted, &format!("{value} and {other}, seed {seed}"));
+        }
+    }
+    n_cut
+}
+
+#[test]
+fn several_values_are_in_strips_together() {
+    let n_cut = (0..40).map(|seed| {
+        let drawn = drawn_graph(14, u64::try_from(seed).unwrap());
+        assert_same_in_strips_together(drawn, seed)
+    });
+    let n_cut: usize = n_cut.sum();
+    assert!(n_cut > 100, "{n_cut} pairs were cut");
+}
+
+/// A convolution as a product of rows, as rules make of those of single cells, and one of windows behind it.
+#[test]
+fn strips_go_on_through_other_shapes_of_the_same_elements() {
+    let mut builder = GraphBuilder::new("rows", 3);
+    let x = builder.input(&[64, 6]);
+    let w = builder.weight(&[6, 8]);
+    let rows = builder.plain("matmul", &[x, w]);
+    let reshaped = |dims: &[usize]| Attrs::new().with("shape", ints_attr(dims));
+    let picture = builder.op("reshape", &[rows], reshaped(&[1, 8, 8, 8]));
+    builder.graph.value_mut(picture).name = "picture".to_owned();
+    let w = builder.weight(&[4, 3, 3, 8]);
+    let filtered = builder.op("conv_nhwc", &[picture, w], window(1, 1));
+    let rows = builder.op("reshape", &[filtered], reshaped(&[64, 4]));
+    builder.output(rows);
+    let inputs = builder.inputs();
+    let wanted = reference::run(&builder.graph, &inputs).unwrap();
+    let cut = in_strips(&builder.graph, &[picture, filtered], 4).unwrap();
+    assert_close(&reference::run(&cut, &inputs).unwrap()[0], &wanted[0], "4 strips");
+    // Of 8 rows of pixels two and their neighbours.
+    let products = cut.nodes.iter().filter(|node| node.op == "matmul");
+    for product in products {
+        assert!(cut.ty(product.results[0]).dims()[0] <= 4 * 8);
+    }
+    // A third of the rows at the end is no whole number of rows of pixels.
+    assert!(in_strips(&builder.graph, &[filtered], 3).is_none());
+}
+
 fn window(strides: usize, pads: usize) -> Attrs {
     Attrs::new()
         .with("strides", ints_attr(&[strides, strides]))
@@ -64,7 +122,7 @@ fn window(strides: usize, pads: usize) -> Attrs {
 }
 
 /// An expansion, a convolution of every channel alone, or a pooling, of it, and what follows.
-fn pictures(strides: usize, pads: usize, pools: bool) -> (GraphBuilder, ValueId) {
+fn pictures(strides: usize, pads: usize, pool: Option<&'static str>) -> (GraphBuilder, ValueId) {
     let mut builder = GraphBuilder::new("pictures", 5);
     let x = builder.input(&[1, 3, 13, 11]);
     let w = builder.weight(&[6, 3, 1, 1]);
@@ -72,9 +130,9 @@ fn pictures(strides: usize, pads: usize, pools: bool) -> (GraphBuilder, ValueId)
     let gate = builder.plain("sigmoid", &[wide]);
     let wide = builder.plain("mul", &[wide, gate]);
     builder.graph.value_mut(wide).name = "wide".to_owned();
-    let narrow = if pools {
+    let narrow = if let Some(pool) = pool {
         let attrs = window(strides, pads).with("kernel_shape", ints_attr(&[3, 3]));
-        builder.op("max_pool", &[wide], attrs)
+        builder.op(pool, &[wide], attrs)
     } else {
         let w = builder.weight(&[6, 1, 3, 3]);
         let attrs = window(strides, pads).with("group", Attr::Int(6));
@@ -88,17 +146,18 @@ fn pictures(strides: usize, pads: usize, pools: bool) -> (GraphBuilder, ValueId)
 
 #[test]
 fn strips_of_pictures_overlap_by_windows() {
-    for (strides, pads, pools) in [
-        (1, 1, false),
-        (2, 1, false),
-        (2, 0, true),
-        (1, 1, true),
-        (3, 1, false),
+    for (strides, pads, pool) in [
+        (1, 1, None),
+        (2, 1, None),
+        (2, 0, Some("max_pool")),
+        (1, 1, Some("max_pool")),
+        (1, 1, Some("avg_pool")),
+        (3, 1, None),
     ] {
         for n in [2, 3, 5] {
-            let (mut builder, wide) = pictures(strides, pads, pools);
+            let (mut builder, wide) = pictures(strides, pads, pool);
             let inputs = builder.inputs();
-            let Some(cut) = in_strips(&builder.graph, wide, n) else {
+            let Some(cut) = in_strips(&builder.graph, &[wide], n) else {
                 let height = builder.graph.ty(builder.graph.outputs[0]).dims()[2];
                 assert!(height < 2 * n, "{height} rows in {n} strips");
                 continue;
@@ -125,7 +184,7 @@ fn what_is_read_across_stays_whole() {
     let all = builder.op("softmax", &[hidden], axis_attr(1));
     builder.output(all);
     for value in [x, w, hidden, all] {
-        assert!(in_strips(&builder.graph, value, 2).is_none());
+        assert!(in_strips(&builder.graph, &[value], 2).is_none());
     }
 }
 
@@ -137,5 +196,5 @@ fn elements_that_know_where_they_are_stay_whole() {
     let sums = builder.op("cum_sum", &[doubled], axis_attr(0));
     builder.output(sums);
     // Only the other axis could be cut, which has too few elements.
-    assert!(in_strips(&builder.graph, doubled, 4).is_none());
+    assert!(in_strips(&builder.graph, &[doubled], 4).is_none());
 }
