@@ -193,7 +193,9 @@ impl<'a> Solver<'a> {
         for at in spread(values.len()) {
             let mut row: Vec<i128> = self.products.iter().map(|(_, own)| i128::from(own[at])).collect();
             row.push(i128::from(values[at]));
-            row.iter_mut().for_each(|entry| *entry = entry.rem_euclid(PRIME));
+            for entry in &mut row {
+                *entry = entry.rem_euclid(PRIME);
+            }
             for (pivot, known) in &rows {
                 subtract(&mut row, known, *pivot);
             }
@@ -204,7 +206,9 @@ impl<'a> Solver<'a> {
                 return None;
             }
             let inverse = inverse(row[pivot]);
-            row.iter_mut().for_each(|entry| *entry = *entry * inverse % PRIME);
+            for entry in &mut row {
+                *entry = *entry * inverse % PRIME;
+            }
             for (_, known) in &mut rows {
                 subtract(known, &row, pivot);
             }
@@ -251,7 +255,7 @@ fn products(n_extents: usize) -> Vec<Powers> {
 fn spread(n: usize) -> impl Iterator<Item = usize> {
     // A step that has no divisor in common with `n` passes each of them once.
     let golden = (n * 618 / 1000).max(1);
-    let step = (golden..)
+    let step = (golden..=golden + n)
         .find(|&step| common_divisor_of(step, n) == 1)
         .unwrap_or(1);
     (0..n).map(move |at| at * step % n)

@@ -63,9 +63,9 @@ impl Powers {
 
     /// None where the product is more than 64 bits hold.
     pub fn of(&self, extents: &[i64]) -> Option<i64> {
-        let factors = self.0.iter().zip(extents);
-        factors.fold(Some(1), |product, (&power, extent)| {
-            product?.checked_mul(extent.checked_pow(u32::from(power))?)
+        let mut factors = self.0.iter().zip(extents);
+        factors.try_fold(1i64, |product, (&power, extent)| {
+            product.checked_mul(extent.checked_pow(u32::from(power))?)
         })
     }
 
@@ -81,8 +81,8 @@ impl Formula {
     /// The number where extents are so; `known` are the numbers before. None where 64 bits do not hold it.
     pub fn of(&self, extents: &[i64], known: &[Number]) -> Option<i64> {
         let term = |Term(scale, of): &Term| scale.checked_mul(of.of(extents)?);
-        let sum = self.terms.iter().map(term);
-        let sum = sum.fold(Some(0i64), |sum, term| sum?.checked_add(term?))?;
+        let mut terms = self.terms.iter().map(term);
+        let sum = terms.try_fold(0i64, |sum, term| sum.checked_add(term?))?;
         let tiles = ceiling(sum, self.over)?;
         let own = self
             .scale

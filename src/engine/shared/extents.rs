@@ -97,8 +97,8 @@ impl Extents {
                 return Err(format!("{usual} of {} to {}", own.least, own.most));
             }
         }
-        let counts = self.free.iter().map(Free::count);
-        let n_all = counts.fold(Some(1usize), |all, count| all?.checked_mul(count));
+        let mut counts = self.free.iter().map(Free::count);
+        let n_all = counts.try_fold(1, usize::checked_mul);
         match n_all {
             Some(2..=MAX_SHAPES) => Ok(()),
             _ => Err(format!("not 2 to {MAX_SHAPES} shapes")),
