@@ -21,7 +21,8 @@ from symbolic import Commands, at_shapes, drawn, parser_of, shape_text, worst_er
 CASES = {
     "resnet50": ({"batch": (1, 10)}, [{"batch": n} for n in (8, 3, 5, 7)]),
     "vit_b_16": ({"batch": (1, 8)}, [{"batch": n} for n in (4, 3, 7)]),
-    "bert_base": ({"batch": (1, 1), "length": (119, 128)}, [{"batch": 1, "length": n} for n in (128, 121, 127)]),
+    "bert_base": ({"batch": (1, 4), "length": (1, 128)},
+                  [{"batch": b, "length": n} for b, n in ((1, 128), (1, 121), (3, 17), (4, 100))]),
     "gpt2_kv": ({"batch": (1, 1), "past_length": (119, 128)},
                 [{"batch": 1, "past_length": n} for n in (128, 121, 127)]),
 }
