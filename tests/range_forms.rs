@@ -7,6 +7,7 @@
 mod tiers;
 
 use std::path::Path;
+use std::process::Command;
 
 use rtrt_codegen::engine::shared::column::Column;
 use rtrt_codegen::engine::shared::extents::Extents;
@@ -264,4 +265,34 @@ fn a_range_may_have_thousands_of_shapes() {
         let outside = header.profile_for(&[TensorType::new(DType::F32, &dims)]).unwrap();
         assert_eq!(outside, None);
     }
+}
+
+#[test]
+fn a_range_is_told_by_its_usual_shape_however_few_there_are() {
+    if !have_nvrtc() {
+        return;
+    }
+    let shapes = range(&scaled(), "x", [&[1, 4], &[2, 4], &[3, 4]]);
+    let engine = pipeline::compile_range(
+        &scaled(),
+        &shapes,
+        &[HOPPER],
+        &Settings::stored_in(DType::F32),
+        &Selection::Predicted,
+        &Silent,
+    )
+    .unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("three.engine");
+    engine::save(&engine, &path).unwrap();
+    let told = Command::new(env!("CARGO_BIN_EXE_rtrt-codegen"))
+        .arg("inspect")
+        .arg(&path)
+        .output()
+        .unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    let programs: Vec<&str> = told.lines().filter(|line| line.starts_with("sm_90a ")).collect();
+    assert_eq!(programs.len(), 1, "{told}");
+    assert!(programs[0].ends_with("for x:2x4"), "{told}");
+    assert!(told.contains("2 more shapes"), "{told}");
 }

@@ -197,9 +197,9 @@ impl EngineReport {
         profiles.flat_map(|profile| self.archs.iter().map(move |arch| (arch.as_str(), profile)))
     }
 
-    /// Whether there are too many profiles to print something of each.
+    /// Whether something is printed of the usual profile alone: there are too many, or the others are computed.
     fn is_wide(&self) -> bool {
-        self.profiles.len() > MAX_SHOWN
+        self.profiles.len() > MAX_SHOWN || self.n_forms > 0
     }
 
     /// The types that a tensor has in the profiles where these are many, else the `usual` one.

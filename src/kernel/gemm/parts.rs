@@ -182,9 +182,17 @@ pub fn register_limit(threads: usize, resident: usize) -> usize {
     (65536 / threads / resident).min(255)
 }
 
-/// Fastest first, the best `most` of them.
+/// Fastest first, the best `most` of them, and the fastest whose tiles are of one block each, without scratch memory:
+/// where memory is scarce nothing else may do.
 pub fn ranked(mut variants: Vec<Variant>, most: usize) -> Vec<Variant> {
     variants.sort_by(|a, b| a.predicted_us.total_cmp(&b.predicted_us));
+    let is_of_one = |variant: &Variant| variant.knobs.get("splits").is_none_or(|&splits| splits == 1);
+    let behind = variants
+        .iter()
+        .position(is_of_one)
+        .filter(|&place| place >= most)
+        .map(|place| variants[place].clone());
     variants.truncate(most);
+    variants.extend(behind);
     variants
 }
