@@ -1,5 +1,6 @@
 //! A tensor that is a box of a larger one.
 
+use super::divisor::common_divisor;
 use std::fmt;
 
 use super::host_tensor::HostTensor;
@@ -31,7 +32,7 @@ impl Placement {
         let below: usize = self.dims.iter().skip(first + 1).product();
         let extents = [&self.starts, &self.dims].map(|own| own.get(first).copied().unwrap_or(0) * below);
         let run: usize = dims.iter().skip(first).product();
-        extents.into_iter().fold(run, gcd)
+        extents.into_iter().fold(run, common_divisor)
     }
 
     /// The box of `dims` out of `whole`.
@@ -91,10 +92,6 @@ impl Placement {
             starts: starts.into_iter().map(|at| at * size).collect(),
         }
     }
-}
-
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 struct Runs {

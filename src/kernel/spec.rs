@@ -12,7 +12,9 @@ use sha2::{Digest, Sha256};
 use crate::hex::hex;
 use crate::ir::types::checked_bytes;
 use crate::ir::verify::verify_typed;
-use crate::ir::{self, Attr, Graph, HostTensor, Operand, Placement, Source, TensorType, Value, ValueId};
+use crate::ir::{
+    self, Attr, Graph, HostTensor, Operand, Placement, Source, TensorType, Value, ValueId, common_divisor,
+};
 use crate::ops;
 use crate::rewrite::{FusedGraph, Region, RegionKind, TensorId, TensorSource};
 
@@ -104,7 +106,7 @@ impl KernelSpec {
             .placements
             .iter()
             .map(|(&number, placement)| placement.vector(&outputs[number].dims()));
-        vectors.fold(n_elements, gcd)
+        vectors.fold(n_elements, common_divisor)
     }
 
     /// Types of what the output pointers point to.
@@ -222,10 +224,6 @@ fn anonymous(body: &Graph) -> Graph {
         node.rules.clear();
     }
     body
-}
-
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// `%0 = add(a, b): f32[2,3]`, one line per node.

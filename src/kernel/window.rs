@@ -8,7 +8,7 @@
 
 use super::error::KernelError;
 use super::spec::KernelSpec;
-use crate::ir::{Attrs, DType, Node};
+use crate::ir::{Attrs, DType, Node, common_divisor};
 use crate::kernel::body::main_loop::{After, Before, after, before, main_node};
 use crate::kernel::body::region::{lane_index, operands};
 use crate::kernel::gemm::parts::conversions;
@@ -419,7 +419,7 @@ impl Axis {
 
     /// Taps from one that contributes to the next, of a transposed convolution.
     pub fn tap_step(&self) -> usize {
-        self.stride / gcd(self.stride, self.dilation)
+        self.stride / common_divisor(self.stride, self.dilation)
     }
 
     /// Input positions from one contributing tap to the next.
@@ -440,10 +440,6 @@ impl Axis {
             })
             .collect()
     }
-}
-
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 fn signed(value: usize) -> i64 {

@@ -9,7 +9,7 @@ use std::ops::{Deref, DerefMut};
 use super::build::signed;
 use super::evaluate::index_list;
 use super::{ExpandCtx, OpError};
-use crate::ir::{DType, Graph, HostTensor, Source, ValueId};
+use crate::ir::{DType, Graph, HostTensor, Source, ValueId, common_divisor};
 
 /// A number that data decides, as far as it is known before.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,14 +78,12 @@ impl Linear {
     /// The largest number that divides it, and what is left; `None` where it is zero.
     pub fn factored(&self) -> Option<(i64, Self)> {
         let mut numbers = self.terms.values().copied().chain([self.constant]);
-        let factor = numbers.try_fold(0u64, |factor, number| Some(gcd(factor, number.unsigned_abs())))?;
+        let factor = numbers.try_fold(0u64, |factor, number| {
+            Some(common_divisor(factor, number.unsigned_abs()))
+        })?;
         let factor = i64::try_from(factor).ok().filter(|&factor| factor != 0)?;
         Some((factor, self.divided_by(factor)?))
     }
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 impl Amount {

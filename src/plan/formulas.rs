@@ -6,6 +6,7 @@
 //! these beyond a number that is known already (an offset behind another tensor).
 
 use crate::engine::shared::column::{Column, Formula, MAX_DEGREE, Powers, Term};
+use crate::ir::common_divisor;
 
 /// Highest degree of the products that are looked for.
 const DEGREE: u32 = 3;
@@ -137,7 +138,10 @@ impl<'a> Solver<'a> {
                 (factor > 0 && values[at] % factor == 0).then(|| values[at] / factor)
             };
             let quotients: Vec<i64> = below.iter().map(divided).collect::<Option<_>>()?;
-            let scale = quotients.iter().fold(0, |scale, &own| common_divisor(scale, own));
+            let scale = quotients
+                .iter()
+                .fold(0, |scale, &own| common_divisor(scale, own))
+                .abs();
             let mut scales = vec![scale, 1];
             scales.dedup();
             let scales = scales.into_iter().filter(|&scale| scale > 0);
@@ -256,17 +260,9 @@ fn spread(n: usize) -> impl Iterator<Item = usize> {
     // A step that has no divisor in common with `n` passes each of them once.
     let golden = (n * 618 / 1000).max(1);
     let step = (golden..=golden + n)
-        .find(|&step| common_divisor_of(step, n) == 1)
+        .find(|&step| common_divisor(step, n) == 1)
         .unwrap_or(1);
     (0..n).map(move |at| at * step % n)
-}
-
-fn common_divisor_of(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { common_divisor_of(b, a % b) }
-}
-
-fn common_divisor(a: i64, b: i64) -> i64 {
-    if b == 0 { a.abs() } else { common_divisor(b, a % b) }
 }
 
 /// Takes as much of `other`, whose entry at `pivot` is 1, from `row` that its entry there is 0.

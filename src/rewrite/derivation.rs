@@ -127,7 +127,7 @@ impl Derivation {
             absent: writer.absent(),
             events,
             apart: writer.apart(),
-            forms: writer.forms.into_iter().collect::<Option<_>>()?,
+            forms: writer.forms,
             imported: writer.imported,
             equal: writer.equal,
             graph: graph.clone(),
@@ -163,7 +163,7 @@ impl Derivation {
 struct Writer<'a> {
     terms: &'a TermGraph,
     numbers: FxHashMap<Enode, Group>,
-    forms: Vec<Option<Form>>,
+    forms: Vec<Form>,
     imported: Vec<(usize, Group)>,
     equal: Vec<(Group, Group)>,
     /// Tries that are in the list of events.
@@ -199,7 +199,7 @@ impl<'a> Writer<'a> {
                 copied: if is_plain { number } else { Group::MAX },
             };
             if writer.numbers.insert(enode, number).is_none() {
-                writer.forms.push(Some(form));
+                writer.forms.push(form);
             }
         }
         writer
@@ -220,12 +220,12 @@ impl<'a> Writer<'a> {
     }
 
     fn form(&mut self, group: Group) -> &mut Form {
-        self.forms[group as usize].as_mut().expect("all forms are there")
+        &mut self.forms[group as usize]
     }
 
     fn absent(&self) -> Option<Id> {
         let own = self.group(&Enode::leaf(Head::Absent, 0))?;
-        Some(self.forms[own as usize].as_ref()?.class)
+        Some(self.forms[own as usize].class)
     }
 
     fn import(&mut self, terms: &TermGraph) -> Option<()> {
@@ -262,26 +262,14 @@ impl<'a> Writer<'a> {
                 }
                 return Some(());
             }
-            Event::Tried {
-                rule,
-                is_forward,
-                site,
-                holds,
-                work,
-            } => {
-                let site = self.site(site)?;
-                let work = self.work(work)?;
-                let told = format!("{rule} {is_forward} {holds} {site:?}");
+            Event::Tried(mut own) => {
+                own.site = self.site(own.site)?;
+                own.work = self.work(own.work)?;
+                let told = format!("{} {} {} {:?}", own.rule, own.is_forward, own.holds, own.site);
                 if !self.known.insert(told) {
                     return Some(());
                 }
-                Event::Tried {
-                    rule,
-                    is_forward,
-                    site,
-                    holds,
-                    work,
-                }
+                Event::Tried(own)
             }
             Event::Siblings(mut all) => {
                 for own in &mut all {
@@ -393,7 +381,7 @@ impl<'a> Writer<'a> {
     /// Uses of an op on the same operands that differ in attributes.
     fn apart(&self) -> Vec<Vec<Group>> {
         let mut alike: BTreeMap<(Head, &[Id]), Vec<Group>> = BTreeMap::new();
-        for (number, form) in (0..).zip(self.forms.iter().flatten()) {
+        for (number, form) in (0..).zip(&self.forms) {
             if has_attrs(form.head) {
                 alike.entry((form.head, &form.children)).or_default().push(number);
             }

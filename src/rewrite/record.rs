@@ -170,14 +170,7 @@ pub struct Work {
 /// Something that a rule did, or might have done.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A rule, told by its number, that asks for extents.
-    Tried {
-        rule: usize,
-        is_forward: bool,
-        site: Site,
-        holds: bool,
-        work: Work,
-    },
+    Tried(Tried),
     /// Nodes, each with the one whose attributes it takes over, if it has any.
     Copied(Vec<(Enode, Enode)>),
     /// All matches of a horizontal rule, and for each its group.
@@ -188,6 +181,16 @@ pub enum Event {
         members: Vec<usize>,
         work: Work,
     },
+}
+
+/// A rule, told by its number, that asks for extents, and a place where it was tried.
+#[derive(Clone, Debug)]
+pub struct Tried {
+    pub rule: usize,
+    pub is_forward: bool,
+    pub site: Site,
+    pub holds: bool,
+    pub work: Work,
 }
 
 /// A match of a horizontal rule.
@@ -231,13 +234,13 @@ impl Record {
     pub fn tried(&mut self, rule: usize, is_forward: bool, found: &Match, asked: Vec<Asked>, holds: bool) {
         let mut work = self.work();
         work.asked.splice(0..0, asked);
-        self.events.push(Event::Tried {
+        self.events.push(Event::Tried(Tried {
             rule,
             is_forward,
             site: Site::of(found),
             holds,
             work,
-        });
+        }));
     }
 
     /// A rule that asks for none was at work where its pattern `left` matched `nodes`.

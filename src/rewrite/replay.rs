@@ -19,7 +19,7 @@ use super::error::RewriteError;
 use super::facts::{Bindings, Facts, Handle};
 use super::language::{Enode, Head, def_of};
 use super::net::{Net, NetSource, NetTensor};
-use super::record::{Asked, Event, Put, Sibling, Site, Work, has_attrs};
+use super::record::{Asked, Event, Put, Sibling, Site, Tried, Work, has_attrs};
 use super::rule_ast::{Expr, Header, Horizontal, Rule, Term};
 use super::rule_set::RuleSet;
 use super::saturate::runs_here;
@@ -324,13 +324,7 @@ impl<'a> Replay<'a> {
         let mut seen: Vec<Vec<Option<Match>>> = Vec::new();
         for event in &self.known.events {
             match event {
-                Event::Tried {
-                    rule,
-                    is_forward,
-                    site,
-                    holds,
-                    work,
-                } => self.tried(plain.get(*rule)?, *is_forward, site, *holds, work)?,
+                Event::Tried(own) => self.tried(plain.get(own.rule)?, own)?,
                 Event::Siblings(all) => {
                     let own = self.siblings(rules.horizontals.get(seen.len())?, all)?;
                     seen.push(own);
@@ -363,29 +357,22 @@ impl<'a> Replay<'a> {
             .filter(|_| answers.is_done())
     }
 
-    fn tried(
-        &mut self,
-        rule: &Rule,
-        is_forward: bool,
-        site: &Site,
-        holds: bool,
-        work: &'a Work,
-    ) -> Option<()> {
-        let (left, right) = if is_forward {
+    fn tried(&mut self, rule: &Rule, own: &'a Tried) -> Option<()> {
+        let (left, right) = if own.is_forward {
             (&rule.left, &rule.right)
         } else {
             (&rule.right, &rule.left)
         };
-        let mut found = self.matched(left, site)?;
-        self.begin(work);
+        let mut found = self.matched(left, &own.site)?;
+        self.begin(&own.work);
         let facts = Known {
             replay: self,
             answers: &self.answers,
         };
-        if conditions::admit(&rule.lets, &rule.conditions, &mut found.names, &facts) != holds {
+        if conditions::admit(&rule.lets, &rule.conditions, &mut found.names, &facts) != own.holds {
             return None;
         }
-        if holds {
+        if own.holds {
             let mut builder = Builder {
                 graph: self,
                 names: found.names,
@@ -393,7 +380,7 @@ impl<'a> Replay<'a> {
                 from: SmallVec::new(),
             };
             let is_built = builder.term(right).is_some();
-            (is_built == work.is_built).then_some(())?;
+            (is_built == own.work.is_built).then_some(())?;
         }
         self.is_done().then_some(())
     }

@@ -251,17 +251,21 @@ mod tests {
     use crate::rewrite::{Cutter, DeviceRates, RuleSet, run_fused};
     use crate::testing::builder::{GraphBuilder, drawn_graph, joined_graph};
 
+    fn cutter(constants: &Constants) -> Cutter<'_> {
+        Cutter {
+            rules: RuleSet::builtin(),
+            device: DeviceRates::for_sm(90),
+            constants,
+            derivations: None,
+        }
+    }
+
     /// Parts of two neighbouring regions are fused anew: the whole computes what it did. Gives how many parts there were.
     fn assert_same_meaning(mut builder: GraphBuilder, seed: usize) -> usize {
         let inputs = builder.inputs();
         let graph = builder.graph;
         let constants = Constants::default();
-        let cutter = Cutter {
-            rules: RuleSet::builtin(),
-            device: DeviceRates::for_sm(90),
-            constants: &constants,
-            derivations: None,
-        };
+        let cutter = cutter(&constants);
         let wanted = reference::run(&graph, &inputs).unwrap();
         let (fused, _) = cutter.unplaced(&graph).unwrap();
         let mut parts: Vec<Part> = Vec::new();
@@ -317,12 +321,7 @@ mod tests {
         }
         builder.output(values[3]);
         let constants = Constants::default();
-        let cutter = Cutter {
-            rules: RuleSet::builtin(),
-            device: DeviceRates::for_sm(90),
-            constants: &constants,
-            derivations: None,
-        };
+        let cutter = cutter(&constants);
         let (fused, _) = cutter.unplaced(&builder.graph).unwrap();
         let last = fused.regions.len() - 1;
         assert!(last >= 2);

@@ -7,6 +7,7 @@
 //! Coefficients and divisors are [`Extent`]s: constants, or monomials over run-time
 //! arguments, so that a dynamic dim needs no other representation.
 
+use crate::ir::common_divisor;
 use smallvec::SmallVec;
 
 use super::ids::{ExprId, VarId};
@@ -413,7 +414,7 @@ impl Index {
             .terms
             .iter()
             .filter_map(|(_, coefficient)| coefficient.as_known())
-            .map(|scale| gcd(scale.unsigned_abs(), size.unsigned_abs()))
+            .map(|scale| common_divisor(scale.unsigned_abs(), size.unsigned_abs()))
             .filter_map(|factor| i64::try_from(factor).ok())
             .filter(|&factor| factor > 1)
             .collect();
@@ -463,10 +464,6 @@ pub fn delinearize(position: &Index, dims: &[Extent], vars: &Vars) -> Vec<Index>
         *first = rest;
     }
     coordinates
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 #[cfg(test)]
