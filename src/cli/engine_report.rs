@@ -322,7 +322,9 @@ fn told_of(header: &Header) -> Result<Vec<Cow<'_, Program>>, EngineError> {
     let mut programs: Vec<Cow<'_, Program>> = header.programs.iter().map(Cow::Borrowed).collect();
     let shared = header.shared.iter().flat_map(|shared| &shared.archs);
     for (arch, own) in shared.enumerate() {
-        let (_, program) = header.shared_program(arch, header.profiles.len() + own.largest)?;
+        let program = header
+            .shared_program(arch, header.profiles.len() + own.largest)?
+            .program;
         programs.push(Cow::Owned(program));
     }
     Ok(programs)

@@ -38,6 +38,7 @@ pub use error::EngineError;
 pub use format::{is_signed, load, load_signed, read, read_signed, save, save_signed, write, write_signed};
 pub use launch::{Arg, Explanation, Launch, Memory, Pixels, Place, Rejected, Task, TensorMap};
 pub use profile::{Binding, Bound, Limit, Profile};
+pub use programs::SharedProgram;
 pub use residents::Resident;
 pub use shared::{Needs, Shared, SharedKernel, SharedPrograms};
 pub use signature::{PublicKey, SecretKey};

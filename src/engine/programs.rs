@@ -9,6 +9,15 @@ use super::shared::Shared;
 use super::{Engine, EngineError, Header, Kernel, Needs, Profile, Program, spanned, validate};
 use crate::ir::TensorType;
 
+/// A program of a range, and what it takes and gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SharedProgram {
+    pub profile: Profile,
+    /// Numbers of its kernels in those of the range's architecture.
+    pub kernels: Vec<usize>,
+    pub program: Program,
+}
+
 impl Header {
     pub fn n_profiles(&self) -> usize {
         self.profiles.len() + self.n_shared()
@@ -59,23 +68,28 @@ impl Header {
         }
         let behind = number - self.programs.len();
         let (arch, shape) = (behind / self.n_shared().max(1), behind % self.n_shared().max(1));
-        let (_, program) = self.shared_program(arch, self.profiles.len() + shape)?;
-        Ok(Cow::Owned(program))
+        let computed = self.shared_program(arch, self.profiles.len() + shape)?;
+        Ok(Cow::Owned(computed.program))
     }
 
-    /// The program of a computed profile for an architecture of the range, proven, and the numbers of its kernels.
+    /// The program of a computed profile for an architecture of the range, proven.
     ///
     /// # Errors
     /// If there is none, or the engine is damaged.
-    pub fn shared_program(&self, arch: usize, profile: usize) -> Result<(Vec<usize>, Program), EngineError> {
+    pub fn shared_program(&self, arch: usize, profile: usize) -> Result<SharedProgram, EngineError> {
         let failed =
             |reason: String| EngineError::Invalid(format!("the program of profile {profile}: {reason}"));
         let found = self.shape_of(profile);
         let (shared, shape) = found.ok_or_else(|| failed("it is not there".to_owned()))?;
         let (kernels, mut program) = shared.numbered_program(arch, shape).map_err(failed)?;
         program.profile = profile;
-        validate::program(self, &program, &*self.profile(profile)?)?;
-        Ok((kernels, program))
+        let profile = self.profile(profile)?.into_owned();
+        validate::program(self, &program, &profile)?;
+        Ok(SharedProgram {
+            profile,
+            kernels,
+            program,
+        })
     }
 
     /// All programs, one after the other.

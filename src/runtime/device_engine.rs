@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::error::RuntimeError;
 use crate::cuda::{Context, CudaError, DeviceMemory, Function, Module, Stream};
-use crate::engine::{Code, Engine, Header, Kernel, Needs, Profile, Program};
+use crate::engine::{Code, Engine, Header, Kernel, Needs, Profile, Program, SharedProgram};
 use crate::ir::TensorType;
 
 /// Modules and weights of one engine, ready to be launched by execution contexts.
@@ -135,10 +135,14 @@ impl DeviceEngine {
         let n_profiles = self.n_profiles();
         let shared = self.shared.as_ref();
         let shared = shared.ok_or(RuntimeError::Profile { profile, n_profiles })?;
-        let (kernels, program) = self.header.shared_program(shared.arch, profile)?;
+        let SharedProgram {
+            profile,
+            kernels,
+            program,
+        } = self.header.shared_program(shared.arch, profile)?;
         let functions = kernels.into_iter().map(|kernel| shared.functions[kernel].clone());
         Ok(Arc::new(LoadedProgram {
-            profile: self.profile(profile)?,
+            profile,
             functions: functions.collect(),
             program,
         }))
