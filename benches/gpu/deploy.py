@@ -71,6 +71,8 @@ class Deployer(Commands):
         """Timings survive the process that made them."""
         case = prepare(self.args.models / name, self.args.work)
         engine, timings = self.args.work / "killed.engine", self.args.out / "killed.jsonl"
+        for earlier in (engine, timings):
+            earlier.unlink(missing_ok=True)
         tune = ["compile", case / "model.onnx", "--arch", self.args.arch, "--fp16", "-o", engine, "--tune",
                 "--timingCacheFile", timings]
         build = subprocess.Popen([self.args.bin, *tune], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
