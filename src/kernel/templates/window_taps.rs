@@ -81,6 +81,9 @@ struct Plan {
 const THREADS: usize = 128;
 /// Innermost taps that are written out one by one.
 const MAX_UNROLLED: usize = 7;
+/// What a thread waits for the filter of one cell where neighbouring threads read filters that lie
+/// apart and leave L1 before they are read again, as measured for 8 to 48 warps per SM.
+const CELL_FROM_L2_US: f64 = 0.27;
 
 impl Plan {
     fn n_items(self, window: &Window) -> usize {
@@ -140,10 +143,21 @@ fn predicted_us(spec: &KernelSpec, window: &Window, plan: Plan, device: &Device)
     let n_items = plan.n_items(window) as f64;
     let rate = f64::from(device.n_sms) * device.clock_ghz * 1e3 * 128.0 * 0.5;
     let fill = device.fill(n_items / THREADS as f64, THREADS as f64);
-    let latency = 0.4 + cells * (0.01 + per_cell * 0.0008);
+    let fetched = if filters_leave_l1(window, device) {
+        CELL_FROM_L2_US
+    } else {
+        0.0
+    };
+    let latency = 0.4 + cells * (0.01 + per_cell * 0.0008 + fetched);
     // A third of the threads that memory wants keep the arithmetic busy.
     let issue = n_items * work / rate / (3.0 * fill).min(1.0);
     NODE_US + latency + (device.memory_us(operand_bytes(spec)) * 1.2 / fill).max(issue)
+}
+
+/// Whether a warp's threads have filters of their own, more of them than L1 holds.
+fn filters_leave_l1(window: &Window, device: &Device) -> bool {
+    let bytes = window.filters * window.n_cells() * window.dtype.size_bytes();
+    window.has_filter() && window.last && bytes > device.smem_per_sm as usize
 }
 
 fn taps(window: &Window, axis: Axis) -> usize {
