@@ -3,12 +3,12 @@
 use egg::Id;
 use smallvec::SmallVec;
 
+use super::asking::Asking;
 use super::conditions;
 use super::ematch::is_variable;
 use super::error::RewriteError;
 use super::facts::{Binding, Bindings, Handle};
 use super::language::{Enode, Head as TermHead, kind_of};
-use super::record::Asking;
 use super::rule_ast::{AttrItem, Expr, ExprKind, Head, Header, OpTerm, Term};
 use super::term_facts::{TermFacts, class, handle};
 use super::term_graph::{Made, TermGraph};
@@ -300,7 +300,7 @@ impl Ground for TermGraph {
         let is_new = !is_leaf && self.terms.lookup(enode.clone()).is_none();
         let id = self.terms.add(enode.clone());
         if let Some(record) = &mut self.record {
-            record.put(&enode, id, by);
+            record.put(&enode, id, by.copied);
         }
         if is_new {
             self.made.push(Made {

@@ -6,7 +6,7 @@ use super::canonicalize::canonicalize;
 use super::cones::{self, Candidate};
 use super::cost::DeviceRates;
 use super::cutting::{Cutting, cost_us};
-use super::derivation::{Derivation, Derivations};
+use super::derivation::Derivations;
 use super::error::RewriteError;
 use super::explain::Choice;
 use super::explain::Names;
@@ -18,10 +18,11 @@ use super::limits::Limits;
 use super::net::Net;
 use super::place::{forget_unused, place};
 use super::prepack::prepack;
-use super::record::{Record, are_structural};
+use super::record::Record;
 use super::regions::{FusedGraph, RuleUse, TensorId};
 use super::rule_set::RuleSet;
 use super::saturate::{rule_list, saturate};
+use super::structure::are_structural;
 use super::tabulate::tabulate;
 use super::term_graph::TermGraph;
 use crate::ir::{Graph, HostTensor};
@@ -165,10 +166,8 @@ impl Cutter<'_> {
             net: table.net.clone(),
             weights: terms.terms.analysis.interner.weights.clone(),
         };
-        if let Some(kept) = kept.filter(|_| !tally.ran_out)
-            && let Some(own) = Derivation::of(graph, terms, table, self.rules)
-        {
-            kept.keep(own, self.rules);
+        if let Some(kept) = kept.filter(|_| !tally.ran_out) {
+            kept.keep(graph, terms, table, self.rules);
         }
         Ok(saturated)
     }

@@ -40,6 +40,11 @@ impl Head {
     pub fn is_op(self, op: &str) -> bool {
         matches!(self, Head::Op(name) if name == op)
     }
+
+    /// Whether its nodes have attributes.
+    pub fn has_attrs(self) -> bool {
+        matches!(self, Head::Op(_) | Head::Tile(_))
+    }
 }
 
 /// A node. `head` comes first, so that the derived order groups nodes of one head; egg

@@ -1,6 +1,7 @@
 //! From a core graph to a graph cut into regions.
 
 pub mod analysis;
+mod asking;
 pub mod canonicalize;
 pub mod compact;
 pub mod condition_functions;
@@ -35,7 +36,6 @@ pub mod probe;
 mod ranges;
 mod record;
 pub mod regions;
-mod replay;
 pub mod rule_ast;
 pub mod rule_check;
 pub mod rule_error;
@@ -49,6 +49,7 @@ pub mod siblings;
 pub mod sinking;
 pub mod soundness;
 pub mod splice;
+mod structure;
 pub mod tabulate;
 pub mod term_facts;
 pub mod term_graph;

@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 use include_dir::{Dir, include_dir};
 
 use super::prepack::WeightOrders;
-use super::rule_ast::{FileId, Header, Horizontal, Item, Kernel, Numerics, Rule, Span};
+use super::rule_ast::{Arrow, FileId, Header, Horizontal, Item, Kernel, Numerics, Rule, Span};
 use super::rule_error::{PlacedError, RuleError, RuleErrors, closest};
 use super::rule_lexer::line_of;
 use super::{rule_check, rule_parser};
@@ -73,6 +73,11 @@ static BUILTIN: LazyLock<RuleSet> = LazyLock::new(|| {
 });
 
 impl RuleSet {
+    /// The rules that run on terms, in an e-graph; `~>` rules have run before there is one.
+    pub fn of_terms(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().filter(|rule| rule.arrow != Arrow::Replace)
+    }
+
     /// The embedded rules.
     pub fn builtin() -> &'static RuleSet {
         &BUILTIN

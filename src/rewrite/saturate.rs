@@ -8,15 +8,16 @@ use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 
+use super::asking::{Asked, Asking};
 use super::conditions;
 use super::ebuild::Builder;
 use super::ematch::{self, Match};
 use super::error::RewriteError;
 use super::language::Head as TermHead;
-use super::record::{Asked, Asking, is_free};
-use super::rule_ast::{Arrow, Expr, Header, Let, Phase, Rule, Term};
+use super::rule_ast::{Arrow, Expr, Header, Let, Phase, Term};
 use super::rule_set::RuleSet;
 use super::siblings;
+use super::structure::is_free;
 use super::term_facts::TermFacts;
 use super::term_graph::TermGraph;
 use super::unite::unite;
@@ -55,16 +56,10 @@ struct Directed<'a> {
 /// Headers of every rule and horizontal that the e-graph runs; their positions are the
 /// numbers that provenance uses.
 pub fn rule_list(rules: &RuleSet) -> Vec<&Header> {
-    let plain = rules.rules.iter().filter(|rule| runs_here(rule));
-    let plain = plain.map(|rule| &rule.header);
+    let plain = rules.of_terms().map(|rule| &rule.header);
     plain
         .chain(rules.horizontals.iter().map(|rule| &rule.header))
         .collect()
-}
-
-/// `~>` rules have run before the e-graph exists.
-pub(super) fn runs_here(rule: &Rule) -> bool {
-    rule.arrow != Arrow::Replace
 }
 
 /// Runs algebra, then each horizontal once, then algebra again, lowering and fusing.
@@ -95,8 +90,8 @@ pub fn saturate(graph: &mut TermGraph, rules: &RuleSet) -> Result<Tally, Rewrite
 
 fn directed<'a>(rules: &'a RuleSet, phases: &[Phase]) -> Vec<Directed<'a>> {
     let mut list = Vec::new();
-    let here = rules.rules.iter().filter(|rule| runs_here(rule));
-    for (number, rule) in here
+    for (number, rule) in rules
+        .of_terms()
         .enumerate()
         .filter(|(_, rule)| phases.contains(&rule.header.phase))
     {
@@ -240,7 +235,7 @@ fn apply(graph: &mut TermGraph, rule: &Directed<'_>, found: Match) -> Result<boo
 /// Groups of all rules are found before any is merged, so that a rule does not join what
 /// another one has just joined; what an earlier rule joins, later ones leave alone.
 fn run_horizontals(graph: &mut TermGraph, rules: &RuleSet, tally: &mut Tally) -> Result<(), RewriteError> {
-    let first = rules.rules.iter().filter(|rule| runs_here(rule)).count();
+    let first = rules.of_terms().count();
     let mut groups = Vec::new();
     for rule in &rules.horizontals {
         let (own, seen) = siblings::groups(graph, rule);
@@ -257,13 +252,12 @@ fn run_horizontals(graph: &mut TermGraph, rules: &RuleSet, tally: &mut Tally) ->
                 continue;
             }
             let merged = siblings::merge(graph, rule, first + offset, &group)?;
-            let group = (number, group);
             if let Some(record) = &mut graph.record {
-                record.joined(offset, &group);
+                record.joined(offset, number, &group);
             }
             if merged {
                 tally.fired[first + offset] += 1;
-                joined.extend(group.1.iter().flat_map(|sibling| &sibling.from));
+                joined.extend(group.iter().flat_map(|sibling| &sibling.from));
             }
         }
         graph.terms.rebuild();

@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 
 use egg::Id;
 
+use super::asking::Asking;
 use super::conditions;
 use super::ebuild::{Builder, Ground};
 use super::ematch::{self, Match};
 use super::error::RewriteError;
 use super::facts::{Binding, Bindings, Facts, Handle};
-use super::record::{Asked, Asking};
+use super::record::{Sibling, Site};
 use super::rule_ast::{Expr, ExprKind, Head, Horizontal, OpTerm, Term};
 use super::term_facts::{TermFacts, handle};
 use super::term_graph::TermGraph;
@@ -29,23 +30,14 @@ const SUFFIX: &str = "_i";
 /// Siblings, and the number of the first match among them.
 pub type Group = (usize, Vec<Match>);
 
-/// A match of a pattern of siblings.
-pub struct Seen {
-    pub found: Match,
-    /// What was asked to decide whether it may be joined.
-    pub asked: Vec<Asked>,
-    /// The number of its group, if it may be in one.
-    pub group: Option<usize>,
-}
-
 /// The groups of two or more siblings, by their first match, and all matches.
-pub fn groups(graph: &TermGraph, rule: &Horizontal) -> (Vec<Group>, Vec<Seen>) {
+pub fn groups(graph: &TermGraph, rule: &Horizontal) -> (Vec<Group>, Vec<Sibling>) {
     let mut by_shared: BTreeMap<String, Group> = BTreeMap::new();
     let mut seen = Vec::new();
     let found = ematch::search(&graph.terms, &rule.pattern, graph.record.is_some());
-    for (order, found) in found.into_iter().enumerate() {
+    for (order, mut own) in found.into_iter().enumerate() {
         let facts = Asking::new(TermFacts { terms: &graph.terms });
-        let mut own = found.clone();
+        let site = Site::of(&own);
         let group = admitted(rule, &mut own, &facts).map(|key| {
             let group = by_shared.entry(key).or_insert((order, Vec::new()));
             if group.1.iter().all(|sibling| sibling.root != own.root) {
@@ -53,8 +45,8 @@ pub fn groups(graph: &TermGraph, rule: &Horizontal) -> (Vec<Group>, Vec<Seen>) {
             }
             group.0
         });
-        seen.push(Seen {
-            found,
+        seen.push(Sibling {
+            site,
             asked: facts.asked(),
             group,
         });

@@ -10,24 +10,24 @@ use std::cell::Cell;
 use egg::Id;
 use smallvec::SmallVec;
 
-use super::conditions;
-use super::cost::flops_of_op;
-use super::derivation::{Derivation, Group};
-use super::ebuild::{Builder, Ground, Maker};
-use super::ematch::{self, Match, Nodes};
-use super::error::RewriteError;
-use super::facts::{Bindings, Facts, Handle};
-use super::language::{Enode, Head, def_of};
-use super::net::{Net, NetSource, NetTensor};
-use super::record::{Asked, Event, Put, Sibling, Site, Tried, Work, has_attrs};
-use super::rule_ast::{Expr, Header, Horizontal, Rule, Term};
-use super::rule_set::RuleSet;
-use super::saturate::runs_here;
-use super::siblings;
-use super::term_facts::{class, handle, small_ints, uniform};
-use super::values::Value;
+use super::known::{Derivation, Group};
 use crate::ir::{Attrs, Graph, HostTensor, Source, TensorType, ValueId};
 use crate::ops::{InferCtx, TileKind};
+use crate::rewrite::asking::Asked;
+use crate::rewrite::conditions;
+use crate::rewrite::cost::flops_of_op;
+use crate::rewrite::ebuild::{Builder, Ground, Maker};
+use crate::rewrite::ematch::{self, Match, Nodes};
+use crate::rewrite::error::RewriteError;
+use crate::rewrite::facts::{Bindings, Facts, Handle};
+use crate::rewrite::language::{Enode, Head, def_of};
+use crate::rewrite::net::{Net, NetSource, NetTensor};
+use crate::rewrite::record::{Event, Put, Sibling, Site, Tried, Work};
+use crate::rewrite::rule_ast::{Expr, Header, Horizontal, Rule, Term};
+use crate::rewrite::rule_set::RuleSet;
+use crate::rewrite::siblings;
+use crate::rewrite::term_facts::{class, handle, small_ints, uniform};
+use crate::rewrite::values::Value;
 
 /// The net of `graph` and its constants, if it is derived as that of `known` was.
 pub fn replay(known: &Derivation, graph: &Graph, rules: &RuleSet) -> Option<(Net, Vec<HostTensor>)> {
@@ -320,7 +320,7 @@ impl<'a> Replay<'a> {
     }
 
     fn all(&mut self, rules: &'a RuleSet) -> Option<()> {
-        let plain: Vec<&Rule> = rules.rules.iter().filter(|rule| runs_here(rule)).collect();
+        let plain: Vec<&Rule> = rules.of_terms().collect();
         let mut seen: Vec<Vec<Option<Match>>> = Vec::new();
         for event in &self.known.events {
             match event {
@@ -552,10 +552,10 @@ impl Replay<'_> {
         let group = put.enode.data;
         let form = &self.known.forms[group as usize];
         let is_it = enode.head == form.head && enode.children == form.children;
-        if !is_it || (!has_attrs(enode.head) && enode.data != form.data) {
+        if !is_it || (!enode.head.has_attrs() && enode.data != form.data) {
             return None;
         }
-        if has_attrs(enode.head) {
+        if enode.head.has_attrs() {
             self.give(group, Slot::Made(enode.data as usize))?;
         }
         if let Head::Op(op) = enode.head {
