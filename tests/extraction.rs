@@ -4,12 +4,12 @@
 
 use rtrt_codegen::ir::{Attr, Attrs, Graph};
 use rtrt_codegen::rewrite::canonicalize::canonicalize;
-use rtrt_codegen::rewrite::cones::{self, Candidate};
-use rtrt_codegen::rewrite::frontier::{self, Plan};
-use rtrt_codegen::rewrite::limits::Limits;
-use rtrt_codegen::rewrite::saturate::saturate;
-use rtrt_codegen::rewrite::tabulate::tabulate;
-use rtrt_codegen::rewrite::term_graph::TermGraph;
+use rtrt_codegen::rewrite::egraph::saturate::saturate;
+use rtrt_codegen::rewrite::egraph::tabulate::tabulate;
+use rtrt_codegen::rewrite::egraph::term_graph::TermGraph;
+use rtrt_codegen::rewrite::extraction::cones::{self, Candidate};
+use rtrt_codegen::rewrite::extraction::frontier::{self, Plan};
+use rtrt_codegen::rewrite::extraction::limits::Limits;
 use rtrt_codegen::rewrite::{DeviceRates, RuleSet};
 use rtrt_codegen::testing::builder::{GraphBuilder, drawn_graph};
 

@@ -1,6 +1,6 @@
 //! The shipped rules: they load, say why they exist, and keep what they rewrite.
 
-use rtrt_codegen::rewrite::rule_ast::Numerics;
+use rtrt_codegen::rewrite::rules::ast::Numerics;
 use rtrt_codegen::rewrite::soundness::{self, Effort, Subject};
 use rtrt_codegen::rewrite::{RuleErrors, RuleOptions, RuleSet};
 

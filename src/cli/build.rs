@@ -8,9 +8,9 @@ use crate::engine::shared::extents::MAX_SHAPES;
 use crate::ir::{DType, Graph};
 use crate::kernel::Arch;
 use crate::pipeline::Settings;
-use crate::rewrite::rule_ast::Numerics;
-use crate::rewrite::rule_error::closest;
-use crate::rewrite::rule_set::{RuleOptions, RuleSet};
+use crate::rewrite::rules::ast::Numerics;
+use crate::rewrite::rules::error::closest;
+use crate::rewrite::rules::set::{RuleOptions, RuleSet};
 use crate::specialize::{self, RangeError, ShapeRange, Shapes, Wide};
 
 /// What the arguments ask for.

@@ -14,7 +14,7 @@ use crate::pipeline::precise::{self, Calibration, Precise, Request};
 use crate::pipeline::{Observer, Settings};
 use crate::precision::report::PrecisionReport;
 use crate::precision::{self, Budget, Cache, Kind, Method, Plan};
-use crate::rewrite::rule_error::closest;
+use crate::rewrite::rules::error::closest;
 
 /// Layers named where a budget is not kept.
 const N_CULPRITS: usize = 12;

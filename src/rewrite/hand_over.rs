@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::cost::DeviceRates;
-use super::regions::{FusedGraph, Region, RegionKind, Tensor, TensorId, TensorSource};
+use super::extraction::cost::DeviceRates;
+use super::extraction::regions::{FusedGraph, Region, RegionKind, Tensor, TensorId, TensorSource};
 use crate::ir::{Attr, Attrs, DType, Graph, Node, Source, ValueId};
 use crate::ops::evaluate::from_values;
 use crate::ops::{Lowering, NEWEST_OPSET, TileKind, emit, lookup};

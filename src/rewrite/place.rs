@@ -7,9 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::explain::once;
-use super::parts::{JOIN, MOST_COPIES, Part, Piece, View, axis_of, parts, view_of};
-use super::regions::{Explanation, FusedGraph, Region, RegionKind, RuleUse, TensorId, TensorSource};
+use super::extraction::explain::once;
+use super::extraction::parts::{JOIN, MOST_COPIES, Part, Piece, View, axis_of, parts, view_of};
+use super::extraction::regions::{
+    Explanation, FusedGraph, Region, RegionKind, RuleUse, TensorId, TensorSource,
+};
 use crate::ir::{Attr, Attrs, Graph, Node, Operand, Placement, TensorType, ValueId};
 
 /// Resolves the joins of `fused`.
@@ -252,7 +254,7 @@ fn read_as_rows(region: &Region) -> Vec<TensorId> {
     let has = |kinds: &[&str]| region.body.nodes.iter().any(|node| kinds.contains(&node.op));
     let is_product = region.kind == RegionKind::Dot && has(&["matmul"]);
     let is_simple = region.body.nodes.iter().all(|node| {
-        let is_reduction = super::language::kind_of(node.op) == crate::ops::TileKind::Reduce;
+        let is_reduction = super::egraph::language::kind_of(node.op) == crate::ops::TileKind::Reduce;
         !is_reduction
     });
     if is_product && !is_simple {

@@ -11,8 +11,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::extraction::regions::{FusedGraph, Region, Tensor, TensorId, TensorSource};
 use super::groups::{self, Packed};
-use super::regions::{FusedGraph, Region, Tensor, TensorId, TensorSource};
 use crate::ir::{Attr, Attrs, DType, Graph, HostTensor, Node, Source, TensorType, ValueId};
 use crate::ops::evaluate::{from_values, tensor_holds_bytes, to_vec};
 use crate::ops::groups::DEQUANTIZE_GROUPS;

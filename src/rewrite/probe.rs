@@ -8,22 +8,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use egg::Id;
 
+use super::canonicalize::match_graph::NearMiss;
+use super::canonicalize::work_graph::WorkGraph;
 use super::canonicalize::{Watch, canonicalize_watched, rewrite_model_watched};
+use super::conditions::facts::{Binding, Bindings};
+use super::conditions::unmet::Speaker;
+use super::conditions::values::Value;
 use super::conditions::{evaluate, holds};
-use super::ematch::{self, Match};
+use super::egraph::ematch::{self, Match};
+use super::egraph::saturate::saturate;
+use super::egraph::siblings;
+use super::egraph::term_facts::{TermFacts, handle};
+use super::egraph::term_graph::TermGraph;
 use super::error::RewriteError;
-use super::explain::once;
-use super::facts::{Binding, Bindings};
-use super::match_graph::NearMiss;
-use super::rule_ast::{Arrow, Horizontal, Rule, Term};
-use super::rule_set::RuleSet;
-use super::saturate::saturate;
-use super::siblings;
-use super::term_facts::{TermFacts, handle};
-use super::term_graph::TermGraph;
-use super::unmet::Speaker;
-use super::values::Value;
-use super::work_graph::WorkGraph;
+use super::extraction::explain::once;
+use super::rules::ast::{Arrow, Horizontal, Rule, Term};
+use super::rules::set::RuleSet;
 use crate::ir::{Graph, NodeId};
 
 /// A place where a rule fired.
@@ -284,8 +284,9 @@ impl Places {
     /// left sides were.
     fn of(terms: &TermGraph, graph: &Graph) -> Self {
         let mut by_class: BTreeMap<Id, Vec<String>> = BTreeMap::new();
-        let class_of =
-            |enode: &super::language::Enode| terms.terms.lookup(enode.clone()).map(|id| terms.terms.find(id));
+        let class_of = |enode: &super::egraph::language::Enode| {
+            terms.terms.lookup(enode.clone()).map(|id| terms.terms.find(id))
+        };
         for (enode, node) in &terms.imported {
             if let Some(class) = class_of(enode) {
                 let names = graph.nodes[*node].origin.iter().cloned();

@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::parts::JOIN;
-use super::regions::{FusedGraph, Region, Tensor, TensorId, TensorSource};
+use super::extraction::parts::JOIN;
+use super::extraction::regions::{FusedGraph, Region, Tensor, TensorId, TensorSource};
 use crate::ir::{Graph, Operand, ValueId};
 
 /// Regions of a fused graph as one graph of core ops.

@@ -19,7 +19,7 @@ use crate::plan::lifetimes::Storage;
 use crate::reference::Constants;
 use crate::rewrite::canonicalize::{canonicalize_counting, rewrite_model_watched};
 use crate::rewrite::fuse::fired_in_terms;
-use crate::rewrite::rule_set::RuleSet;
+use crate::rewrite::rules::set::RuleSet;
 
 /// Between tags that are left out together.
 const JOINED: char = '+';

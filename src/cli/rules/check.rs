@@ -13,7 +13,7 @@ use crate::cli::failure::Failure;
 use crate::cli::out;
 use crate::cli::progress::Progress;
 use crate::pipeline::Observer;
-use crate::rewrite::rule_set::{RuleOptions, RuleSet};
+use crate::rewrite::rules::set::{RuleOptions, RuleSet};
 use crate::rewrite::soundness::{Effort, Report, Subject, check_all};
 
 /// What was tried of one rule.

@@ -11,7 +11,7 @@ use super::{load, no_such_rule, rows};
 use crate::cli::args::RulesGraphArgs;
 use crate::cli::failure::Failure;
 use crate::cli::out;
-use crate::rewrite::enabling::{Edge, edges};
+use crate::rewrite::canonicalize::enabling::{Edge, edges};
 
 /// From rules to rules, or from files to files.
 #[derive(Serialize)]

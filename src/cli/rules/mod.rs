@@ -11,9 +11,9 @@ use super::args::{RuleArgs, RulesArgs, RulesCommand};
 use super::failure::Failure;
 use super::{build, out};
 use crate::rewrite::RuleErrors;
-use crate::rewrite::rule_ast::{Header, Span};
-use crate::rewrite::rule_error::closest;
-use crate::rewrite::rule_set::RuleSet;
+use crate::rewrite::rules::ast::{Header, Span};
+use crate::rewrite::rules::error::closest;
+use crate::rewrite::rules::set::RuleSet;
 
 /// One rule as it is listed.
 #[derive(Serialize)]

@@ -10,8 +10,8 @@ use crate::ir::Graph;
 use crate::pipeline;
 use crate::reference::Constants;
 use crate::rewrite::probe::{Probe, probe_canonical, probe_model, probe_siblings, probe_terms};
-use crate::rewrite::rule_ast::{Arrow, Phase, Rule};
-use crate::rewrite::rule_set::{RuleOptions, RuleSet};
+use crate::rewrite::rules::ast::{Arrow, Phase, Rule};
+use crate::rewrite::rules::set::{RuleOptions, RuleSet};
 
 #[derive(Serialize)]
 struct Report {

@@ -4,9 +4,9 @@ use egg::Id;
 use smallvec::SmallVec;
 
 use crate::ir::{Graph, ValueId};
-use crate::rewrite::language::Head;
-use crate::rewrite::net::Net;
-use crate::rewrite::record::Event;
+use crate::rewrite::egraph::language::Head;
+use crate::rewrite::egraph::record::Event;
+use crate::rewrite::extraction::net::Net;
 
 /// Nodes of an e-graph that are one in the end, told by a number.
 pub type Group = u32;

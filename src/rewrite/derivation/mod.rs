@@ -2,7 +2,7 @@
 //!
 //! Graphs of one model in several shapes mostly have one structure: the same ops over the same values, with other
 //! extents. The e-graphs of such graphs are alike as far as rules hold in both alike. So what an e-graph holds in the
-//! end is kept with all that rules asked on the way there ([`super::record`]); another shape asks the same, of its own
+//! end is kept with all that rules asked on the way there ([`crate::rewrite::egraph::record`]); another shape asks the same, of its own
 //! types, attributes and constants, and computes its own attributes ([`replay`]). Where each answer leads to
 //! the same, it has the net that an e-graph of its own would give. Where one differs, it gets such an e-graph.
 
@@ -16,11 +16,11 @@ use known::Derivation;
 use replay::replay;
 use writer::written;
 
-use super::net::Net;
-use super::rule_set::RuleSet;
-use super::tabulate::Table;
-use super::term_graph::TermGraph;
 use crate::ir::{Attrs, Graph, HostTensor};
+use crate::rewrite::egraph::tabulate::Table;
+use crate::rewrite::egraph::term_graph::TermGraph;
+use crate::rewrite::extraction::net::Net;
+use crate::rewrite::rules::set::RuleSet;
 
 /// Most derivations that are kept: as many structures of a model are told apart.
 const MAX_KEPT: usize = 32;
@@ -80,11 +80,11 @@ mod tests {
     use super::*;
     use crate::ir::{Attr, DType, TensorType, ValueId};
     use crate::ops::evaluate::from_values;
-    use crate::rewrite::net::Net;
-    use crate::rewrite::record::Record;
-    use crate::rewrite::saturate::saturate;
-    use crate::rewrite::structure::are_structural;
-    use crate::rewrite::tabulate::tabulate;
+    use crate::rewrite::egraph::record::Record;
+    use crate::rewrite::egraph::saturate::saturate;
+    use crate::rewrite::egraph::tabulate::tabulate;
+    use crate::rewrite::extraction::net::Net;
+    use crate::rewrite::rules::structure::are_structural;
     use crate::testing::builder::{GraphBuilder, ints};
 
     fn halves(g: &mut GraphBuilder, dims: &[usize]) -> ValueId {

@@ -13,21 +13,21 @@ use smallvec::SmallVec;
 use super::known::{Derivation, Group};
 use crate::ir::{Attrs, Graph, HostTensor, Source, TensorType, ValueId};
 use crate::ops::{InferCtx, TileKind};
-use crate::rewrite::asking::Asked;
 use crate::rewrite::conditions;
-use crate::rewrite::cost::flops_of_op;
-use crate::rewrite::ebuild::{Builder, Ground, Maker};
-use crate::rewrite::ematch::{self, Match, Nodes};
+use crate::rewrite::conditions::facts::{Bindings, Facts, Handle};
+use crate::rewrite::conditions::values::Value;
+use crate::rewrite::egraph::asking::Asked;
+use crate::rewrite::egraph::ebuild::{Builder, Ground, Maker};
+use crate::rewrite::egraph::ematch::{self, Match, Nodes};
+use crate::rewrite::egraph::language::{Enode, Head, def_of};
+use crate::rewrite::egraph::record::{Event, Put, Sibling, Site, Tried, Work};
+use crate::rewrite::egraph::siblings;
+use crate::rewrite::egraph::term_facts::{class, handle, small_ints, uniform};
 use crate::rewrite::error::RewriteError;
-use crate::rewrite::facts::{Bindings, Facts, Handle};
-use crate::rewrite::language::{Enode, Head, def_of};
-use crate::rewrite::net::{Net, NetSource, NetTensor};
-use crate::rewrite::record::{Event, Put, Sibling, Site, Tried, Work};
-use crate::rewrite::rule_ast::{Expr, Header, Horizontal, Rule, Term};
-use crate::rewrite::rule_set::RuleSet;
-use crate::rewrite::siblings;
-use crate::rewrite::term_facts::{class, handle, small_ints, uniform};
-use crate::rewrite::values::Value;
+use crate::rewrite::extraction::cost::flops_of_op;
+use crate::rewrite::extraction::net::{Net, NetSource, NetTensor};
+use crate::rewrite::rules::ast::{Expr, Header, Horizontal, Rule, Term};
+use crate::rewrite::rules::set::RuleSet;
 
 /// The net of `graph` and its constants, if it is derived as that of `known` was.
 pub fn replay(known: &Derivation, graph: &Graph, rules: &RuleSet) -> Option<(Net, Vec<HostTensor>)> {

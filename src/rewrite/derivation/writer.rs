@@ -7,13 +7,13 @@ use rustc_hash::FxHashMap;
 
 use super::known::{Derivation, Form, Group};
 use crate::ir::{Graph, Source, ValueId};
-use crate::rewrite::asking::Asked;
-use crate::rewrite::facts::{Binding, Handle};
-use crate::rewrite::language::{Enode, Head};
-use crate::rewrite::record::{Event, Put, Record, Site, Tried, Work};
-use crate::rewrite::tabulate::Table;
-use crate::rewrite::term_facts::{class, handle};
-use crate::rewrite::term_graph::TermGraph;
+use crate::rewrite::conditions::facts::{Binding, Handle};
+use crate::rewrite::egraph::asking::Asked;
+use crate::rewrite::egraph::language::{Enode, Head};
+use crate::rewrite::egraph::record::{Event, Put, Record, Site, Tried, Work};
+use crate::rewrite::egraph::tabulate::Table;
+use crate::rewrite::egraph::term_facts::{class, handle};
+use crate::rewrite::egraph::term_graph::TermGraph;
 
 /// A rule and its direction, whether it held, and the nodes that it matched.
 type Try = (usize, bool, bool, Vec<(Id, Enode)>);

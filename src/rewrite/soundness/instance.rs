@@ -4,13 +4,13 @@ use crate::ir::{Attrs, DType, Graph, HostTensor, TensorType, ValueId};
 use crate::ops::evaluate::{filled, from_values, to_vec};
 use crate::ops::lookup;
 use crate::ops::samples::Draw;
+use crate::rewrite::canonicalize::construct::{Marks, as_attr, construct};
+use crate::rewrite::canonicalize::work_graph::{WorkGraph, handle};
 use crate::rewrite::canonicalize::{Once, apply_once};
 use crate::rewrite::conditions::evaluate;
-use crate::rewrite::construct::{Marks, as_attr, construct};
-use crate::rewrite::facts::{Binding, Bindings, Handle};
-use crate::rewrite::rule_ast::{AttrItem, Expr, Header, Name, Numbers, Rule, Term, TestEntry, TestValue};
-use crate::rewrite::values::Value;
-use crate::rewrite::work_graph::{WorkGraph, handle};
+use crate::rewrite::conditions::facts::{Binding, Bindings, Handle};
+use crate::rewrite::conditions::values::Value;
+use crate::rewrite::rules::ast::{AttrItem, Expr, Header, Name, Numbers, Rule, Term, TestEntry, TestValue};
 
 /// How values are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,12 +7,12 @@ use egg::Id;
 
 use super::instance::{Maker, Miss, Pair, Values, built};
 use crate::ir::{Graph, Operand, ValueId};
-use crate::rewrite::facts::Facts;
-use crate::rewrite::language::{Enode, Head};
-use crate::rewrite::rule_ast::{Horizontal, TestEntry};
-use crate::rewrite::siblings;
-use crate::rewrite::term_facts::{TermFacts, handle};
-use crate::rewrite::term_graph::TermGraph;
+use crate::rewrite::conditions::facts::Facts;
+use crate::rewrite::egraph::language::{Enode, Head};
+use crate::rewrite::egraph::siblings;
+use crate::rewrite::egraph::term_facts::{TermFacts, handle};
+use crate::rewrite::egraph::term_graph::TermGraph;
+use crate::rewrite::rules::ast::{Horizontal, TestEntry};
 
 /// The number that provenance gives the rule under test.
 const RULE: usize = 0;

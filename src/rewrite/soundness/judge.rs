@@ -7,8 +7,8 @@ use super::show;
 use super::vary::{Instance, types};
 use crate::ir::{DType, HostTensor, TensorType};
 use crate::reference;
-use crate::rewrite::rule_ast::{ExprKind, Header, Numerics, Span, TestValue};
-use crate::rewrite::rule_error::RuleError;
+use crate::rewrite::rules::ast::{ExprKind, Header, Numerics, Span, TestValue};
+use crate::rewrite::rules::error::RuleError;
 
 /// Instances with more elements are not evaluated in the field.
 const MAX_FIELD_ELEMENTS: usize = 700;

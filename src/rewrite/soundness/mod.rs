@@ -20,10 +20,10 @@ pub mod vary;
 
 use rayon::prelude::*;
 
-use super::rule_ast::{Arrow, Header, Horizontal, Rule, Span, Term, TestEntry};
-use super::rule_error::RuleError;
-use super::rule_set::RuleSet;
 use crate::ops::samples::Draw;
+use crate::rewrite::rules::ast::{Arrow, Header, Horizontal, Rule, Span, Term, TestEntry};
+use crate::rewrite::rules::error::RuleError;
+use crate::rewrite::rules::set::RuleSet;
 use instance::{Miss, Pair, Values};
 use judge::{Fault, Judge, Judgement};
 use roles::Roles;
@@ -181,7 +181,7 @@ fn has_tile_words(rule: &Rule) -> bool {
     for side in [&rule.left, &rule.right] {
         side.walk(&mut |term| {
             if let Term::Op(op) = term {
-                found |= matches!(op.head, super::rule_ast::Head::Tile(_));
+                found |= matches!(op.head, crate::rewrite::rules::ast::Head::Tile(_));
             }
         });
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::rewrite::rule_ast::{AttrItem, ExprKind, Term};
+use crate::rewrite::rules::ast::{AttrItem, ExprKind, Term};
 
 /// What values an attribute may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

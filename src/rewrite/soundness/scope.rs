@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::roles::{Role, Roles};
 use super::vary::{Instance, int, rank, signed, types};
 use crate::ir::TensorType;
-use crate::rewrite::rule_ast::{Expr, ExprKind, TestValue};
+use crate::rewrite::rules::ast::{Expr, ExprKind, TestValue};
 
 /// Extents in scope.
 const LARGEST: usize = 3;

@@ -1,6 +1,6 @@
 //! Instances as text, in the syntax of `test` lines: a counter-example can be pasted into its rule.
 
-use crate::rewrite::rule_ast::{Expr, ExprKind, Name, Numbers, TestEntry, TestValue};
+use crate::rewrite::rules::ast::{Expr, ExprKind, Name, Numbers, TestEntry, TestValue};
 
 /// `x: f32[2,3], p = [1, 0]`
 pub fn line(entries: &[TestEntry]) -> String {

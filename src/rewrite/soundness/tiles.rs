@@ -4,7 +4,7 @@
 //! `dot`, .. of one element. Without these words a tile rule is a rule over tensors, whose
 //! meaning is known. Most are then `t = t`: they choose where a value lives, not what it is.
 
-use crate::rewrite::rule_ast::{AttrItem, Expr, ExprKind, Head, Name, OpTerm, Rule, Span, Term};
+use crate::rewrite::rules::ast::{AttrItem, Expr, ExprKind, Head, Name, OpTerm, Rule, Span, Term};
 
 /// Functions of conditions that ask about costs or forms, which the erased rule does not have.
 const ABOUT_FORMS: [&str; 3] = ["kind", "flops", "consumers"];

@@ -10,8 +10,8 @@ use super::roles::{Role, Roles};
 use crate::ir::{DType, TensorType};
 use crate::ops::samples::Draw;
 use crate::ops::{AttrDefault, all};
-use crate::rewrite::rule_ast::{Expr, ExprKind, Name, Numbers, Span, TestEntry, TestValue};
-use crate::rewrite::work_graph::kind_name;
+use crate::rewrite::canonicalize::work_graph::kind_name;
+use crate::rewrite::rules::ast::{Expr, ExprKind, Name, Numbers, Span, TestEntry, TestValue};
 
 /// Extents that drawn instances have; one is where broadcasting and views go wrong.
 const EXTENTS: [usize; 10] = [1, 1, 2, 3, 4, 5, 6, 7, 8, 16];
