@@ -15,6 +15,7 @@ use crate::runtime::{DeviceEngine, ExecutionContext};
 use crate::specialize;
 
 mod error;
+mod families;
 mod guided;
 mod held;
 mod in_context;

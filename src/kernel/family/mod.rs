@@ -8,384 +8,124 @@
 //! that a loop which has one turn in all of them is none.
 
 mod constants;
+mod form;
+mod general;
 mod tokens;
 mod value;
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
-use std::ops::Range;
 use std::sync::Arc;
 
-use super::prelude::kernel_part;
 use super::source::{Param, Source};
-use constants::{Analysis, analyse};
-use tokens::{Kind, Suffix, Token, tokens};
-use value::{Values, value};
+use form::{Form, Key, Numbers};
+use general::General;
 
-/// Most numbers that a family takes as arguments: kernel parameters are few kilobytes.
-const MAX_DIMS: usize = 128;
-/// What arguments are called, before their number.
-const DIM: &str = "dim";
-
-/// Sources that execute one text, as places in a list of them, each with its own arguments.
+/// Sources that execute one text.
 pub struct Family {
+    /// The first of them as it is alone.
+    pub alone: Source,
+    /// Each under the number that it was added with, with its own arguments.
     pub members: Vec<(usize, Source)>,
 }
 
-/// Families among `sources`, each of at least two texts; sources that are in none are left out.
-pub fn families(sources: &[Source]) -> Vec<Family> {
-    let mut users: Vec<(&Source, Vec<usize>)> = Vec::new();
-    let mut known: HashMap<&str, usize> = HashMap::new();
-    for (number, source) in sources.iter().enumerate() {
-        let own = *known.entry(&source.text).or_insert_with(|| {
-            users.push((source, Vec::new()));
-            users.len() - 1
-        });
-        users[own].1.push(number);
-    }
-    let forms: Vec<Option<Form<'_>>> = users.iter().map(|(source, _)| Form::of(source)).collect();
-    let mut groups: Vec<Vec<usize>> = Vec::new();
-    let mut by_key: HashMap<&str, usize> = HashMap::new();
-    for (number, form) in forms.iter().enumerate() {
-        let Some(form) = form else { continue };
-        let own = *by_key.entry(&form.key).or_insert_with(|| {
-            groups.push(Vec::new());
-            groups.len() - 1
-        });
-        groups[own].push(number);
-    }
-    let several = groups.iter().filter(|group| group.len() > 1);
-    let families = several.filter_map(|group| {
-        let own: Vec<&Form<'_>> = group
-            .iter()
-            .filter_map(|&number| forms[number].as_ref())
-            .collect();
-        let general = General::of(&own)?;
-        let members = group.iter().enumerate().flat_map(|(member, &number)| {
-            let users = users[number].1.iter();
-            let general = &general;
-            users.map(move |&user| (user, general.as_member(member, &sources[user])))
-        });
-        Some(Family {
-            members: members.collect(),
-        })
-    });
-    families.collect()
+/// Sources, taken one at a time: of most, what differs from others is kept, and not the text.
+#[derive(Default)]
+pub struct Families {
+    groups: Vec<Group>,
+    by_key: HashMap<Key, usize>,
 }
 
-/// A source in tokens, and what it shares with the other members of its family.
-struct Form<'a> {
-    source: &'a Source,
-    tokens: Vec<Token<'a>>,
-    analysis: Analysis,
-    /// Where the list of parameters ends.
-    params_end: usize,
-    key: String,
+/// Sources of one key.
+struct Group {
+    first: Source,
+    members: Vec<Member>,
 }
 
-impl<'a> Form<'a> {
-    fn of(source: &'a Source) -> Option<Self> {
-        let kernel = kernel_part(&source.text);
-        let tokens = tokens(kernel);
-        let (params_end, body) = entry(&tokens, &source.name)?;
-        let analysis = analyse(&tokens, body);
-        let mut key = source.text[..source.text.len() - kernel.len()].to_owned();
-        for (token, &is_free) in tokens.iter().zip(&analysis.is_free) {
-            match token.kind {
-                Kind::Integer(suffix) if is_free => write!(key, "\u{1}{suffix:?}").expect("a String"),
-                Kind::Comment => key.extend(pieces(token.text).filter(|piece| !is_number(piece))),
-                _ => key.push_str(token.text),
-            }
-        }
-        let kinds = source.params.iter().map(|param| match param {
-            Param::TensorMap { input, .. } => format!("map {input}"),
-            Param::Dim(_) => "dim".to_owned(),
-            other => format!("{other:?}"),
-        });
-        let kinds: Vec<String> = kinds.collect();
-        write!(key, "\u{1}{}{kinds:?}{:?}", source.name, source.launch.block).expect("a String");
-        Some(Form {
-            source,
-            tokens,
-            analysis,
-            params_end,
-            key,
-        })
-    }
-
-    /// The number of each declaration, where it is known.
-    fn computed(&self) -> Vec<Option<i64>> {
-        let mut names: Values<'_> = HashMap::new();
-        let declarations = self.analysis.declarations.iter();
-        let numbers = declarations.map(|own| {
-            let number = value(&self.tokens[own.value.clone()], &names).filter(|_| own.is_int);
-            // Two declarations of a name are in different places, which are not told apart.
-            let known = names.entry(self.tokens[own.name].text).or_insert(number);
-            if *known != number {
-                *known = None;
-            }
-            number
-        });
-        numbers.collect()
-    }
-
-    /// Places of literals that may be replaced.
-    fn free(&self) -> impl Iterator<Item = usize> {
-        let places = self.analysis.is_free.iter().enumerate();
-        places.filter(|(_, is_free)| **is_free).map(|(at, _)| at)
-    }
+struct Member {
+    number: usize,
+    /// What is launched, with the first one's text.
+    source: Source,
+    numbers: Numbers,
 }
 
-/// Where the parameters of the kernel end, and its body. None where the text is not one kernel.
-fn entry(tokens: &[Token<'_>], name: &str) -> Option<(usize, Range<usize>)> {
-    let name = tokens.iter().position(|token| token.is_word(name))?;
-    let open = (name..tokens.len()).find(|&at| tokens[at].is_mark('('))?;
-    let params_end = closing(tokens, open, ['(', ')'])?;
-    let body = (params_end..tokens.len()).find(|&at| tokens[at].is_mark('{'))?;
-    let end = closing(tokens, body, ['{', '}'])?;
-    Some((params_end, body..end))
-}
-
-/// The bracket that closes the one at `open`.
-fn closing(tokens: &[Token<'_>], open: usize, [opens, closes]: [char; 2]) -> Option<usize> {
-    let mut depth = 0usize;
-    (open..tokens.len()).find(|&at| {
-        if tokens[at].is_mark(opens) {
-            depth += 1;
-        } else if tokens[at].is_mark(closes) {
-            depth -= 1;
-        }
-        depth == 0
-    })
-}
-
-/// Numbers and what is between them.
-fn pieces(comment: &str) -> impl Iterator<Item = &str> {
-    let mut rest = comment;
-    std::iter::from_fn(move || {
-        let is_digit = rest.chars().next()?.is_ascii_digit();
-        let len = rest.find(|c: char| c.is_ascii_digit() != is_digit);
-        let (piece, after) = rest.split_at(len.unwrap_or(rest.len()));
-        rest = after;
-        Some(piece)
-    })
-}
-
-fn is_number(piece: &str) -> bool {
-    piece.starts_with(|c: char| c.is_ascii_digit())
-}
-
-/// The arguments of a family: for each, its value in every member.
-struct Dims {
-    values: Vec<Vec<i32>>,
-    /// For each token that is replaced, the number of its argument.
-    places: HashMap<usize, usize>,
-    /// What is computed to one number from what differs: places of the expression, and the number.
-    common: Vec<(Range<usize>, i64)>,
-}
-
-impl Dims {
-    fn of(members: &[&Form<'_>]) -> Self {
-        let mut dims = Dims {
-            values: Vec::new(),
-            places: HashMap::new(),
-            common: common(members),
-        };
-        let mut numbers: HashMap<Vec<i32>, usize> = HashMap::new();
-        for at in members[0].free() {
-            if dims.is_common(at) {
-                continue;
-            }
-            let value = |form: &&Form<'_>| {
-                let value = form.tokens[at].argument();
-                value.expect("literals that may be replaced fit an argument")
-            };
-            let own: Vec<i32> = members.iter().map(value).collect();
-            if own.iter().all(|value| *value == own[0]) {
-                continue;
-            }
-            let number = *numbers.entry(own.clone()).or_insert_with(|| {
-                dims.values.push(own);
-                dims.values.len() - 1
+impl Families {
+    /// Adds a source under a number. One that is not one kernel is in no family.
+    pub fn add(&mut self, number: usize, source: Source) {
+        let Some(form) = Form::of(&source) else { return };
+        let (key, numbers) = (form.key(), form.numbers());
+        let next = self.groups.len();
+        let own = *self.by_key.entry(key).or_insert(next);
+        if own == next {
+            self.groups.push(Group {
+                first: source.clone(),
+                members: Vec::new(),
             });
-            dims.places.insert(at, number);
         }
-        dims
-    }
-
-    /// Whether a token is part of what is computed to one number.
-    fn is_common(&self, at: usize) -> bool {
-        self.common.iter().any(|(place, _)| place.contains(&at))
-    }
-
-    /// What is written for the literal at `at`, which has the literal's type.
-    fn replacement(&self, at: usize, suffix: Suffix) -> Option<String> {
-        let name = format!("{DIM}{}", self.places.get(&at)?);
-        Some(match suffix {
-            Suffix::Int => name,
-            Suffix::Unsigned => format!("static_cast<unsigned>({name})"),
-            Suffix::LongLong => format!("static_cast<long long>({name})"),
-        })
-    }
-
-    /// A comment with the names of what differs in it.
-    fn comment(&self, at: usize, members: &[&Form<'_>]) -> String {
-        let own: Vec<Vec<&str>> = members
-            .iter()
-            .map(|form| pieces(form.tokens[at].text).collect())
-            .collect();
-        let mut text = String::new();
-        for (position, piece) in own[0].iter().enumerate() {
-            let all: Vec<&str> = own.iter().map(|pieces| pieces[position]).collect();
-            if all.iter().all(|other| other == piece) {
-                text.push_str(piece);
-                continue;
-            }
-            let numbers: Option<Vec<i32>> = all.iter().map(|piece| piece.parse().ok()).collect();
-            let known = self
-                .values
-                .iter()
-                .position(|values| Some(values) == numbers.as_ref());
-            match known {
-                Some(number) => write!(text, "{DIM}{number}").expect("a String"),
-                None => text.push_str(".."),
-            }
-        }
-        text
-    }
-}
-
-/// Constants that are computed to one number in all members, where what they are computed from differs.
-fn common(members: &[&Form<'_>]) -> Vec<(Range<usize>, i64)> {
-    let computed: Vec<Vec<Option<i64>>> = members.iter().map(|form| form.computed()).collect();
-    let first = members[0];
-    let differs = |at: usize| {
-        let text = first.tokens[at].text;
-        first.analysis.is_free[at] && members.iter().any(|form| form.tokens[at].text != text)
-    };
-    let dependents = dependents(first, differs);
-    let found = first
-        .analysis
-        .declarations
-        .iter()
-        .enumerate()
-        .filter_map(|(number, own)| {
-            let is_one = |value: &i64| computed.iter().all(|other| other[number] == Some(*value));
-            let value = computed[0][number].filter(is_one)?;
-            dependents
-                .contains(&own.keyword)
-                .then(|| (own.value.clone(), value))
-        });
-    found.collect()
-}
-
-/// What the members of a family execute.
-struct General {
-    text: Arc<str>,
-    header: String,
-    dims: Dims,
-}
-
-impl General {
-    /// None where the texts cannot be one.
-    fn of(members: &[&Form<'_>]) -> Option<Self> {
-        let first = members[0];
-        let is_taken = |token: &Token<'_>| {
-            let digits = token.text.strip_prefix(DIM).filter(|_| token.kind == Kind::Word);
-            digits.is_some_and(is_number)
+        let group = &mut self.groups[own];
+        let source = Source {
+            text: Arc::clone(&group.first.text),
+            header: String::new(),
+            ..source
         };
-        let dims = Dims::of(members);
-        if dims.values.len() > MAX_DIMS || first.tokens.iter().any(is_taken) {
+        group.members.push(Member {
+            number,
+            source,
+            numbers,
+        });
+    }
+
+    /// Families of at least two texts each; sources that are in none are left out.
+    pub fn finish(self) -> Vec<Family> {
+        self.groups.into_iter().filter_map(Group::family).collect()
+    }
+}
+
+impl Group {
+    /// `None` where all texts are equal, or cannot be one.
+    fn family(self) -> Option<Family> {
+        let texts: HashSet<&Numbers> = self.members.iter().map(|own| &own.numbers).collect();
+        let n_texts = texts.len();
+        if n_texts < 2 {
             return None;
         }
+        let form = Form::of(&self.first)?;
+        let numbers: Vec<&Numbers> = self.members.iter().map(|own| &own.numbers).collect();
+        let General { text, values } = General::of(&form, &numbers)?;
         let header = format!(
-            "// family   one of {} shapes, in which numbers are arguments\n{}",
-            members.len(),
-            first.source.header
+            "// family   one of {n_texts} shapes, in which numbers are arguments\n{}",
+            self.first.header
         );
-        Some(General {
-            text: text(members, &dims).into(),
-            header,
-            dims,
+        let text: Arc<str> = text.into();
+        // Operands are each one's own: texts may be equal where tensor maps differ.
+        let member = |(place, own): (usize, Member)| {
+            let mut source = own.source;
+            source.text = Arc::clone(&text);
+            source.header.clone_from(&header);
+            source
+                .params
+                .extend(values.iter().map(|values| Param::Dim(values[place])));
+            (own.number, source)
+        };
+        let members = self.members.into_iter().enumerate().map(member).collect();
+        Some(Family {
+            alone: self.first,
+            members,
         })
     }
-
-    /// A source whose text is that of a member. Operands are its own: texts may be equal where tensor maps differ.
-    fn as_member(&self, member: usize, source: &Source) -> Source {
-        let dims = self.dims.values.iter().map(|values| Param::Dim(values[member]));
-        Source {
-            text: Arc::clone(&self.text),
-            header: self.header.clone(),
-            params: source.params.iter().cloned().chain(dims).collect(),
-            ..source.clone()
-        }
-    }
 }
 
-fn text(members: &[&Form<'_>], dims: &Dims) -> String {
-    let first = members[0];
-    let kernel = kernel_part(&first.source.text);
-    let mut text = first.source.text[..first.source.text.len() - kernel.len()].to_owned();
-    let variable = variable_keywords(first, dims);
-    for (at, token) in first.tokens.iter().enumerate() {
-        if at == first.params_end {
-            for number in 0..dims.values.len() {
-                write!(text, ",\n    const int {DIM}{number}").expect("a String");
-            }
-        }
-        let common = dims.common.iter().find(|(place, _)| place.contains(&at));
-        if let Some((place, number)) = common {
-            if place.start == at {
-                write!(text, " {number}").expect("a String");
-            }
-            continue;
-        }
-        let replaced = match token.kind {
-            Kind::Integer(suffix) => dims.replacement(at, suffix),
-            Kind::Comment => Some(dims.comment(at, members)),
-            _ if variable.contains(&at) => Some("const".to_owned()),
-            _ => None,
-        };
-        text.push_str(replaced.as_deref().unwrap_or(token.text));
+/// Families among `sources`, by their places.
+pub fn families(sources: &[Source]) -> Vec<Family> {
+    let mut all = Families::default();
+    for (number, source) in sources.iter().enumerate() {
+        all.add(number, source.clone());
     }
-    text
-}
-
-/// Places of the `constexpr` of what is computed from tokens that differ, also through other names.
-fn dependents(form: &Form<'_>, differs: impl Fn(usize) -> bool) -> HashSet<usize> {
-    let mut names: HashSet<&str> = HashSet::new();
-    let mut keywords = HashSet::new();
-    loop {
-        let before = keywords.len();
-        for own in &form.analysis.declarations {
-            let depends = own.value.clone().any(|at| {
-                let token = form.tokens[at];
-                differs(at) || token.kind == Kind::Word && names.contains(token.text)
-            });
-            if depends && keywords.insert(own.keyword) {
-                names.insert(form.tokens[own.name].text);
-            }
-        }
-        if keywords.len() == before {
-            return keywords;
-        }
-    }
-}
-
-/// Places of the `constexpr` of what depends on an argument.
-fn variable_keywords(form: &Form<'_>, dims: &Dims) -> HashSet<usize> {
-    let mut keywords = dependents(form, |at| dims.places.contains_key(&at));
-    for own in &form.analysis.declarations {
-        if dims.is_common(own.value.start) {
-            keywords.remove(&own.keyword);
-        }
-    }
-    keywords
+    all.finish()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::prelude::{COMMON, translation_unit};
+    use super::super::prelude::{COMMON, kernel_part, translation_unit};
     use super::super::source::Launch;
     use super::*;
 
