@@ -81,6 +81,11 @@ impl HostTensor {
         &bytemuck::cast_slice(self.storage.as_slice())[..self.n_bytes()]
     }
 
+    /// Whether another tensor has the same bytes.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.storage) > 1
+    }
+
     /// The bytes for writing; copies them first if they are shared.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let n_bytes = self.n_bytes();

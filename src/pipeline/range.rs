@@ -232,7 +232,10 @@ impl Pool {
                 Some(other) => *data = other.clone(),
                 None => known.push(data.clone()),
             }
-            self.seen.insert(address(&own), (own, data.clone()));
+            // What nothing else holds is met once.
+            if own.is_shared() {
+                self.seen.insert(address(&own), (own, data.clone()));
+            }
         }
     }
 }

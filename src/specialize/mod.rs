@@ -15,6 +15,7 @@ mod fold;
 mod pack;
 pub mod precision;
 mod ranges;
+mod repeated;
 mod scope;
 pub mod stages;
 mod strips;

@@ -1,11 +1,12 @@
 //! Rebuilds a graph with what its outputs need: no dead nodes, no nodes that do nothing, no
-//! weight twice.
+//! weight twice, and of constants that repeat themselves no more than is read.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 
 use rustc_hash::FxHasher;
 
+use super::repeated::once;
 use crate::ir::{Graph, HostTensor, Node, Operand, Source, ValueId};
 
 /// The live part of a typed graph. All inputs stay, in order.
@@ -102,11 +103,19 @@ impl Rebuild<'_> {
         let operands: Vec<Operand> = node
             .operands
             .iter()
-            .map(|operand| operand.map(|value| self.value(same[value.0 as usize])))
+            .map(|operand| operand.map(|value| self.operand(node, same[value.0 as usize])))
             .collect();
         let id = self.target.copy_node(self.graph, node, operands);
         for (&old, &new) in node.results.iter().zip(&self.target.node(id).results) {
             self.renamed[old.0 as usize] = Some(new);
+        }
+    }
+
+    /// What stands for `value` as an operand of `node`.
+    fn operand(&mut self, node: &Node, value: ValueId) -> ValueId {
+        match once(self.graph, node, value) {
+            Some(shorter) => self.weight(&self.graph.value(value).name, &shorter),
+            None => self.value(value),
         }
     }
 
