@@ -3,7 +3,7 @@
 //! A stripped engine keeps the digest of its weights, and of every tensor among them a fingerprint. Filling
 //! it again needs all of these tensors, and gives what was stripped to the byte.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
@@ -37,9 +37,9 @@ pub fn strip(engine: &Engine) -> Result<Engine, EngineError> {
     Ok(engine)
 }
 
-/// Offset and length of every tensor among the weights, each once.
-fn weight_places(header: &Header) -> Result<BTreeSet<(usize, usize)>, EngineError> {
-    let mut found = BTreeSet::new();
+/// Offset and length of every tensor among the weights, each once, but for those that others begin with.
+fn weight_places(header: &Header) -> Result<BTreeMap<usize, usize>, EngineError> {
+    let mut found: BTreeMap<usize, usize> = BTreeMap::new();
     for program in header.every_program() {
         let program = program?;
         let args = program.launches.iter().flat_map(|launch| &launch.args);
@@ -50,7 +50,10 @@ fn weight_places(header: &Header) -> Result<BTreeSet<(usize, usize)>, EngineErro
         });
         let places = read.chain(&program.outputs);
         let weights = places.filter(|place| place.memory == Memory::Weights);
-        found.extend(weights.map(|&Place { offset, len, .. }| (offset, len)));
+        for &Place { offset, len, .. } in weights {
+            let longest = found.entry(offset).or_default();
+            *longest = len.max(*longest);
+        }
     }
     Ok(found)
 }

@@ -42,6 +42,14 @@ impl Holder {
 }
 
 impl Held {
+    /// Constants that launches read.
+    pub fn constants(&self) -> &[HostTensor] {
+        let is_weight = |source: &TensorSource| matches!(source, TensorSource::Weight(_));
+        let tensors = self.form.tensors.iter();
+        // They are taken before those of bodies.
+        &self.weights[..tensors.filter(|tensor| is_weight(&tensor.source)).count()]
+    }
+
     /// The graph as it was.
     pub fn fused(&self) -> FusedGraph {
         let mut fused = (*self.form).clone();
@@ -232,6 +240,11 @@ mod tests {
             assert!(held.fused() == *own);
             assert!(held.numbers.len() < 1000, "{}", held.numbers.len());
         }
+        let read = |held: &Held| held.constants().iter().map(HostTensor::ty).collect::<Vec<_>>();
+        assert_eq!(
+            read(&held[0]),
+            [TensorType::new(crate::ir::DType::F32, &[16, 32])]
+        );
         let rows = |held: &Held| held.fused().tensors[0].ty.clone();
         assert_eq!(rows(&held[1]), TensorType::new(crate::ir::DType::F32, &[300, 16]));
     }

@@ -227,6 +227,7 @@ impl Making<'_> {
         let posed = |number: usize| problems(&graphs[number].fused(), self.settings, self.thrift);
         let tactics = shared_tactics(graphs.len(), &posed, arch, self.selection, self.observer)?;
         let freedom = predicted_freedom(self.settings, self.thrift, false);
+        assembly.weights_of_many(graphs.iter().flat_map(Held::constants));
         self.observer.stage("plan", graphs.len());
         for (number, held) in graphs.iter().enumerate() {
             let fused = held.fused();

@@ -32,6 +32,8 @@ pub struct Identity {
 pub struct Assembly {
     weights: Vec<u8>,
     places: HashMap<[u8; 32], Place>,
+    /// Of long ones, by how they begin.
+    beginnings: HashMap<[u8; BEGINNING], Vec<Place>>,
     /// Places of tensors that were seen before, by the address of their bytes, which stay there.
     seen: HashMap<usize, (HostTensor, Place)>,
     blobs: Vec<Vec<u8>>,
@@ -44,15 +46,33 @@ pub struct Assembly {
 
 /// Number of the blob of all weights.
 const WEIGHTS: usize = 0;
+/// Bytes by which weights are told that may be the beginning of another.
+const BEGINNING: usize = 256;
+/// Shorter weights have places of their own.
+const LONG: usize = 1 << 12;
 
 impl Assembly {
     pub fn new() -> Self {
         Assembly::default()
     }
 
+    /// Adds weights, the longest first, so that those that others begin with lie in these: what a model computes of a
+    /// sequence's positions alone is, for a short one, the beginning of what it is for a long one.
+    pub fn weights_of_many<'a>(&mut self, all: impl Iterator<Item = &'a HostTensor>) {
+        let different: HashMap<usize, &HostTensor> = all.map(|data| (address(data), data)).collect();
+        let mut different: Vec<&HostTensor> = different.into_values().collect();
+        different.sort_by(|a, b| {
+            let longer = b.n_bytes().cmp(&a.n_bytes());
+            longer.then_with(|| a.bytes().cmp(b.bytes()))
+        });
+        for data in different {
+            self.weight(data);
+        }
+    }
+
     /// Where the bytes of `data` are among the weights.
     pub fn weight(&mut self, data: &HostTensor) -> Place {
-        let address = data.bytes().as_ptr() as usize;
+        let address = address(data);
         let of_these_bytes =
             |(known, place): &(HostTensor, Place)| (known.ty() == data.ty()).then_some(*place);
         if let Some(place) = self.seen.get(&address).and_then(of_these_bytes) {
@@ -68,6 +88,23 @@ impl Assembly {
         if let Some(place) = self.places.get(&digest) {
             return *place;
         }
+        let place = self.begun(bytes).unwrap_or_else(|| self.appended(bytes));
+        self.places.insert(digest, place);
+        place
+    }
+
+    /// Where a longer weight begins with these bytes.
+    fn begun(&self, bytes: &[u8]) -> Option<Place> {
+        let candidates = self.beginnings.get(&beginning(bytes)?)?;
+        let begins = |own: &&Place| self.weights[own.offset..own.offset + own.len].starts_with(bytes);
+        let own = candidates.iter().find(begins)?;
+        Some(Place {
+            len: bytes.len(),
+            ..*own
+        })
+    }
+
+    fn appended(&mut self, bytes: &[u8]) -> Place {
         let place = Place {
             memory: Memory::Weights,
             offset: self.weights.len(),
@@ -75,7 +112,9 @@ impl Assembly {
         };
         self.weights.extend_from_slice(bytes);
         self.weights.resize(padded(self.weights.len()), 0);
-        self.places.insert(digest, place);
+        if let Some(beginning) = beginning(bytes) {
+            self.beginnings.entry(beginning).or_default().push(place);
+        }
         place
     }
 
@@ -139,5 +178,54 @@ impl Assembly {
             },
             blobs,
         }
+    }
+}
+
+fn address(data: &HostTensor) -> usize {
+    data.bytes().as_ptr() as usize
+}
+
+/// How a long weight begins.
+fn beginning(bytes: &[u8]) -> Option<[u8; BEGINNING]> {
+    let long = bytes.len() >= LONG;
+    bytes.first_chunk().filter(|_| long).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(rows: usize) -> HostTensor {
+        let mut value = 0.0;
+        let values: Vec<f32> = std::iter::repeat_with(|| {
+            value += 1.0;
+            value
+        })
+        .take(rows * 256)
+        .collect();
+        HostTensor::from_f32(&[rows, 256], &values)
+    }
+
+    #[test]
+    fn weights_lie_in_longer_ones_that_begin_with_them() {
+        let all = [
+            numbers(4),
+            numbers(9),
+            HostTensor::zeros(crate::ir::DType::F32, &[5, 256]),
+            numbers(7),
+        ];
+        let mut assembly = Assembly::new();
+        assembly.weights_of_many(all.iter());
+        assert_eq!(assembly.weights_bytes(), (9 + 5) * 1024);
+        for data in &all {
+            let place = assembly.weight(data);
+            assert_eq!(
+                &assembly.weights[place.offset..place.offset + place.len],
+                data.bytes()
+            );
+        }
+        // One that comes later and is longer has a place of its own.
+        let place = assembly.weight(&numbers(10));
+        assert_eq!((place.offset, place.len), (14 * 1024, 10 * 1024));
     }
 }
