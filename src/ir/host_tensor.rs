@@ -81,6 +81,11 @@ impl HostTensor {
         &bytemuck::cast_slice(self.storage.as_slice())[..self.n_bytes()]
     }
 
+    /// Where the bytes are in memory: the same for tensors that share them, as long as one of these is there.
+    pub fn address(&self) -> usize {
+        self.bytes().as_ptr() as usize
+    }
+
     /// Whether another tensor has the same bytes.
     pub fn is_shared(&self) -> bool {
         Arc::strong_count(&self.storage) > 1

@@ -1,7 +1,5 @@
 //! Kernels whose numbers are arguments, for problems that are alike.
 
-use std::collections::BTreeMap;
-
 use rayon::prelude::*;
 
 use super::{Observer, PipelineError, Selection};
@@ -29,15 +27,14 @@ pub struct Making<'a> {
 /// Tactics that execute one text, each with the number of its problem.
 pub type Shared = Vec<(usize, Tactic)>;
 
-/// The families of `chosen`, a variant for each problem. Only problems of one layer are in one; `layers`
-/// tells it of every problem.
+/// The families of `chosen`, a variant for each problem. Only problems of one of the `layers` are in one.
 ///
 /// # Errors
 /// If a kernel cannot be made, or NVRTC is missing.
 pub fn shared(
     chosen: &[Variant],
     problems: &[Problem],
-    layers: &[usize],
+    layers: &[Vec<usize>],
     making: &Making<'_>,
 ) -> Result<Vec<Shared>, PipelineError> {
     let families = in_layers(chosen, problems, layers, making.arch)?;
@@ -61,16 +58,12 @@ pub fn shared(
 fn in_layers(
     chosen: &[Variant],
     problems: &[Problem],
-    layers: &[usize],
+    layers: &[Vec<usize>],
     arch: Arch,
 ) -> Result<Vec<Family>, PipelineError> {
-    let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (number, &layer) in layers.iter().enumerate() {
-        members.entry(layer).or_default().push(number);
-    }
-    let of_layer = |numbers: Vec<usize>| {
+    let of_layer = |numbers: &Vec<usize>| {
         let mut families = Families::default();
-        for number in numbers {
+        for &number in numbers {
             families.add(
                 number,
                 kernel::render(&problems[number].spec, &chosen[number], arch)?,
@@ -78,8 +71,7 @@ fn in_layers(
         }
         Ok(families.finish())
     };
-    let members: Vec<Vec<usize>> = members.into_values().collect();
-    let families: Result<Vec<Vec<Family>>, TuneError> = members.into_par_iter().map(of_layer).collect();
+    let families: Result<Vec<Vec<Family>>, TuneError> = layers.par_iter().map(of_layer).collect();
     Ok(families?.into_iter().flatten().collect())
 }
 

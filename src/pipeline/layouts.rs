@@ -300,12 +300,7 @@ pub fn unplaced(search: &Search<'_>, guide: &Guide) -> Result<Option<FusedGraph>
 /// Whether the shape that gave `other` may as well be cut as `known` says.
 pub fn serves(known: &Guide, other: &Guide, rules: &RuleSet, arch: Arch) -> bool {
     let constants = Constants::default();
-    let cutter = Cutter {
-        rules,
-        device: DeviceRates::for_sm(arch.sm),
-        constants: &constants,
-        derivations: None,
-    };
+    let cutter = Cutter::new(rules, DeviceRates::for_sm(arch.sm), &constants);
     known.turned == other.turned && cutter.serves(&known.cutting, &other.cutting)
 }
 

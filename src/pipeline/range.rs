@@ -215,7 +215,7 @@ impl Pool {
         let mut weights: Vec<&mut HostTensor> = Vec::new();
         for tensor in &mut fused.tensors {
             if let TensorSource::Weight(data) = &mut tensor.source {
-                match self.seen.get(&address(data)) {
+                match self.seen.get(&data.address()) {
                     Some((own, known)) if own.ty() == data.ty() => *data = known.clone(),
                     _ => weights.push(data),
                 }
@@ -234,12 +234,8 @@ impl Pool {
             }
             // What nothing else holds is met once.
             if own.is_shared() {
-                self.seen.insert(address(&own), (own, data.clone()));
+                self.seen.insert(own.address(), (own, data.clone()));
             }
         }
     }
-}
-
-fn address(data: &HostTensor) -> usize {
-    data.bytes().as_ptr() as usize
 }

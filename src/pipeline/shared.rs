@@ -9,7 +9,7 @@ use super::tactics::tactics;
 use super::{Observer, PipelineError, Selection};
 use crate::compile::{Cache, arch_name};
 use crate::kernel::{Arch, Variant};
-use crate::tune::{self, Bucket, Incumbent, Problem, Tactic, TuneError, buckets, form};
+use crate::tune::{self, Bucket, Incumbent, Problem, Tactic, TuneError, buckets, layers};
 
 /// Shapes whose problems are looked at together.
 const AT_ONCE: usize = 64;
@@ -62,21 +62,11 @@ pub fn shared_tactics(
     })
 }
 
-/// For each problem the number of its layer.
-fn layers(problems: &[Problem]) -> Vec<usize> {
-    let forms: Vec<String> = problems.par_iter().map(form).collect();
-    let mut known: HashMap<String, usize> = HashMap::new();
-    let number = |form: String| {
-        let next = known.len();
-        *known.entry(form).or_insert(next)
-    };
-    forms.into_iter().map(number).collect()
-}
-
 /// Problems that get their tactics.
 struct Solving<'a> {
     problems: Vec<Problem>,
-    layers: Vec<usize>,
+    /// The problems of each layer, by their numbers.
+    layers: Vec<Vec<usize>>,
     solved: Vec<Option<Tactic>>,
     making: Making<'a>,
 }
@@ -84,8 +74,7 @@ struct Solving<'a> {
 impl Solving<'_> {
     /// Solves problems whose kernels are in families of their buckets.
     fn together(&mut self) -> Result<(), PipelineError> {
-        let all: Vec<&Problem> = self.problems.iter().collect();
-        let buckets = buckets(&all, self.making.arch);
+        let buckets = buckets(&self.problems, &self.layers, self.making.arch);
         self.lead(&buckets)?;
         let chosen = self.chosen(&buckets)?;
         for (number, tactic) in shared(&chosen, &self.problems, &self.layers, &self.making)?

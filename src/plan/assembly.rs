@@ -59,7 +59,7 @@ impl Assembly {
     /// Adds weights, the longest first, so that those that others begin with lie in these: what a model computes of a
     /// sequence's positions alone is, for a short one, the beginning of what it is for a long one.
     pub fn weights_of_many<'a>(&mut self, all: impl Iterator<Item = &'a HostTensor>) {
-        let different: HashMap<usize, &HostTensor> = all.map(|data| (address(data), data)).collect();
+        let different: HashMap<usize, &HostTensor> = all.map(|data| (data.address(), data)).collect();
         let mut different: Vec<&HostTensor> = different.into_values().collect();
         different.sort_by(|a, b| {
             let longer = b.n_bytes().cmp(&a.n_bytes());
@@ -72,7 +72,7 @@ impl Assembly {
 
     /// Where the bytes of `data` are among the weights.
     pub fn weight(&mut self, data: &HostTensor) -> Place {
-        let address = address(data);
+        let address = data.address();
         let of_these_bytes =
             |(known, place): &(HostTensor, Place)| (known.ty() == data.ty()).then_some(*place);
         if let Some(place) = self.seen.get(&address).and_then(of_these_bytes) {
@@ -179,10 +179,6 @@ impl Assembly {
             blobs,
         }
     }
-}
-
-fn address(data: &HostTensor) -> usize {
-    data.bytes().as_ptr() as usize
 }
 
 /// How a long weight begins.

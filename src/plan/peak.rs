@@ -91,7 +91,7 @@ impl WeightBytes {
     }
 
     fn digest(&mut self, data: &HostTensor) -> [u8; 32] {
-        let address = data.bytes().as_ptr() as usize;
+        let address = data.address();
         match self.seen.get(&address) {
             Some((known, digest)) if known.n_bytes() == data.n_bytes() => *digest,
             _ => {

@@ -95,14 +95,14 @@ impl Constants {
 impl Kept {
     fn keep(&mut self, data: &HostTensor) {
         if is_large(data) {
-            self.large.insert(address(data), data.clone());
+            self.large.insert(data.address(), data.clone());
         }
     }
 
     /// Whether large operands are weights, or computed of them, and there is one.
     fn may_know(&self, operands: &[Option<&HostTensor>]) -> bool {
         let mut large = operands.iter().flatten().filter(|data| is_large(data)).peekable();
-        large.peek().is_some() && large.all(|data| self.large.contains_key(&address(data)))
+        large.peek().is_some() && large.all(|data| self.large.contains_key(&data.address()))
     }
 
     fn known(&self, key: u64, asked: &Asked<'_>) -> Option<Vec<HostTensor>> {
@@ -133,17 +133,13 @@ impl Asked<'_> {
         self.how.hash(&mut hasher);
         for data in self.operands.iter().flatten() {
             if is_large(data) {
-                address(data).hash(&mut hasher);
+                data.address().hash(&mut hasher);
             } else {
                 data.bytes().hash(&mut hasher);
             }
         }
         hasher.finish()
     }
-}
-
-fn address(data: &HostTensor) -> usize {
-    data.bytes().as_ptr() as usize
 }
 
 fn is_large(data: &HostTensor) -> bool {
@@ -153,7 +149,7 @@ fn is_large(data: &HostTensor) -> bool {
 fn is_same(a: Option<&HostTensor>, b: Option<&HostTensor>) -> bool {
     match (a, b) {
         (Some(a), Some(b)) if is_large(a) => {
-            a.dtype() == b.dtype() && a.dims() == b.dims() && address(a) == address(b)
+            a.dtype() == b.dtype() && a.dims() == b.dims() && a.address() == b.address()
         }
         _ => a == b,
     }
@@ -217,9 +213,9 @@ mod tests {
                 .remove(0)
         };
         let (once, again) = (of(&large), of(&large));
-        assert_eq!(address(&once), address(&again));
-        assert_eq!(address(&of(&once)), address(&of(&again)));
-        assert_ne!(address(&of(&once)), address(&once));
+        assert_eq!(once.address(), again.address());
+        assert_eq!(of(&once).address(), of(&again).address());
+        assert_ne!(of(&once).address(), once.address());
     }
 
     #[test]

@@ -49,13 +49,7 @@ pub fn fuse_canonical(
     device: &DeviceRates,
 ) -> Result<FusedGraph, RewriteError> {
     let constants = Constants::default();
-    let cutter = Cutter {
-        rules,
-        device,
-        constants: &constants,
-        derivations: None,
-    };
-    Ok(cutter.cut(graph)?.0)
+    Ok(Cutter::new(rules, device, &constants).cut(graph)?.0)
 }
 
 /// Cuts canonical core graphs into regions, by the rules that add to the e-graph.
@@ -66,6 +60,18 @@ pub struct Cutter<'a> {
     pub constants: &'a Constants,
     /// How others were derived by the same rules, where they are graphs of one model.
     pub derivations: Option<&'a Derivations>,
+}
+
+impl<'a> Cutter<'a> {
+    /// Of graphs that have nothing to do with each other.
+    pub fn new(rules: &'a RuleSet, device: &'a DeviceRates, constants: &'a Constants) -> Self {
+        Cutter {
+            rules,
+            device,
+            constants,
+            derivations: None,
+        }
+    }
 }
 
 impl Cutter<'_> {

@@ -252,12 +252,7 @@ mod tests {
     use crate::testing::builder::{GraphBuilder, drawn_graph, joined_graph};
 
     fn cutter(constants: &Constants) -> Cutter<'_> {
-        Cutter {
-            rules: RuleSet::builtin(),
-            device: DeviceRates::for_sm(90),
-            constants,
-            derivations: None,
-        }
+        Cutter::new(RuleSet::builtin(), DeviceRates::for_sm(90), constants)
     }
 
     /// Parts of two neighbouring regions are fused anew: the whole computes what it did. Gives how many parts there were.

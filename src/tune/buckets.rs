@@ -28,27 +28,32 @@ pub struct Bucket {
     pub representative: usize,
 }
 
-/// Every problem in one bucket; problems without any variant are in none.
-pub fn buckets(problems: &[&Problem], arch: Arch) -> Vec<Bucket> {
+/// The problems of each layer, by their places: those of one form.
+pub fn layers(problems: &[Problem]) -> Vec<Vec<usize>> {
+    let forms: Vec<String> = problems.par_iter().map(form).collect();
+    let mut layers: Vec<Vec<usize>> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for (number, form) in forms.into_iter().enumerate() {
+        let own = *known.entry(form).or_insert_with(|| {
+            layers.push(Vec::new());
+            layers.len() - 1
+        });
+        layers[own].push(number);
+    }
+    layers
+}
+
+/// Every problem in one bucket, with others of its layer; problems without any variant are in none.
+pub fn buckets(problems: &[Problem], layers: &[Vec<usize>], arch: Arch) -> Vec<Bucket> {
     let mut names = Names::default();
     let mut good: Vec<Vec<Good>> = Vec::with_capacity(problems.len());
     for some in problems.chunks(AT_ONCE) {
         let variants: Vec<Vec<Variant>> = some.par_iter().map(|problem| about_best(problem, arch)).collect();
         good.extend(variants.into_iter().map(|own| names.all(own)));
     }
-    let told: Vec<String> = problems.par_iter().map(|problem| form(problem)).collect();
-    let mut forms: Vec<Vec<usize>> = Vec::new();
-    let mut known: HashMap<String, usize> = HashMap::new();
-    for (number, form) in told.into_iter().enumerate() {
-        let own = *known.entry(form).or_insert_with(|| {
-            forms.push(Vec::new());
-            forms.len() - 1
-        });
-        forms[own].push(number);
-    }
-    forms
-        .into_iter()
-        .flat_map(|members| cover(members, &good, &names))
+    layers
+        .iter()
+        .flat_map(|members| cover(members.clone(), &good, &names))
         .collect()
 }
 
@@ -103,7 +108,7 @@ impl Names {
 
 /// Equal for problems of one layer in several shapes: those that compute the same nodes, and differ in extents alone.
 /// Of repeated layers, which pose one problem, the first one tells.
-pub fn form(problem: &Problem) -> String {
+fn form(problem: &Problem) -> String {
     let spec = &problem.spec;
     let text = format!(
         "{:?} {:?} {}\n{}",

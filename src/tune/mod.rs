@@ -20,7 +20,7 @@ mod rivals;
 mod survey;
 mod widen;
 
-pub use buckets::{Bucket, buckets, form};
+pub use buckets::{Bucket, buckets, layers};
 pub use check::{Bound, bound, error_of};
 pub use choice::fastest;
 pub use database::{Database, Machine, Measurement, Outcome};

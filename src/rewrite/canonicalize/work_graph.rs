@@ -204,15 +204,8 @@ impl WorkGraph {
         }
         self.users[new.0 as usize].extend(std::iter::repeat_n(user, n_uses));
         self.changed.push(user);
+        self.mark_constant(user);
         let node = self.graph.node(user);
-        let konst = node
-            .operands
-            .iter()
-            .flatten()
-            .all(|operand| self.konst[operand.0 as usize]);
-        for result in &node.results {
-            self.konst[result.0 as usize] = konst;
-        }
         let own = node_key(node);
         match self.known.get(&own) {
             Some(&twin) if is_mergeable(node) => {
@@ -258,19 +251,20 @@ impl WorkGraph {
         }
     }
 
-    /// Registers a node: its users, its key, whether it is constant.
-    fn adopt(&mut self, id: NodeId) {
+    /// Notes whether the results of a node are constant: it has operands, and all of them are.
+    fn mark_constant(&mut self, id: NodeId) {
         let node = &self.graph.nodes[id.0 as usize];
-        let has_operands = node.operands.iter().any(Option::is_some);
-        let konst = has_operands
-            && node
-                .operands
-                .iter()
-                .flatten()
-                .all(|operand| self.konst[operand.0 as usize]);
+        let mut operands = node.operands.iter().flatten().peekable();
+        let konst = operands.peek().is_some() && operands.all(|operand| self.konst[operand.0 as usize]);
         for result in &node.results {
             self.konst[result.0 as usize] = konst;
         }
+    }
+
+    /// Registers a node: its users, its key, whether it is constant.
+    fn adopt(&mut self, id: NodeId) {
+        self.mark_constant(id);
+        let node = &self.graph.nodes[id.0 as usize];
         for operand in node.operands.iter().flatten() {
             self.users[operand.0 as usize].push(id);
         }

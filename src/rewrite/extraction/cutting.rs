@@ -149,12 +149,7 @@ mod tests {
     use crate::testing::builder::{GraphBuilder, ints};
 
     fn cutter(constants: &Constants) -> Cutter<'_> {
-        Cutter {
-            rules: RuleSet::builtin(),
-            device: DeviceRates::for_sm(90),
-            constants,
-            derivations: None,
-        }
+        Cutter::new(RuleSet::builtin(), DeviceRates::for_sm(90), constants)
     }
 
     fn serves(cutting: &Cutting, other: &Cutting) -> bool {
