@@ -15,7 +15,7 @@ use crate::ir::TensorType;
 use crate::kernel::Arch;
 use crate::kernel::header::onnx_nodes;
 use crate::rewrite::{FusedGraph, Region, TensorId, TensorSource};
-use crate::tune::{Problem, Tactic};
+use crate::tune::{self, Problem, Tactic};
 
 /// Compute capability (times ten) from which `rt_await_predecessors` of the prelude waits.
 const WAITING_SM: u32 = 90;
@@ -75,8 +75,8 @@ pub fn plan(
         offsets,
         assembly,
     };
-    let posed: Vec<&Problem> = storage.steps.iter().map(|&region| &problems[region]).collect();
-    let (stated, numbers) = tasks::distinct(&posed);
+    let posed = storage.steps.iter().map(|&region| &problems[region]);
+    let (stated, numbers) = tune::distinct(posed);
     let steps = storage.steps.iter().zip(numbers).zip(branches.streams);
     let mut launches: Vec<Launch> = steps
         .map(|((&region, problem), stream)| planner.launch(region, problem, stream))

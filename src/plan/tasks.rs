@@ -1,6 +1,6 @@
 //! Problems as engines state them, and the problems that an engine poses.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use super::kernels::{self, AddBlob};
 use crate::engine::{self, Content, Engine, EngineError, Kernel, Launch, Memory, Placed, Task, compacted};
@@ -9,20 +9,6 @@ use crate::ir::{Placement, TensorType};
 use crate::kernel::{KernelOptions, KernelSpec};
 use crate::rewrite::RegionKind;
 use crate::tune::{Incumbent, Problem, Tactic};
-
-/// The distinct ones of `problems`, and for each which of them is its own.
-pub(super) fn distinct<'a>(problems: &[&'a Problem]) -> (Vec<&'a Problem>, Vec<usize>) {
-    let mut seen: HashMap<String, usize> = HashMap::new();
-    let mut distinct = Vec::new();
-    let numbers = problems.iter().map(|problem| {
-        *seen.entry(problem.spec.key()).or_insert_with(|| {
-            distinct.push(*problem);
-            distinct.len() - 1
-        })
-    });
-    let numbers = numbers.collect();
-    (distinct, numbers)
-}
 
 /// `problem` as an engine states it.
 pub(super) fn stated(problem: &Problem, add: AddBlob<'_>) -> engine::Problem {

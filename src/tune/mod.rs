@@ -27,7 +27,7 @@ pub use database::{Database, Machine, Measurement, Outcome};
 pub use error::TuneError;
 pub use measure::{Effort, Ledger, measure, median};
 pub use predict::predict;
-pub use problem::{Incumbent, Prediction, Problem, Tactic};
+pub use problem::{Incumbent, Prediction, Problem, Tactic, distinct};
 pub use rank::{Ranked, RankedVariant, TRIED, rank};
 pub use recall::recall;
 pub use rivals::{Contest, contests};

@@ -100,17 +100,15 @@ pub struct Tactic {
 }
 
 /// The distinct problems, and for each problem which of them is its own.
-pub fn distinct(problems: &[Problem]) -> (Vec<&Problem>, Vec<usize>) {
+pub fn distinct<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> (Vec<&'a Problem>, Vec<usize>) {
     let mut seen: HashMap<String, usize> = HashMap::new();
     let mut distinct = Vec::new();
-    let numbers = problems
-        .iter()
-        .map(|problem| {
-            *seen.entry(problem.spec.key()).or_insert_with(|| {
-                distinct.push(problem);
-                distinct.len() - 1
-            })
+    let numbers = problems.into_iter().map(|problem| {
+        *seen.entry(problem.spec.key()).or_insert_with(|| {
+            distinct.push(problem);
+            distinct.len() - 1
         })
-        .collect();
+    });
+    let numbers = numbers.collect();
     (distinct, numbers)
 }

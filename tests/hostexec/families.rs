@@ -38,8 +38,11 @@ fn in_families(sized: &family_regions::Sized, template: &str) -> Vec<(Case, Case
         .filter(|variant| variant.template == template);
     for knobs in own.map(kernel::Variant::knobs_text) {
         let (numbers, sources): (Vec<usize>, Vec<kernel::Source>) = offered(&knobs).into_iter().unzip();
-        let families = kernel::family::families(&sources);
-        let members = families.into_iter().flat_map(|family| family.members);
+        let mut families = kernel::family::Families::default();
+        for (place, source) in sources.iter().enumerate() {
+            families.add(place, source.clone());
+        }
+        let members = families.finish().into_iter().flat_map(|family| family.members);
         let pairs = members.map(|(place, member)| {
             let alone = sources[place].clone();
             (case(numbers[place], member), case(numbers[place], alone))

@@ -114,20 +114,20 @@ impl Group {
     }
 }
 
-/// Families among `sources`, by their places.
-pub fn families(sources: &[Source]) -> Vec<Family> {
-    let mut all = Families::default();
-    for (number, source) in sources.iter().enumerate() {
-        all.add(number, source.clone());
-    }
-    all.finish()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::prelude::{COMMON, kernel_part, translation_unit};
     use super::super::source::Launch;
     use super::*;
+
+    /// Families among `sources`, by their places.
+    fn families(sources: &[Source]) -> Vec<Family> {
+        let mut all = Families::default();
+        for (number, source) in sources.iter().enumerate() {
+            all.add(number, source.clone());
+        }
+        all.finish()
+    }
 
     fn source(body: &str) -> Source {
         let kernel = format!(
